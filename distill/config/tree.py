@@ -1,0 +1,232 @@
+"""The settings of a run: one tree of frozen sections, every field with its meaning and unit.
+
+The docstring under a field is its help text; the types and bounds are enforced when a
+configuration is read (`distill.config.load`). Nothing here does any work.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys and silent conversions."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        validate_default=True,
+    )
+
+
+class Ramp(Section):
+    """A number that changes in a straight line over the first steps, then stays."""
+
+    start: NotNegative
+    """Value at step 0."""
+    end: NotNegative
+    """Value from `over_steps` on."""
+    over_steps: AtLeastOne
+    """Length of the ramp, in optimizer steps."""
+
+
+class RunConfig(Section):
+    """Where a run lives and what machine it uses."""
+
+    dir: str = "runs/default"
+    """Folder of the run; created, and resumed from where it holds a checkpoint."""
+    seed: Count = 0
+    """Seed of everything random: weights, order of samples, augmentations, dropout."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; `auto` takes CUDA where there is one."""
+    threads_per_rank: Count = 0
+    """CPU threads of each rank; 0 divides the cores of this process among the local ranks."""
+    resume: bool = True
+    """Go on from the newest verified checkpoint in `run.dir`; if false, a folder with one is refused."""
+
+
+class DataConfig(Section):
+    """The packed pairs and how they are read."""
+
+    train: str = ""
+    """Folder of the training pack (made by `pairdistill pack`)."""
+    evaluation: str = ""
+    """Folder of the held-out pack; empty for none."""
+    reader: Literal["ffcv", "python"] = "ffcv"
+    """`ffcv` decodes in compiled threads; `python` is the slow reference with the same order and pixels."""
+    workers: AtLeastOne = 1
+    """Decoding threads a rank; clamped to the cores of the rank, with a note."""
+    prefetch_batches: AtLeastOne = 2
+    """Batches decoded ahead of the step."""
+    flip_probability: Probability = 0.5
+    """Chance that a pair is mirrored (both images together)."""
+    shift_pixels: Annotated[int, Field(ge=0, le=16)] = 2
+    """Largest random translation of each image, in pixels, either way."""
+    brightness: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """Largest random relative change of brightness of each image."""
+    contrast: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """Largest random relative change of contrast of each image."""
+
+
+class ModelConfig(Section):
+    """The backbone that turns a face into an embedding."""
+
+    name: str = "iresnet18"
+    """Registered backbone (`iresnet18/34/50/100`, `mobile`, `vit_small`, `tiny`) or `timm:NAME`."""
+    embedding_dim: AtLeastOne = 512
+    """Dimension D of the embedding."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Dropout before the embedding layer."""
+
+
+class HeadConfig(Section):
+    """The layer from embedding to identities."""
+
+    kind: Literal["linear", "cosine"] = "cosine"
+    """`linear`: weight and bias; `cosine`: normalised embedding and weight, times `scale`."""
+    scale: Positive = 64.0
+    """Scale s of cosine logits."""
+    margin: Literal["none", "arcface", "cosface", "combined"] = "none"
+    """Margin on the target logit of the cross-entropies (cosine head only)."""
+    arc_margin_rad: Annotated[float, Field(ge=0.0, lt=1.5708)] = 0.5
+    """Additive angular margin in radians (`arcface`, `combined`)."""
+    cos_margin: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.35
+    """Additive cosine margin (`cosface`, `combined`)."""
+
+
+class LossConfig(Section):
+    """w_ce (CE(first) + CE(second)) + weight * similarity of the softened answers."""
+
+    similarity: Literal["kl", "ce", "mmd", "none"] = "kl"
+    """KL divergence, cross-entropy, squared maximum mean discrepancy, or no similarity term."""
+    direction: Literal["forward", "reverse", "symmetric"] = "symmetric"
+    """`forward` S(p, q), `reverse` S(q, p), `symmetric` their mean; p is the first image's answer."""
+    mmd_kernel: Literal["linear", "rbf"] = "linear"
+    """`linear`: |p - q|^2 a pair; `rbf`: several Gaussian kernels over the batch."""
+    weight: NotNegative | Ramp = 1.0
+    """Weight of the similarity; a number or a ramp over steps."""
+    temperature: Positive | Ramp = 3.0
+    """Softening temperature T; a number or a ramp over steps."""
+    scale_by_t2: bool = True
+    """Multiply the similarity by T^2, which keeps its gradients comparable when T changes."""
+    stop_gradient: Literal["none", "first", "second"] = "none"
+    """Side whose answer is a fixed target in the similarity term."""
+    ce: Literal["sum", "mean"] = "sum"
+    """The two cross-entropies added, or their mean."""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Label smoothing of the cross-entropies."""
+    implementation: Literal["auto", "native", "reference"] = "auto"
+    """`native` C++/CUDA op, `reference` plain torch, `auto` the native one where it is built."""
+
+
+class OptimizerConfig(Section):
+    """How gradients become updates."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW."""
+    lr: Positive = 0.1
+    """Peak learning rate."""
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """Momentum of SGD."""
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """First-moment decay of AdamW."""
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    """Second-moment decay of AdamW."""
+    eps: Positive = 1e-8
+    """Denominator term of AdamW."""
+    weight_decay: NotNegative = 5e-4
+    """Weight decay; not applied to biases and normalisation parameters."""
+    clip_norm: NotNegative = 5.0
+    """Largest global gradient norm over all parameters; 0 switches clipping off."""
+    schedule: Literal["polynomial", "cosine", "constant"] = "polynomial"
+    """Decay of the learning rate after warm-up."""
+    warmup_steps: Count = 0
+    """Steps of linear warm-up from 0 to `lr`."""
+    power: Positive = 1.0
+    """Power of the polynomial decay."""
+    final_lr_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Learning rate at the last step, as a fraction of `lr`."""
+
+
+class TrainConfig(Section):
+    """How long, how large, how precise, how sharded."""
+
+    epochs: AtLeastOne = 20
+    """Passes over the training pairs; ignored where `steps` is set."""
+    steps: Count = 0
+    """Optimizer steps; 0 derives them from `epochs`."""
+    global_batch_pairs: AtLeastOne = 128
+    """Pairs of one optimizer step over all ranks; divisible by ranks * accumulation."""
+    accumulation: AtLeastOne = 1
+    """Forward passes whose gradients make one optimizer step."""
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
+    """DeepSpeed ZeRO: 0 replicates, 1 shards optimizer states, 2 also gradients, 3 also weights."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the network; the loss is computed in float32. `fp16` needs CUDA."""
+    images: Literal["pair", "first"] = "pair"
+    """`first` trains on the sample images alone (a baseline): no second image, no similarity."""
+    nonfinite_limit: Count = 0
+    """Consecutive non-finite losses that are skipped on all ranks before the run stops; 0 stops at the first."""
+    collective_timeout_min: Positive = 30.0
+    """Minutes a collective may wait for a rank before the run fails."""
+
+
+class CheckpointConfig(Section):
+    """What is kept of a run."""
+
+    every_steps: Count = 1000
+    """Steps between checkpoints; 0 saves at the end only."""
+    keep_last: AtLeastOne = 2
+    """Newest checkpoints kept."""
+    keep_best: Count = 1
+    """Best checkpoints kept besides, by `best_metric`; 0 for none."""
+    best_metric: str = "clean/top1"
+    """Evaluation scalar that decides which is best; larger is better."""
+
+
+class EvaluateConfig(Section):
+    """Measuring on the held-out pack."""
+
+    every_steps: Count = 0
+    """Steps between evaluations while training; 0 evaluates at the end only."""
+    batch_images: AtLeastOne = 64
+    """Images of one forward pass a rank."""
+    impostor_pairs_max: AtLeastOne = 1_000_000
+    """Different-person pairs of the verification curves; drawn at random where there are more."""
+
+
+class MonitorConfig(Section):
+    """What is written while training."""
+
+    tensorboard: bool = True
+    """Write TensorBoard event files under `run.dir`/tensorboard."""
+    log_every_steps: AtLeastOne = 10
+    """Steps between lines of metrics.jsonl, TensorBoard scalars and plain progress lines."""
+    pictures_every_steps: Count = 0
+    """Steps between pictures of pairs in TensorBoard; 0 for none (faces stay out of logs by default)."""
+
+
+class Config(Section):
+    """Everything `pairdistill train` needs to know."""
+
+    run: RunConfig = RunConfig()
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    head: HeadConfig = HeadConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    monitor: MonitorConfig = MonitorConfig()
