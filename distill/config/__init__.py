@@ -1,0 +1,37 @@
+"""Settings: read from TOML, changed by `a.b=c`, checked as a whole."""
+
+from distill.config.load import dump_toml, load_config, parse_overrides
+from distill.config.tree import (
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    HeadConfig,
+    LossConfig,
+    ModelConfig,
+    MonitorConfig,
+    OptimizerConfig,
+    Ramp,
+    RunConfig,
+    Section,
+    TrainConfig,
+)
+
+__all__ = [
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "EvaluateConfig",
+    "HeadConfig",
+    "LossConfig",
+    "ModelConfig",
+    "MonitorConfig",
+    "OptimizerConfig",
+    "Ramp",
+    "RunConfig",
+    "Section",
+    "TrainConfig",
+    "dump_toml",
+    "load_config",
+    "parse_overrides",
+]

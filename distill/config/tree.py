@@ -53,7 +53,7 @@ class RunConfig(Section):
     threads_per_rank: Count = 0
     """CPU threads of each rank; 0 divides the cores of this process among the local ranks."""
     resume: bool = True
-    """Go on from the newest verified checkpoint in `run.dir`; if false, a folder with one is refused."""
+    """Go on from the newest verified checkpoint in `run.dir`; if false, one there is refused."""
 
 
 class DataConfig(Section):
@@ -64,7 +64,7 @@ class DataConfig(Section):
     evaluation: str = ""
     """Folder of the held-out pack; empty for none."""
     reader: Literal["ffcv", "python"] = "ffcv"
-    """`ffcv` decodes in compiled threads; `python` is the slow reference with the same order and pixels."""
+    """`ffcv` decodes in compiled threads; `python` is the slow reference, same order and pixels."""
     workers: AtLeastOne = 1
     """Decoding threads a rank; clamped to the cores of the rank, with a note."""
     prefetch_batches: AtLeastOne = 2
@@ -111,7 +111,7 @@ class LossConfig(Section):
     similarity: Literal["kl", "ce", "mmd", "none"] = "kl"
     """KL divergence, cross-entropy, squared maximum mean discrepancy, or no similarity term."""
     direction: Literal["forward", "reverse", "symmetric"] = "symmetric"
-    """`forward` S(p, q), `reverse` S(q, p), `symmetric` their mean; p is the first image's answer."""
+    """`forward` S(p, q), `reverse` S(q, p), `symmetric` their mean; p is the first answer."""
     mmd_kernel: Literal["linear", "rbf"] = "linear"
     """`linear`: |p - q|^2 a pair; `rbf`: several Gaussian kernels over the batch."""
     weight: NotNegative | Ramp = 1.0
@@ -177,7 +177,7 @@ class TrainConfig(Section):
     images: Literal["pair", "first"] = "pair"
     """`first` trains on the sample images alone (a baseline): no second image, no similarity."""
     nonfinite_limit: Count = 0
-    """Consecutive non-finite losses that are skipped on all ranks before the run stops; 0 stops at the first."""
+    """Consecutive non-finite losses skipped on all ranks before the run stops; 0: stop at once."""
     collective_timeout_min: Positive = 30.0
     """Minutes a collective may wait for a rank before the run fails."""
 
@@ -214,7 +214,7 @@ class MonitorConfig(Section):
     log_every_steps: AtLeastOne = 10
     """Steps between lines of metrics.jsonl, TensorBoard scalars and plain progress lines."""
     pictures_every_steps: Count = 0
-    """Steps between pictures of pairs in TensorBoard; 0 for none (faces stay out of logs by default)."""
+    """Steps between pictures of pairs in TensorBoard; 0 for none (faces stay out of logs)."""
 
 
 class Config(Section):

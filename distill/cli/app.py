@@ -1,0 +1,84 @@
+"""`pairdistill`: the commands, and what happens when one fails."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+from typing import Annotated
+
+import typer
+
+from distill import __version__
+from distill.cli import console
+from distill.cli.classify import classify_command
+from distill.cli.demo import demo_command
+from distill.cli.doctor import doctor_command
+from distill.cli.evaluate import evaluate_command
+from distill.cli.pack import pack_command
+from distill.cli.train import train_command
+from distill.errors import UserError
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+COMMANDS = {
+    "demo": demo_command,
+    "pack": pack_command,
+    "train": train_command,
+    "evaluate": evaluate_command,
+    "classify": classify_command,
+    "doctor": doctor_command,
+}
+
+EXTENSIONS = "pairdistill.commands"
+"""Entry points by which other packages add commands; so the trainer need not know them."""
+
+
+def build_app() -> typer.Typer:
+    """The program with all its commands."""
+    app = typer.Typer(
+        name="pairdistill",
+        help="One face classifier, trained on pairs of images of the same person.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_options)
+    for name, command in COMMANDS.items():
+        app.command(name)(command)
+    for extension in entry_points(group=EXTENSIONS):
+        app.command(extension.name)(extension.load())
+    return app
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"pairdistill {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the stack trace of an error.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """One face classifier, trained on pairs of images of the same person."""
+
+
+def main() -> None:
+    """Run the command line; users' mistakes become one line and exit status 2."""
+    try:
+        build_app()()
+    except UserError as error:
+        if "--debug" in sys.argv:
+            raise
+        console.fail(str(error))
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        console.fail("interrupted")
+        sys.exit(INTERRUPTED)

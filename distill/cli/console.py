@@ -1,0 +1,89 @@
+"""How the program speaks: one console, one way to show progress and tables."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+console = Console(highlight=False)
+"""Results and progress: standard output."""
+
+errors = Console(stderr=True, highlight=False)
+"""Errors and warnings: standard error, so that piped results stay clean."""
+
+
+class Bar:
+    """Progress of one long part: a live bar on a terminal, a line every tenth elsewhere."""
+
+    def __init__(self, progress: Progress | None, title: str, total: int | None) -> None:
+        self._progress = progress
+        self._title = title
+        self._total = total
+        self._done = 0
+        self._task = progress.add_task(title, total=total) if progress is not None else None
+
+    def advance(self, by: int = 1) -> None:
+        """Count ``by`` more units as done."""
+        before, self._done = self._done, self._done + by
+        if self._progress is not None and self._task is not None:
+            self._progress.advance(self._task, by)
+        elif self._total and self._tenth(before) != self._tenth(self._done):
+            print(f"{self._title}: {self._done}/{self._total}", flush=True)
+
+    def _tenth(self, done: int) -> int:
+        assert self._total
+        return 10 * done // self._total
+
+
+@contextmanager
+def progress_bar(title: str, total: int | None) -> Iterator[Bar]:
+    """A bar for ``total`` units of work, with elapsed and remaining time."""
+    if not sys.stdout.isatty():
+        yield Bar(None, title, total)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield Bar(progress, title, total)
+
+
+def say(text: str) -> None:
+    """One plain line of output."""
+    console.print(escape(text), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """One warning line on standard error."""
+    errors.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+
+
+def fail(text: str) -> None:
+    """One error line on standard error."""
+    errors.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
+
+
+def show(table: Table) -> None:
+    """A table on standard output."""
+    console.print(table)

@@ -1,0 +1,104 @@
+"""What is wrong with a configuration, in the user's words."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from distill.config.tree import Config
+from distill.errors import UserError
+
+_BOUNDS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
+
+
+def explain(error: ValidationError) -> UserError:
+    """All mistakes in one `UserError`: path, value, and what would be right."""
+    lines: dict[str, str] = {}
+    for detail in error.errors():
+        path = field_path(detail["loc"])
+        # A union reports each of its members; the first one, the plain number, says enough.
+        lines.setdefault(path, _line(path, detail))
+    for path in list(lines):
+        # Where a table was given for a number or a ramp, what is wrong inside the table matters.
+        if any(other.startswith(f"{path}.") for other in lines):
+            del lines[path]
+    return UserError("; ".join(lines.values()), fix="see `pairdistill train --print-config`")
+
+
+def field_path(loc: tuple[int | str, ...]) -> str:
+    """`("loss", "weight", "Ramp", "start")` to `"loss.weight.start"`: names of fields only."""
+    names: list[str] = []
+    kinds: list[type[BaseModel]] = [Config]
+    for part in map(str, loc):
+        if not kinds or any(part in kind.model_fields for kind in kinds):
+            names.append(part)
+            kinds = _sections_below(kinds, part)
+        elif part not in {kind.__name__ for kind in kinds} and "[" not in part:
+            if part in {"float", "constrained-float", "int", "str", "bool"}:
+                continue
+            names.append(part)
+    return ".".join(names)
+
+
+def _sections_below(kinds: list[type[BaseModel]], name: str) -> list[type[BaseModel]]:
+    fields = [kind.model_fields[name] for kind in kinds if name in kind.model_fields]
+    found = [inner for field in fields for inner in _models_in(field.annotation)]
+    return found or []
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return [m for part in typing.get_args(annotation) for m in _models_in(part)]
+    return []
+
+
+def _line(path: str, detail: ErrorDetails) -> str:
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key {path}{_did_you_mean(path)}"
+    if detail["type"] == "missing":
+        return f"{path} is missing"
+    if detail["type"] == "model_type":
+        return f"{path} = {detail['input']!r}: must be a table of settings"
+    return f"{path} = {detail['input']!r}: {_rule(detail)}"
+
+
+def _rule(detail: ErrorDetails) -> str:
+    context = detail.get("ctx", {})
+    for name, words in _BOUNDS.items():
+        if name in context:
+            return f"must be {words} {context[name]:g}"
+    if "expected" in context:
+        return f"must be one of {context['expected']}"
+    return detail["msg"].replace("Input should be", "must be")
+
+
+def _did_you_mean(path: str) -> str:
+    *_, last = path.split(".")
+    valid = known_keys()
+    # A misspelt field in its section first, then the same field in any other section.
+    near = difflib.get_close_matches(path, valid, n=1, cutoff=0.6)
+    same_name = [key for key in valid if key.rpartition(".")[2] == last]
+    best = [*same_name, *near]
+    return f" (did you mean {best[0]}?)" if best else f" (valid: {', '.join(_siblings(path))})"
+
+
+def _siblings(path: str) -> list[str]:
+    parent = path.rpartition(".")[0]
+    inside = [key for key in known_keys() if key.startswith(f"{parent}.")] if parent else []
+    return inside or list(Config.model_fields)
+
+
+def known_keys() -> list[str]:
+    """Every `section.field` of the configuration, and the sections themselves."""
+    keys = list(Config.model_fields)
+    for name, field in Config.model_fields.items():
+        for section in _models_in(field.annotation):
+            keys += [f"{name}.{inner}" for inner in section.model_fields]
+    return keys

@@ -1,0 +1,121 @@
+"""TOML file plus `a.b=c` overrides to a checked `Config`; every mistake is reported at once."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pydantic import ValidationError
+
+from distill.config.explain import explain
+from distill.config.tree import Config
+from distill.errors import UserError
+
+Tree: TypeAlias = dict[str, Any]
+
+
+def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -> Config:
+    """The configuration of a run.
+
+    Args:
+        path: TOML file; `None` starts from the defaults.
+        overrides: `section.field=value` words, applied in order; a value is TOML
+            (`3`, `true`, `"text"`, `{start = 0.0, end = 1.0, over_steps = 100}`), and a bare word
+            is text.
+
+    Raises:
+        UserError: a file that cannot be read, unknown keys (the nearest valid one is named), wrong
+            types or ranges; all of them in one message.
+    """
+    tree = _read_toml(Path(path)) if path is not None else {}
+    merged = _merge(tree, parse_overrides(overrides))
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise explain(error) from None
+
+
+def parse_overrides(words: Iterable[str]) -> Tree:
+    """`["loss.weight=2", "run.dir=runs/a"]` to `{"loss": {"weight": 2}, "run": {"dir": "runs/a"}}`.
+
+    Raises:
+        UserError: a word without `=` or with an empty part in its key.
+    """
+    tree: Tree = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not all(parts):
+            raise UserError(f"override {word!r} is not of the form a.b=c", fix="e.g. loss.weight=2")
+        tree = _merge(tree, _nest(parts, _value(text.strip())))
+    return tree
+
+
+def dump_toml(config: Config) -> str:
+    """`config` as TOML text that `load_config` reads back to an equal tree."""
+    sections = config.model_dump()
+    return "\n".join(_section_lines(name, values) for name, values in sections.items())
+
+
+def _read_toml(path: Path) -> Tree:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"configuration {path} does not exist", fix="check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"configuration {path} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"configuration {path} is not TOML: {error}") from None
+
+
+def _value(text: str) -> Any:
+    """A TOML value, or the text itself where it is none (a bare word or a path)."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    # A newline in the text could smuggle in further keys: then it is text as well.
+    return parsed["value"] if parsed.keys() == {"value"} else text
+
+
+def _nest(parts: list[str], value: Any) -> Tree:
+    *parents, last = parts
+    tree: Tree = {last: value}
+    for parent in reversed(parents):
+        tree = {parent: tree}
+    return tree
+
+
+def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> Tree:
+    """`base` with `change` laid over it; tables are merged, everything else is replaced."""
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        both_tables = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merge(old, value) if both_tables else value  # type: ignore[arg-type]
+    return merged
+
+
+def _section_lines(name: str, values: Mapping[str, Any]) -> str:
+    lines = [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _toml_text(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
+    assert isinstance(value, int | float), value
+    return repr(value)
+
+
+def _toml_text(text: str) -> str:
+    """A TOML basic string; everything that could end it or the line is escaped."""
+    plain = {'"': '\\"', "\\": "\\\\"}
+    body = "".join(plain.get(c) or (c if c.isprintable() else f"\\U{ord(c):08X}") for c in text)
+    return f'"{body}"'

@@ -1,0 +1,108 @@
+"""Settings: what is read is what was meant, and every mistake is named with its mend."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill.config import Config, Ramp, dump_toml, load_config, parse_overrides
+from distill.config.explain import known_keys
+from distill.errors import UserError
+
+
+def test_overrides_win_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("[loss]\nweight = 2.0\ntemperature = 4.0\n")
+    config = load_config(path, ["loss.weight=0.5", "run.dir=runs/with space"])
+    assert (config.loss.weight, config.loss.temperature) == (0.5, 4.0)
+    assert config.run.dir == "runs/with space"
+
+
+def test_a_ramp_is_read_from_a_table_and_from_overrides() -> None:
+    table = "loss.weight={start = 0.0, end = 1.0, over_steps = 10}"
+    parts = ["loss.weight.start=0.0", "loss.weight.end=1.0", "loss.weight.over_steps=10"]
+    ramp = Ramp(start=0.0, end=1.0, over_steps=10)
+    assert load_config(None, [table]).loss.weight == ramp
+    assert load_config(None, parts).loss.weight == ramp
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("loss.temprature=3", "unknown key loss.temprature (did you mean loss.temperature?)"),
+        ("lr=3", "unknown key lr (did you mean optimizer.lr?)"),
+        ("optim.lr=3", "unknown key optim (did you mean optimizer?)"),
+        ("loss.temperature=0", "loss.temperature = 0: must be greater than 0"),
+        ("loss.weight=-1", "loss.weight = -1: must be at least 0"),
+        ("loss.weight={start=0.0,end=-1.0,over_steps=9}", "loss.weight.end = -1.0: must be at"),
+        ("loss.weight.start=1", "loss.weight.end is missing"),
+        ("loss.similarity=kll", "must be one of 'kl', 'ce', 'mmd' or 'none'"),
+        ("train.steps=1.5", "train.steps = 1.5: must be a valid integer"),
+        ("train.steps=many", "train.steps = 'many': must be a valid integer"),
+        ("train.zero_stage=4", "train.zero_stage = 4: must be at most 3"),
+        ("optimizer.lr=nan", "optimizer.lr = nan: must be a finite number"),
+        ("data.flip_probability=true", "data.flip_probability = True: must be a valid number"),
+        ("loss=3", "loss = 3: must be a table of settings"),
+        ("loss.weight", "is not of the form a.b=c"),
+        ("=3", "is not of the form a.b=c"),
+    ],
+)
+def test_a_mistake_is_named(word: str, says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(None, [word])
+    assert says in str(caught.value)
+
+
+def test_all_mistakes_are_reported_at_once() -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(None, ["loss.temperature=-1", "train.zero_stage=9", "model.nam=x"])
+    for path in ("loss.temperature", "train.zero_stage", "model.nam"):
+        assert path in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"[loss", "is not TOML"), (b"\xff\xfe", "cannot be read"), (None, "does not exist")],
+)
+def test_a_bad_file_is_named(tmp_path: Path, content: bytes | None, says: str) -> None:
+    path = tmp_path / "run.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        load_config(path)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
+    lr=st.floats(min_value=1e-300, max_value=1e300),
+    seed=st.integers(min_value=0, max_value=2**62),
+)
+def test_what_is_dumped_is_read_back(text: str, lr: float, seed: int) -> None:
+    base = Config()
+    config = base.model_copy(
+        update={
+            "run": base.run.model_copy(update={"dir": text, "seed": seed}),
+            "optimizer": base.optimizer.model_copy(update={"lr": lr}),
+            "loss": base.loss.model_copy(update={"weight": Ramp(start=0.0, end=lr, over_steps=3)}),
+        }
+    )
+    assert Config.model_validate(tomllib.loads(dump_toml(config))) == config
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.text(max_size=40))
+def test_an_override_value_cannot_add_keys(text: str) -> None:
+    assert parse_overrides([f"run.dir={text}"]).keys() == {"run"}
+    assert parse_overrides([f"run.dir={text}"])["run"].keys() == {"dir"}
+
+
+def test_every_field_says_what_it_means() -> None:
+    for name, section in Config.model_fields.items():
+        for field, info in section.default.__class__.model_fields.items():
+            assert info.description, f"{name}.{field} has no docstring"
+    assert "loss.weight" in known_keys()
