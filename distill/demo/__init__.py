@@ -1,0 +1,1 @@
+"""The embedded example: ten generated people, one network trained three ways, compared."""
