@@ -1,6 +1,6 @@
 """Settings: read from TOML, changed by `a.b=c`, checked as a whole."""
 
-from distill.config.load import dump_toml, load_config, parse_overrides
+from distill.config.load import as_override, dump_toml, load_config, parse_overrides
 from distill.config.tree import (
     CheckpointConfig,
     Config,
@@ -31,6 +31,7 @@ __all__ = [
     "RunConfig",
     "Section",
     "TrainConfig",
+    "as_override",
     "dump_toml",
     "load_config",
     "parse_overrides",

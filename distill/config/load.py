@@ -53,6 +53,11 @@ def parse_overrides(words: Iterable[str]) -> Tree:
     return tree
 
 
+def as_override(key: str, value: Any) -> str:
+    """`key=value` such that `parse_overrides` gives back exactly ``value``, whatever it holds."""
+    return f"{key}={_toml(value)}"
+
+
 def dump_toml(config: Config) -> str:
     """`config` as TOML text that `load_config` reads back to an equal tree."""
     sections = config.model_dump()

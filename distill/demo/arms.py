@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from distill.config import Config, dump_toml, load_config
+from distill.config import Config, as_override, dump_toml, load_config
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ def arm_config(arm: Arm, packs: Path, runs: Path, overrides: tuple[str, ...] = (
         runs: folder that holds the run folders.
         overrides: the user's own changes, for all arms.
     """
-    places = (f"data.train={packs / 'train'}", f"data.evaluation={packs / 'evaluation'}")
-    words = (*places, *overrides, *arm.overrides)
+    train = as_override("data.train", str(packs / "train"))
+    evaluation = as_override("data.evaluation", str(packs / "evaluation"))
+    words = (train, evaluation, *overrides, *arm.overrides)
     digest = hashlib.sha256(dump_toml(load_config(SETTINGS, words)).encode()).hexdigest()[:8]
-    return load_config(SETTINGS, (*words, f"run.dir={runs / f'{arm.name}-{digest}'}"))
+    folder = as_override("run.dir", str(runs / f"{arm.name}-{digest}"))
+    return load_config(SETTINGS, (*words, folder))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.config import Config, Ramp, dump_toml, load_config, parse_overrides
+from distill.config import Config, Ramp, as_override, dump_toml, load_config, parse_overrides
 from distill.config.explain import known_keys
 from distill.errors import UserError
 
@@ -99,6 +99,12 @@ def test_what_is_dumped_is_read_back(text: str, lr: float, seed: int) -> None:
 def test_an_override_value_cannot_add_keys(text: str) -> None:
     assert parse_overrides([f"run.dir={text}"]).keys() == {"run"}
     assert parse_overrides([f"run.dir={text}"])["run"].keys() == {"dir"}
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
+def test_an_override_carries_any_text(text: str) -> None:
+    assert parse_overrides([as_override("run.dir", text)]) == {"run": {"dir": text}}
 
 
 def test_every_field_says_what_it_means() -> None:
