@@ -1,0 +1,280 @@
+"""Who this process is among the ranks of a job, and the few small things ranks say to each other.
+
+A job runs on W ranks. Each finds itself in one of three ways (`from_environment`):
+
+1. torchrun or a Slurm launcher set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR
+   and MASTER_PORT;
+2. `distill.spawn.spawn_local` (``pairdistill train --ranks N``) set the same variables, and left a
+   listening socket to rank 0, so that no port can be lost between choosing and using it;
+3. nothing is set: a job of one rank.
+
+The collectives here work in a job of one rank too, with or without a process group.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed import HashStore, Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
+
+from distill.errors import TrainingStopped, UserError
+from distill.spawn import LISTEN_FD, spawn_local
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from distill.config.tree import Config
+
+__all__ = [
+    "Ranks",
+    "all_reduce_max",
+    "all_reduce_sum",
+    "barrier",
+    "from_environment",
+    "gather_objects",
+    "leave_process_group",
+    "init_process_group",
+    "set_threads",
+    "spawn_local",
+    "threads_per_rank",
+    "together",
+]
+
+_IDENTITY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+_MEETING_PLACE = ("MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One process among W.
+
+    Attributes:
+        rank: place among all ranks, in [0, world_size).
+        world_size: number of ranks W.
+        local_rank: place among the ranks of this machine.
+        local_world_size: number of ranks on this machine.
+        device: where this rank computes.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, the only one that writes to the console and to the logs."""
+        return self.rank == 0
+
+
+def from_environment(config: Config, environment: Mapping[str, str] = os.environ) -> Ranks:
+    """Who this process is.
+
+    Raises:
+        UserError: part of the variables is missing or does not fit together (the variable is
+            named), or the device asked for is not there.
+    """
+    if not any(name in environment for name in _IDENTITY):
+        return _single(config)
+    return _launched(config, environment)
+
+
+def _single(config: Config) -> Ranks:
+    return Ranks(0, 1, 0, 1, _device(config.run.device, 0, environment={}))
+
+
+def _launched(config: Config, environment: Mapping[str, str]) -> Ranks:
+    for name in _IDENTITY + _MEETING_PLACE:
+        if name not in environment:
+            raise UserError(
+                f"{name} is missing from the environment while others of"
+                f" {', '.join(_IDENTITY + _MEETING_PLACE)} are set",
+                fix="start with torchrun or `pairdistill train --ranks N`, or unset them all",
+            )
+    rank, world_size, local_rank, local_world_size = (
+        _whole_number(environment, name) for name in _IDENTITY
+    )
+    _must_fit(rank < world_size, "RANK", rank, "WORLD_SIZE", world_size)
+    _must_fit(
+        local_rank < local_world_size,
+        "LOCAL_RANK",
+        local_rank,
+        "LOCAL_WORLD_SIZE",
+        local_world_size,
+    )
+    device = _device(config.run.device, local_rank, environment)
+    return Ranks(rank, world_size, local_rank, local_world_size, device)
+
+
+def _whole_number(environment: Mapping[str, str], name: str) -> int:
+    text = environment[name]
+    if not text.isdecimal():
+        raise UserError(f"{name} = {text!r}: must be a whole number", fix="start with torchrun")
+    return int(text)
+
+
+def _must_fit(fits: bool, name: str, value: int, bound: str, limit: int) -> None:
+    if not fits:
+        raise UserError(
+            f"{name} = {value} with {bound} = {limit}: must be smaller", fix="start with torchrun"
+        )
+
+
+def _device(wanted: str, local_rank: int, environment: Mapping[str, str]) -> torch.device:
+    """The device of a rank; ``auto`` takes CUDA where there is one."""
+    available = torch.cuda.is_available()
+    if wanted == "cpu" or (wanted == "auto" and not available):
+        return torch.device("cpu")
+    if not available:
+        raise UserError(
+            "run.device = 'cuda': torch sees no CUDA device",
+            fix="use run.device=cpu, or install a CUDA build of torch and check `nvidia-smi`",
+        )
+    count = torch.cuda.device_count()
+    if local_rank < count:
+        return torch.device("cuda", local_rank)
+    if count == 1 and "SLURM_PROCID" in environment:  # Slurm binds one device to each task
+        return torch.device("cuda", 0)
+    raise UserError(
+        f"local rank {local_rank} has no CUDA device: this machine shows {count}",
+        fix=f"start at most {count} ranks here, or use run.device=cpu",
+    )
+
+
+def threads_per_rank(config: Config, ranks: Ranks) -> int:
+    """CPU threads of this rank: as configured, else its share of this process's cores."""
+    if config.run.threads_per_rank:
+        return config.run.threads_per_rank
+    return max(1, len(os.sched_getaffinity(0)) // ranks.local_world_size)
+
+
+def set_threads(config: Config, ranks: Ranks) -> None:
+    """Give torch the threads of this rank."""
+    torch.set_num_threads(threads_per_rank(config, ranks))
+
+
+def init_process_group(config: Config, ranks: Ranks) -> None:
+    """Meet the other ranks: NCCL between CUDA devices, gloo between CPU ranks.
+
+    A job of one rank gets a process group of its own, so that nothing after this differs.
+    A collective fails after ``train.collective_timeout_min`` minutes.
+    """
+    timeout = timedelta(minutes=config.train.collective_timeout_min)
+    on_cuda = ranks.device.type == "cuda"
+    if on_cuda:
+        torch.cuda.set_device(ranks.device)
+    dist.init_process_group(
+        "nccl" if on_cuda else "gloo",
+        store=_store(ranks, timeout),
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        timeout=timeout,
+        device_id=ranks.device if on_cuda else None,
+    )
+
+
+def _store(ranks: Ranks, timeout: timedelta) -> Store:
+    if ranks.world_size == 1:
+        return HashStore()
+    listening = os.environ.get(LISTEN_FD)
+    if listening is None:  # torchrun and launchers: whatever `env://` means to torch
+        store: Store
+        store, _, _ = next(rendezvous("env://", ranks.rank, ranks.world_size, timeout=timeout))
+        return store
+    is_first = ranks.is_first
+    return TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        ranks.world_size,
+        is_first,
+        timeout,
+        master_listen_fd=int(listening) if is_first else None,
+    )
+
+
+def leave_process_group() -> None:
+    """Part from the other ranks; nothing happens where there is no process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _alone() -> bool:
+    return not dist.is_initialized() or dist.get_world_size() == 1
+
+
+def _collective_device() -> torch.device:
+    on_cuda = dist.get_backend() == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if on_cuda else torch.device("cpu")
+
+
+def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
+    """Sum over all ranks, on every rank; any shape, same shape everywhere. ``values`` is kept."""
+    return _all_reduce(values, dist.ReduceOp.SUM)
+
+
+def all_reduce_max(values: torch.Tensor) -> torch.Tensor:
+    """Element-wise maximum over all ranks, on every rank. ``values`` is kept."""
+    return _all_reduce(values, dist.ReduceOp.MAX)
+
+
+def _all_reduce(values: torch.Tensor, operation: Any) -> torch.Tensor:
+    if _alone():
+        return values.clone()
+    moved = values.to(_collective_device(), copy=True)
+    dist.all_reduce(moved, operation)
+    return moved.to(values.device)
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """``value`` of every rank, in rank order, on every rank.
+
+    Values travel as JSON, never as pickle: lists, dictionaries, strings, numbers, None.
+    """
+    payload = json.dumps(value).encode()
+    if _alone():
+        return [json.loads(payload)]
+    device, world_size = _collective_device(), dist.get_world_size()
+    sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world_size)]
+    dist.all_gather(sizes, torch.tensor([len(payload)], device=device))
+    longest = int(max(size.item() for size in sizes))
+    padded = torch.tensor(list(payload.ljust(longest)), dtype=torch.uint8, device=device)
+    parts = [torch.empty_like(padded) for _ in range(world_size)]
+    dist.all_gather(parts, padded)
+    return [json.loads(bytes(part.tolist())) for part in parts]
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if not _alone():
+        dist.barrier()
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """A block in which a `UserError` of one rank becomes a `UserError` of all.
+
+    Used where ranks check different things (a lock, a local file), so that none waits for a rank
+    that has left. The block itself must hold no collective.
+    """
+    mine: UserError | None = None
+    try:
+        yield
+    except UserError as error:
+        mine = error
+    failures = gather_objects(None if mine is None else [mine.what, mine.fix, mine.exit_status])
+    if mine is not None:
+        raise mine
+    for failure in failures:
+        if failure is not None:
+            what, fix, status = failure
+            kind = TrainingStopped if status == TrainingStopped.exit_status else UserError
+            raise kind(what, fix=fix)

@@ -1,0 +1,279 @@
+"""N ranks of this program on this machine, looked after by the process that started them.
+
+The parent computes nothing. It starts the ranks in process groups of their own (so that a Ctrl-C
+in the terminal reaches the parent alone), passes stop signals on, and watches:
+
+- one rank fails: the others get `GRACE_SECONDS` to leave, then are killed, and the error of the
+  rank that failed FIRST is shown, once;
+- Ctrl-C, TERM, USR2 or a hang-up: passed on as a stop request, so that the ranks save and leave;
+  a second Ctrl-C kills them at once;
+- the parent itself is killed: the kernel kills the ranks (PR_SET_PDEATHSIG).
+
+Ranks tell the parent why they failed through a note in a temporary folder (`spawned_rank`), with
+the time on the machine's monotonic clock; a rank that lost a peer says so, and yields to others.
+Nothing here imports torch: the parent is up at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distill.errors import UserError, one_line
+
+GRACE_SECONDS = 5.0
+"""Time the other ranks get to leave after one failed."""
+LISTEN_FD = "PAIRDISTILL_LISTEN_FD"
+"""Variable with the descriptor of the listening socket that rank 0 inherits."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+"""Signals that ask a run to save and leave; the exit status is then 128 + the signal."""
+
+_PARENT = "PAIRDISTILL_PARENT"
+_NOTES = "PAIRDISTILL_NOTES"
+_POLL_SECONDS = 0.05
+_PR_SET_PDEATHSIG = 1
+_LOST_PEER = re.compile(
+    r"closed by peer|connection reset|broken pipe|timed out waiting|connection refused"
+    r"|remote process exited|socket(poll)? ?error|nccl.*(abort|remote)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Note:
+    """Why a rank failed.
+
+    Attributes:
+        rank: the rank.
+        when_ns: time on the monotonic clock, nanoseconds.
+        status: exit status.
+        text: error message, ready to print.
+        secondary: whether the rank only noticed that another one had gone.
+    """
+
+    rank: int
+    when_ns: int
+    status: int
+    text: str
+    secondary: bool
+
+
+@dataclass
+class _Family:
+    """The ranks that were started, and what was asked of them."""
+
+    children: list[subprocess.Popen[bytes]]
+    notes: Path
+    asked: list[signal.Signals] = field(default_factory=list)
+    killed: set[int] = field(default_factory=set)
+
+    def send(self, number: signal.Signals) -> None:
+        for child in self.children:
+            if child.poll() is None:
+                child.send_signal(number)
+
+    def kill(self) -> None:
+        for rank, child in enumerate(self.children):
+            if child.poll() is None:
+                self.killed.add(rank)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+
+    @property
+    def running(self) -> bool:
+        return any(child.poll() is None for child in self.children)
+
+    def failed(self) -> bool:
+        """Whether a rank has ended in another way than by finishing or an agreed stop."""
+        agreed = {None, 0, *(128 + number for number in STOP_SIGNALS)}
+        return any(child.poll() not in agreed for child in self.children)
+
+
+def spawn_local(
+    argv: Sequence[str],
+    ranks: int,
+    *,
+    program: Sequence[str] = (sys.executable, "-m", "distill"),
+) -> int:
+    """Run ``program argv`` as ``ranks`` local ranks and wait for them.
+
+    Args:
+        argv: arguments of every rank.
+        ranks: number of processes.
+        program: what to start; this program by default.
+
+    Returns:
+        0, or the exit status of the first failure (128 + signal for a rank that was killed), whose
+        error has been written to standard error; 128 + signal after a stop request.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="pairdistill-") as folder,
+        socket.create_server(("127.0.0.1", 0), backlog=2 * ranks) as door,
+    ):
+        family = _Family([], Path(folder))
+        with _stop_signals(family):
+            try:
+                _start(family, [*program, *argv], ranks, door)
+                _watch(family)
+            finally:
+                family.kill()
+        return _verdict(family)
+
+
+def _start(family: _Family, command: list[str], ranks: int, door: socket.socket) -> None:
+    for rank in range(ranks):
+        log = (family.notes / f"rank{rank}.log").open("wb") if rank else None
+        family.children.append(
+            subprocess.Popen(
+                command,
+                env=os.environ | _environment(rank, ranks, door, family.notes),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if rank else None,
+                stderr=log,
+                pass_fds=() if rank else (door.fileno(),),
+                process_group=0,
+            )
+        )
+        if log:
+            log.close()
+
+
+def _environment(rank: int, ranks: int, door: socket.socket, notes: Path) -> dict[str, str]:
+    host, port = door.getsockname()
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": host,
+        "MASTER_PORT": str(port),
+        LISTEN_FD: str(door.fileno()),
+        _PARENT: str(os.getpid()),
+        _NOTES: str(notes),
+    }
+
+
+def _watch(family: _Family) -> None:
+    """Return when all ranks have ended, a failure has had its grace, or Ctrl-C came twice."""
+    deadline: float | None = None
+    while family.running:
+        if family.asked.count(signal.SIGINT) > 1:
+            return
+        if deadline is None and family.failed():
+            deadline = time.monotonic() + GRACE_SECONDS
+        if deadline is not None and time.monotonic() > deadline:
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def _stop_signals(family: _Family) -> Iterator[None]:
+    """Pass stop signals on to the ranks while the block runs."""
+
+    def forward(number: int, _frame: object) -> None:
+        asked = signal.SIGTERM if number == signal.SIGHUP else signal.Signals(number)
+        family.asked.append(asked)
+        family.send(asked)
+
+    before = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # nohup
+            signal.signal(number, forward)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _verdict(family: _Family) -> int:
+    """Exit status of the whole; the first cause is printed."""
+    failures = sorted(_failures(family), key=lambda note: (note.secondary, note.when_ns))
+    if failures and not (family.asked and failures[0].secondary):
+        sys.stderr.write(f"{failures[0].text}\n")
+        return failures[0].status
+    if family.asked:
+        return 128 + family.asked[-1]
+    return max(child.returncode for child in family.children)
+
+
+def _failures(family: _Family) -> Iterator[Note]:
+    for rank, child in enumerate(family.children):
+        note = family.notes / f"rank{rank}.json"
+        if note.exists():
+            yield Note(**json.loads(note.read_text(encoding="utf-8")))
+        elif rank not in family.killed and -child.returncode not in (0, *family.asked):
+            yield from _silent_death(family, rank, child.returncode)
+
+
+def _silent_death(family: _Family, rank: int, code: int) -> Iterator[Note]:
+    """A rank that ended without a note: killed by a signal, or by a plain exit."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        text = f"error: rank {rank} was killed by {name}{_last_words(family, rank)}"
+        # An abort is how a communication library ends a rank whose peer has gone.
+        yield Note(rank, 0, 128 - code, text, secondary=-code == signal.SIGABRT)
+    elif code - 128 not in STOP_SIGNALS:
+        text = f"error: rank {rank} ended with status {code}{_last_words(family, rank)}"
+        yield Note(rank, 0, code, text, secondary=False)
+
+
+def _last_words(family: _Family, rank: int) -> str:
+    """The end of what a silenced rank wrote to standard error."""
+    log = family.notes / f"rank{rank}.log"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if rank else []
+    return "".join(f"\n  rank {rank}: {one_line(line)}" for line in lines[-15:])
+
+
+@contextlib.contextmanager
+def spawned_rank() -> Iterator[None]:
+    """What a rank does between start and end where `spawn_local` started it; else nothing.
+
+    It dies with its parent, and leaves a note to the parent in place of an error message.
+    """
+    notes = os.environ.get(_NOTES)
+    if notes is None:
+        yield
+        return
+    _die_with_parent(int(os.environ[_PARENT]))
+    try:
+        yield
+    except UserError as error:
+        _leave_note(Path(notes), f"error: {error}", error.exit_status)
+    except Exception as error:  # noqa: BLE001 - the parent shows the first of all ranks' errors
+        text = f"{traceback.format_exc()}error: rank {os.environ['RANK']}: {one_line(repr(error))}"
+        _leave_note(Path(notes), text, 1, secondary=bool(_LOST_PEER.search(str(error))))
+
+
+def _leave_note(notes: Path, text: str, status: int, *, secondary: bool = False) -> None:
+    """Tell the parent, and leave at once: other threads may hang in collectives."""
+    rank = int(os.environ["RANK"])
+    note = Note(rank, time.monotonic_ns(), status, text, secondary)
+    partial = notes / f"rank{rank}.part"
+    partial.write_text(json.dumps(note.__dict__), encoding="utf-8")
+    partial.rename(notes / f"rank{rank}.json")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent ends (Linux)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the call
+        os._exit(128 + signal.SIGKILL)
