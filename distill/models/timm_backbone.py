@@ -31,7 +31,7 @@ class TimmBackbone(nn.Module):
 
 
 def build_timm(name: str, embedding_dim: int, dropout: float) -> nn.Module:
-    """timm's network ``name`` with random weights, made for 112x112 images.
+    """The timm network ``name`` with random weights, made for 112x112 images.
 
     Raises:
         UserError: timm is not installed, or knows no such network.

@@ -1,0 +1,136 @@
+"""Backbones: sizes against arithmetic on the published tables, shapes, seeds, names."""
+
+import subprocess
+import sys
+import types
+
+import pytest
+import torch
+from torch import nn
+
+from distill.errors import UserError
+from distill.models import backbone_names, build_backbone
+
+PUBLISHED_M = {"iresnet18": 24.03, "iresnet34": 34.14, "iresnet50": 43.59, "iresnet100": 65.16}
+DEPTHS = {
+    "iresnet18": (2, 2, 2, 2),
+    "iresnet34": (3, 4, 6, 3),
+    "iresnet50": (3, 4, 14, 3),
+    "iresnet100": (3, 13, 30, 3),
+}
+
+
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+def iresnet_arithmetic(depths, dim):
+    """Parameters written out by hand from the layer table of the paper."""
+    total = 3 * 9 * 64 + 2 * 64 + 64  # stem: convolution, batch norm, PReLU
+    inputs = 64
+    for outputs, blocks in zip((64, 128, 256, 512), depths, strict=True):
+        for block in range(blocks):
+            total += 2 * inputs + 9 * inputs * outputs + 2 * outputs + outputs
+            total += 9 * outputs * outputs + 2 * outputs
+            if block == 0:
+                total += inputs * outputs + 2 * outputs
+            inputs = outputs
+    return total + 2 * 512 + (512 * 49 + 1) * dim + dim
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_iresnet_sizes(name):
+    size = parameters(build_backbone(name, embedding_dim=512))
+    assert size == iresnet_arithmetic(DEPTHS[name], 512)
+    assert size / 1e6 == pytest.approx(PUBLISHED_M[name], abs=0.006)
+
+
+def test_small_backbones_are_small():
+    assert parameters(build_backbone("mobile", embedding_dim=128)) == pytest.approx(1e6, rel=0.01)
+    assert parameters(build_backbone("tiny", embedding_dim=512)) <= 300_000
+    assert 20e6 < parameters(build_backbone("vit_small", embedding_dim=512)) < 23e6
+
+
+@pytest.mark.parametrize("name", ["iresnet18", "mobile", "vit_small", "tiny"])
+def test_shape_gradient_and_seed(name):
+    torch.manual_seed(5)
+    model = build_backbone(name, embedding_dim=32, dropout=0.1)
+    torch.manual_seed(5)
+    twin = build_backbone(name, embedding_dim=32, dropout=0.1)
+    for (key, one), other in zip(
+        model.state_dict().items(), twin.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other), key
+    embeddings = model(torch.randn(3, 3, 112, 112))
+    assert embeddings.shape == (3, 32)
+    embeddings.square().sum().backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), key
+
+
+def test_halves_agree_with_batch_norm_on_the_concatenated_batch():
+    """Equal first and second images get equal embeddings in one pass, in training mode too."""
+    model = build_backbone("tiny", embedding_dim=16)
+    images = torch.randn(4, 3, 112, 112)
+    both = model(torch.cat([images, images]))
+    torch.testing.assert_close(both[:4], both[4:])
+    torch.testing.assert_close(both, torch.cat([model(images)] * 2), atol=1e-5, rtol=1e-4)
+
+
+def test_no_inplace_change_of_inputs_and_bf16():
+    model = build_backbone("tiny", embedding_dim=16).eval()
+    images = torch.randn(2, 3, 112, 112)
+    kept = images.clone()
+    full = model(images)
+    assert torch.equal(images, kept)
+    narrow = model.bfloat16()(images.bfloat16())
+    assert narrow.dtype == torch.bfloat16
+    assert torch.nn.functional.cosine_similarity(full, narrow.float()).min() > 0.99
+
+
+def test_unknown_name_says_the_nearest():
+    with pytest.raises(UserError, match=r"did you mean 'iresnet50'.*vit_small"):
+        build_backbone("iresnet_50", embedding_dim=8)
+    with pytest.raises(UserError, match="known: iresnet18"):
+        build_backbone("zzz", embedding_dim=8)
+    assert backbone_names()[-1] == "tiny"
+
+
+def test_timm_missing_is_a_clear_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)  # makes the import fail as if not installed
+    with pytest.raises(UserError, match=r"timm is not installed; .*pairdistill\[timm\]"):
+        build_backbone("timm:resnet18", embedding_dim=8)
+
+
+def test_timm_network_gets_an_embedding(monkeypatch):
+    """Through a stand-in of the two timm calls that are used; the real one is an optional extra."""
+
+    def create_model(name, pretrained, num_classes, **options):
+        assert (pretrained, num_classes) == (False, 0)
+        if options:
+            raise TypeError("unexpected keyword argument 'img_size'")
+        network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        network.num_features = 12
+        return network
+
+    fake = types.SimpleNamespace(
+        is_model=lambda name: name == "known",
+        list_models=lambda pattern: ["known"],
+        create_model=create_model,
+    )
+    monkeypatch.setitem(sys.modules, "timm", fake)
+    assert build_backbone("timm:known", embedding_dim=8)(torch.randn(2, 3, 112, 112)).shape == (
+        2,
+        8,
+    )
+    with pytest.raises(UserError, match="did you mean known"):
+        build_backbone("timm:now", embedding_dim=8)
+
+
+def test_core_never_imports_timm_or_torchvision():
+    code = "import sys, distill.models; print(*{'timm', 'torchvision'} & set(sys.modules))"
+
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == ""
