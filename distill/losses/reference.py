@@ -1,0 +1,124 @@
+"""The pair loss in plain torch, for any floating type: the oracle of the native op.
+
+    u = z / T     p = softmax(u of the first image)     q = softmax(u of the second image)
+    CE(z, y)   = log(1 + sum_{c != y} exp(z_c - z_y)) + e (z_y - mean z)      e: label smoothing
+    KL(p||q)   = sum p (log p - log q)          H(p, q) = - sum p log q         |p - q|^2
+
+float16 and bfloat16 logits are computed in float32. Slow and clear; nothing here is fused.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from distill.losses.rbf import batch_mmd
+from distill.losses.spec import IGNORED_LABEL, PairLossSpec, RowTerms, Targets, accumulation_dtype
+
+
+def row_terms(
+    first: torch.Tensor,
+    second: torch.Tensor,
+    labels: torch.Tensor,
+    temperature: float,
+    spec: PairLossSpec,
+    targets: Targets | None = None,
+) -> RowTerms:
+    """The terms of each pair.
+
+    Args:
+        first: margin-free logits of the first images, (B, C).
+        second: margin-free logits of the second images, (B, C).
+        labels: identities, (B,) int64; -1 ignores the pair.
+        temperature: softening temperature T > 0.
+        spec: the static choices.
+        targets: logits that replace z_y in the cross-entropies alone, (B,) each.
+    """
+    valid = labels != IGNORED_LABEL
+    z1, z2 = (_valid_rows(z.to(accumulation_dtype(z)), valid) for z in (first, second))
+    y = labels.clamp(min=0)
+    t1, t2 = (None, None) if targets is None else (torch.where(valid, t, 0.0) for t in targets)
+    return RowTerms(
+        ce_first=cross_entropy(z1, y, spec.label_smoothing, t1) * valid,
+        ce_second=cross_entropy(z2, y, spec.label_smoothing, t2) * valid,
+        similarity=similarity(z1, z2, valid, temperature, spec),
+        top_first=top_class(z1),
+        top_second=top_class(z2),
+    )
+
+
+def cross_entropy(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    smoothing: float = 0.0,
+    target: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Cross-entropy of each row, (B,), with the target column left out of the sum.
+
+    ``log1p(rest / exp(z_y))`` keeps the loss and its gradient where z_y stands so far above
+    the others that ``logsumexp(z) - z_y`` rounds to 0.
+    """
+    column = labels[:, None]
+    z_y = logits.gather(1, column).squeeze(1) if target is None else target.to(logits.dtype)
+    rest = logits.scatter(1, column, float("-inf")).logsumexp(1)
+    loss = -F.logsigmoid(z_y - rest)
+    if smoothing > 0.0:
+        others = logits.scatter(1, column, 0.0).sum(1)
+        loss = loss + smoothing * (z_y - (others + z_y) / logits.shape[1])
+    return loss
+
+
+def similarity(
+    first: torch.Tensor,
+    second: torch.Tensor,
+    valid: torch.Tensor,
+    temperature: float,
+    spec: PairLossSpec,
+) -> torch.Tensor:
+    """Similarity of each pair, (B,), or of the batch, (); T^2 included where asked for."""
+    if spec.similarity == "none":
+        return torch.zeros_like(valid, dtype=first.dtype)
+    u, v = first / temperature, second / temperature
+    u = u.detach() if spec.stop_gradient == "first" else u
+    v = v.detach() if spec.stop_gradient == "second" else v
+    scale = spec.similarity_scale(temperature)
+    if spec.over_batch:
+        return scale * batch_mmd(u.softmax(1), v.softmax(1), valid)
+    return scale * _pair_similarity(u, v, spec) * valid
+
+
+def _pair_similarity(u: torch.Tensor, v: torch.Tensor, spec: PairLossSpec) -> torch.Tensor:
+    if spec.similarity == "mmd":
+        return (u.softmax(1) - v.softmax(1)).square().sum(1)
+    one_way = kl_divergence if spec.similarity == "kl" else soft_cross_entropy
+    forward, reverse = spec.direction_weights
+    total = torch.zeros_like(u[:, 0])
+    if forward:
+        total = total + forward * one_way(u, v)
+    if reverse:
+        total = total + reverse * one_way(v, u)
+    return total
+
+
+def kl_divergence(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """KL(softmax(u) || softmax(v)) of each row; classes with p = 0 add nothing."""
+    a, b = u.log_softmax(1), v.log_softmax(1)
+    p = a.exp()
+    return (p * torch.where(p == 0, 0.0, a - b)).sum(1)
+
+
+def soft_cross_entropy(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """H(softmax(u), softmax(v)) of each row; classes with p = 0 add nothing."""
+    p, b = u.softmax(1), v.log_softmax(1)
+    return -(p * torch.where(p == 0, 0.0, b)).sum(1)
+
+
+def top_class(logits: torch.Tensor) -> torch.Tensor:
+    """Arg-max of each row, (B,) int64; -1 in rows with NaN."""
+    values, indices = logits.detach().max(1)
+    return torch.where(values.isnan(), -1, indices)
+
+
+def _valid_rows(logits: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Rows of ignored pairs replaced by zeros, so that nothing in them reaches loss or gradient."""
+    return torch.where(valid[:, None], logits, 0.0)
