@@ -1,0 +1,51 @@
+"""metrics.jsonl: one JSON object for each logged step, floats in full precision."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a metrics file, in order; a last line cut off by a kill is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
+
+
+class MetricsFile:
+    """Appends scalars to a metrics file.
+
+    Args:
+        path: the file; made where it is missing.
+        resumed_step: steps that are done; later lines, of the run that was cut off, are dropped,
+            so that no step stands twice.
+    """
+
+    def __init__(self, path: Path, resumed_step: int) -> None:
+        kept = [line for line in read_metrics(path) if line["step"] <= resumed_step]
+        partial = path.with_suffix(".part")
+        partial.write_text("".join(map(_line, kept)), encoding="utf-8")
+        partial.replace(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        """Add one line and hand it to the operating system."""
+        self._file.write(_line({"step": step, **scalars}))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _line(values: dict[str, Any]) -> str:
+    # Python writes a float with as many digits as give back the very same float.
+    return json.dumps(values) + "\n"

@@ -1,0 +1,124 @@
+"""Rank 0's view of a run: metrics.jsonl, TensorBoard and the terminal behind one face.
+
+Logs are not the run: one that cannot be written (a full disk, a folder without permission) is
+given up with one warning, and training goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.cli import console
+from distill.config import dump_toml
+from distill.monitor.metrics_file import MetricsFile
+from distill.monitor.tensorboard import TensorBoard
+from distill.monitor.terminal import Terminal
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from distill.config import Config
+    from distill.run_dir import RunDir
+
+Log = TypeVar("Log", MetricsFile, TensorBoard)
+
+
+class Monitor:
+    """Shows and records a run; on ranks other than 0 every method does nothing.
+
+    Args:
+        run: where the logs go.
+        config: settings, kept in TensorBoard as text.
+        resumed_step: steps that are done.
+        total_steps: steps of the whole run.
+        active: whether this is rank 0.
+    """
+
+    def __init__(
+        self, run: RunDir, config: Config, *, resumed_step: int, total_steps: int, active: bool
+    ) -> None:
+        self._terminal = Terminal(resumed_step, total_steps) if active else None
+        self._metrics = _Unless(
+            "metrics.jsonl", lambda: MetricsFile(run.metrics, resumed_step) if active else None
+        )
+        board = active and config.monitor.tensorboard
+        self._board = _Unless(
+            "TensorBoard", lambda: TensorBoard(run.tensorboard, resumed_step) if board else None
+        )
+        self._board.do(lambda log: log.text("config", dump_toml(config), resumed_step))
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._metrics.do(lambda log: log.close())
+        self._board.do(lambda log: log.close())
+        if self._terminal:
+            self._terminal.close()
+
+    def step(self, step: int) -> None:
+        """One more step is done."""
+        if self._terminal:
+            self._terminal.step(step)
+
+    def training(self, step: int, scalars: dict[str, float]) -> None:
+        """Record and show what step ``step`` measured."""
+        self._record(step, scalars)
+        if self._terminal:
+            self._terminal.numbers(step, scalars)
+
+    def evaluation(self, step: int, scalars: dict[str, float]) -> None:
+        """Record the scalars of an evaluation after ``step`` steps, under ``evaluation/``."""
+        self._record(step, {f"evaluation/{tag}": value for tag, value in scalars.items()})
+
+    def _record(self, step: int, scalars: dict[str, float]) -> None:
+        self._metrics.do(lambda log: log.write(step, scalars))
+        self._board.do(lambda log: log.scalars(step, scalars))
+
+    def picture(self, step: int, tag: str, image: NDArray[np.uint8]) -> None:
+        """Show a picture, (H, W, 3) uint8 RGB, in TensorBoard."""
+        self._board.do(lambda log: log.picture(step, tag, image))
+
+    def say(self, text: str) -> None:
+        """One plain line on the terminal."""
+        if self._terminal:
+            console.say(text)
+
+    def warn(self, text: str) -> None:
+        """One warning on the terminal."""
+        if self._terminal:
+            console.warn(text)
+
+
+class _Unless(Generic[Log]):
+    """A log that is used unless, and until, it cannot be written."""
+
+    def __init__(self, name: str, make: Callable[[], Log | None]) -> None:
+        self._name = name
+        self._log: Log | None = None
+        try:
+            self._log = make()
+        except OSError as error:
+            self._give_up(error)
+
+    def do(self, action: Callable[[Log], None]) -> None:
+        """Perform ``action`` on the log, if there is still one."""
+        if self._log is None:
+            return
+        try:
+            action(self._log)
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        console.warn(f"{self._name} cannot be written ({error}); training goes on without it")
+        self._log = None

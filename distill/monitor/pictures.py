@@ -1,0 +1,66 @@
+"""Pictures of pairs with what the network says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+CAPTION_PIXELS = 14
+"""Height of a line of text."""
+_RIGHT, _WRONG, _PLAIN = (120, 220, 120), (255, 120, 120), (230, 230, 230)
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """One pair to draw.
+
+    Attributes:
+        first: sample image, (H, W, 3) uint8 RGB.
+        second: processed image, (H, W, 3) uint8 RGB.
+        person: name of the person.
+        kind: name of the processing.
+        said_first: (name, probability) predicted for the first image.
+        said_second: (name, probability) predicted for the second image.
+    """
+
+    first: NDArray[np.uint8]
+    second: NDArray[np.uint8]
+    person: str
+    kind: str
+    said_first: tuple[str, float]
+    said_second: tuple[str, float]
+
+
+def pair_grid(pairs: Sequence[Captioned], columns: int = 4) -> NDArray[np.uint8]:
+    """A labelled grid of pairs, (height, width, 3) uint8 RGB; at least one pair."""
+    tiles = [_tile(pair) for pair in pairs]
+    blank = np.zeros_like(tiles[0])
+    tiles += [blank] * (-len(tiles) % columns)
+    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+    return np.vstack(rows)
+
+
+def _tile(pair: Captioned) -> NDArray[np.uint8]:
+    height, width = pair.first.shape[:2]
+    canvas = Image.new("RGB", (2 * width + 4, height + 2 * CAPTION_PIXELS + 4))
+    canvas.paste(Image.fromarray(pair.first), (0, CAPTION_PIXELS))
+    canvas.paste(Image.fromarray(pair.second), (width, CAPTION_PIXELS))
+    draw = ImageDraw.Draw(canvas)
+    draw.text((2, 1), _fitted(f"{pair.person} | {pair.kind}", 2 * width), fill=_PLAIN)
+    said = ((pair.said_first, 0), (pair.said_second, width))
+    for (name, probability), left in said:
+        colour = _RIGHT if name == pair.person else _WRONG
+        text = _fitted(f"{probability:.0%} {name}", width)
+        draw.text((left + 2, height + CAPTION_PIXELS + 1), text, fill=colour)
+    return np.asarray(canvas)
+
+
+def _fitted(text: str, width: int, pixels_a_letter: int = 6) -> str:
+    """``text`` cut to ``width`` pixels of the built-in font, in the letters that font has."""
+    plain = text.encode("latin-1", "replace").decode("latin-1")
+    room = width // pixels_a_letter
+    return plain if len(plain) <= room else plain[: room - 2] + ".."

@@ -1,0 +1,48 @@
+"""Event files for TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class TensorBoard:
+    """Writes event files into a folder.
+
+    Args:
+        folder: where; made where it is missing.
+        resumed_step: steps that are done; points of later steps, left by a run that was cut off,
+            are hidden, so that no curve has doubled points.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, resumed_step: int) -> None:
+        from torch.utils.tensorboard import (
+            SummaryWriter,
+        )  # slow to import, and rank 0 alone needs it
+
+        purge = resumed_step + 1 if resumed_step else None
+        self._writer = SummaryWriter(str(folder), purge_step=purge)
+
+    def scalars(self, step: int, scalars: dict[str, float]) -> None:
+        """One point of each curve."""
+        for tag, value in scalars.items():
+            self._writer.add_scalar(tag, value, step)
+        self._writer.flush()
+
+    def picture(self, step: int, tag: str, image: NDArray[np.uint8]) -> None:
+        """One picture, (H, W, 3) uint8 RGB."""
+        self._writer.add_image(tag, image, step, dataformats="HWC")
+
+    def text(self, tag: str, text: str, step: int) -> None:
+        """A text, shown as it is."""
+        indented = "".join(f"    {line}\n" for line in text.splitlines())
+        self._writer.add_text(tag, indented, step)
+
+    def close(self) -> None:
+        """Write what is left and close."""
+        self._writer.close()

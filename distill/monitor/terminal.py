@@ -1,0 +1,87 @@
+"""The terminal: a live bar where there is one, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from distill.cli import console
+
+_COLUMNS = (
+    TextColumn("train"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    TextColumn("left"),
+    TimeRemainingColumn(),
+    TextColumn("{task.fields[numbers]}"),
+)
+
+
+class Terminal:
+    """Shows the steps of a run.
+
+    Args:
+        resumed_step: steps that are done.
+        total_steps: steps of the whole run.
+    """
+
+    def __init__(self, resumed_step: int, total_steps: int) -> None:
+        self._first, self._total, self._start = resumed_step, total_steps, time.monotonic()
+        self._bar: Progress | None = None
+        if sys.stdout.isatty():
+            self._bar = Progress(*_COLUMNS, console=console.console)
+            self._task = self._bar.add_task(
+                "train", total=total_steps, completed=resumed_step, numbers=""
+            )
+            self._bar.start()
+
+    def step(self, step: int) -> None:
+        """One more step is done."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+
+    def numbers(self, step: int, scalars: dict[str, float]) -> None:
+        """Show losses and speed."""
+        text = summary(scalars)
+        if self._bar is not None:
+            self._bar.update(self._task, numbers=text)
+            return
+        print(f"step {step}/{self._total}  {text}  left {self._left(step)}", flush=True)
+
+    def _left(self, step: int) -> str:
+        """Remaining time, from the mean pace since the start."""
+        done = max(1, step - self._first)
+        seconds = (time.monotonic() - self._start) / done * (self._total - step)
+        minutes, seconds = divmod(round(seconds), 60)
+        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def summary(scalars: dict[str, float]) -> str:
+    """The few numbers that fit into a line."""
+    shown = (
+        ("loss", "loss/total", "{:.4f}"),
+        ("ce", "loss/ce_first", "{:.4f}"),
+        ("ce2", "loss/ce_second", "{:.4f}"),
+        ("sim", "loss/similarity", "{:.4f}"),
+        ("acc", "accuracy/first", "{:.3f}"),
+        ("lr", "schedule/lr", "{:.2e}"),
+        ("images/s", "speed/images_per_second", "{:.0f}"),
+    )
+    return "  ".join(
+        f"{word} {form.format(scalars[tag])}" for word, tag, form in shown if tag in scalars
+    )
