@@ -23,9 +23,9 @@ from distill.errors import UserError
 
 JPEG_QUALITY = 95
 """Quality of the cut-outs, on libjpeg's scale."""
-MIRRORED = 4
-"""A mirrored border of 1/4 of the height goes round each cut-out: some panels end right above the
-hair, and the black edge of an aligned face would tell one person from another."""
+BORDER = 96
+"""Pixels by which the edge of a panel is repeated outwards: some panels end right above the hair,
+and the black edge of an aligned face would tell one person from another."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ def _emotions() -> Iterator[Panel]:
 def _views() -> Iterator[Panel]:
     """Three views of the head and three of the body (of which only the head); no back views."""
     for view, x in (("front", 76), ("left", 671), ("right", 1868)):
-        yield Panel(f"head_{view}", "character_sheet", x, 144, 464, 490)
+        yield Panel(f"head_{view}", "character_sheet", x, 144, 448, 490)
     for view, x in (("front", 76), ("left", 671), ("right", 1868)):
-        yield Panel(f"body_{view}", "character_sheet", x, 890, 464, 240)
+        yield Panel(f"body_{view}", "character_sheet", x, 890, 448, 240)
 
 
 def _photographs() -> Iterator[Panel]:
@@ -115,9 +115,8 @@ def _read(person: Path, panel: Panel) -> bytes:
     if panel.reduction > 1:
         size = (panel.width // panel.reduction, panel.height // panel.reduction)
         part = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
-    border = part.shape[0] // MIRRORED
-    wide = cv2.copyMakeBorder(part, border, border, border, border, cv2.BORDER_REFLECT_101)
-    return encode_jpeg(np.asarray(wide, np.uint8), JPEG_QUALITY)
+    part = np.pad(part, ((BORDER, BORDER), (BORDER, BORDER), (0, 0)), mode="edge")
+    return encode_jpeg(part, JPEG_QUALITY)
 
 
 @lru_cache(maxsize=1)
