@@ -1,0 +1,55 @@
+# Everything a person types. Each target sets up what it needs first; the second time that costs a second.
+#
+#   make demo     from nothing to a trained, evaluated and queried classifier
+#   make test     all tests
+#   make help     the other targets
+
+PYTHON ?=
+VENV ?= .venv
+PYTEST_ARGS ?=
+TEST_WORKERS ?= 2
+
+BIN := $(VENV)/bin
+# A virtual environment that happens to be active, or a PYTHONPATH, must not leak into ours.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench doctor clean distclean
+
+help: ## show this list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@echo "  Variables: PYTHON=python3.12 (which interpreter), VENV=.venv, PYTEST_ARGS='-k loss'"
+
+setup: ## virtual environment, pinned packages, FFCV, native loss (only what is missing or changed)
+	@python="$$(sh scripts/find_python.sh "$(PYTHON)" "$(VENV)/bin/python")" && \
+	    "$$python" -I scripts/setup_environment.py --venv "$(VENV)"
+
+demo: setup ## the whole way on the embedded faces: pack, train, evaluate, classify
+	@$(BIN)/pairdistill demo
+
+test: setup ## all tests (PYTEST_ARGS, TEST_WORKERS)
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+lint: setup ## style, types and import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@PATH="$(abspath $(BIN)):$$PATH" lint-imports
+
+format: setup ## rewrite the sources in the house style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup ## speed of the loss and of the data loader on this machine
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+doctor: setup ## what works on this machine, and the fix for what does not
+	@$(BIN)/pairdistill doctor
+
+clean: ## remove built files and caches (the virtual environment stays)
+	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -f distill/_kernels*.so
+	@find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
+
+distclean: clean ## remove the virtual environment too
+	@rm -rf "$(VENV)"

@@ -1,0 +1,208 @@
+"""Sets up everything that pairdistill runs on: `make setup`.
+
+The story: system libraries, a virtual environment, the tools that build, torch (first, so that
+nothing else chooses one), all other packages in the exact versions of constraints.txt, FFCV against
+this system's libraries, and last pairdistill itself with its native loss. A stamp in the virtual
+environment says what it was made from; where that has not changed, nothing is done.
+
+Standard library only, Python 3.11 or 3.12. Exit status 0, or 2 with one message that says what to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # `python -I` leaves it out
+
+from opencv_shim import build_environment  # noqa: E402
+from steps import SetupError, Steps  # noqa: E402
+from system_needs import provide  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+CONSTRAINTS = ROOT / "constraints.txt"
+BUILD_TOOLS = ("pip", "setuptools", "wheel", "packaging")
+# Built from source against this system, or installed before the others.
+APART = {*BUILD_TOOLS, "torch", "ffcv"}
+VERIFY = (
+    "import torch, ffcv, cv2, distill; assert torch.__version__.split('+')[0] == '2.13.0', torch"
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Set up; return the exit status."""
+    parser = argparse.ArgumentParser(description="Set up pairdistill's virtual environment.")
+    parser.add_argument("--venv", type=Path, default=Path(".venv"), help="folder (default .venv)")
+    venv = (ROOT / parser.parse_args(argv).venv).absolute()
+    try:
+        set_up(venv)
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def set_up(venv: Path) -> None:
+    """Bring ``venv`` to what the sources ask for; quick where it is there already."""
+    refuse_other_python(venv)
+    made, wanted = read_stamp(venv), wanted_stamp()
+    if made == wanted and native_is_built():
+        return
+    steps = Steps(ROOT / "build" / "setup.log")
+    steps.say(f"Setting up {venv} with Python {version()} (full output: {steps.log})")
+    provide(steps)
+    if made.get("packages") != wanted["packages"]:
+        install_packages(steps, venv)
+    install_ourselves(steps, venv)
+    stamp_file(venv).write_text(json.dumps(wanted, indent=1))
+    steps.say("Set-up complete.")
+
+
+def install_packages(steps: Steps, venv: Path) -> None:
+    """A virtual environment with every pinned package; torch before all others."""
+    stamp_file(venv).unlink(missing_ok=True)
+    pins = read_pins(CONSTRAINTS.read_text())
+    if not works(venv):
+        steps.run("virtual environment", [sys.executable, "-m", "venv", "--clear", str(venv)])
+    tools = [pins[name] for name in BUILD_TOOLS]
+    pip(steps, venv, "build tools", *tools)
+    pip(steps, venv, f"{pins['torch']} (200 MB, or several GB with CUDA)", pins["torch"])
+    others = [pin for name, pin in pins.items() if name not in APART]
+    pip(steps, venv, f"{len(others)} pinned packages", "--no-deps", *others)
+    if not imports(venv, "ffcv"):
+        install_ffcv(steps, venv, pins["ffcv"])
+
+
+def install_ffcv(steps: Steps, venv: Path, pin: str) -> None:
+    """FFCV against this system's libraries.
+
+    Never from pip's cache: a wheel of it is linked to the libraries of the day it was built.
+    """
+    options = ("--no-deps", "--no-cache-dir", "--force-reinstall", "--no-binary", "ffcv")
+    pip(steps, venv, f"{pin}, built for this system", *options, pin)
+
+
+def install_ourselves(steps: Steps, venv: Path) -> None:
+    """pairdistill from this folder, with its native loss (CUDA too where nvcc is)."""
+    cuda = " with CUDA" if shutil.which("nvcc") else ""
+    pip(steps, venv, f"pairdistill and its native loss{cuda}", "--no-deps", "-e", str(ROOT))
+    steps.run("trying it", [str(venv / "bin" / "python"), "-c", VERIFY], pip_environment())
+
+
+def pip(steps: Steps, venv: Path, title: str, *arguments: str) -> None:
+    """Run `pip install` inside ``venv`` under our constraints.
+
+    Without build isolation: an isolated build of a package that needs torch fetches another one.
+    """
+    argv = [str(venv / "bin" / "python"), "-m", "pip", "install", "--no-build-isolation"]
+    argv += ["-c", str(CONSTRAINTS), *arguments]
+    steps.run(title, argv, pip_environment())
+
+
+def pip_environment() -> dict[str, str]:
+    """The environment for pip: the user's own settings, less what would lead out of the venv."""
+    environment = build_environment()
+    for name in ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
+        environment.pop(name, None)
+    return environment | {
+        "PIP_USER": "0",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_INPUT": "1",
+        "PIP_PROGRESS_BAR": "off",
+        "DS_BUILD_OPS": "0",  # deepspeed's own kernels are built when used, if ever
+    }
+
+
+def read_pins(text: str) -> dict[str, str]:
+    """``{"numpy": "numpy==2.4.6", ...}`` from the text of constraints.txt, in its order."""
+    lines = (line.split(" #")[0].strip() for line in text.splitlines())
+    pins = [line for line in lines if line and not line.startswith(("#", "-"))]
+    return {pin.split("==")[0].lower(): pin for pin in pins}
+
+
+def refuse_other_python(venv: Path) -> None:
+    """An environment of another Python is kept, not overwritten: say so."""
+    config = venv / "pyvenv.cfg"
+    if not config.is_file():
+        return
+    lines = dict(line.split(" = ", 1) for line in config.read_text().splitlines() if " = " in line)
+    found = ".".join(lines.get("version", version()).split(".")[:2])
+    if found != version():
+        raise SetupError(
+            f"{venv} was made with Python {found}, but {sys.executable} is {version()}: "
+            "remove it (make distclean) or keep both (make VENV=.venv-other ...)"
+        )
+
+
+def works(venv: Path) -> bool:
+    """Whether ``venv`` is there and its Python still runs with pip."""
+    return imports(venv, "pip")
+
+
+def imports(venv: Path, module: str) -> bool:
+    """Whether the Python of ``venv`` is there and can import ``module``."""
+    python = venv / "bin" / "python"
+    if not python.exists():
+        return False
+    argv = [str(python), "-c", f"import {module}"]
+    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+def version() -> str:
+    """The running Python's version, e.g. ``"3.11"``."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def stamp_file(venv: Path) -> Path:
+    """Where ``venv`` says what it was made from."""
+    return venv / "pairdistill-setup.json"
+
+
+def read_stamp(venv: Path) -> dict[str, str]:
+    """What ``venv`` was made from; empty where that is not known."""
+    try:
+        stamp = json.loads(stamp_file(venv).read_text())
+    except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+def wanted_stamp() -> dict[str, str]:
+    """Digests of what the packages and the native loss are made from, as of now."""
+    scripts = sorted(ROOT.glob("scripts/*.py"))
+    sources = [ROOT / "pyproject.toml", ROOT / "setup.py", *sorted(ROOT.glob("kernels/*"))]
+    packages = digest([CONSTRAINTS, *sorted(ROOT.glob("constraints-*.txt")), *scripts])
+    return {
+        "python": version(),
+        "packages": packages,
+        "ourselves": digest(sources),
+        "nvcc": shutil.which("nvcc") or "",
+        "root": str(ROOT),
+    }
+
+
+def digest(files: Iterable[Path]) -> str:
+    """SHA-256 over names and contents of the ``files`` that are there."""
+    total = hashlib.sha256()
+    for file in files:
+        if file.is_file():
+            content = hashlib.sha256(file.read_bytes()).hexdigest()
+            total.update(f"{file.name} {content}\n".encode())
+    return total.hexdigest()
+
+
+def native_is_built() -> bool:
+    """Whether the native loss lies where the package looks for it."""
+    return any(ROOT.glob("distill/_kernels*.so"))
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    sys.exit(main())
