@@ -1,8 +1,9 @@
-"""metrics.jsonl: one JSON object for each logged step, floats in full precision."""
+"""metrics.jsonl: one JSON object for each logged step, floats in full precision, NaN as null."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -47,5 +48,10 @@ class MetricsFile:
 
 
 def _line(values: dict[str, Any]) -> str:
-    # Python writes a float with as many digits as give back the very same float.
-    return json.dumps(values) + "\n"
+    # Python writes a float with as many digits as give back the very same float; JSON has no NaN.
+    plain = {tag: _or_null(value) for tag, value in values.items()}
+    return json.dumps(plain, allow_nan=False) + "\n"
+
+
+def _or_null(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,209 @@
+"""One training step: batch, one forward pass over both images, loss, backward, update.
+
+    first  (B, 3, 112, 112) \
+                             concatenated (2B, 3, 112, 112) -> network -> logits (2B, C) -> loss
+    second (B, 3, 112, 112) /
+
+At its end the ranks exchange one short vector: the losses, whose means are what gets logged, and
+the stop flags. Nothing random outlives a step: torch's generator (dropout) is seeded anew from
+(seed, step, micro-batch, rank), so a resumed run needs no generator's state to continue exactly.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from distill.config.tree import Config
+from distill.data.batch import PairBatch, as_network_input
+from distill.data.keyed import keyed_rng
+from distill.losses import IGNORED_LABEL, PairLossSpec, pair_loss
+from distill.ranks import all_reduce_sum, gather_objects
+from distill.schedules import learning_rate, temperature_at, weight_at
+from distill.stop import agreed_signal
+
+if TYPE_CHECKING:
+    from distill.engine import Engine
+    from distill.models.classifier import ClassifierOutput
+
+Scalars = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What stays the same in all steps of a run.
+
+    Attributes:
+        config: settings.
+        total_steps: optimizer steps of the whole run, for the learning rate's decay.
+    """
+
+    config: Config
+    total_steps: int
+
+    @property
+    def spec(self) -> PairLossSpec:
+        """The static choices of the loss."""
+        return PairLossSpec.from_config(self.config.loss)
+
+
+class StepReport(NamedTuple):
+    """What a step did, alike on all ranks.
+
+    Attributes:
+        scalars: what is logged, by tag; losses are means over ranks and micro-batches.
+        skipped: whether no update was made, because something was not finite.
+        blamed: sample ids of the micro-batches with a non-finite loss, by rank; empty where all
+            losses were finite and a gradient was not.
+        stop: the stop signal that some rank received, if any.
+    """
+
+    scalars: dict[str, float]
+    skipped: bool
+    blamed: dict[int, list[int]]
+    stop: signal.Signals | None
+
+
+def train_step(
+    engine: Engine,
+    batches: Sequence[PairBatch],
+    recipe: Recipe,
+    step: int,
+    stop_flags: Sequence[float],
+) -> StepReport:
+    """Make optimizer step ``step`` (counted from 0) from this rank's micro-batches.
+
+    Args:
+        engine: model and optimizer.
+        batches: ``train.accumulation`` micro-batches of the same size.
+        recipe: what stays the same.
+        step: steps made before this one.
+        stop_flags: `distill.stop.StopRequests.flags` of this rank.
+    """
+    config = recipe.config
+    engine.set_lr(learning_rate(config.optimizer, step, recipe.total_steps))
+    measured: list[Scalars] = []
+    for micro, batch in enumerate(batches):
+        _seed_generators(config.run.seed, step, micro, engine.ranks.rank)
+        loss, scalars = batch_loss(engine, batch.to(engine.device), recipe, step)
+        engine.backward(loss)
+        info = engine.step()
+        measured.append(scalars)
+    assert info is not None, "the engine expects another number of micro-batches"
+
+    means, flags = _over_ranks(measured, stop_flags, engine.ranks.world_size)
+    means |= {
+        "schedule/temperature": temperature_at(config.loss, step),
+        "schedule/weight": weight_at(config.loss, step),
+        "schedule/lr": info.lr,
+        "grad_norm": info.grad_norm,
+    }
+    blamed = _sample_ids_of_nonfinite(measured, batches) if info.skipped else {}
+    return StepReport(means, info.skipped, blamed, agreed_signal(flags))
+
+
+def batch_loss(
+    engine: Engine, batch: PairBatch, recipe: Recipe, step: int
+) -> tuple[torch.Tensor, Scalars]:
+    """The loss of B pairs (a float32 scalar with gradient) and what is logged of it."""
+    if recipe.config.train.images == "first":
+        return _first_alone(engine, batch, recipe.config.loss.label_smoothing)
+    images = as_network_input(torch.cat((batch.first, batch.second)))
+    output = engine.forward(images, batch.labels.repeat(2))
+    first, second = output.logits.chunk(2)
+    loss = pair_loss(
+        first,
+        second,
+        batch.labels,
+        temperature=temperature_at(recipe.config.loss, step),
+        weight=weight_at(recipe.config.loss, step),
+        spec=recipe.spec,
+        targets=_two_halves(output.targets),
+        implementation=recipe.config.loss.implementation,
+    )
+    scalars = {
+        "loss/total": loss.total.detach(),
+        "loss/ce_first": loss.ce_first,
+        "loss/ce_second": loss.ce_second,
+        "loss/similarity": loss.similarity,
+        "accuracy/first": loss.correct_first,
+        "accuracy/second": loss.correct_second,
+        "agreement": loss.agreement,
+        "embedding_cosine": _mean_cosine(output.embeddings),
+    }
+    return loss.total, scalars
+
+
+def _two_halves(targets: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """(2B,) margined target logits as those of the first and of the second images."""
+    if targets is None:
+        return None
+    first, second = targets.chunk(2)
+    return first, second
+
+
+def _mean_cosine(embeddings: torch.Tensor) -> torch.Tensor:
+    """Mean cosine between the two embeddings of a pair, from (2B, D)."""
+    first, second = embeddings.detach().float().chunk(2)
+    return F.cosine_similarity(first, second).mean()
+
+
+def _first_alone(
+    engine: Engine, batch: PairBatch, label_smoothing: float
+) -> tuple[torch.Tensor, Scalars]:
+    """The baseline: cross-entropy of the sample images, no second image."""
+    output = engine.forward(as_network_input(batch.first), batch.labels)
+    loss = F.cross_entropy(
+        _with_margin(output, batch.labels),
+        batch.labels,
+        ignore_index=IGNORED_LABEL,
+        label_smoothing=label_smoothing,
+    )
+    correct = (output.logits.argmax(1) == batch.labels).float().mean()
+    value = loss.detach()
+    return loss, {"loss/total": value, "loss/ce_first": value, "accuracy/first": correct}
+
+
+def _with_margin(output: ClassifierOutput, labels: torch.Tensor) -> torch.Tensor:
+    """Logits (N, C) in which each own class has its margin, float32."""
+    logits = output.logits.float()
+    if output.targets is None:
+        return logits
+    column = labels.clamp(min=0).unsqueeze(1)
+    return logits.scatter(1, column, output.targets.float().unsqueeze(1))
+
+
+def _seed_generators(seed: int, step: int, micro: int, rank: int) -> None:
+    key = keyed_rng("training step", seed, step, micro, rank)
+    torch.manual_seed(int(key.integers(2**63)))
+
+
+def _over_ranks(
+    measured: Sequence[Scalars], stop_flags: Sequence[float], world_size: int
+) -> tuple[dict[str, float], list[float]]:
+    """Means over micro-batches and ranks by tag, and the sums of the stop flags; one collective."""
+    tags = list(measured[0])
+    table = torch.stack([torch.stack([m[tag].double() for tag in tags]) for m in measured])
+    flags = torch.tensor(stop_flags, dtype=torch.float64, device=table.device)
+    values = all_reduce_sum(torch.cat((table.sum(0), flags))).tolist()
+    count = len(measured) * world_size
+    means = {tag: value / count for tag, value in zip(tags, values, strict=False)}
+    return means, values[len(tags) :]
+
+
+def _sample_ids_of_nonfinite(
+    measured: Sequence[Mapping[str, torch.Tensor]], batches: Sequence[PairBatch]
+) -> dict[int, list[int]]:
+    """By rank, the sample ids of micro-batches whose loss was not finite (a collective)."""
+    mine = [
+        sample
+        for scalars, batch in zip(measured, batches, strict=True)
+        if not torch.isfinite(scalars["loss/total"])
+        for sample in batch.sample_ids.tolist()
+    ]
+    return {rank: ids for rank, ids in enumerate(gather_objects(mine)) if ids}

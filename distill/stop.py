@@ -1,0 +1,52 @@
+"""Stop requests: a signal sets a flag, and the ranks act on it together at a step boundary.
+
+A save is a collective, so no signal handler may start one. Ctrl-C, TERM and USR2 (which batch
+systems send ahead of a time limit) are only remembered here; `distill.step` carries the flags to
+all ranks with the losses. Exit status: 128 + the signal, so 130, 143 or 140.
+
+A second Ctrl-C leaves at once, by `os._exit`: a checkpoint becomes visible by one rename, so
+nothing is left half-written. A second TERM or USR2 changes nothing: the save completes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+from distill.spawn import STOP_SIGNALS
+
+
+class StopRequests:
+    """Remembers stop signals while its ``with`` block runs (in the main thread)."""
+
+    def __init__(self) -> None:
+        self._seen = [False] * len(STOP_SIGNALS)
+        self._before: list[Any] = []
+
+    def __enter__(self) -> StopRequests:
+        self._before = [signal.signal(number, self._remember) for number in STOP_SIGNALS]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in zip(STOP_SIGNALS, self._before, strict=True):
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, _frame: FrameType | None) -> None:
+        place = STOP_SIGNALS.index(signal.Signals(number))
+        if number == signal.SIGINT and self._seen[place]:
+            os._exit(128 + number)
+        self._seen[place] = True
+
+    @property
+    def flags(self) -> list[float]:
+        """One number for each of `STOP_SIGNALS`, 1 where this rank has received it."""
+        return [float(seen) for seen in self._seen]
+
+
+def agreed_signal(flags: Sequence[float]) -> signal.Signals | None:
+    """The signal that ranks agree on, from the sum of their flags; None to go on."""
+    arrived = (number for number, flag in zip(STOP_SIGNALS, flags, strict=True) if flag)
+    return next(arrived, None)
