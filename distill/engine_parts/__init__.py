@@ -1,0 +1,1 @@
+"""What the engine is made of, and what needs no deepspeed."""
