@@ -31,6 +31,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from distill.errors import UserError, one_line
 
@@ -259,7 +260,7 @@ def spawned_rank() -> Iterator[None]:
         _leave_note(Path(notes), text, 1, secondary=bool(_LOST_PEER.search(str(error))))
 
 
-def _leave_note(notes: Path, text: str, status: int, *, secondary: bool = False) -> None:
+def _leave_note(notes: Path, text: str, status: int, *, secondary: bool = False) -> NoReturn:
     """Tell the parent, and leave at once: other threads may hang in collectives."""
     rank = int(os.environ["RANK"])
     note = Note(rank, time.monotonic_ns(), status, text, secondary)

@@ -1,0 +1,94 @@
+"""`pairdistill train`: train on a pack of pairs, or go on where a run left off."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from distill.errors import UserError
+
+if TYPE_CHECKING:
+    from distill.config import Config
+
+
+def train_command(
+    config_path: Annotated[
+        Path, typer.Argument(metavar="CONFIG.toml", help="Settings of the run.", show_default=False)
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[a.b=c]...", help="Settings that replace those of the file."),
+    ] = None,
+    ranks: Annotated[
+        int, typer.Option(min=1, help="Processes on this machine; 1 for each CUDA device.")
+    ] = 1,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Show the resolved settings and leave.")
+    ] = False,
+) -> None:
+    """Train on a pack of pairs, or go on where the run left off.
+
+    **Examples**
+
+        pairdistill train run.toml
+
+        pairdistill train run.toml --ranks 2 train.zero_stage=2 loss.weight=0.5
+
+        pairdistill train run.toml 'loss.weight={start=0.0, end=1.0, over_steps=500}' --print-config
+
+        torchrun --nproc-per-node 8 -m distill train run.toml
+
+    The same command on the same run folder resumes from the newest verified checkpoint.
+    Exit status: 0 done, 2 a mistake in the input, 3 stopped by a non-finite loss, 130, 143 or 140
+    after Ctrl-C, TERM or USR2 with a checkpoint saved (a second Ctrl-C leaves at once).
+    """
+    from distill.config import dump_toml, load_config
+
+    config = load_config(config_path, overrides or [])
+    if print_config:
+        typer.echo(dump_toml(config))
+        return
+    raise typer.Exit(run_training(config, [str(config_path), *(overrides or [])], ranks))
+
+
+def run_training(config: Config, words: list[str], ranks: int) -> int:
+    """Train with ``config`` on this process's rank or on ``ranks`` local ones; the exit status.
+
+    Args:
+        config: settings.
+        words: the arguments of ``train`` that give the same settings in another process.
+        ranks: local ranks to start; 1 trains in this process.
+
+    Raises:
+        UserError: a mistake in the settings or the input.
+    """
+    from distill.spawn import spawn_local
+
+    launched = "WORLD_SIZE" in os.environ
+    if launched and ranks > 1:
+        raise UserError(
+            f"--ranks {ranks} in a process that is a rank of WORLD_SIZE ="
+            f" {os.environ['WORLD_SIZE']} already",
+            fix="leave --ranks away under torchrun, or unset the variable",
+        )
+    if ranks > 1:
+        options = ["--debug"] if "--debug" in sys.argv else []
+        return spawn_local([*options, "train", *words], ranks)
+    return _train_here(config)
+
+
+def _train_here(config: Config) -> int:
+    """Be one rank, in this process."""
+    from distill.spawn import spawned_rank
+
+    os.umask(0o077)  # models of faces are personal data
+    with spawned_rank():
+        from distill.ranks import from_environment
+        from distill.train import train
+
+        return train(config, from_environment(config)).exit_status
+    raise AssertionError("a spawned rank that fails has left")

@@ -1,0 +1,102 @@
+"""Who a process is, and the small collectives, alone and over two real processes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from distill.config import load_config
+from distill.errors import UserError
+from distill.ranks import (
+    Ranks,
+    all_reduce_max,
+    all_reduce_sum,
+    barrier,
+    from_environment,
+    gather_objects,
+    init_process_group,
+    leave_process_group,
+    threads_per_rank,
+    together,
+)
+
+CPU = load_config(None, ["run.device=cpu"])
+TORCHRUN = {
+    "RANK": "3",
+    "WORLD_SIZE": "4",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "node1",
+    "MASTER_PORT": "29500",
+}
+
+
+def test_nothing_set_is_a_job_of_one_rank() -> None:
+    ranks = from_environment(CPU, {"PATH": "/bin", "MASTER_ADDR": "left over"})
+    assert (ranks.rank, ranks.world_size, ranks.local_rank) == (0, 1, 0)
+    assert ranks.is_first
+    assert ranks.device.type == "cpu"
+
+
+def test_torchrun_variables() -> None:
+    ranks = from_environment(CPU, TORCHRUN)
+    assert ranks == Ranks(3, 4, 1, 2, torch.device("cpu"))
+    assert not ranks.is_first
+
+
+@pytest.mark.parametrize("missing", sorted(TORCHRUN))
+def test_a_partial_environment_names_what_is_missing(missing: str) -> None:
+    environment = {name: value for name, value in TORCHRUN.items() if name != missing}
+    with pytest.raises(UserError, match=f"^{missing} is missing"):
+        from_environment(CPU, environment)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("RANK", "4"), ("RANK", "-1"), ("LOCAL_RANK", "2"), ("WORLD_SIZE", "two"), ("RANK", "")],
+)
+def test_numbers_that_do_not_fit(name: str, value: str) -> None:
+    with pytest.raises(UserError, match=f"^{name} = "):
+        from_environment(CPU, TORCHRUN | {name: value})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_cuda_asked_for_where_there_is_none() -> None:
+    with pytest.raises(UserError, match=r"run.device = 'cuda'"):
+        from_environment(load_config(None, ["run.device=cuda"]), {})
+
+
+def test_threads_are_divided_among_local_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    two = Ranks(0, 4, 0, 2, torch.device("cpu"))
+    assert threads_per_rank(CPU, two) == 4
+    many = Ranks(0, 16, 0, 16, torch.device("cpu"))
+    assert threads_per_rank(CPU, many) == 1
+    assert threads_per_rank(load_config(None, ["run.threads_per_rank=3"]), many) == 3
+
+
+def check_collectives_of_one() -> None:
+    values = torch.tensor([1.0, -2.0])
+    reduced = all_reduce_sum(values)
+    assert torch.equal(reduced, values)
+    assert reduced is not values
+    assert torch.equal(all_reduce_max(values), values)
+    assert gather_objects({"a": [1, None, "é\n"]}) == [{"a": [1, None, "é\n"]}]
+    barrier()
+    with together():
+        pass
+    with pytest.raises(UserError, match="mine"), together():
+        raise UserError("mine")
+
+
+def test_collectives_without_a_process_group() -> None:
+    check_collectives_of_one()
+
+
+def test_collectives_in_a_group_of_one() -> None:
+    init_process_group(CPU, from_environment(CPU, {}))
+    try:
+        check_collectives_of_one()
+    finally:
+        leave_process_group()
+    leave_process_group()

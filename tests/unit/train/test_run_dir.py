@@ -1,0 +1,72 @@
+"""The run folder: one job at a time, whatever happened to the last one."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distill.errors import UserError
+from distill.run_dir import RunDir
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from distill.run_dir import RunDir
+with RunDir(Path(sys.argv[1])).acquire():
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def holder(root: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(root)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_job_is_refused_and_told_who_holds(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    process = holder(run.root)
+    try:
+        named = rf"process {process.pid} on .+ since \d{{4}}-"
+        with pytest.raises(UserError, match=named), run.acquire():
+            pass
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert str(process.pid) in run.lock.read_text(), "killed: the file stays behind"
+    with run.acquire():  # but does not block
+        assert str(os.getpid()) in run.lock.read_text()
+    assert run.lock.read_text() == ""
+
+
+def test_folder_is_private_and_made_with_its_parents(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "a" / "b c\n'é")
+    with run.acquire():
+        assert run.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    run = RunDir(tmp_path / "file" / "run")
+    with pytest.raises(UserError, match=r"run\.dir = .*cannot be written") as error, run.acquire():
+        pass
+    assert "\n" not in str(error.value)
+
+
+def test_every_path_lies_in_the_folder(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    names = [n for n in dir(RunDir) if isinstance(getattr(RunDir, n), property)]
+    assert len(names) >= 7
+    paths = [getattr(run, name) for name in names]
+    assert len(set(paths)) == len(paths)
+    assert all(re.match(re.escape(str(tmp_path)) + "/[^/]+$", str(path)) for path in paths)

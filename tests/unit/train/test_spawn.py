@@ -1,0 +1,181 @@
+"""Local ranks as real processes: who is told what, and that nobody is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+PARENT = """
+import sys
+from distill.spawn import spawn_local
+sys.exit(spawn_local(sys.argv[1:], 2, program=[sys.executable, "-c", RANK]))
+"""
+RANK = """
+import os, signal, sys, time
+from pathlib import Path
+from distill.errors import UserError
+from distill.spawn import spawned_rank
+
+rank, (folder, mode) = int(os.environ["RANK"]), sys.argv[1:]
+
+def save_and_leave(number, frame):
+    time.sleep(0.2)
+    Path(folder, f"saved{rank}").write_text(str(number))
+    os._exit(128 + number)
+
+with spawned_rank():
+    if mode == "stoppable":
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, save_and_leave)
+    if mode == "stubborn":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Path(folder, f"pid{rank}").write_text(str(os.getpid()))
+    print(f"out {rank}", flush=True)
+    print(f"err {rank}", file=sys.stderr, flush=True)
+    if mode == "fine":
+        sys.exit(0)
+    while len(list(Path(folder).glob("pid*"))) < 2:
+        time.sleep(0.01)
+    if mode == "mistake":  # both see it; it is shown once
+        raise UserError("loss.weight = -1", fix="make it positive")
+    if mode == "consequence":
+        if rank == 0:
+            raise RuntimeError("Connection closed by peer [127.0.0.1]:1")
+        time.sleep(0.3)
+        raise KeyError("the cause")
+    if mode == "murder" and rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if mode == "exit" and rank == 1:
+        print("last words", file=sys.stderr, flush=True)
+        os._exit(7)
+    if mode in ("murder", "exit"):
+        raise RuntimeError("Connection reset by peer")
+    time.sleep(600)
+"""
+
+
+def start(folder: Path, mode: str) -> subprocess.Popen[str]:
+    code = f"RANK = {RANK!r}\n{PARENT}"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder), mode],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def started(folder: Path, mode: str) -> tuple[subprocess.Popen[str], list[int]]:
+    """A parent whose two ranks are up, and their process ids."""
+    process = start(folder, mode)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        files = sorted(folder.glob("pid*"))
+        texts = [file.read_text() for file in files]
+        if len(texts) == 2 and all(texts):
+            return process, [int(text) for text in texts]
+        time.sleep(0.02)
+    process.kill()
+    raise AssertionError(process.communicate())
+
+
+def gone(pids: list[int], seconds: float = 5.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not any(map(alive, pids)):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def run(folder: Path, mode: str) -> tuple[int, str, str]:
+    process = start(folder, mode)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def test_only_rank_0_speaks(tmp_path: Path) -> None:
+    assert run(tmp_path, "fine") == (0, "out 0\n", "err 0\n")
+
+
+def test_a_mistake_is_shown_once_with_its_status(tmp_path: Path) -> None:
+    status, _, err = run(tmp_path, "mistake")
+    assert status == 2
+    assert err == "err 0\nerror: loss.weight = -1; make it positive\n"
+
+
+def test_the_cause_is_shown_and_not_its_consequence(tmp_path: Path) -> None:
+    status, _, err = run(tmp_path, "consequence")
+    assert status == 1
+    assert "Traceback" in err
+    assert err.endswith("error: rank 1: KeyError('the cause')\n")
+    assert "closed by peer" not in err
+
+
+@pytest.mark.parametrize(
+    ("mode", "status", "line"),
+    [
+        ("murder", 137, "error: rank 1 was killed by SIGKILL"),
+        ("exit", 7, "error: rank 1 ended with status 7"),
+    ],
+)
+def test_a_silent_death_is_told(tmp_path: Path, mode: str, status: int, line: str) -> None:
+    code, _, err = run(tmp_path, mode)
+    assert code == status
+    assert line in err.splitlines()
+    assert ("  rank 1: last words" in err) == (mode == "exit")
+    assert "Connection reset" not in err
+
+
+def test_the_others_are_stopped_within_seconds(tmp_path: Path) -> None:
+    process, pids = started(tmp_path, "sleep")
+    os.kill(pids[1], signal.SIGKILL)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=30)
+    assert time.monotonic() - began < 8
+    assert process.returncode == 137
+    assert "rank 1 was killed" in err
+    assert gone(pids)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+def test_a_stop_is_passed_on_and_the_ranks_may_save(tmp_path: Path, number: signal.Signals) -> None:
+    process, pids = started(tmp_path, "stoppable")
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert err == "err 0\n"
+    for rank in range(2):
+        assert (tmp_path / f"saved{rank}").read_text() == str(int(number))
+    assert gone(pids)
+
+
+def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
+    process, pids = started(tmp_path, "stubborn")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=5)
+    assert process.returncode == 130
+    assert gone(pids)
+
+
+def test_no_orphans_when_the_parent_is_killed(tmp_path: Path) -> None:
+    process, pids = started(tmp_path, "sleep")
+    process.kill()
+    process.communicate(timeout=5)
+    assert gone(pids)
