@@ -17,7 +17,7 @@ class ClassifierOutput(NamedTuple):
     """What the classifier says of N images.
 
     Attributes:
-        embeddings: (N, D), in the dtype of the weights.
+        embeddings: (N, D), as the backbone gives them (not of unit length).
         logits: (N, C), scaled and free of margins, float32 or wider.
         targets: (N,) logits of the own class with the margin, for the cross-entropy alone;
             None where there is no margin or no labels were given.

@@ -100,6 +100,15 @@ def test_logits_are_wide_and_margin_free():
     assert LinearHead(16, 9).bfloat16()(embeddings)[0].dtype == torch.float32
 
 
+def test_cosines_stay_float32_under_autocast():
+    head = CosineHead(64, 50, 64.0, Margin(0.5))
+    embeddings, labels = torch.randn(8, 64), torch.arange(8)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, targets = head(embeddings, labels)
+    plain_logits, plain_targets = head(embeddings, labels)
+    assert torch.equal(logits, plain_logits) and torch.equal(targets, plain_targets)
+
+
 @pytest.mark.parametrize(
     ("kind", "angle", "cosine"),
     [("arcface", 0.2, 0.0), ("cosface", 0.0, 0.3), ("combined", 0.2, 0.3)],

@@ -1,0 +1,109 @@
+"""Which images are compared in verification: all pairs, or a random part where there are too many.
+
+Enrolled images are the clean ones, in the order of their labels, so that each person holds one run
+of places. For a probe at hand the places it may be compared with form a range with a hole, and the
+k-th of them is found by arithmetic: no (N, N) table is ever made.
+
+    clean probes    each pair once: genuine in (own place, end of own run), impostors after that run
+    processed       genuine in the own run but for the own photograph, impostors outside of the run
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """For each of P probes the enrolled places ``start <= place < stop`` outside a hole.
+
+    Attributes:
+        start: (P,) first place.
+        stop: (P,) place after the last.
+        hole: (P,) first place of the hole, at or after ``start``.
+        hole_size: (P,) its length, 0 for none.
+    """
+
+    start: Ints
+    stop: Ints
+    hole: Ints
+    hole_size: Ints
+
+    @property
+    def counts(self) -> Ints:
+        """(P,) number of places of each probe."""
+        return self.stop - self.start - self.hole_size
+
+    def draw(self, limit: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
+        """All pairs, or about ``limit`` different ones, uniformly, where there are more.
+
+        Returns:
+            Places of the enrolled images and numbers of the probes, both (pairs,).
+        """
+        ends = np.cumsum(self.counts)
+        total = int(ends[-1]) if len(ends) else 0
+        flat = np.unique(rng.integers(0, total, limit)) if total > limit else np.arange(total)
+        probe = np.searchsorted(ends, flat, side="right")
+        place = self.start[probe] + flat - (ends - self.counts)[probe]
+        place += np.where(place >= self.hole[probe], self.hole_size[probe], 0)
+        return place, probe
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """The genuine and the impostor choices of a set of probes."""
+
+    genuine: Choices
+    impostor: Choices
+
+
+def compare_clean(labels: Ints) -> Comparisons:
+    """All pairs of clean images, each once.
+
+    Args:
+        labels: (N,) of the enrolled images, not falling.
+    """
+    place = np.arange(len(labels))
+    end = np.searchsorted(labels, labels, side="right")
+    none = np.zeros_like(place)
+    last = np.full_like(place, len(labels))
+    return Comparisons(
+        genuine=Choices(place + 1, end, end, none), impostor=Choices(end, last, last, none)
+    )
+
+
+def compare_processed(labels: Ints, own_place: Ints) -> Comparisons:
+    """Processed probes against all clean images but the one that each was made from.
+
+    Args:
+        labels: (N,) of the enrolled images, not falling.
+        own_place: (P,) place of the clean image of each probe.
+    """
+    own = labels[own_place]
+    begin = np.searchsorted(labels, own, side="left")
+    end = np.searchsorted(labels, own, side="right")
+    zero, last = np.zeros_like(begin), np.full_like(begin, len(labels))
+    return Comparisons(
+        genuine=Choices(begin, end, own_place, np.ones_like(begin)),
+        impostor=Choices(zero, last, begin, end - begin),
+    )
+
+
+def cosines(
+    enrolled: npt.NDArray[np.float32],
+    probes: npt.NDArray[np.float32],
+    pairs: tuple[Ints, Ints],
+    chunk: int = 16384,
+) -> npt.NDArray[np.float64]:
+    """Cosine of each pair (place, probe), from rows of unit length (N, D) and (P, D)."""
+    place, probe = pairs
+    scores = np.empty(len(place))
+    for start in range(0, len(place), chunk):
+        part = slice(start, start + chunk)
+        scores[part] = np.einsum("nd,nd->n", enrolled[place[part]], probes[probe[part]])
+    return scores
