@@ -1,9 +1,9 @@
 """Lets FFCV build against the two OpenCV modules it uses instead of all of OpenCV.
 
 FFCV's setup asks pkg-config for `opencv4` and includes `opencv2/opencv.hpp`, but calls only
-`cv::resize`. On Debian both come with `libopencv-dev` (199 packages, 640 MB); core and imgproc alone
-are 17 packages. Where the whole is not there, a folder with an `opencv4.pc` and an umbrella header
-that name just the two stands in for it. Standard library only.
+`cv::resize`. On Debian both come with `libopencv-dev` (199 packages, 640 MB); core and imgproc
+alone are 17 packages. Where the whole is not there, a folder with an `opencv4.pc` and an umbrella
+header that name just the two stands in for it. Standard library only.
 
     PKG_CONFIG_PATH="$(python scripts/opencv_shim.py)" pip install --no-build-isolation ffcv
 """
@@ -39,7 +39,7 @@ def write_shim(folder: Path) -> Path:
 
 @cache
 def build_environment() -> dict[str, str]:
-    """The environment in which FFCV builds: this one, plus conda's tree or the stand-in if needed."""
+    """The environment in which FFCV builds: this one, with conda's tree or the stand-in."""
     environment = dict(os.environ)
     prefix = environment.get("CONDA_PREFIX")
     if prefix:

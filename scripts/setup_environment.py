@@ -5,7 +5,7 @@ nothing else chooses one), all other packages in the exact versions of constrain
 this system's libraries, and last pairdistill itself with its native loss. A stamp in the virtual
 environment says what it was made from; where that has not changed, nothing is done.
 
-Standard library only, Python 3.11 or 3.12. Exit status 0, or 2 with one message that says what to do.
+Standard library only, Python 3.11 or 3.12. Exit status: 0, or 2 after one message that says what to do.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # `python -I` leaves it out
 
-from opencv_shim import build_environment  # noqa: E402
-from steps import SetupError, Steps  # noqa: E402
-from system_needs import provide  # noqa: E402
+from opencv_shim import build_environment
+from steps import SetupError, Steps
+from system_needs import provide
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -90,7 +90,7 @@ def install_ffcv(steps: Steps, venv: Path, pin: str) -> None:
 
 
 def install_ourselves(steps: Steps, venv: Path) -> None:
-    """pairdistill from this folder, with its native loss (CUDA too where nvcc is)."""
+    """Install this folder as pairdistill, with its native loss (CUDA too where nvcc is)."""
     cuda = " with CUDA" if shutil.which("nvcc") else ""
     pip(steps, venv, f"pairdistill and its native loss{cuda}", "--no-deps", "-e", str(ROOT))
     steps.run("trying it", [str(venv / "bin" / "python"), "-c", VERIFY], pip_environment())

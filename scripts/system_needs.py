@@ -42,7 +42,7 @@ class Need:
 
 
 def compiles(source: str, *flags: str) -> bool:
-    """Whether ``source`` (C++) compiles and links with ``flags`` in the environment of the build."""
+    """Whether ``source`` (C++) compiles and links with ``flags``, as it would in the build."""
     environment = build_environment()
     compiler = environment.get("CXX", "g++")
     if shutil.which(compiler.split()[0]) is None:
@@ -57,7 +57,7 @@ def compiles(source: str, *flags: str) -> bool:
 
 
 def pkg_config(package: str) -> list[str]:
-    """Compiler and linker flags of ``package``; empty when pkg-config or the package is not there."""
+    """Compiler and linker flags of ``package``; empty where it or pkg-config is missing."""
     environment = build_environment()
     if shutil.which("pkg-config", path=environment["PATH"]) is None:
         return []
@@ -126,7 +126,7 @@ def provide(steps: Steps, needs: Sequence[Need] = NEEDS) -> None:
 
 
 def can_install(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether we are root where apt-get is, and outside conda (whose compilers see its own tree)."""
+    """Whether we are root where apt-get is, and not in conda, whose compilers look elsewhere."""
     conda = environment.get("CONDA_PREFIX", "") and sys.prefix.startswith(
         environment["CONDA_PREFIX"]
     )

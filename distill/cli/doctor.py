@@ -1,0 +1,89 @@
+"""`pairdistill doctor`: what works on this machine, as a table or as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from distill.doctor import Check
+
+BROKEN = 1
+"""Exit status when something needed does not work."""
+
+
+def doctor_command(
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the rows as JSON instead of a table.")
+    ] = False,
+) -> None:
+    """Try every part that pairdistill needs on this machine, and say how to mend what fails.
+
+    Takes about half a minute. Exit status 0: all that is needed works; 1: something does not.
+
+    Example: `pairdistill doctor --json > doctor.json`
+    """
+    from distill.doctor import all_needed_work
+
+    checks = _examine(quiet=json)
+    works = all_needed_work(checks)
+    if json:
+        _print_json(checks, works)
+    else:
+        _print_table(checks, works)
+    if not works:
+        raise typer.Exit(BROKEN)
+
+
+def _examine(*, quiet: bool) -> list[Check]:
+    from distill.cli.console import progress_bar
+    from distill.doctor import CHECKS, run_checks
+
+    if quiet or not sys.stdout.isatty():
+        return list(run_checks())
+    checks = []
+    with progress_bar("examining", len(CHECKS)) as bar:
+        for check in run_checks():
+            checks.append(check)
+            bar.advance()
+    return checks
+
+
+def _print_json(checks: list[Check], works: bool) -> None:
+    import json
+
+    rows = [dataclasses.asdict(check) for check in checks]
+    print(json.dumps({"ok": works, "checks": rows}, indent=2))
+
+
+def _print_table(checks: list[Check], works: bool) -> None:
+    from distill.cli.console import console
+
+    console.print(_table(checks))
+    missing = [check.name for check in checks if check.needed and not check.ok]
+    console.print("Everything needed works." if works else f"Not working: {', '.join(missing)}.")
+
+
+def _table(checks: list[Check]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("part", "", "found, and what to do", title="pairdistill doctor")
+    for check in checks:
+        found = Text(check.found)
+        if check.fix:
+            found.append(f"\nfix: {check.fix}", style="bold")
+        table.add_row(check.name, _mark(check), found)
+    return table
+
+
+def _mark(check: Check) -> str:
+    """How a row went, in one coloured word."""
+    if check.ok:
+        return "[green]ok[/]"
+    return "[red]FAILS[/]" if check.needed else "[yellow]absent[/]"
