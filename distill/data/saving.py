@@ -1,0 +1,67 @@
+"""Writing files so that they are whole or not there, and errors of the disk in one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distill.errors import UserError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns what the operating system says about writing ``path`` into a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
+def disk_error(path: Path, error: OSError) -> UserError:
+    """The one-line form of ``error``, met while writing ``path``."""
+    if error.errno in _FULL:
+        return UserError(
+            f"{path}: disk full ({error.strerror})", fix="free some space, or write elsewhere"
+        )
+    if error.errno in _REFUSED:
+        return UserError(
+            f"{path}: not writable ({error.strerror})", fix="choose a folder you may write to"
+        )
+    reason = error.strerror or str(error)
+    return UserError(
+        f"{path}: cannot be written ({reason})", fix="check the path, or write elsewhere"
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in ``folder`` durable (a rename alone may be lost with the power)."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes ``data`` under a temporary name, syncs it and renames it to ``path``.
+
+    Raises:
+        UserError: the disk is full or the folder not writable; nothing is left behind.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with disk_errors(path):
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+            sync_folder(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
