@@ -17,7 +17,7 @@ from torch import nn
 
 from distill.data.batch import PairBatch, as_network_input
 from distill.models.classifier import ClassifierOutput
-from distill.ranks import gather_objects
+from distill.ranks import gather_objects, together
 
 CLEAN_KIND = -1
 
@@ -79,7 +79,8 @@ def embed(
     Returns:
         All images in the order of kind (clean first) and photograph, the same on every rank.
     """
-    with torch.inference_mode():
+    # a corrupt image stops all ranks, not one of them, with the others waiting for it
+    with together(), torch.inference_mode():
         parts = [embed_batch(model, batch, kinds, classes_of, device) for batch in batches]
     mine = concatenate(parts) if parts else None
     return in_order(gather(mine, device))

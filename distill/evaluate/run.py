@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from distill.data.loader import make_eval_loader
 from distill.errors import UserError
 from distill.evaluate.embed import CLEAN_KIND, Probes, counted, embed
 from distill.evaluate.identify import identify
@@ -53,6 +54,7 @@ def evaluate(
     Raises:
         UserError: the pack is no evaluation pack, or the embeddings are not finite.
     """
+    check_purpose(pack)
     names = list(class_names) if class_names is not None else pack.manifest.identities
     classes_of = classes_of_identities(pack, names)
     probes = embedded(model, pack, config, ranks, classes_of, advance)
@@ -71,6 +73,19 @@ def evaluate(
     )
 
 
+def check_purpose(pack: Pack) -> None:
+    """Refuse a training pack: its photographs and kinds are laid out in another way.
+
+    Raises:
+        UserError: it is one.
+    """
+    if pack.manifest.purpose != "evaluation":
+        raise UserError(
+            f"{pack.path}: a training pack, not one for evaluation",
+            fix="give the pack OUT/evaluation of `pairdistill pack --holdout`",
+        )
+
+
 def classes_of_identities(pack: Pack, class_names: Sequence[str]) -> torch.Tensor:
     """The class of each identity of the pack, by its name; -1 where there is none. (I,) int64."""
     place = {name: index for index, name in enumerate(class_names)}
@@ -86,8 +101,6 @@ def embedded(
     advance: Callable[[int], None],
 ) -> Probes:
     """All images of the pack through the model, each once over all ranks."""
-    from distill.data.loader import make_eval_loader
-
     kinds = len(pack.manifest.kinds)
     batches = make_eval_loader(
         pack,
