@@ -1,0 +1,113 @@
+"""The examination: rows for what works, a fix for what does not, a status that scripts can use."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from distill import doctor
+from distill.cli.doctor import doctor_command
+
+
+def invoke(*arguments: str) -> tuple[int, str]:
+    app = typer.Typer()
+    app.command()(doctor_command)
+    answer = CliRunner().invoke(app, list(arguments))
+    return answer.exit_code, answer.stdout
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, *checks: doctor.Check) -> None:
+    monkeypatch.setattr(doctor, "run_checks", lambda: iter(checks))
+
+
+WORKS = doctor.Check("first part", ok=True, found="1.0")
+ABSENT = doctor.Check("extra", ok=False, found="not installed", fix="pip it", needed=False)
+FAILS = doctor.Check("second part", ok=False, found="[red]gone[/]", fix="put it back")
+
+
+def test_what_is_not_needed_may_be_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, WORKS, ABSENT)
+    status, text = invoke()
+    assert status == 0
+    assert "absent" in text
+    assert "Everything needed works." in text
+
+
+def test_a_failing_part_has_its_fix_and_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, WORKS, FAILS)
+    status, text = invoke()
+    assert status == 1
+    assert "fix: put it back" in text
+    assert "Not working: second part." in text
+    assert "[red]gone[/]" in text  # what was found is shown as it is, never as markup
+
+
+def test_json_holds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, WORKS, FAILS)
+    status, text = invoke("--json")
+    answer = json.loads(text)
+    assert status == 1
+    assert answer["ok"] is False
+    assert answer["checks"][1] == {
+        "name": "second part",
+        "ok": False,
+        "found": "[red]gone[/]",
+        "fix": "put it back",
+        "needed": True,
+    }
+
+
+def test_a_library_that_crashes_is_a_row() -> None:
+    seen = doctor.probe("import os; os.kill(os.getpid(), 11)")
+    row = doctor._import_check("thing", seen, "mend it")
+    assert (row.ok, row.found, row.fix) == (False, "crashed with signal 11", "mend it")
+
+
+def test_a_library_that_is_missing_is_named() -> None:
+    row = doctor._import_check("thing", doctor.probe("import no_such_library"), "mend it")
+    assert row.found == "ModuleNotFoundError: No module named 'no_such_library'"
+
+
+def test_a_probe_that_hangs_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "PROBE_TIMEOUT_SECONDS", 0.2)
+    row = doctor._import_check("thing", doctor.probe("import time; time.sleep(60)"), "mend it")
+    assert "no answer within" in row.found
+
+
+def test_an_unwritable_temporary_folder_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.tempfile, "tempdir", "/no/such/folder")
+    row = doctor.check_temporary()
+    assert not row.ok
+    assert "/no/such/folder" in row.found
+    assert "TMPDIR" in row.fix
+
+
+def test_cores_are_those_of_the_affinity() -> None:
+    row = doctor.check_cores()
+    assert row.found.startswith(f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} usable")
+
+
+def test_the_ranks_add_up_and_a_closed_door_is_told() -> None:
+    assert doctor.check_ranks().ok
+    broken = {"GLOO_SOCKET_IFNAME": "no-such-card"}
+    answer = doctor.run([sys.executable, "-m", "distill.doctor_ring"], broken)
+    assert answer.returncode != 0
+    assert "no-such-card" in answer.stderr
+
+
+def test_every_needed_part_of_this_machine_works(tmp_path: Path) -> None:
+    """The real thing, as a user calls it, away from the repository."""
+    argv = [sys.executable, "-m", "distill", "doctor", "--json"]
+    seen = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=tmp_path)
+    answer = json.loads(seen.stdout)
+    failing = [row for row in answer["checks"] if row["needed"] and not row["ok"]]
+    assert failing == []
+    assert seen.returncode == 0
+    assert len(answer["checks"]) == len(doctor.CHECKS)
