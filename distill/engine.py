@@ -43,7 +43,7 @@ from distill.engine_parts.optimizer import (
     state_of,
 )
 from distill.engine_parts.settings import check_precision, deepspeed_settings
-from distill.ranks import gather_objects, init_process_group
+from distill.ranks import init_process_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,14 +63,13 @@ class StepInfo(NamedTuple):
         grad_norm: 2-norm of the gradient over all parameters before clipping; not finite where
             the step was skipped.
         lr: learning rate of the step.
-        skipped: whether the step was left out, on all ranks, because something was not finite.
-        nonfinite_ranks: ranks whose loss was not finite; empty where only a gradient was not.
+        skipped: whether the step was left out, on all ranks, because a loss or a gradient was not
+            finite on one of them.
     """
 
     grad_norm: float
     lr: float
     skipped: bool
-    nonfinite_ranks: tuple[int, ...]
 
 
 class Engine:
@@ -91,7 +90,6 @@ class Engine:
         self._template = copy.deepcopy(module).to("meta") if self.zero_stage == 3 else None
         self._engine = self._initialize(config)
         self._buffers = SharedBuffers(self.module, ranks.world_size)
-        self._loss_finite = torch.ones((), dtype=torch.bool, device=ranks.device)
         self._held = list(
             where_parameters_lie(module, self._engine.optimizer, self.zero_stage, ranks.rank)
         )
@@ -146,9 +144,7 @@ class Engine:
         gradients, which travel to all ranks with the gradients themselves: so all of them skip
         the step without one more collective.
         """
-        finite = torch.isfinite(loss.detach())
-        self._loss_finite = self._loss_finite & finite
-        poison = torch.where(finite, 1.0, math.nan)
+        poison = torch.where(torch.isfinite(loss.detach()), 1.0, math.nan)
         self._engine.backward(loss * (poison * self._scale.scale))
 
     @property
@@ -168,8 +164,7 @@ class Engine:
             self._buffers.restore()
         else:
             self._buffers.share()
-        blamed = self._ranks_with_nonfinite_loss() if skipped else ()
-        return StepInfo(norm, self._optimizer.param_groups[0]["lr"], skipped, blamed)
+        return StepInfo(norm, self._optimizer.param_groups[0]["lr"], skipped)
 
     def _update(self) -> float:
         """One optimizer step; its gradient norm before clipping, not finite where skipped."""
@@ -193,11 +188,6 @@ class Engine:
             torch.nn.utils.clip_grads_with_norm_(self.module.parameters(), limit, norm)
         self._engine.step()
         return value
-
-    def _ranks_with_nonfinite_loss(self) -> tuple[int, ...]:
-        flags = gather_objects(bool(self._loss_finite))
-        self._loss_finite.fill_(True)
-        return tuple(rank for rank, finite in enumerate(flags) if not finite)
 
     # What a checkpoint reads and writes (see distill.checkpoint).
 

@@ -99,10 +99,10 @@ def spread_weights(zero: Any, stage: int) -> None:
     if stage in (1, 2):
         zero.update_lp_params()
     elif stage == 3:
-        # The partitions are the master weights themselves; only the small parameters that
-        # DeepSpeed keeps whole on every rank hold stale copies.
+        # As DeepSpeed does after an update: master weights to the partitions, then the small
+        # parameters, which it keeps whole on every rank, are gathered anew.
         zero._partition_all_parameters()
+        for group in range(len(zero.fp32_partitioned_groups_flat)):
+            zero._reassign_or_swap_out_partitioned_parameters(group)
         if zero.persistent_parameters:
-            for parameter in zero.persistent_parameters:
-                parameter.partition(param_list=[parameter], has_been_updated=False)
             zero.persistent_parameters[0].all_gather(zero.persistent_parameters)

@@ -1,0 +1,122 @@
+"""Finding the newest checkpoint that can be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from distill.checkpoint.folder import corrupt_checkpoints, set_aside, whole_checkpoints
+from distill.checkpoint.manifest import Damaged, Manifest
+from distill.checkpoint.shard import verify_file, verify_label
+from distill.errors import UserError
+from distill.ranks import gather_objects, together
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from distill.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Found:
+    """A verified checkpoint.
+
+    Attributes:
+        path: its folder.
+        manifest: what it is.
+        set_aside: newer checkpoints that were damaged, as (where they are now, what is wrong).
+    """
+
+    path: Path
+    manifest: Manifest
+    set_aside: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps made."""
+        return self.manifest.step
+
+
+def latest_verified(folder: Path, ranks: Ranks | None = None) -> Found | None:
+    """The newest checkpoint in ``folder`` whose every byte is as it was written.
+
+    A newer one that is damaged is renamed to ``*.corrupt`` and reported in `Found.set_aside`.
+    With ``ranks`` a collective: each rank reads its share of the files, all come to one result.
+
+    Returns:
+        None where no checkpoint was ever finished.
+
+    Raises:
+        UserError: there are checkpoints and none is good (never a silent fresh start), or a file
+            cannot be read at all.
+    """
+    names = _same_on_all([path.name for path in whole_checkpoints(folder)])
+    damaged: list[tuple[str, str]] = []
+    for name in names:
+        path = folder / name
+        reason = _reason(path, ranks)
+        if not reason:
+            return Found(path, Manifest.read(path), tuple(damaged))
+        damaged.append((_set_aside(path, ranks), reason))
+    earlier = _same_on_all([path.name for path in corrupt_checkpoints(folder)])
+    if earlier:
+        newest = f": {damaged[0][0]!r}: {damaged[0][1]}" if damaged else ""
+        raise UserError(
+            f"{str(folder)!r} holds checkpoints and none of them is good{newest}",
+            fix="bring one back from a copy, or remove the folder to start afresh",
+        )
+    return None
+
+
+def reason_against(path: Path) -> str:
+    """What is wrong with a checkpoint, as seen by this process alone; empty if nothing is.
+
+    Raises:
+        OSError: a file cannot be read at all.
+    """
+    return _first_damage(path, part=0, parts=1)
+
+
+def _reason(path: Path, ranks: Ranks | None) -> str:
+    part, parts = (ranks.rank, ranks.world_size) if ranks else (0, 1)
+    with together():
+        try:
+            mine = _first_damage(path, part, parts)
+        except OSError as error:
+            raise UserError(
+                f"checkpoint {str(path)!r} cannot be read: {error}", fix="mend its permissions"
+            ) from error
+    return next((reason for reason in gather_objects(mine) if reason), "")
+
+
+def _first_damage(path: Path, part: int, parts: int) -> str:
+    """Check the manifest, and every ``parts``-th shard from ``part`` on."""
+    try:
+        manifest = Manifest.read(path)
+        for name in sorted(manifest.files)[part::parts]:
+            entry = manifest.files[name]
+            verify_label(path / name, manifest, entry.rank)
+            verify_file(path / name, entry)
+    except Damaged as damage:
+        return str(damage)
+    return ""
+
+
+def _set_aside(path: Path, ranks: Ranks | None) -> str:
+    """Rename on rank 0; the new path, on all ranks."""
+    moved = ""
+    with together():
+        if ranks is None or ranks.is_first:
+            try:
+                moved = str(set_aside(path))
+            except OSError as error:
+                raise UserError(
+                    f"damaged checkpoint {str(path)!r} cannot be renamed: {error}",
+                    fix="give yourself write permission there",
+                ) from error
+    return str(_same_on_all(moved))
+
+
+def _same_on_all(value: Any) -> Any:
+    """Rank 0's value, on all ranks."""
+    return gather_objects(value)[0]
