@@ -34,8 +34,7 @@ def row_terms(
         spec: the static choices.
         targets: logits that replace z_y in the cross-entropies alone, (B,) each.
     """
-    valid = labels != IGNORED_LABEL
-    z1, z2 = (_valid_rows(z.to(accumulation_dtype(z)), valid) for z in (first, second))
+    z1, z2, valid = valid_rows(first, second, labels)
     y = labels.clamp(min=0)
     t1, t2 = (None, None) if targets is None else (torch.where(valid, t, 0.0) for t in targets)
     return RowTerms(
@@ -119,6 +118,14 @@ def top_class(logits: torch.Tensor) -> torch.Tensor:
     return torch.where(values.isnan(), -1, indices)
 
 
-def _valid_rows(logits: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Rows of ignored pairs replaced by zeros, so that nothing in them reaches loss or gradient."""
-    return torch.where(valid[:, None], logits, 0.0)
+def valid_rows(
+    first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Both logits in the type to compute with, and which pairs are valid, (B,) bool.
+
+    Rows of ignored pairs become zeros: nothing in them reaches the loss or the gradient.
+    """
+    valid = labels != IGNORED_LABEL
+    dtype = accumulation_dtype(first)
+    z1, z2 = (torch.where(valid[:, None], z.to(dtype), 0.0) for z in (first, second))
+    return z1, z2, valid

@@ -1,0 +1,189 @@
+"""Builds `distill/_kernels.so`: the native pair loss, for CPU and, where nvcc is, for CUDA.
+
+The library holds no Python code; it registers `torch.ops.pairdistill.*` when it is loaded, through
+torch's stable ABI, so that one build serves every Python and torch 2.11 and later. A GPU is never
+needed to build it: clusters build on login nodes.
+
+Environment:
+    PAIRDISTILL_CUDA        1: CUDA must be built; 0: it must not; unset: built where nvcc is.
+    PAIRDISTILL_CUDA_ARCHS  e.g. "80;90"; default 75;80;86;89;90, and PTX of the last for newer.
+    CUDA_HOME, CXX          where nvcc is, and which C++ compiler is used.
+
+A compiler that fails fails the build. Objects are kept under build/kernels and used again while
+their sources, headers, flags and compiler stay the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+SOURCES = ROOT / "kernels"
+OBJECTS = ROOT / "build" / "kernels"
+OLDEST_TORCH = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # the ABI of torch 2.11
+CUDA_ARCHS = "75;80;86;89;90"
+X86_FLAGS = {
+    "generic": [],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": [
+        *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"),
+        "-mprefer-vector-width=512",
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One compiler call: `command` and `-o object`."""
+
+    source: Path
+    variant: str
+    command: list[str]
+
+    @property
+    def object(self) -> Path:
+        """Where the result goes; its name changes with everything it depends on."""
+        digest = hashlib.sha256(shlex.join(self.command).encode())
+        digest.update(compiler_version(self.command[0]).encode())
+        for file in sorted([self.source, *SOURCES.glob("*.h")]):
+            digest.update(file.read_bytes())
+        return OBJECTS / f"{self.source.stem}-{self.variant}-{digest.hexdigest()[:16]}.o"
+
+
+def compiler_version(compiler: str) -> str:
+    """First and last line of `compiler --version`."""
+    command = [*shlex.split(compiler), "--version"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
+    return " ".join(line for line in (lines[0], lines[-2]) if line)
+
+
+def torch_folder() -> Path:
+    """Where torch is installed; it is not imported, which would take seconds."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("error: torch is not installed here; install torch>=2.11 first")
+    return Path(spec.submodule_search_locations[0])
+
+
+def nvcc() -> str | None:
+    """The CUDA compiler to use, or None for a CPU build."""
+    wanted = os.environ.get("PAIRDISTILL_CUDA", "")
+    if wanted == "0":
+        return None
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    found = shutil.which("nvcc", path=f"{home}/bin") if home else shutil.which("nvcc")
+    if found is None and wanted == "1":
+        raise SystemExit("error: PAIRDISTILL_CUDA=1, but there is no nvcc; set CUDA_HOME")
+    return found
+
+
+def cuda_archs() -> list[str]:
+    """Compute capabilities to compile for, e.g. ["75", "90"]."""
+    return os.environ.get("PAIRDISTILL_CUDA_ARCHS", CUDA_ARCHS).replace(",", ";").split(";")
+
+
+def description(cuda: str | None) -> str:
+    """How this build was made, one line; shown by `pairdistill doctor`."""
+    parts = [
+        compiler_version(os.environ.get("CXX", "g++")).split(" Copyright")[0],
+        f"torch {importlib.metadata.version('torch')}",
+    ]
+    if cuda:
+        release = compiler_version(cuda).rsplit("/", 1)[0].rsplit(" ", 1)[-1]
+        parts.append(f"CUDA {release} for sm_{', sm_'.join(cuda_archs())} and PTX")
+    return "built with " + ", ".join(parts)
+
+
+def cpu_steps(cuda: str | None) -> list[Step]:
+    """The operators, and the vector loops once for each instruction set."""
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    common = [*shlex.split(os.environ.get("CXX", "g++")), "-std=c++17", "-fPIC", "-Wall"]
+    common += ["-Wno-attributes", *(["-DPAIR_LOSS_X86"] if x86 else [])]
+    operators = [*common, "-O2", "-fopenmp-simd", f"-isystem{torch_folder() / 'include'}"]
+    operators += [OLDEST_TORCH, f'-DPAIR_LOSS_BUILD="{description(cuda)}"']
+    steps = [Step(SOURCES / "pair_loss.cpp", "operators", operators)]
+    # Without errno and traps a loop may be turned into vectors; the arithmetic stays IEEE.
+    loops = [*common, "-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"]
+    for name, flags in X86_FLAGS.items() if x86 else [("generic", [])]:
+        command = [*loops, *flags, f"-DPAIR_LOSS_ISA={name}"]
+        steps.append(Step(SOURCES / "pair_loss_cpu.cpp", name, command))
+    return steps
+
+
+def cuda_steps(cuda: str) -> list[Step]:
+    """The CUDA operators, for every architecture in one call."""
+    archs = cuda_archs()
+    targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
+    targets.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
+    command = [cuda, "-std=c++17", "-O3", "--threads", "2", "-Xcompiler", "-fPIC,-Wno-attributes"]
+    command += ["-DUSE_CUDA", "-DPAIR_LOSS_ISA=cuda", OLDEST_TORCH, *targets]
+    command += ["-isystem", str(torch_folder() / "include"), "-Xptxas", "-warn-spills"]
+    return [Step(SOURCES / "pair_loss.cu", "cuda", command)]
+
+
+def compile_step(step: Step) -> Path:
+    """Compile unless the result is already there; written under another name first."""
+    target = step.object
+    if not target.exists():
+        partial = target.with_suffix(f".{os.getpid()}.o")
+        command = [*step.command, "-c", str(step.source), "-o", str(partial)]
+        print(shlex.join(command), flush=True)
+        subprocess.run(command, check=True, cwd=ROOT)
+        partial.replace(target)
+    return target
+
+
+def link(objects: list[Path], cuda: str | None) -> Path:
+    """One shared library of all objects; nvcc adds its runtime, statically."""
+    digest = hashlib.sha256("".join(o.name for o in objects).encode()).hexdigest()[:16]
+    target = OBJECTS / f"_kernels-{digest}.so"
+    if not target.exists():
+        libraries = [f"-L{torch_folder() / 'lib'}", "-ltorch_cpu", "-lc10"]
+        linker = [cuda] if cuda else shlex.split(os.environ.get("CXX", "g++"))
+        partial = target.with_suffix(f".{os.getpid()}.so")
+        command = [*linker, "-shared", *map(str, objects), *libraries, "-o", str(partial)]
+        print(shlex.join(command), flush=True)
+        subprocess.run(command, check=True, cwd=ROOT)
+        partial.replace(target)
+    return target
+
+
+class BuildKernels(build_ext):
+    """Compiles `kernels/` in place of setuptools' own idea of an extension."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """No Python version in the name: any Python loads it."""
+        return f"{fullname.replace('.', '/')}.so"
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compile what changed, link, and put the library where setuptools wants it."""
+        OBJECTS.mkdir(parents=True, exist_ok=True)
+        cuda = nvcc()
+        steps = [*(cuda_steps(cuda) if cuda else []), *cpu_steps(cuda)]
+        with ThreadPoolExecutor(max_workers=max(1, len(os.sched_getaffinity(0)))) as pool:
+            objects = list(pool.map(compile_step, steps))
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A new file, not new content: a running process keeps the library it has mapped.
+        partial = target.with_suffix(f".{os.getpid()}.so")
+        shutil.copy2(link(objects, cuda), partial)
+        partial.replace(target)
+
+
+setup(
+    ext_modules=[Extension("distill._kernels", sources=[])],
+    cmdclass={"build_ext": BuildKernels},
+)
