@@ -31,7 +31,7 @@ def identify(
     return Identification(
         images=len(right),
         top1=float(accuracy_score(right, predicted)),
-        top5=float((places < TOP).float().mean()) if classes > TOP else None,
+        top5=float((places < TOP).double().mean()) if classes > TOP else None,
         probability=float(probes.probabilities[known].double().mean()),
         agreement=float(accuracy_score(same, predicted)) if same is not None else None,
     )

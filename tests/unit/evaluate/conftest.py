@@ -1,0 +1,26 @@
+"""A small held-out pack and a network, made once."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
+from drawn_people import make_model, make_pack
+
+
+@pytest.fixture(scope="session")
+def labels():
+    """Photographs in no order of people, a different number of each."""
+    return np.random.default_rng(4).permutation(np.repeat(np.arange(7), [5, 4, 3, 6, 2, 1, 4]))
+
+
+@pytest.fixture(scope="session")
+def pack(tmp_path_factory, labels):
+    return make_pack(tmp_path_factory.mktemp("packs") / "evaluation", labels)
+
+
+@pytest.fixture(scope="session")
+def model():
+    return make_model()
