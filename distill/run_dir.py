@@ -54,6 +54,11 @@ class RunDir:
         return self.root / "metrics.jsonl"
 
     @property
+    def events(self) -> Path:
+        """Steps that went wrong, one JSON object a line."""
+        return self.root / "events.jsonl"
+
+    @property
     def tensorboard(self) -> Path:
         """Folder of TensorBoard event files."""
         return self.root / "tensorboard"

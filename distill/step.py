@@ -52,8 +52,34 @@ class Recipe:
         return PairLossSpec.from_config(self.config.loss)
 
 
+class Answers(NamedTuple):
+    """What the network says of the first P pairs of a batch.
+
+    Attributes:
+        classes: most probable class of the first and of the second images, (2, P) int64.
+        probabilities: its probability, (2, P).
+    """
+
+    classes: torch.Tensor
+    probabilities: torch.Tensor
+
+
+class BatchLoss(NamedTuple):
+    """The loss of a micro-batch.
+
+    Attributes:
+        total: float32 scalar with gradient.
+        scalars: what is logged of it.
+        logits: (2B, C), without gradient; (B, C) where only first images are used.
+    """
+
+    total: torch.Tensor
+    scalars: Scalars
+    logits: torch.Tensor
+
+
 class StepReport(NamedTuple):
-    """What a step did, alike on all ranks.
+    """What a step did, alike on all ranks (except `answers`).
 
     Attributes:
         scalars: what is logged, by tag; losses are means over ranks and micro-batches.
@@ -61,12 +87,14 @@ class StepReport(NamedTuple):
         blamed: sample ids of the micro-batches with a non-finite loss, by rank; empty where all
             losses were finite and a gradient was not.
         stop: the stop signal that some rank received, if any.
+        answers: of this rank's last micro-batch, where they were asked for.
     """
 
     scalars: dict[str, float]
     skipped: bool
     blamed: dict[int, list[int]]
     stop: signal.Signals | None
+    answers: Answers | None = None
 
 
 def train_step(
@@ -75,6 +103,8 @@ def train_step(
     recipe: Recipe,
     step: int,
     stop_flags: Sequence[float],
+    *,
+    answers_of: int = 0,
 ) -> StepReport:
     """Make optimizer step ``step`` (counted from 0) from this rank's micro-batches.
 
@@ -84,16 +114,17 @@ def train_step(
         recipe: what stays the same.
         step: steps made before this one.
         stop_flags: `distill.stop.StopRequests.flags` of this rank.
+        answers_of: pairs whose answers are reported, for pictures.
     """
     config = recipe.config
     engine.set_lr(learning_rate(config.optimizer, step, recipe.total_steps))
     measured: list[Scalars] = []
     for micro, batch in enumerate(batches):
         _seed_generators(config.run.seed, step, micro, engine.ranks.rank)
-        loss, scalars = batch_loss(engine, batch.to(engine.device), recipe, step)
-        engine.backward(loss)
+        loss = batch_loss(engine, batch.to(engine.device), recipe, step)
+        engine.backward(loss.total)
         info = engine.step()
-        measured.append(scalars)
+        measured.append(loss.scalars)
     assert info is not None, "the engine expects another number of micro-batches"
 
     means, flags = _over_ranks(measured, stop_flags, engine.ranks.world_size)
@@ -104,13 +135,12 @@ def train_step(
         "grad_norm": info.grad_norm,
     }
     blamed = _sample_ids_of_nonfinite(measured, batches) if info.skipped else {}
-    return StepReport(means, info.skipped, blamed, agreed_signal(flags))
+    answers = _answers(loss.logits, answers_of) if answers_of else None
+    return StepReport(means, info.skipped, blamed, agreed_signal(flags), answers)
 
 
-def batch_loss(
-    engine: Engine, batch: PairBatch, recipe: Recipe, step: int
-) -> tuple[torch.Tensor, Scalars]:
-    """The loss of B pairs (a float32 scalar with gradient) and what is logged of it."""
+def batch_loss(engine: Engine, batch: PairBatch, recipe: Recipe, step: int) -> BatchLoss:
+    """The loss of B pairs (on the engine's device), T and weight as in step ``step``."""
     if recipe.config.train.images == "first":
         return _first_alone(engine, batch, recipe.config.loss.label_smoothing)
     images = as_network_input(torch.cat((batch.first, batch.second)))
@@ -136,7 +166,7 @@ def batch_loss(
         "agreement": loss.agreement,
         "embedding_cosine": _mean_cosine(output.embeddings),
     }
-    return loss.total, scalars
+    return BatchLoss(loss.total, scalars, output.logits.detach())
 
 
 def _two_halves(targets: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -153,9 +183,7 @@ def _mean_cosine(embeddings: torch.Tensor) -> torch.Tensor:
     return F.cosine_similarity(first, second).mean()
 
 
-def _first_alone(
-    engine: Engine, batch: PairBatch, label_smoothing: float
-) -> tuple[torch.Tensor, Scalars]:
+def _first_alone(engine: Engine, batch: PairBatch, label_smoothing: float) -> BatchLoss:
     """The baseline: cross-entropy of the sample images, no second image."""
     output = engine.forward(as_network_input(batch.first), batch.labels)
     loss = F.cross_entropy(
@@ -166,7 +194,8 @@ def _first_alone(
     )
     correct = (output.logits.argmax(1) == batch.labels).float().mean()
     value = loss.detach()
-    return loss, {"loss/total": value, "loss/ce_first": value, "accuracy/first": correct}
+    scalars = {"loss/total": value, "loss/ce_first": value, "accuracy/first": correct}
+    return BatchLoss(loss, scalars, output.logits.detach())
 
 
 def _with_margin(output: ClassifierOutput, labels: torch.Tensor) -> torch.Tensor:
@@ -176,6 +205,12 @@ def _with_margin(output: ClassifierOutput, labels: torch.Tensor) -> torch.Tensor
         return logits
     column = labels.clamp(min=0).unsqueeze(1)
     return logits.scatter(1, column, output.targets.float().unsqueeze(1))
+
+
+def _answers(logits: torch.Tensor, pairs: int) -> Answers:
+    """Answers to the first ``pairs`` pairs, from (2B, C)."""
+    both = logits.view(2, -1, logits.shape[1])[:, :pairs].float().softmax(2).max(2)
+    return Answers(both.indices.cpu(), both.values.cpu())
 
 
 def _seed_generators(seed: int, step: int, micro: int, rank: int) -> None:

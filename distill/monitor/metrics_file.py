@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class MetricsFile:
-    """Appends scalars to a metrics file.
+    """Appends to a metrics file (or to one of events, which has the same form).
 
     Args:
         path: the file; made where it is missing.
@@ -37,7 +38,7 @@ class MetricsFile:
         partial.replace(path)
         self._file = path.open("a", encoding="utf-8")
 
-    def write(self, step: int, scalars: dict[str, float]) -> None:
+    def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Add one line and hand it to the operating system."""
         self._file.write(_line({"step": step, **scalars}))
         self._file.flush()

@@ -6,7 +6,8 @@ given up with one warning, and training goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -45,6 +46,9 @@ class Monitor:
         self._metrics = _Unless(
             "metrics.jsonl", lambda: MetricsFile(run.metrics, resumed_step) if active else None
         )
+        self._events = _Unless(
+            "events.jsonl", lambda: MetricsFile(run.events, resumed_step) if active else None
+        )
         board = active and config.monitor.tensorboard
         self._board = _Unless(
             "TensorBoard", lambda: TensorBoard(run.tensorboard, resumed_step) if board else None
@@ -61,6 +65,7 @@ class Monitor:
         _trace: TracebackType | None,
     ) -> None:
         self._metrics.do(lambda log: log.close())
+        self._events.do(lambda log: log.close())
         self._board.do(lambda log: log.close())
         if self._terminal:
             self._terminal.close()
@@ -87,6 +92,21 @@ class Monitor:
     def picture(self, step: int, tag: str, image: NDArray[np.uint8]) -> None:
         """Show a picture, (H, W, 3) uint8 RGB, in TensorBoard."""
         self._board.do(lambda log: log.picture(step, tag, image))
+
+    def event(self, step: int, text: str, sample_ids: Mapping[int, Sequence[int]]) -> None:
+        """Record and show that a step went wrong, and the pairs it saw on each rank."""
+        ids = {str(rank): list(ids) for rank, ids in sample_ids.items()}
+        self._events.do(lambda log: log.write(step, {"event": text, "sample_ids": ids}))
+        self.warn(text)
+
+    @contextmanager
+    def part(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Progress of a long part of the run; yields what counts its units."""
+        if self._terminal is None:
+            yield lambda units: None
+            return
+        with self._terminal.part(title, total) as advance:
+            yield advance
 
     def say(self, text: str) -> None:
         """One plain line on the terminal."""

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+
+if TYPE_CHECKING:
+    from distill.data.batch import PairBatch
+    from distill.step import Answers
 
 CAPTION_PIXELS = 14
 """Height of a line of text."""
@@ -33,6 +38,30 @@ class Captioned:
     kind: str
     said_first: tuple[str, float]
     said_second: tuple[str, float]
+
+
+def captioned(
+    batch: PairBatch,
+    answers: Answers,
+    people: Sequence[str],
+    kinds: Sequence[str],
+) -> list[Captioned]:
+    """The pairs of ``batch`` that ``answers`` is about, with names in place of numbers."""
+    first, second = (
+        images.cpu().permute(0, 2, 3, 1).numpy() for images in (batch.first, batch.second)
+    )
+    classes, probabilities = answers.classes.tolist(), answers.probabilities.tolist()
+    return [
+        Captioned(
+            first[i],
+            second[i],
+            people[int(batch.labels[i])],
+            kinds[int(batch.kinds[i])],
+            (people[classes[0][i]], probabilities[0][i]),
+            (people[classes[1][i]], probabilities[1][i]),
+        )
+        for i in range(answers.classes.shape[1])
+    ]
 
 
 def pair_grid(pairs: Sequence[Captioned], columns: int = 4) -> NDArray[np.uint8]:

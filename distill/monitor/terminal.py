@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.progress import (
     BarColumn,
@@ -17,7 +19,7 @@ from rich.progress import (
 from distill.cli import console
 
 _COLUMNS = (
-    TextColumn("train"),
+    TextColumn("{task.description}"),
     BarColumn(),
     MofNCompleteColumn(),
     TimeElapsedColumn(),
@@ -64,6 +66,19 @@ class Terminal:
         seconds = (time.monotonic() - self._start) / done * (self._total - step)
         minutes, seconds = divmod(round(seconds), 60)
         return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+    @contextmanager
+    def part(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A second bar (or nothing, where there is no terminal) for one part of the run."""
+        bar = self._bar
+        if bar is None:
+            yield lambda units: None
+            return
+        task = bar.add_task(title, total=total, numbers="")
+        try:
+            yield lambda units: bar.advance(task, units)
+        finally:
+            bar.remove_task(task)
 
     def close(self) -> None:
         """Leave the bar as it stands."""

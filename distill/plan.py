@@ -1,0 +1,82 @@
+"""What a run will do, and every check that can be made before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill.data.manifest import Pack, read_pack
+from distill.data.order import check_global_batch
+from distill.engine_parts.settings import check_precision, micro_batch_pairs
+from distill.errors import UserError
+from distill.losses import implementation_name
+from distill.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from distill.config import Config
+    from distill.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run whose settings and packs fit together.
+
+    Attributes:
+        run: where it lives.
+        train: pairs to train on.
+        evaluation: held-out pairs, or None.
+        total_steps: optimizer steps of the whole run.
+        micro_batch_pairs: pairs of one forward pass of one rank.
+        loss_implementation: what computes the pair loss, `native` or `reference`.
+    """
+
+    run: RunDir
+    train: Pack
+    evaluation: Pack | None
+    total_steps: int
+    micro_batch_pairs: int
+    loss_implementation: str
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the C people, by label."""
+        return self.train.manifest.identities
+
+
+def make_plan(config: Config, ranks: Ranks) -> Plan:
+    """Check everything that can be checked, and say what the run will do.
+
+    Raises:
+        UserError: the field or file at fault, what is wrong, and the fix.
+    """
+    check_precision(config, ranks.device)
+    micro = micro_batch_pairs(config, ranks.world_size)
+    implementation = implementation_name(config.loss.implementation, ranks.device.type)
+    train = _open("data.train", config.data.train, "train")
+    pairs, batch = train.manifest.pairs, config.train.global_batch_pairs
+    check_global_batch(pairs, batch, str(train.path))
+    evaluation = config.data.evaluation
+    return Plan(
+        run=RunDir(Path(config.run.dir)),
+        train=train,
+        evaluation=_open("data.evaluation", evaluation, "evaluation") if evaluation else None,
+        total_steps=config.train.steps or config.train.epochs * (pairs // batch),
+        micro_batch_pairs=micro,
+        loss_implementation=implementation,
+    )
+
+
+def _open(field: str, folder: str, purpose: str) -> Pack:
+    """The pack named by a field of the settings."""
+    make_it = f"make one with `pairdistill pack PHOTOGRAPHS OUT --holdout 0.2` and set {field}"
+    if not folder:
+        raise UserError(f"{field} is empty: there is nothing to train on", fix=make_it)
+    if not Path(folder).is_dir():
+        raise UserError(f"{field} = {folder!r}: no such folder", fix=make_it)
+    pack = read_pack(folder)
+    if pack.manifest.purpose != purpose:
+        raise UserError(
+            f"{field} = {folder!r}: this is a pack for {pack.manifest.purpose}", fix=make_it
+        )
+    return pack
