@@ -1,0 +1,92 @@
+"""The three arms side by side: a table, and the same numbers as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from distill.data.saving import write_whole
+from distill.demo.arms import ARMS, Arm
+
+Numbers = dict[str, float]
+"""Scalars of an evaluation: ``clean/top1``, ``blur/agreement``, ``glasses/eer``."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        key: scalar of the evaluation.
+        title: what the reader sees.
+        higher_is_better: decides which column is set in bold.
+    """
+
+    key: str
+    title: str
+    higher_is_better: bool = True
+
+
+def rows(kinds: list[str]) -> list[tuple[str, list[Row]]]:
+    """Groups of rows: identification, agreement and verification, clean and for each kind."""
+    probes = ["clean", *kinds]
+    return [
+        ("identification, top-1", [Row(f"{p}/top1", p) for p in probes]),
+        ("same answer as for the clean photo", [Row(f"{k}/agreement", k) for k in kinds]),
+        ("verification, AUC", [Row(f"{p}/auc", p) for p in probes]),
+        ("verification, equal error rate", [Row(f"{p}/eer", p, False) for p in probes]),
+    ]
+
+
+def comparison_table(results: dict[str, Numbers], kinds: list[str], photographs: int) -> Table:
+    """The arms as columns; the best number of a row in bold.
+
+    Args:
+        results: scalars of each arm's evaluation, by the arm's name.
+        kinds: second-image kinds of the held-out pack.
+        photographs: held-out photographs.
+    """
+    table = Table(
+        title=f"{photographs} held-out photographs of the ten people", title_justify="left"
+    )
+    table.add_column("probe")
+    for arm in ARMS:
+        table.add_column(arm.title, justify="right")
+    for title, group in rows(kinds):
+        table.add_row(f"[dim]{title}[/]")
+        for row in group:
+            table.add_row(f"  {row.title}", *_cells(row, results))
+        table.add_section()
+    return table
+
+
+def _cells(row: Row, results: dict[str, Numbers]) -> list[str]:
+    values = [results[arm.name].get(row.key) for arm in ARMS]
+    known = [round(value, 3) for value in values if value is not None]
+    best = (max if row.higher_is_better else min)(known, default=None)
+    return [_cell(value, best) for value in values]
+
+
+def _cell(value: float | None, best: float | None) -> str:
+    if value is None:
+        return "-"
+    text = f"{value:.3f}"
+    return f"[bold]{text}[/]" if round(value, 3) == best else text
+
+
+def write_comparison(
+    path: Path, results: dict[str, Numbers], runs: dict[str, Path], facts: dict[str, Any]
+) -> None:
+    """Write the numbers of all arms, where their runs are, and ``facts`` about the machine."""
+    arms = [_arm_entry(arm, results[arm.name], runs[arm.name]) for arm in ARMS]
+    text = json.dumps({"arms": arms, **facts}, indent=2, ensure_ascii=False) + "\n"
+    write_whole(path, text.encode())
+
+
+def _arm_entry(arm: Arm, numbers: Numbers, run: Path) -> dict[str, Any]:
+    entry = {"name": arm.name, "title": arm.title, "overrides": list(arm.overrides)}
+    return {**entry, "run": str(run), "numbers": numbers}

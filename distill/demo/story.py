@@ -1,0 +1,163 @@
+"""The demo from photographs to answers; each part is skipped where nothing has changed."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distill.cli import console
+from distill.config import dump_toml
+from distill.data.manifest import Pack
+from distill.data.saving import disk_errors, write_whole
+from distill.demo.arms import ARMS, Arm, arm_config
+from distill.demo.comparison import Numbers, comparison_table, write_comparison
+from distill.errors import UserError
+
+HOLDOUT = 0.3
+SECOND_PER_IMAGE = 4
+
+
+def run_demo(out: Path, ranks: int, overrides: Sequence[str] = ()) -> None:
+    """Pack, train three times, compare, classify; writes everything below ``out``.
+
+    Args:
+        out: folder for packs, runs, report and photographs.
+        ranks: local ranks of each training.
+        overrides: settings that replace those of ``demo.toml``.
+
+    Raises:
+        UserError: a part failed; its own error has been shown.
+    """
+    seconds: dict[str, float] = {}
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with timed("pack", seconds):
+        evaluation = make_packs(out / "packs")
+    runs: dict[str, Path] = {}
+    for arm in ARMS:
+        with timed(f"train, {arm.title}", seconds):
+            runs[arm.name] = train_arm(arm, out, ranks, tuple(overrides))
+    results = {name: evaluation_numbers(run) for name, run in runs.items()}
+    compare(out, evaluation, runs, results, {"machine": machine(), "seconds": seconds})
+    with timed("classify", seconds):
+        name_photographs(evaluation, runs["similarity"], out / "photographs")
+    point_out(out, runs, seconds)
+
+
+@contextmanager
+def timed(title: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Announce a part and keep how long it took."""
+    console.console.rule(f"[bold]{title}[/]", align="left")
+    start = time.monotonic()
+    yield
+    seconds[title] = round(time.monotonic() - start, 1)
+
+
+def make_packs(folder: Path) -> Pack:
+    """Pack the embedded people, some photographs of each held out; the held-out pack."""
+    from distill.cli.pack import show_result
+    from distill.data.pack import PackOptions, pack
+    from distill.data.sources.openpeople import OpenPeopleSource
+
+    options = PackOptions(
+        holdout=HOLDOUT, second_per_image=SECOND_PER_IMAGE, glasses="draw", overwrite=True
+    )
+    result = pack(OpenPeopleSource(), folder, options, console.progress_bar)
+    show_result(result)
+    assert result.evaluation is not None, "photographs were held out"
+    return result.evaluation
+
+
+def train_arm(arm: Arm, out: Path, ranks: int, overrides: tuple[str, ...]) -> Path:
+    """Train one arm on ``ranks`` local ranks; its run folder.
+
+    Raises:
+        UserError: the training failed.
+    """
+    from distill.cli.train import run_training
+
+    config = arm_config(arm, out / "packs", out / "runs", overrides)
+    settings = out / "settings" / f"{arm.name}.toml"
+    with disk_errors(settings):
+        settings.parent.mkdir(exist_ok=True)
+    write_whole(settings, dump_toml(config).encode())
+    status = run_training(config, [str(settings)], ranks)
+    if status != 0:
+        failed = UserError(
+            f"training of the arm {arm.title!r} ended with exit status {status}",
+            fix="its message is above; the same command goes on where it stopped",
+        )
+        failed.exit_status = status
+        raise failed
+    return Path(config.run.dir)
+
+
+def evaluation_numbers(run: Path) -> Numbers:
+    """The scalars of a run's last evaluation."""
+    from distill.evaluate import read_report, scalars
+    from distill.run_dir import RunDir
+
+    return scalars(read_report(RunDir(run).report))
+
+
+def compare(
+    out: Path,
+    evaluation: Pack,
+    runs: dict[str, Path],
+    results: dict[str, Numbers],
+    facts: dict[str, Any],
+) -> None:
+    """Show the table of the three arms, and write it as JSON and as a picture."""
+    from distill.demo.figure import draw_comparison
+
+    kinds = evaluation.manifest.kinds
+    photographs = evaluation.manifest.photographs
+    console.console.rule("[bold]the three arms[/]", align="left")
+    console.show(comparison_table(results, kinds, photographs))
+    write_comparison(out / "report.json", results, runs, {"photographs": photographs, **facts})
+    draw_comparison(out / "report.png", results, kinds)
+
+
+def name_photographs(evaluation: Pack, run: Path, folder: Path) -> None:
+    """Classify a few held-out photographs with the trained network and show the answers."""
+    from distill.classify import classify
+    from distill.cli.classify import show_rows
+    from distill.data.sources.openpeople import OpenPeopleSource
+    from distill.demo.photos import write_photographs
+
+    paths = write_photographs(OpenPeopleSource(), evaluation, folder)
+    show_rows(classify(run, paths))
+
+
+def point_out(out: Path, runs: dict[str, Path], seconds: dict[str, float]) -> None:
+    """Say where everything is."""
+    packs = out / "packs"
+    places = {
+        "pairs to look at": packs / "train" / "contact_sheet.png",
+        "report": out / "report.png",
+        "its numbers": out / "report.json",
+        "report of the third arm": runs["similarity"] / "report" / "report.png",
+        "TensorBoard": f"tensorboard --logdir {out / 'runs'}",
+    }
+    console.console.rule("[bold]where it all is[/]", align="left")
+    for title, place in places.items():
+        console.say(f"{title + ':':<26}{place}")
+    console.say(f"{'took:':<26}{sum(seconds.values()):.0f} s")
+
+
+def machine() -> dict[str, str]:
+    """What the numbers were taken on."""
+    import torch
+
+    cores = torch.get_num_threads()
+    return {
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": str(cores),
+        "date": time.strftime("%Y-%m-%d"),
+    }
