@@ -33,7 +33,7 @@ class _Placed(NamedTuple):
 
 
 def windows_of_shard(
-    engine: Trainable, specs: Sequence[TensorSpec], writer: int, window: int = WINDOW_ELEMENTS
+    engine: Trainable, specs: Sequence[TensorSpec], writer: int
 ) -> Iterator[torch.Tensor | None]:
     """The float32 tensors of one shard, in order; a collective unless the state is replicated.
 
@@ -44,8 +44,8 @@ def windows_of_shard(
     mine = engine.ranks.rank == writer
     pieces = _placed(engine, specs) if mine or not engine.replicated else []
     total = sum(spec.nbytes // 4 for spec in specs)
-    for start in range(0, total, window):
-        size = min(window, total - start)
+    for start in range(0, total, WINDOW_ELEMENTS):
+        size = min(WINDOW_ELEMENTS, total - start)
         if engine.replicated and not mine:
             yield None
             continue

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from distill.errors import UserError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -90,20 +92,20 @@ class Manifest(BaseModel):
         """Read and check against its own digest.
 
         Raises:
-            Damaged: missing, truncated, altered, or of another format.
+            Damaged: missing, truncated or altered.
+            UserError: whole, but of another format.
         """
-        path = folder / MANIFEST
+        data = _parsed(folder / MANIFEST)
+        if data["format"] != FORMAT:
+            raise UserError(
+                f"checkpoint {str(folder)!r} has format {data['format']}, this program reads"
+                f" {FORMAT}",
+                fix=f"use the version of pairdistill that wrote it ({data.get('versions')})",
+            )
         try:
-            data = json.loads(path.read_bytes())
             manifest = cls.model_validate(data)
-        except FileNotFoundError as error:
-            raise Damaged(f"{MANIFEST} is missing") from error
-        except (ValidationError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise Damaged(f"{MANIFEST} is truncated or altered") from error
-        if _digest(data) != manifest.digest:
-            raise Damaged(f"{MANIFEST} does not match its own digest")
-        if manifest.format != FORMAT:
-            raise Damaged(f"{MANIFEST} has format {manifest.format}, this program reads {FORMAT}")
+        except ValidationError as error:
+            raise Damaged(f"{MANIFEST} is not what this program writes: {error}") from error
         if not manifest._names_are_plain():
             raise Damaged(f"{MANIFEST} names files that are no shards")
         return manifest
@@ -112,6 +114,21 @@ class Manifest(BaseModel):
         """Whether all files are shards inside the folder, and all tensors in such files."""
         plain = all(_SHARD_NAME.fullmatch(name) for name in self.files)
         return plain and all(entry.file in self.files for entry in self.tensors.values())
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    """The fields of a manifest that matches its own digest."""
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise Damaged(f"{MANIFEST} is missing") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise Damaged(f"{MANIFEST} is truncated or altered") from error
+    if not isinstance(data, dict) or "format" not in data:
+        raise Damaged(f"{MANIFEST} is no manifest")
+    if _digest(data) != data.get("digest"):
+        raise Damaged(f"{MANIFEST} does not match its own digest")
+    return data
 
 
 def _digest(data: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from distill.checkpoint.folder import clear_leftovers, remove, whole_checkpoints
 from distill.checkpoint.manifest import Damaged, Manifest
+from distill.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +18,7 @@ def prune(
     """Remove what need not be kept; called by rank 0 alone, after a save.
 
     Kept are the newest ``keep_last``, the ``keep_best`` with the largest ``best_metric``, the one
-    in ``verified``, and every folder whose manifest is damaged (a resume will set it aside).
+    in ``verified``, and every folder whose manifest cannot be read (a resume says why).
 
     Returns:
         What was removed.
@@ -38,7 +39,7 @@ def _readable(folder: Path) -> dict[str, Manifest]:
     for path in whole_checkpoints(folder):
         try:
             manifests[path.name] = Manifest.read(path)
-        except Damaged:
+        except (Damaged, UserError):
             continue
     return manifests
 

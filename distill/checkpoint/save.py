@@ -26,6 +26,7 @@ from distill.checkpoint.manifest import Damaged, FileEntry, Manifest, TensorEntr
 from distill.checkpoint.plan import Plan, estimated_bytes, local_tensors, plan_shards
 from distill.checkpoint.shard import ShardLabel, ShardWriter, specs_of, verify_file
 from distill.checkpoint.state import RunFacts, SaveFailed, Trainable, TrainState
+from distill.errors import UserError
 from distill.ranks import gather_objects
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class _Attempt:
             return None
         try:
             return action()
-        except (OSError, Damaged) as error:
+        except (OSError, Damaged, UserError) as error:
             self.failure = str(error) or type(error).__name__
             return None
 

@@ -1,0 +1,204 @@
+"""Damaged, foreign and missing checkpoints."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from distill.checkpoint import TrainState, export_weights, latest_verified, load, load_weights, save
+from distill.checkpoint.find import reason_against
+from distill.checkpoint.manifest import Manifest
+from distill.errors import UserError
+
+SHARD = "shard-00000-of-00001.safetensors"
+
+
+def flip_a_byte(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place % len(data)] ^= 0x10
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+DAMAGE = {
+    "a flipped byte in a shard": (lambda p: flip_a_byte(p / SHARD, -200), "digest"),
+    "a flipped byte in a shard's header": (lambda p: flip_a_byte(p / SHARD, 20), "shard-00000"),
+    "a flipped byte in the manifest": (lambda p: flip_a_byte(p / "manifest.json", 400), "manifest"),
+    "a truncated shard": (lambda p: truncate(p / SHARD), "shard-00000"),
+    "a truncated manifest": (lambda p: truncate(p / "manifest.json"), "manifest"),
+    "an empty shard": (lambda p: (p / SHARD).write_bytes(b""), "shard-00000"),
+    "a missing shard": (lambda p: (p / SHARD).unlink(), "missing"),
+    "a missing manifest": (lambda p: (p / "manifest.json").unlink(), "missing"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_newest_damaged_is_set_aside_and_the_one_before_used(save_steps, tmp_path, kind):
+    save_steps(1, 2)
+    damage, word = DAMAGE[kind]
+    damage(tmp_path / "step-00000002")
+    found = latest_verified(tmp_path)
+    assert found.step == 1
+    ((moved, reason),) = found.set_aside
+    assert moved == str(tmp_path / "step-00000002.corrupt")
+    assert Path(moved).is_dir()
+    assert word in reason
+    assert latest_verified(tmp_path).set_aside == ()
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(place=st.integers(0, 10**6), name=st.sampled_from([SHARD, "manifest.json"]))
+def test_no_flipped_byte_goes_unseen(save_steps, tmp_path, place, name):
+    path = tmp_path / "step-00000001"
+    if not path.exists():
+        save_steps(1)
+    file = path / name
+    before = file.read_bytes()
+    flip_a_byte(file, place)
+    assert reason_against(path)
+    file.write_bytes(before)
+    assert not reason_against(path)
+
+
+def test_all_damaged_is_an_error_and_stays_one(save_steps, tmp_path):
+    for path in save_steps(1, 2):
+        truncate(path / SHARD)
+    for _ in range(2):
+        with pytest.raises(UserError, match="none of them is good"):
+            latest_verified(tmp_path)
+    assert len(list(tmp_path.glob("*.corrupt"))) == 2
+
+
+def test_nothing_there_is_a_fresh_start(tmp_path):
+    assert latest_verified(tmp_path / "absent") is None
+    (tmp_path / ".partial-step-00000004").mkdir()
+    assert latest_verified(tmp_path) is None
+
+
+@pytest.mark.parametrize("other", ["step", "run"])
+def test_a_shard_of_another_step_or_run_is_named(save_steps, engine_of, facts, tmp_path, other):
+    first, second = save_steps(1, 2)
+    if other == "run":
+        elsewhere = replace(facts, run_id="run-b")
+        first = save(tmp_path / "b", engine_of(2), TrainState(2), elsewhere)
+    shutil.copy(first / SHARD, second / SHARD)
+    assert latest_verified(tmp_path).step == 1
+    (path,) = tmp_path.glob("*.corrupt")
+    expected = "of step 1, not 2" if other == "step" else "of run_id run-b, not run-a"
+    assert expected in reason_against(path)
+
+
+def test_file_names_in_a_manifest_cannot_leave_the_folder(save_steps):
+    (path,) = save_steps(1)
+    manifest = Manifest.read(path)
+    entry = manifest.files[SHARD]
+    forged = manifest.model_copy(update={"files": {"../../etc/passwd": entry}}).sealed()
+    forged.write(path)
+    assert "no shards" in reason_against(path)
+
+
+def test_another_format_version_is_refused_and_left_alone(save_steps, tmp_path):
+    for path in save_steps(1, 2):
+        Manifest.read(path)
+    Manifest.read(path).model_copy(update={"format": 2}).sealed().write(path)
+    with pytest.raises(UserError, match="has format 2"):
+        latest_verified(tmp_path)
+    assert path.is_dir()
+
+
+CHANGES = {
+    "classes: 4 there -> 2 here": {"identities": ["ann", "bob"]},
+    "label 1: 'bob' there -> 'rob' here": {"identities": ["ann", "rob", "çelik", "dee"]},
+    "training pack: digest-1 there -> digest-2 here": {"data_digest": "digest-2"},
+    "model.name: 'tiny' there -> 'vit' here": {
+        "config": {"model": {"name": "vit", "dropout": 0.1}, "head": {"kind": "linear"}}
+    },
+    "head.kind: 'linear' there -> 'cosine' here": {
+        "config": {"model": {"name": "tiny", "dropout": 0.1}, "head": {"kind": "cosine"}}
+    },
+}
+
+
+@pytest.mark.parametrize("difference", CHANGES)
+def test_a_checkpoint_of_something_else_is_refused(
+    save_steps, engine_of, facts, tmp_path, difference
+):
+    save_steps(1)
+    engine = engine_of(9)
+    with pytest.raises(UserError) as caught:
+        load(latest_verified(tmp_path), engine, replace(facts, **CHANGES[difference]))
+    assert difference in str(caught.value)
+    assert "another run.dir" in caught.value.fix
+    assert engine.same_as(engine_of(9))
+
+
+def test_differences_allowed_by_name_pass(save_steps, engine_of, facts, tmp_path):
+    save_steps(1)
+    other = replace(facts, data_digest="x", identities=["a", "b", "c", "d"])
+    engine = engine_of(9)
+    load(latest_verified(tmp_path), engine, other, allow={"data", "identities"})
+    assert engine.same_as(engine_of(1))
+
+
+def test_another_network_or_optimizer_is_refused(save_steps, engine_of, facts, tmp_path):
+    save_steps(1)
+    found = latest_verified(tmp_path)
+    with pytest.raises(UserError, match=r"head\.weight: \(4, 5\) there -> \(6, 5\) here"):
+        shapes = {**engine_of(1).shapes, "head.weight": (6, 5)}
+        load(found, engine_of(1, shapes), facts)
+    sgd = engine_of(1)
+    sgd.moments = ("momentum_buffer",)
+    with pytest.raises(UserError, match="optimizer state"):
+        load(found, sgd, facts)
+
+
+def test_weights_refuse_what_is_damaged_or_foreign(save_steps, tmp_path):
+    (path,) = save_steps(1)
+    with pytest.raises(UserError, match="no checkpoint there"):
+        load_weights(tmp_path / "absent")
+    flip_a_byte(path / SHARD, -200)
+    with pytest.raises(UserError, match="digest"):
+        load_weights(path)
+    stray = tmp_path / "stray.safetensors"
+    stray.write_bytes(b"\x80\x04no pickle is ever loaded")
+    with pytest.raises(UserError, match="safetensors"):
+        load_weights(stray)
+
+
+def test_weights_and_export(save_steps, engine_of, facts, tmp_path):
+    save_steps(1, 2)
+    exported = export_weights(tmp_path, tmp_path / "model.safetensors")
+    for path in (tmp_path, tmp_path / "step-00000002", exported):
+        weights = load_weights(path)
+        assert weights.step == 2
+        assert weights.identities == list(facts.identities)
+        assert weights.config == facts.config
+        engine = engine_of(2)
+        expected = {n: t for (k, n), t in engine.state.items() if k == "weight"} | engine.buffers
+        assert weights.tensors.keys() == expected.keys()
+        assert all((weights.tensors[n] == t).all() for n, t in expected.items())
+
+
+def test_export_to_a_bad_place_leaves_nothing(save_steps, tmp_path):
+    (path,) = save_steps(1)
+    with pytest.raises(UserError, match="cannot be written"):
+        export_weights(path, tmp_path / "absent" / "model.safetensors")
+
+
+def test_manifest_is_plain_json(save_steps):
+    (path,) = save_steps(1)
+    json.loads((path / "manifest.json").read_text(), parse_constant=pytest.fail)

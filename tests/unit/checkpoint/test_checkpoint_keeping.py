@@ -1,0 +1,166 @@
+"""Retention, failed saves, and processes killed in the middle of one."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+from types import FrameType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from distill.checkpoint import SaveFailed, TrainState, latest_verified, load, prune, save
+from distill.checkpoint.shard import ShardWriter
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def keep(folder, newest, **wanted):
+    options = {"keep_last": 1, "keep_best": 0, "best_metric": "clean/top1", **wanted}
+    return prune(folder, verified=newest, **options)
+
+
+def test_the_newest_and_the_best_stay(save_steps, tmp_path):
+    paths = save_steps(1, 2, 3, 4, 5, metrics={1: 0.5, 2: 0.9, 3: 0.7, 4: 0.9})
+    removed = keep(tmp_path, paths[-1], keep_last=2, keep_best=1)
+    assert names(tmp_path) == ["step-00000004", "step-00000005"]  # of equals the newest
+    assert sorted(removed) == paths[:3]
+
+
+def test_the_verified_one_stays_also_when_newer_ones_exist(save_steps, tmp_path):
+    paths = save_steps(1, 2, 3)
+    keep(tmp_path, paths[0])
+    assert names(tmp_path) == ["step-00000001", "step-00000003"]
+
+
+def test_damaged_ones_are_not_counted_as_kept(save_steps, tmp_path):
+    paths = save_steps(1, 2, 3)
+    (paths[2] / "manifest.json").unlink()
+    keep(tmp_path, paths[1])
+    assert names(tmp_path) == ["step-00000002", "step-00000003"]
+    assert latest_verified(tmp_path).step == 2
+
+
+def test_nothing_else_is_ever_removed(save_steps, tmp_path):
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.mkdir()
+    (outside / "precious").write_text("x")
+    paths = save_steps(1, 2)
+    (tmp_path / "step-00000000").symlink_to(outside)
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "step-abc").mkdir()
+    (tmp_path / "step-00000009").write_text("a file")
+    keep(tmp_path, paths[1])
+    assert (outside / "precious").exists()
+    assert names(tmp_path) == [
+        "notes.txt", "step-00000000", "step-00000002", "step-00000009", "step-abc",
+    ]  # fmt: skip
+
+
+def test_saving_the_same_step_again_keeps_the_good_one(save_steps, tmp_path):
+    (path,) = save_steps(1)
+    before = path.stat().st_ino
+    save_steps(1)
+    assert path.stat().st_ino == before
+    (path / "manifest.json").unlink()
+    save_steps(1)
+    assert names(tmp_path) == ["step-00000001", "step-00000001.corrupt"]
+    assert latest_verified(tmp_path).step == 1
+
+
+def test_too_small_a_disk_is_seen_before_anything_is_written(save_steps, tmp_path, monkeypatch):
+    save_steps(1)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(SaveFailed, match="MB are needed"):
+        save_steps(2)
+    assert names(tmp_path) == ["step-00000001"]
+
+
+def test_a_disk_that_fills_up_leaves_the_old_ones(save_steps, tmp_path, monkeypatch):
+    save_steps(1)
+
+    def full(self: ShardWriter, data: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ShardWriter, "write", full)
+    with pytest.raises(SaveFailed, match=r"rank 0.*No space left"):
+        save_steps(2)
+    assert names(tmp_path) == ["step-00000001"]
+
+
+def test_bytes_that_come_back_changed_are_not_published(save_steps, tmp_path, monkeypatch):
+    save_steps(1)
+    original = ShardWriter.close
+
+    def close_and_corrupt(self: ShardWriter) -> None:
+        original(self)
+        (tmp_path / ".partial-step-00000002" / "shard-00000-of-00001.safetensors").write_bytes(b"x")
+
+    monkeypatch.setattr(ShardWriter, "close", close_and_corrupt)
+    with pytest.raises(SaveFailed, match="bytes instead of"):
+        save_steps(2)
+    assert names(tmp_path) == ["step-00000001"]
+
+
+def test_a_folder_that_cannot_be_made(engine_of, facts, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(SaveFailed, match="rank 0"):
+        save(tmp_path / "file" / "checkpoints", engine_of(1), TrainState(1), facts)
+
+
+def lines_of_a_save(action, stop_at: int | None = None) -> int:
+    """Run ``action``, counting lines executed in the checkpoint package; die at ``stop_at``."""
+    count = 0
+    package = str(Path(sys.modules[save.__module__].__file__).parent)
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        if not frame.f_code.co_filename.startswith(package):
+            return None
+        if event == "line":
+            count += 1
+            if count == stop_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        action()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_killed_anywhere_in_a_save_the_one_before_or_the_new_one_is_whole(
+    engine_of, facts, save_steps, tmp_path
+):
+    save_steps(1)
+    total = lines_of_a_save(lambda: save_steps(2))
+    points = [*random.Random(5).sample(range(1, total), 20), total - 2]
+    seen = set()
+    for point in sorted(points):
+        for path in tmp_path.glob("*step-00000002*"):
+            path.rename(tmp_path.parent / f"{tmp_path.name}-{point}{path.name}")
+        child = os.fork()
+        if child == 0:
+            lines_of_a_save(lambda: save_steps(2), stop_at=point)
+            os._exit(1)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status), point
+        found = latest_verified(tmp_path)
+        assert not found.set_aside
+        engine = engine_of(50)
+        load(found, engine, facts)
+        assert engine.same_as(engine_of(found.step))
+        seen.add(found.step)
+        save_steps(3)
+        assert latest_verified(tmp_path).step == 3
+        assert not list(tmp_path.glob(".*"))
+        (tmp_path / "step-00000003").rename(tmp_path.parent / f"{tmp_path.name}-3-{point}")
+    assert seen == {1, 2}
