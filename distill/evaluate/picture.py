@@ -47,17 +47,10 @@ def write_picture(report: Report, path: Path, title: str = "") -> None:
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
     draw_curves(left, report.conditions)
     draw_bars(right, report.conditions)
-    figure.suptitle(title or heading(report), x=0.012, ha="left", color=INK, fontsize=13)
+    figure.suptitle(title or report.heading, x=0.012, ha="left", color=INK, fontsize=13)
     png = io.BytesIO()
     figure.savefig(png, format="png")
     write_whole(path, png.getvalue())
-
-
-def heading(report: Report) -> str:
-    """One line on what was measured."""
-    step = report.checkpoint.get("step")
-    weights = f"step {step}: " if step is not None else ""
-    return f"{weights}{report.images} held-out photographs of {report.people} people"
 
 
 def colours(conditions: Sequence[Condition]) -> list[str]:

@@ -116,6 +116,13 @@ class Report:
     versions: dict[str, str] = field(default_factory=_versions)
     format: int = FORMAT
 
+    @property
+    def heading(self) -> str:
+        """One line on what was measured."""
+        step = self.checkpoint.get("step")
+        weights = f"step {step}: " if step is not None else ""
+        return f"{weights}{self.images} held-out photographs of {self.people} people"
+
 
 def scalars(report: Report) -> dict[str, float]:
     """The report as flat numbers: ``clean/top1``, ``blur/agreement``, ``clean/tar_at_far_0.01``.

@@ -1,0 +1,84 @@
+"""From the paths a user names to aligned faces."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from distill.data.batch import IMAGE_SIZE
+from distill.data.faces import FaceDetector, align
+from distill.data.images import Pixels, Unusable, decode
+from distill.data.sources.folder import IMAGE_ENDINGS, read_file
+from distill.errors import UserError
+
+
+class NotOneFace(Exception):
+    """A photograph in which not exactly one face was found; the text says how many."""
+
+
+def find_photographs(paths: Sequence[Path]) -> list[Path]:
+    """The photographs among ``paths``: files as they are named, folders with all images below them.
+
+    Files inside folders count by their ending; hidden ones, and links to folders, are left out.
+
+    Raises:
+        UserError: a folder without any image.
+    """
+    found: list[Path] = []
+    for path in paths:
+        inside = images_below(path) if path.is_dir() else [path]
+        if not inside:
+            endings = " ".join(sorted(IMAGE_ENDINGS))
+            raise UserError(f"{path}: no photographs in it", fix=f"it takes files like {endings}")
+        found += inside
+    return found
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Visible image files at any depth, in the order of the bytes of their paths."""
+    files: list[Path] = []
+    for here, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(here, name) for name in names if not name.startswith(".")]
+    return sorted((f for f in files if f.suffix.lower() in IMAGE_ENDINGS), key=os.fsencode)
+
+
+def aligned_face(path: Path, detector: FaceDetector | None) -> Pixels:
+    """The one face of a photograph, (112, 112, 3) uint8 RGB.
+
+    Args:
+        path: the photograph.
+        detector: finds the face; None where photographs are aligned faces already, which are only
+            brought to size.
+
+    Raises:
+        Unusable: it cannot be read, or is not square where it should be aligned.
+        NotOneFace: no face, or several.
+    """
+    rgb = decode(read_file(path))
+    if detector is None:
+        return resized(rgb)
+    faces = detector.detect(rgb)
+    if len(faces) != 1:
+        raise NotOneFace(f"{len(faces)} faces" if faces else "no face")
+    return align(rgb, faces[0].points)
+
+
+def resized(rgb: Pixels) -> Pixels:
+    """A square picture at 112x112.
+
+    Raises:
+        Unusable: it is not square.
+    """
+    height, width = rgb.shape[:2]
+    if height != width:
+        raise Unusable(f"{width}x{height} pixels: an aligned face is square")
+    if height == IMAGE_SIZE:
+        return rgb
+    method = cv2.INTER_AREA if height > IMAGE_SIZE else cv2.INTER_LINEAR
+    small = cv2.resize(rgb, (IMAGE_SIZE, IMAGE_SIZE), interpolation=method)
+    return np.asarray(small, dtype=np.uint8)

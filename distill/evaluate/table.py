@@ -1,0 +1,59 @@
+"""The report as a table for the terminal."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from distill.evaluate.report import Condition, Report
+from distill.evaluate.verify import FARS
+
+NONE = "-"
+
+
+def report_table(report: Report) -> Table:
+    """Conditions as rows; percentages but for the AUC, "-" where a number cannot be had."""
+    table = Table(title=report.heading, title_justify="left", header_style="bold")
+    table.add_column("probe")
+    for title in ("top-1 %", "top-5 %", "same %", "AUC", "EER %", "10-fold %"):
+        table.add_column(title, justify="right")
+    for far in shown_fars(report):
+        table.add_column(f"TAR % at FAR {100 * float(far):g}%", justify="right")
+    for condition in report.conditions:
+        table.add_row(condition.name, *cells(condition, shown_fars(report)))
+    return table
+
+
+def shown_fars(report: Report) -> list[str]:
+    """The FARs that some condition carries."""
+    tars = [condition.verification.tar_at_far for condition in report.conditions]
+    return [far for far in FARS if any(tar.get(far) is not None for tar in tars)]
+
+
+def cells(condition: Condition, fars: list[str]) -> list[str]:
+    """The numbers of one row."""
+    named, verified = condition.identification, condition.verification
+    return [
+        *(percent(getattr(named, name, None)) for name in ("top1", "top5", "agreement")),
+        NONE if verified.auc is None else f"{verified.auc:.4f}",
+        percent(verified.eer),
+        percent(verified.accuracy, verified.accuracy_std),
+        *(percent(verified.tar_at_far[far]) for far in fars),
+    ]
+
+
+def percent(value: float | None, spread: float | None = None) -> str:
+    """``97.1``, or ``97.1 ± 0.4``."""
+    if value is None:
+        return NONE
+    return f"{100 * value:.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}")
+
+
+def notes(report: Report) -> list[str]:
+    """How many pairs stand behind the numbers, and why some are missing."""
+    clean = report.conditions[0].verification
+    lines = [f"clean: {clean.genuine} genuine and {clean.impostor} impostor pairs"]
+    if clean.impostor < clean.impostor_total:
+        lines[0] += f" (drawn from {clean.impostor_total})"
+    for name, reason in clean.reasons.items():
+        lines.append(f"{name.replace('tar_at_far_', 'TAR at FAR ')}: {reason}")
+    return lines

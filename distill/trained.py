@@ -1,0 +1,102 @@
+"""A trained classifier, ready to be asked: from a run folder, a checkpoint or exported weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from distill.checkpoint import Weights, load_weights
+from distill.config import Config, parse_overrides
+from distill.config.explain import explain
+from distill.errors import UserError
+from distill.models.classifier import PairClassifier, build_classifier
+
+SHOWN_DIFFERENCES = 3
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A classifier in evaluation mode, and what is known of it.
+
+    Attributes:
+        model: on the CPU; float32.
+        config: the settings it was trained with, changed where asked.
+        identities: names of the C people, by class.
+        step: optimizer steps made.
+        origin: the file or folder the weights were read from.
+    """
+
+    model: PairClassifier
+    config: Config
+    identities: list[str]
+    step: int
+    origin: Path
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Where the weights came from, for a report (no absolute path)."""
+        return {"name": self.origin.name, "step": self.step}
+
+
+def restore(path: Path, overrides: Iterable[str] = ()) -> Trained:
+    """The classifier at ``path``.
+
+    Args:
+        path: a run folder or a folder of checkpoints (its newest verified one), one checkpoint, or
+            a ``model.safetensors``.
+        overrides: ``section.field=value`` words laid over the settings of the training; the device
+            is ``auto`` unless they say otherwise, whatever was trained on.
+
+    Raises:
+        UserError: nothing there, damaged, or of another model than its settings say.
+    """
+    weights = load_weights(path)
+    config = restored_config(weights.config, overrides)
+    model = build_classifier(config, len(weights.identities))
+    fill(model, weights)
+    return Trained(model.eval(), config, weights.identities, weights.step, weights.origin)
+
+
+def restored_config(stored: Mapping[str, Any], overrides: Iterable[str] = ()) -> Config:
+    """The settings of a training, as plain data, with ``overrides`` laid over them.
+
+    Raises:
+        UserError: settings that this version does not know, or wrong overrides.
+    """
+    changes = parse_overrides(["run.device=auto", *overrides])
+    sections = {**stored, **changes}
+    for name in stored.keys() & changes.keys():
+        old, new = stored[name], changes[name]
+        both_tables = isinstance(old, Mapping) and isinstance(new, Mapping)
+        sections[name] = {**old, **new} if both_tables else new
+    try:
+        return Config.model_validate(sections)
+    except ValidationError as error:
+        raise explain(error) from None
+
+
+def fill(model: PairClassifier, weights: Weights) -> None:
+    """Put ``weights`` into ``model``.
+
+    Raises:
+        UserError: names or shapes differ; the first few are named.
+    """
+    expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    given = {name: tuple(t.shape) for name, t in weights.tensors.items()}
+    differences = [
+        f"{name}: {given.get(name, 'missing')} in place of {expected.get(name, 'none')}"
+        for name in sorted(expected.keys() | given.keys())
+        if expected.get(name) != given.get(name)
+    ]
+    if differences:
+        more = f" and {len(differences) - SHOWN_DIFFERENCES} more" if differences[3:] else ""
+        raise UserError(
+            f"{str(weights.origin)!r} holds another model than its settings say:"
+            f" {'; '.join(differences[:SHOWN_DIFFERENCES])}{more}",
+            fix="do not change model.* or head.kind of trained weights",
+        )
+    model.load_state_dict(weights.tensors)
