@@ -31,6 +31,8 @@ CONSTRAINTS = ROOT / "constraints.txt"
 BUILD_TOOLS = ("pip", "setuptools", "wheel", "packaging")
 # Built from source against this system, or installed before the others.
 APART = {*BUILD_TOOLS, "torch", "ffcv"}
+# Variables that setup.py reads.
+BUILD_OPTIONS = ("PAIRDISTILL_CUDA", "PAIRDISTILL_CUDA_ARCHS", "CUDA_HOME", "CUDA_PATH", "CXX")
 VERIFY = (
     "import torch, ffcv, cv2, distill; assert torch.__version__.split('+')[0] == '2.13.0', torch"
 )
@@ -58,10 +60,12 @@ def set_up(venv: Path) -> None:
     steps = Steps(ROOT / "build" / "setup.log")
     steps.say(f"Setting up {venv} with Python {version()} (full output: {steps.log})")
     provide(steps)
-    if made.get("packages") != wanted["packages"]:
+    packages = {name: wanted[name] for name in ("python", "packages", "root")}
+    if not packages.items() <= made.items():
         install_packages(steps, venv)
+        write_stamp(venv, packages)
     install_ourselves(steps, venv)
-    stamp_file(venv).write_text(json.dumps(wanted, indent=1))
+    write_stamp(venv, wanted)
     steps.say("Set-up complete.")
 
 
@@ -91,9 +95,21 @@ def install_ffcv(steps: Steps, venv: Path, pin: str) -> None:
 
 def install_ourselves(steps: Steps, venv: Path) -> None:
     """Install this folder as pairdistill, with its native loss (CUDA too where nvcc is)."""
-    cuda = " with CUDA" if shutil.which("nvcc") else ""
-    pip(steps, venv, f"pairdistill and its native loss{cuda}", "--no-deps", "-e", str(ROOT))
+    cuda = " for CPU and CUDA (minutes)" if builds_cuda() else ""
+    try:
+        pip(steps, venv, f"pairdistill and its native loss{cuda}", "--no-deps", "-e", str(ROOT))
+    except SetupError as error:
+        if not cuda:
+            raise
+        raise SetupError(f"{error}\nTo build without CUDA: PAIRDISTILL_CUDA=0 make") from error
     steps.run("trying it", [str(venv / "bin" / "python"), "-c", VERIFY], pip_environment())
+
+
+def builds_cuda() -> bool:
+    """Whether setup.py will find a CUDA compiler; it has the last word."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    found = shutil.which("nvcc", path=f"{home}/bin") if home else shutil.which("nvcc")
+    return found is not None and os.environ.get("PAIRDISTILL_CUDA") != "0"
 
 
 def pip(steps: Steps, venv: Path, title: str, *arguments: str) -> None:
@@ -174,6 +190,11 @@ def read_stamp(venv: Path) -> dict[str, str]:
     return stamp if isinstance(stamp, dict) else {}
 
 
+def write_stamp(venv: Path, stamp: dict[str, str]) -> None:
+    """Say in ``venv`` what it was made from."""
+    stamp_file(venv).write_text(json.dumps(stamp, indent=1))
+
+
 def wanted_stamp() -> dict[str, str]:
     """Digests of what the packages and the native loss are made from, as of now."""
     scripts = sorted(ROOT.glob("scripts/*.py"))
@@ -183,7 +204,8 @@ def wanted_stamp() -> dict[str, str]:
         "python": version(),
         "packages": packages,
         "ourselves": digest(sources),
-        "nvcc": shutil.which("nvcc") or "",
+        "cuda": str(builds_cuda()),
+        "options": " ".join(os.environ.get(name, "") for name in BUILD_OPTIONS),
         "root": str(ROOT),
     }
 
