@@ -7,55 +7,41 @@ function of the step (schedules, dropout, augmentations).
 
 from __future__ import annotations
 
-import json
-import random
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from signal import Signals
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-import torch
-
-from distill.checkpoint import (
-    RunFacts,
-    SaveFailed,
-    TrainState,
-    export_weights,
-    latest_verified,
-    load,
-    prune,
-    save,
-)
-from distill.cli import console
-from distill.config import Config, dump_toml
-from distill.data.batch import PairBatch
-from distill.data.loader import PairLoader, make_train_loader
-from distill.data.saving import disk_errors, write_whole
 from distill.engine import Engine
-from distill.errors import TrainingStopped, UserError
-from distill.evaluate import evaluate, scalars, write_report
+from distill.errors import TrainingStopped
+from distill.job import (
+    Job,
+    begin_or_resume,
+    is_complete,
+    memory_hints,
+    open_loader,
+    process_group,
+    say,
+    seed_everything,
+    sole_job,
+)
+from distill.milestones import evaluate_now, evaluation_due, finish, save_due, save_now
 from distill.models.classifier import build_classifier
 from distill.monitor import Monitor
 from distill.monitor.pictures import captioned, pair_grid
 from distill.monitor.usage import Pace, memory
-from distill.plan import Plan, make_plan
-from distill.ranks import (
-    Ranks,
-    barrier,
-    gather_objects,
-    init_process_group,
-    leave_process_group,
-    set_threads,
-    together,
-)
+from distill.plan import make_plan
+from distill.ranks import gather_objects, set_threads, together
 from distill.step import Recipe, StepReport, train_step
 from distill.stop import StopRequests
-from distill.watch import LossSpikes, nonfinite_text
+from distill.watch import nonfinite_text
+
+if TYPE_CHECKING:
+    from distill.checkpoint import TrainState
+    from distill.config import Config
+    from distill.data.batch import PairBatch
+    from distill.data.loader import PairLoader
+    from distill.ranks import Ranks
 
 PAIRS_PICTURED = 8
 
@@ -77,35 +63,6 @@ class Outcome(NamedTuple):
         return 0 if self.stopped_by is None else 128 + self.stopped_by
 
 
-@dataclass
-class Job:
-    """What the parts of a run share.
-
-    Attributes:
-        config: settings.
-        plan: packs, steps and places.
-        engine: network and optimizer on the ranks.
-        facts: what its checkpoints must agree on.
-        monitor: logs and terminal.
-        stops: stop signals that have come.
-        saved: newest good checkpoint, as (step, folder).
-    """
-
-    config: Config
-    plan: Plan
-    engine: Engine
-    facts: RunFacts
-    monitor: Monitor
-    stops: StopRequests
-    saved: tuple[int, Path | None]
-    spikes: LossSpikes = field(default_factory=LossSpikes)
-
-    @property
-    def ranks(self) -> Ranks:
-        """This process among the others."""
-        return self.engine.ranks
-
-
 def train(config: Config, ranks: Ranks) -> Outcome:
     """Train until done or stopped, from where the run folder stands; all ranks must call it.
 
@@ -115,17 +72,17 @@ def train(config: Config, ranks: Ranks) -> Outcome:
         TrainingStopped: the loss was not finite too often in a row.
     """
     set_threads(config, ranks)
-    with _process_group(config, ranks):
+    with process_group(config, ranks):
         with together():
             plan = make_plan(config, ranks)
-        _seed_everything(config.run.seed, ranks)
+        seed_everything(config.run.seed, ranks)
         model = build_classifier(config, len(plan.classes))
-        with _sole_job(plan, ranks), StopRequests() as stops:
-            if _is_complete(plan):
-                _say(ranks, f"{plan.run.root}: already complete, {plan.total_steps} steps")
+        with sole_job(plan, ranks), StopRequests() as stops:
+            if is_complete(plan):
+                say(ranks, f"{plan.run.root}: already complete, {plan.total_steps} steps")
                 return Outcome(plan.total_steps)
             engine = Engine.create(model, config, ranks)
-            facts, state, saved = _begin_or_resume(config, plan, engine)
+            facts, state, saved = begin_or_resume(config, plan, engine)
             with Monitor(
                 plan.run,
                 config,
@@ -134,7 +91,7 @@ def train(config: Config, ranks: Ranks) -> Outcome:
                 active=ranks.is_first,
             ) as monitor:
                 job = Job(config, plan, engine, facts, monitor, stops, (state.step, saved))
-                with _loader(job, state) as pairs:
+                with open_loader(job, state) as pairs, memory_hints(ranks.device):
                     return _work(job, state, pairs)
 
 
@@ -143,14 +100,15 @@ def _work(job: Job, state: TrainState, pairs: PairLoader) -> Outcome:
     pace = Pace(job.config.train.global_batch_pairs * _images_per_pair(job.config))
     recipe = Recipe(job.config, job.plan.total_steps)
     while True:
-        if _evaluation_due(job, state):
-            state = _evaluate(job, state)
+        if evaluation_due(job, state):
+            state = evaluate_now(job, state)
             pace.restart()
-        if _save_due(job, state):
-            _save(job, state)
+        if save_due(job, state):
+            save_now(job, state)
             pace.restart()
         if state.step == job.plan.total_steps:
-            return _finish(job, state)
+            finish(job, state)
+            return Outcome(state.step)
 
         waited = -pairs.wait_seconds
         taken = list(islice(pairs, job.config.train.accumulation))
@@ -169,120 +127,9 @@ def _work(job: Job, state: TrainState, pairs: PairLoader) -> Outcome:
         _tell(job, state, report, batches, pace)
         _judge(job, state, report, batches)
         if report.stop is not None:
-            _save(job, state, must=True)
+            save_now(job, state, must=True)
             job.monitor.say(f"stopped by {report.stop.name}; the same command goes on from here")
             return Outcome(state.step, report.stop)
-
-
-# Before the first step.
-
-
-@contextmanager
-def _process_group(config: Config, ranks: Ranks) -> Iterator[None]:
-    """Meet the other ranks, and part from them in the end."""
-    init_process_group(config, ranks)
-    try:
-        yield
-    except BaseException:
-        # Peers may hang in a collective: only a job of one rank can part in good order.
-        if ranks.world_size == 1:
-            leave_process_group()
-        raise
-    leave_process_group()
-
-
-@contextmanager
-def _sole_job(plan: Plan, ranks: Ranks) -> Iterator[None]:
-    """Hold the run folder, by the hand of rank 0."""
-    lock = plan.run.acquire() if ranks.is_first else nullcontext()
-    with together():
-        lock.__enter__()
-    try:
-        yield
-    finally:
-        lock.__exit__(None, None, None)
-
-
-def _seed_everything(seed: int, ranks: Ranks) -> None:
-    """Equal weights on all ranks; what is random later is keyed by the step."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-    if ranks.device.type == "cpu":  # on CUDA it costs speed, and some operations refuse
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
-def _is_complete(plan: Plan) -> bool:
-    """Whether nothing is left to do, as rank 0 sees it."""
-    done = plan.run.complete
-    found = json.loads(done.read_text(encoding="utf-8")) if done.exists() else None
-    return bool(gather_objects(found == _completion(plan))[0])
-
-
-def _completion(plan: Plan) -> dict[str, object]:
-    return {"steps": plan.total_steps, "train": plan.train.manifest.beton_sha256}
-
-
-def _begin_or_resume(
-    config: Config, plan: Plan, engine: Engine
-) -> tuple[RunFacts, TrainState, Path | None]:
-    """The state to start from, and the checkpoint it came from."""
-    found = latest_verified(plan.run.checkpoints, engine.ranks)
-    if found and not config.run.resume:
-        raise UserError(
-            f"run.dir = {config.run.dir!r}: holds a checkpoint, and run.resume is false",
-            fix="set run.resume to true, or choose another run.dir",
-        )
-    facts = RunFacts(
-        run_id=found.manifest.run_id if found else gather_objects(uuid.uuid4().hex)[0],
-        config=config.model_dump(mode="json"),
-        identities=plan.classes,
-        data_digest=plan.train.manifest.beton_sha256,
-    )
-    state = load(found, engine, facts) if found else TrainState(step=0)
-    if state.step > plan.total_steps:
-        raise UserError(
-            f"run.dir = {config.run.dir!r}: has {state.step} steps behind it, and the settings"
-            f" ask for {plan.total_steps} in all",
-            fix="raise train.steps or train.epochs, or choose another run.dir",
-        )
-    with together():
-        if engine.ranks.is_first:
-            write_whole(plan.run.config_toml, dump_toml(config).encode())
-    for moved, reason in found.set_aside if found else ():
-        _warn(engine.ranks, f"checkpoint damaged and set aside: {moved} ({reason})")
-    _say(engine.ranks, _opening(config, plan, engine, state, found.path if found else None))
-    return facts, state, found.path if found else None
-
-
-def _opening(
-    config: Config, plan: Plan, engine: Engine, state: TrainState, origin: Path | None
-) -> str:
-    """What is about to happen, in one line."""
-    ranks = engine.ranks
-    start = f"going on after step {state.step} ({origin})" if origin else "a fresh start"
-    return (
-        f"{config.model.name}, {len(plan.classes)} people, {plan.train.manifest.pairs} pairs;"
-        f" {ranks.world_size} rank(s) on {ranks.device.type}, ZeRO {config.train.zero_stage},"
-        f" {config.train.precision}, pair loss: {plan.loss_implementation};"
-        f" {plan.total_steps} steps, {start}"
-    )
-
-
-def _loader(job: Job, state: TrainState) -> PairLoader:
-    return make_train_loader(
-        job.plan.train,
-        job.config.data,
-        seed=job.config.run.seed,
-        ranks=job.ranks,
-        batch_pairs_per_rank=job.plan.micro_batch_pairs,
-        state=state.order,
-        accumulation=job.config.train.accumulation,
-    )
-
-
-# Around a step.
 
 
 def _counted(job: Job, state: TrainState, report: StepReport) -> TrainState:
@@ -344,109 +191,3 @@ def _picture_due(job: Job, state: TrainState) -> bool:
 
 def _images_per_pair(config: Config) -> int:
     return 2 if config.train.images == "pair" else 1
-
-
-# At a boundary between steps.
-
-
-def _due(step: int, every: int, total: int) -> bool:
-    return step == total or (every > 0 and step > 0 and step % every == 0)
-
-
-def _evaluation_due(job: Job, state: TrainState) -> bool:
-    """Whether this step is to be evaluated and has not been."""
-    due = _due(state.step, job.config.evaluate.every_steps, job.plan.total_steps)
-    return due and job.plan.evaluation is not None and not state.metrics
-
-
-def _evaluate(job: Job, state: TrainState) -> TrainState:
-    """Measure the network on the held-out pack, on all ranks; at the end with a report."""
-    pack = job.plan.evaluation
-    assert pack is not None
-    with (
-        job.engine.evaluating() as network,
-        job.monitor.part("evaluate", pack.manifest.pairs // job.ranks.world_size) as advance,
-    ):
-        report = evaluate(
-            network,
-            pack,
-            job.config,
-            job.ranks,
-            class_names=job.plan.classes,
-            checkpoint={"run_id": job.facts.run_id, "step": state.step},
-            advance=advance,
-        )
-    found = scalars(report)
-    job.monitor.evaluation(state.step, found)
-    with together():
-        if job.ranks.is_first and state.step == job.plan.total_steps:
-            write_report(report, job.plan.run.report)
-    return replace(state, metrics=found, best=_best(job, state, found))
-
-
-def _best(job: Job, state: TrainState, found: dict[str, float]) -> float | None:
-    """The best value so far of the metric that decides which checkpoints are kept."""
-    name = job.config.checkpoint.best_metric
-    if name not in found:
-        if job.config.checkpoint.keep_best:
-            job.monitor.warn(
-                f"checkpoint.best_metric = {name!r} is none of {', '.join(sorted(found))}"
-            )
-        return state.best
-    return found[name] if state.best is None else max(state.best, found[name])
-
-
-def _save_due(job: Job, state: TrainState) -> bool:
-    due = _due(state.step, job.config.checkpoint.every_steps, job.plan.total_steps)
-    return due and job.saved != (state.step, job.saved[1])
-
-
-def _save(job: Job, state: TrainState, *, must: bool = False) -> None:
-    """Write a checkpoint, then remove those that need not be kept.
-
-    Raises:
-        SaveFailed: it could not be written and ``must`` be; else training goes on with a warning.
-    """
-    folder = job.plan.run.checkpoints
-    try:
-        path = save(folder, job.engine, state, job.facts)
-    except SaveFailed as error:
-        if must or state.step == job.plan.total_steps:
-            raise
-        job.monitor.warn(f"{error}; training goes on, the last checkpoint is {job.saved[1]}")
-        return
-    job.saved = (state.step, path)
-    keep = job.config.checkpoint
-    with together(), disk_errors(folder):
-        if job.ranks.is_first:
-            prune(
-                folder,
-                keep_last=keep.keep_last,
-                keep_best=keep.keep_best,
-                best_metric=keep.best_metric,
-                verified=path,
-            )
-
-
-def _finish(job: Job, state: TrainState) -> Outcome:
-    """Export the weights and mark the run as complete."""
-    run, (_, checkpoint) = job.plan.run, job.saved
-    assert checkpoint is not None
-    with together():
-        if job.ranks.is_first:
-            export_weights(checkpoint, run.weights)
-            write_whole(run.complete, json.dumps(_completion(job.plan)).encode())
-    report = f", report in {run.report}" if job.plan.evaluation else ""
-    job.monitor.say(f"{state.step} steps done: weights in {run.weights}{report}")
-    barrier()
-    return Outcome(state.step)
-
-
-def _say(ranks: Ranks, text: str) -> None:
-    if ranks.is_first:
-        console.say(text)
-
-
-def _warn(ranks: Ranks, text: str) -> None:
-    if ranks.is_first:
-        console.warn(text)

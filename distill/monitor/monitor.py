@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from distill.cli import console
 from distill.config import dump_toml
-from distill.monitor.metrics_file import MetricsFile
+from distill.monitor.metrics_file import MetricsFile, read_metrics
 from distill.monitor.tensorboard import TensorBoard
 from distill.monitor.terminal import Terminal
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from distill.config import Config
     from distill.run_dir import RunDir
+
+_EVALUATION = "evaluation/"
 
 Log = TypeVar("Log", MetricsFile, TensorBoard)
 
@@ -43,6 +46,8 @@ class Monitor:
         self, run: RunDir, config: Config, *, resumed_step: int, total_steps: int, active: bool
     ) -> None:
         self._terminal = Terminal(resumed_step, total_steps) if active else None
+        # A run that is killed after an evaluation and before its save evaluates that step again.
+        self._evaluated = _evaluated_steps(run.metrics, resumed_step) if active else set()
         self._metrics = _Unless(
             "metrics.jsonl", lambda: MetricsFile(run.metrics, resumed_step) if active else None
         )
@@ -83,7 +88,8 @@ class Monitor:
 
     def evaluation(self, step: int, scalars: dict[str, float]) -> None:
         """Record the scalars of an evaluation after ``step`` steps, under ``evaluation/``."""
-        self._record(step, {f"evaluation/{tag}": value for tag, value in scalars.items()})
+        if step not in self._evaluated:
+            self._record(step, {f"{_EVALUATION}{tag}": value for tag, value in scalars.items()})
 
     def _record(self, step: int, scalars: dict[str, float]) -> None:
         self._metrics.do(lambda log: log.write(step, scalars))
@@ -117,6 +123,15 @@ class Monitor:
         """One warning on the terminal."""
         if self._terminal:
             console.warn(text)
+
+
+def _evaluated_steps(metrics: Path, until: int) -> set[int]:
+    """Steps up to ``until`` whose evaluation stands in a metrics file."""
+    return {
+        line["step"]
+        for line in read_metrics(metrics)
+        if line["step"] <= until and any(tag.startswith(_EVALUATION) for tag in line)
+    }
 
 
 class _Unless(Generic[Log]):

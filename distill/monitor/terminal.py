@@ -38,7 +38,8 @@ class Terminal:
     """
 
     def __init__(self, resumed_step: int, total_steps: int) -> None:
-        self._first, self._total, self._start = resumed_step, total_steps, time.monotonic()
+        self._total = total_steps
+        self._first: tuple[int, float] | None = None
         self._bar: Progress | None = None
         if sys.stdout.isatty():
             self._bar = Progress(*_COLUMNS, console=console.console)
@@ -49,6 +50,8 @@ class Terminal:
 
     def step(self, step: int) -> None:
         """One more step is done."""
+        if self._first is None:  # the first step also pays for everything that is built once
+            self._first = (step, time.monotonic())
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
 
@@ -61,9 +64,11 @@ class Terminal:
         print(f"step {step}/{self._total}  {text}  left {self._left(step)}", flush=True)
 
     def _left(self, step: int) -> str:
-        """Remaining time, from the mean pace since the start."""
-        done = max(1, step - self._first)
-        seconds = (time.monotonic() - self._start) / done * (self._total - step)
+        """Remaining time, from the mean pace since the first step."""
+        first, began = self._first or (step, 0.0)
+        if step == first:
+            return "?"
+        seconds = (time.monotonic() - began) / (step - first) * (self._total - step)
         minutes, seconds = divmod(round(seconds), 60)
         return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 

@@ -1,0 +1,109 @@
+"""What happens at the boundaries between steps: evaluations, checkpoints, and the end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from distill.checkpoint import SaveFailed, TrainState, export_weights, prune, save
+from distill.data.saving import disk_errors, write_whole
+from distill.evaluate import evaluate, scalars, write_report
+from distill.job import completion
+from distill.ranks import barrier, together
+
+if TYPE_CHECKING:
+    from distill.job import Job
+
+
+def _due(step: int, every: int, total: int) -> bool:
+    return step == total or (every > 0 and step > 0 and step % every == 0)
+
+
+def evaluation_due(job: Job, state: TrainState) -> bool:
+    """Whether this step is to be evaluated and has not been."""
+    due = _due(state.step, job.config.evaluate.every_steps, job.plan.total_steps)
+    return due and job.plan.evaluation is not None and not state.metrics
+
+
+def evaluate_now(job: Job, state: TrainState) -> TrainState:
+    """Measure the network on the held-out pack, on all ranks; at the end with a report."""
+    pack = job.plan.evaluation
+    assert pack is not None
+    with (
+        job.engine.evaluating() as network,
+        job.monitor.part("evaluate", pack.manifest.pairs // job.ranks.world_size) as advance,
+    ):
+        report = evaluate(
+            network,
+            pack,
+            job.config,
+            job.ranks,
+            class_names=job.plan.classes,
+            checkpoint={"run_id": job.facts.run_id, "step": state.step},
+            advance=advance,
+        )
+    found = scalars(report)
+    job.monitor.evaluation(state.step, found)
+    with together():
+        if job.ranks.is_first and state.step == job.plan.total_steps:
+            write_report(report, job.plan.run.report)
+    return replace(state, metrics=found, best=_best(job, state, found))
+
+
+def _best(job: Job, state: TrainState, found: dict[str, float]) -> float | None:
+    """The best value so far of the metric that decides which checkpoints are kept."""
+    name = job.config.checkpoint.best_metric
+    if name not in found:
+        if job.config.checkpoint.keep_best:
+            job.monitor.warn(
+                f"checkpoint.best_metric = {name!r} is none of {', '.join(sorted(found))}"
+            )
+        return state.best
+    return found[name] if state.best is None else max(state.best, found[name])
+
+
+def save_due(job: Job, state: TrainState) -> bool:
+    """Whether this step is to be saved and has not been."""
+    due = _due(state.step, job.config.checkpoint.every_steps, job.plan.total_steps)
+    return due and job.saved[0] != state.step
+
+
+def save_now(job: Job, state: TrainState, *, must: bool = False) -> None:
+    """Write a checkpoint, then remove those that need not be kept.
+
+    Raises:
+        SaveFailed: it could not be written and ``must`` be; else training goes on with a warning.
+    """
+    folder = job.plan.run.checkpoints
+    try:
+        path = save(folder, job.engine, state, job.facts)
+    except SaveFailed as error:
+        if must or state.step == job.plan.total_steps:
+            raise
+        job.monitor.warn(f"{error}; training goes on, the last checkpoint is {job.saved[1]}")
+        return
+    job.saved = (state.step, path)
+    keep = job.config.checkpoint
+    with together(), disk_errors(folder):
+        if job.ranks.is_first:
+            prune(
+                folder,
+                keep_last=keep.keep_last,
+                keep_best=keep.keep_best,
+                best_metric=keep.best_metric,
+                verified=path,
+            )
+
+
+def finish(job: Job, state: TrainState) -> None:
+    """Export the weights and mark the run as complete."""
+    run, (_, checkpoint) = job.plan.run, job.saved
+    assert checkpoint is not None
+    with together():
+        if job.ranks.is_first:
+            export_weights(checkpoint, run.weights)
+            write_whole(run.complete, json.dumps(completion(job.plan)).encode())
+    report = f", report in {run.report}" if job.plan.evaluation else ""
+    job.monitor.say(f"{state.step} steps done: weights in {run.weights}{report}")
+    barrier()
