@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distill.classify.photographs import NotOneFace, aligned_face
+from distill.classify.photographs import NotOneFace, aligned_face, find_photographs
 from distill.data.batch import as_network_input
 from distill.data.faces import FaceDetector
 from distill.data.images import Pixels, Unusable
 from distill.errors import UserError
-from distill.trained import Trained
+from distill.trained import Trained, restore
 
 OK = "ok"
 BATCH_PHOTOGRAPHS = 32
@@ -47,6 +47,23 @@ class Answer:
 
 
 def classify(
+    weights: Path, photographs: Sequence[Path], *, aligned: bool = False, top: int = 3
+) -> list[Answer]:
+    """Who is in each of ``photographs``: `restore`, `find_photographs` and `ask` in one, on the CPU.
+
+    Args:
+        weights: a run folder, a checkpoint, or a ``model.safetensors``.
+        photographs: files, and folders of files.
+        aligned: they are aligned faces already: no detection.
+        top: how many people to name.
+
+    Raises:
+        UserError: no good weights there, or a folder without photographs.
+    """
+    return ask(restore(weights), find_photographs(photographs), aligned=aligned, top=top)
+
+
+def ask(
     trained: Trained,
     photographs: Sequence[Path],
     *,

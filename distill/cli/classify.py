@@ -97,7 +97,7 @@ def answer(
     """Classify, with a progress bar where it does not mix with the results."""
     from contextlib import nullcontext
 
-    from distill.classify import classify, find_photographs
+    from distill.classify import ask, find_photographs
     from distill.cli.console import progress_bar
     from distill.config import as_override
     from distill.ranks import from_environment
@@ -109,7 +109,7 @@ def answer(
     trained = restore(weights, [as_override("run.device", device)])
     shown = out is not None or sys.stdout.isatty()
     with progress_bar("classify", len(files)) if shown else nullcontext() as bar:
-        return classify(
+        return ask(
             trained,
             files,
             aligned=aligned,
@@ -121,14 +121,22 @@ def answer(
 
 def deliver(answers: list[Answer], form: Form, out: Path | None) -> None:
     """Write the answers to ``out``, or to standard output."""
-    from distill.classify.output import as_table, rendered
-    from distill.cli.console import say, show
+    from distill.classify import rendered
+    from distill.cli.console import say
     from distill.data.saving import write_whole
 
     if out is not None:
         write_whole(out, rendered(answers, form))
         say(f"{len(answers)} rows: {out}")
     elif form is Form.TABLE and sys.stdout.isatty():
-        show(as_table(answers))
+        show_rows(answers)
     else:
         sys.stdout.buffer.write(rendered(answers, form))
+
+
+def show_rows(answers: list[Answer]) -> None:
+    """A table of answers on the terminal."""
+    from distill.classify.output import as_table
+    from distill.cli.console import show
+
+    show(as_table(answers))

@@ -7,10 +7,12 @@ FOLDER/
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from distill.data.saving import disk_errors
-from distill.evaluate.report import Report, write_json
+from distill.errors import UserError
+from distill.evaluate.report import FORMAT, Report, as_condition, write_json
 
 JSON_NAME, PICTURE_NAME = "report.json", "report.png"
 
@@ -27,3 +29,22 @@ def write_report(report: Report, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     write_json(report, folder / JSON_NAME)
     write_picture(report, folder / PICTURE_NAME)
+
+
+def read_report(folder: Path) -> Report:
+    """The report that `write_report` wrote into ``folder``.
+
+    Raises:
+        UserError: there is none, or it is damaged or of another version of the program.
+    """
+    path = folder / JSON_NAME
+    try:
+        found = json.loads(path.read_bytes())
+        if found["format"] != FORMAT:
+            raise ValueError(f"format {found['format']} in place of {FORMAT}")
+        found["conditions"] = [as_condition(condition) for condition in found["conditions"]]
+        return Report(**found)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", fix="evaluate first") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: no report ({error})", fix="evaluate again") from error

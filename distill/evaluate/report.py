@@ -124,6 +124,16 @@ class Report:
         return f"{weights}{self.images} held-out photographs of {self.people} people"
 
 
+def as_condition(found: dict[str, Any]) -> Condition:
+    """A condition from its plain form."""
+    identification = found["identification"]
+    return Condition(
+        found["name"],
+        Identification(**identification) if identification else None,
+        Verification(**found["verification"]),
+    )
+
+
 def scalars(report: Report) -> dict[str, float]:
     """The report as flat numbers: ``clean/top1``, ``blur/agreement``, ``clean/tar_at_far_0.01``.
 

@@ -13,7 +13,7 @@ from distill.data.loader import make_eval_loader
 from distill.errors import UserError
 from distill.evaluate.embed import CLEAN_KIND, Probes, counted, embed
 from distill.evaluate.identify import identify
-from distill.evaluate.report import CLEAN, Condition, Identification, Report, Verification
+from distill.evaluate.report import CLEAN, Condition, Report, as_condition
 from distill.evaluate.verify import verify
 from distill.ranks import Ranks, gather_objects
 
@@ -172,13 +172,3 @@ def measured(
 def matching(clean: Probes, processed: Probes) -> Probes:
     """The clean image of each processed one; ``clean`` is sorted by photograph."""
     return clean.select(torch.searchsorted(clean.photographs, processed.photographs))
-
-
-def as_condition(found: dict[str, Any]) -> Condition:
-    """A condition from its plain form."""
-    identification = found["identification"]
-    return Condition(
-        found["name"],
-        Identification(**identification) if identification else None,
-        Verification(**found["verification"]),
-    )
