@@ -239,6 +239,7 @@ class FFCVReader:
     def __init__(self, index: BetonIndex, options: ReaderOptions) -> None:
         _tame_ffcv()
         kernels.bind_decoder(ctypes.cast(lib.imdecode, ctypes.c_void_p).value or 0)
+        kernels.warm_up()
         self.index = index
         self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="pairdistill-decode")
         self._sides = [_Decode(which, index, options, self._pool) for which in (0, 1)]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import psutil
 
 from distill.data.beton import BetonWriter
 from distill.data.manifest import BETON_NAME, MANIFEST_NAME, Manifest, Pack, file_sha256, read_pack
@@ -81,9 +84,18 @@ def partial_folder(out: Path) -> Path:
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove_abandoned(out)
         partial.mkdir()
     return partial
+
+
+def _remove_abandoned(out: Path) -> None:
+    """Removes what packers of ``out`` that were killed left behind."""
+    pattern = re.compile(re.escape(f".{out.name}.") + r"(\d+)\.(partial|old)")
+    for entry in out.parent.iterdir():
+        owner = pattern.fullmatch(entry.name)
+        if owner and (int(owner[1]) == os.getpid() or not psutil.pid_exists(int(owner[1]))):
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def put_in_place(partial: Path, out: Path) -> None:

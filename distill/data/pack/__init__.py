@@ -1,0 +1,17 @@
+"""Photographs in, a pack of pairs out.
+
+build     the story: survey, split, make, store, rename
+options   what may be chosen
+standing  what is at the place already
+photos    first round: which photographs can be used
+parts     second round: pairs, tables and pictures of one pack
+work      what worker processes do
+workers   the processes
+spool     aligned faces on disk, between the rounds
+tables    rejected.csv and pairs.csv
+"""
+
+from distill.data.pack.build import open_source, pack
+from distill.data.pack.options import DEFAULT_KINDS, PackOptions, PackResult
+
+__all__ = ["DEFAULT_KINDS", "PackOptions", "PackResult", "open_source", "pack"]

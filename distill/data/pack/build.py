@@ -1,0 +1,184 @@
+"""From photographs to a pack: the whole story, in reading order."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sized
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from distill.data.pack.options import PackOptions, PackResult, request_digest, versions
+from distill.data.pack.parts import Part, PartWriter
+from distill.data.pack.photos import Rejected, Survey, source_digest, survey
+from distill.data.pack.spool import SpoolWriter
+from distill.data.pack.standing import (
+    EVALUATION_NAME,
+    REJECTED_NAME,
+    TRAIN_NAME,
+    opened,
+    reusable,
+)
+from distill.data.pack.tables import Table
+from distill.data.pack.work import Recipe
+from distill.data.pack.workers import Team, team
+from distill.data.pack_writer import partial_folder, put_in_place
+from distill.data.pairs import Photo, evaluation_pairs, split, training_pairs
+from distill.data.sources import Source
+from distill.data.sources.folder import FolderSource
+from distill.data.sources.openpeople import OpenPeopleSource
+
+SPOOL_NAME = "faces.spool"
+
+
+class Advances(Protocol):
+    """A progress bar, or anything that counts."""
+
+    def advance(self, by: int = 1) -> None:
+        """So many more are done."""
+
+
+Progress = Callable[[str, int | None], AbstractContextManager[Advances]]
+"""Makes a bar from its title and its length (None where that is not known)."""
+
+
+class _Silent:
+    def advance(self, by: int = 1) -> None:
+        """Counts for nobody."""
+
+
+@contextmanager
+def silent(_title: str, _total: int | None) -> Iterator[Advances]:
+    """No progress bar."""
+    yield _Silent()
+
+
+def open_source(name: str) -> Source:
+    """The photographs that ``name`` stands for: a folder of people, or ``openpeople``.
+
+    Raises:
+        UserError: no such folder, or nothing in it.
+    """
+    if name == "openpeople" and not Path(name).is_dir():
+        return OpenPeopleSource()
+    return FolderSource(Path(name))
+
+
+def pack(
+    source: Source, out: Path, options: PackOptions | None = None, progress: Progress = silent
+) -> PackResult:
+    """Makes pairs of a source's photographs and packs them; or finds that it has been done.
+
+    First every photograph is read, its face found and aligned; then every planned pair is made and
+    stored. The same request gives the same bytes whatever the number of workers. All grows in a
+    folder beside ``out`` that is renamed when it is whole: a failure, a kill or Ctrl-C leaves
+    ``out`` as it was.
+
+    Args:
+        source: of photographs.
+        out: folder of the pack; with `PackOptions.holdout`, of the packs `train` and `evaluation`.
+        options: what to make.
+        progress: makes a bar for each long part.
+
+    Raises:
+        UserError: no usable photograph, the disk full or not writable, a worker killed, another
+            pack at ``out``.
+    """
+    options = options or PackOptions()
+    standing = reusable(out, options, lambda: _compared(source, progress))
+    if standing is not None:
+        return standing
+    with new_folder(out) as folder, team(options.processes()) as workers:
+        with (
+            progress("aligning faces", _length(source)) as bar,
+            SpoolWriter(folder / SPOOL_NAME, out) as spool,
+        ):
+            found = survey(source, options, spool, workers, bar.advance)
+        write_rejected(found.rejected, folder, out)
+        for part in parts_of(found, folder, options):
+            write_part(part, found, source, out, options, workers, progress)
+        (folder / SPOOL_NAME).unlink()
+    return opened(out, holdout=options.holdout > 0)
+
+
+def _compared(source: Source, progress: Progress) -> str:
+    """The digest of the photographs, to compare with that of a pack."""
+    with progress("comparing photographs", _length(source)) as bar:
+        return source_digest(source, bar.advance)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder that becomes ``out`` if the block ends well, and else is gone."""
+    partial = partial_folder(out)
+    try:
+        yield partial
+        put_in_place(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_rejected(rejected: list[Rejected], folder: Path, named: Path) -> None:
+    """`rejected.csv`, also where it is empty: no line means nothing was left out."""
+    with Table(folder / REJECTED_NAME, named, "path", "reason") as table:
+        for row in rejected:
+            table.row(row.path, row.reason)
+
+
+def parts_of(found: Survey, folder: Path, options: PackOptions) -> list[Part]:
+    """The packs to make: one of all photographs, or one to train on and one of those held out."""
+    if not options.holdout:
+        return [_training(found.photos, folder, options)]
+    train, held = split(found.photos, options.seed, options.holdout, found.names)
+    kinds = list(options.kinds)
+    plans = evaluation_pairs(held, options.seed, kinds)
+    evaluation = folder / EVALUATION_NAME
+    return [
+        _training(train, folder / TRAIN_NAME, options),
+        Part("evaluation", evaluation, plans, len(held) * len(kinds), len(held)),
+    ]
+
+
+def _training(photos: list[Photo], folder: Path, options: PackOptions) -> Part:
+    per_image = options.second_per_image
+    plans = training_pairs(photos, options.seed, options.kinds, per_image)
+    return Part("train", folder, plans, len(photos) * per_image, len(photos))
+
+
+def write_part(
+    part: Part,
+    found: Survey,
+    source: Source,
+    out: Path,
+    options: PackOptions,
+    workers: Team,
+    progress: Progress,
+) -> None:
+    """Makes the pairs of one pack and stores them."""
+    spool = part.folder.parent if options.holdout else part.folder
+    recipe = Recipe(
+        str(spool / SPOOL_NAME), options.seed, options.quality, options.second_options()
+    )
+    writer = PartWriter(part, out, found.names, options.kinds)
+    with progress(f"making {part.purpose} pairs", part.pairs) as bar:
+        writer.write(workers, recipe, bar.advance, **_described(found, source, options))
+
+
+def _described(found: Survey, source: Source, options: PackOptions) -> dict[str, Any]:
+    """Fields of the manifest that both packs share."""
+    return {
+        "seed": options.seed,
+        "options": options.described(),
+        "source": source.name,
+        "samples_seen": found.seen,
+        "samples_rejected": found.seen - len(found.photos),
+        "source_digest": found.digest,
+        "request_digest": request_digest(found.digest, options),
+        "jpeg_quality": options.quality,
+        "versions": versions(),
+    }
+
+
+def _length(source: Source) -> int | None:
+    """How many photographs there are, where the source knows."""
+    return len(source) if isinstance(source, Sized) else None

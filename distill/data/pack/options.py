@@ -1,0 +1,126 @@
+"""What may be chosen about a pack, and what comes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+
+from distill import __version__
+from distill.data.manifest import FORMAT, Pack
+from distill.data.second import SecondOptions
+from distill.data.second.options import GlassesMode
+from distill.errors import UserError
+
+DEFAULT_KINDS = {"pose": 0.3, "eyes": 0.2, "glasses": 0.35, "forehead": 0.35, "blur": 0.5}
+"""Chance of each processing of a second image."""
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """Choices of `pack`.
+
+    Attributes:
+        kinds: chance of each processing of a training pair, in (0, 1]; of several that come up,
+            all are applied, and at least one always is. An evaluation pack has each kind alone.
+        second_per_image: training pairs made of each photograph.
+        holdout: share of each person's photographs that goes to an evaluation pack; 0 for none.
+        seed: of everything random.
+        workers: processes; 0 for as many as there are cores.
+        quality: of the JPEGs, 1 .. 100 (4:4:4).
+        aligned: whether the images are 112x112 faces on the template already.
+        glasses: `auto` removes frames where it finds them and else draws some; or always one.
+        min_images: people with fewer usable photographs are left out.
+        max_rejected: largest share of photographs that may be rejected, in [0, 1].
+        overwrite: whether a pack that is there already may be replaced.
+    """
+
+    kinds: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_KINDS))
+    second_per_image: int = 1
+    holdout: float = 0.0
+    seed: int = 0
+    workers: int = 0
+    quality: int = 95
+    aligned: bool = False
+    glasses: GlassesMode = "auto"
+    min_images: int = 1
+    max_rejected: float = 1.0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks every number.
+
+        Raises:
+            UserError: a value outside its range.
+        """
+        for name, low, high in (
+            ("second_per_image", 1, 1000),
+            ("holdout", 0.0, 0.9),
+            ("seed", 0, 2**63 - 1),
+            ("workers", 0, 1024),
+            ("quality", 1, 100),
+            ("min_images", 1, 1_000_000),
+            ("max_rejected", 0.0, 1.0),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                option = "--" + name.replace("_", "-")
+                raise UserError(f"{option} {value}", fix=f"stay within {low} .. {high}")
+        if not self.kinds or not all(0.0 < p <= 1.0 for p in self.kinds.values()):
+            raise UserError(f"--kinds {self.kinds}", fix="give chances above 0 and at most 1")
+        self.second_options()
+
+    def second_options(self) -> SecondOptions:
+        """The choices of the processings."""
+        return SecondOptions(glasses=self.glasses)
+
+    def processes(self) -> int:
+        """Worker processes to use."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return self.workers or cores or 1
+
+    def described(self) -> dict[str, str | int | float | bool | dict[str, float]]:
+        """What decides the content of a pack, for its manifest (not workers, not overwrite)."""
+        return {
+            "kinds": dict(self.kinds),
+            "second_per_image": self.second_per_image,
+            "holdout": self.holdout,
+            "seed": self.seed,
+            "quality": self.quality,
+            "aligned": self.aligned,
+            "glasses": self.glasses,
+            "min_images": self.min_images,
+        }
+
+
+@dataclass(frozen=True)
+class PackResult:
+    """What `pack` made, or found made already.
+
+    Attributes:
+        train: the training pack.
+        evaluation: the pack of held-out photographs, if any were held out.
+        reused: whether it was there already, made by the same request.
+    """
+
+    train: Pack
+    evaluation: Pack | None
+    reused: bool = False
+
+    def as_reused(self) -> PackResult:
+        """The same, found instead of made."""
+        return replace(self, reused=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that decides a pixel."""
+    libraries = ("numpy", "opencv-python-headless", "simplejpeg", "pillow", "yuface")
+    return {"pairdistill": __version__, **{name: version(name) for name in libraries}}
+
+
+def request_digest(source_digest: str, options: PackOptions) -> str:
+    """SHA-256 of a request: equal ones give equal packs, byte for byte."""
+    request = [FORMAT, source_digest, options.described(), versions()]
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,64 @@
+"""Aligned faces on disk between the two rounds of packing: raw rows, read by the workers."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from distill.data.faces import FACE_SIZE, AlignedFace
+from distill.data.saving import disk_errors
+
+ROW = np.dtype([("rgb", np.uint8, (FACE_SIZE, FACE_SIZE, 3)), ("points", "<f4", (5, 2))])
+"""One aligned face, 37,672 bytes."""
+
+
+class SpoolWriter:
+    """Appends aligned faces to a file.
+
+    Raises:
+        UserError: the disk is full.
+    """
+
+    def __init__(self, path: Path, named: Path) -> None:
+        """Opens ``path``; errors speak of ``named``, which the user knows."""
+        self._named = named
+        with disk_errors(named):
+            self._file = path.open("wb")
+        self.rows = 0
+
+    def append(self, face: AlignedFace) -> int:
+        """Stores a face and gives the number of its row."""
+        row = np.zeros((), ROW)
+        row["rgb"], row["points"] = face.rgb, face.points
+        with disk_errors(self._named):
+            self._file.write(row.tobytes())
+        self.rows += 1
+        return self.rows - 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with disk_errors(self._named):
+            self._file.close()
+
+
+def read_face(path: str, row: int) -> AlignedFace:
+    """The face in one row, as a copy."""
+    stored = _mapped(path)[row]
+    return AlignedFace(np.array(stored["rgb"]), np.array(stored["points"]))
+
+
+@lru_cache(maxsize=1)
+def _mapped(path: str) -> npt.NDArray[np.void]:
+    return np.memmap(path, ROW, mode="r")

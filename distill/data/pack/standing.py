@@ -1,0 +1,81 @@
+"""What stands at the place where a pack is to go: nothing, the same pack, another, or no pack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from distill.data.manifest import BETON_NAME, MANIFEST_NAME, read_pack
+from distill.data.pack.options import PackOptions, PackResult, request_digest
+from distill.data.pack.parts import PAIRS_NAME, SHEET_NAME
+from distill.errors import UserError
+
+REJECTED_NAME = "rejected.csv"
+TRAIN_NAME, EVALUATION_NAME = "train", "evaluation"
+OWN_NAMES = {
+    BETON_NAME,
+    MANIFEST_NAME,
+    PAIRS_NAME,
+    SHEET_NAME,
+    REJECTED_NAME,
+    TRAIN_NAME,
+    EVALUATION_NAME,
+}
+"""Everything `pack` ever puts into a folder; a folder with anything else is not replaced."""
+
+
+def reusable(
+    out: Path, options: PackOptions, source_digest: Callable[[], str]
+) -> PackResult | None:
+    """The pack at ``out`` if it is the one asked for; None if ``out`` may be made.
+
+    Args:
+        out: where the pack is to go.
+        options: of the request.
+        source_digest: reads all photographs; called only where there is a pack to compare.
+
+    Raises:
+        UserError: ``out`` holds another pack and may not be overwritten, or is no pack at all.
+    """
+    if not _is_pack(out):
+        return None
+    try:
+        standing = opened(out, holdout=options.holdout > 0)
+    except UserError as error:
+        if options.overwrite:
+            return None
+        raise UserError(error.what, fix="pack again with --overwrite") from error
+    if standing.train.manifest.request_digest == request_digest(source_digest(), options):
+        return standing.as_reused()
+    if not options.overwrite:
+        raise UserError(
+            f"{out}: holds a pack of other photographs or settings",
+            fix="choose another folder, or replace it with --overwrite",
+        )
+    return None
+
+
+def opened(out: Path, *, holdout: bool) -> PackResult:
+    """The packs of a folder that `pack` made."""
+    if not holdout:
+        return PackResult(read_pack(out), None)
+    return PackResult(read_pack(out / TRAIN_NAME), read_pack(out / EVALUATION_NAME))
+
+
+def _is_pack(out: Path) -> bool:
+    """Whether something of ours stands at ``out``; nothing or an empty folder is False.
+
+    Raises:
+        UserError: something else stands there, which is never touched.
+    """
+    if not out.exists():
+        return False
+    if not out.is_dir():
+        raise UserError(f"{out}: a file, not a folder", fix="choose another name")
+    names = {entry.name for entry in out.iterdir()}
+    if foreign := sorted(names - OWN_NAMES):
+        raise UserError(
+            f"{out}: not empty, and {foreign[0]!r} in it is no part of a pack",
+            fix="choose another folder",
+        )
+    return bool(names)

@@ -1,0 +1,57 @@
+"""The tables of a pack, `rejected.csv` and `pairs.csv`: any name survives them."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from distill.data.saving import disk_errors
+
+
+def as_text(name: str) -> str:
+    """``name`` as valid Unicode: bytes of a file name that are no UTF-8 become ``\\xNN``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+class Table:
+    """A CSV file (RFC 4180: quotes doubled, line ends inside quotes kept), written row by row.
+
+    Args:
+        path: the file.
+        named: what errors call it (the pack the user asked for).
+        columns: its first row.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+
+    def __init__(self, path: Path, named: Path, *columns: str) -> None:
+        self._named = named
+        with disk_errors(named):
+            self._file = path.open("w", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file)
+        self.row(*columns)
+
+    def row(self, *cells: str | int) -> None:
+        """Adds one row."""
+        with disk_errors(self._named):
+            self._writer.writerow([as_text(c) if isinstance(c, str) else c for c in cells])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with disk_errors(self._named):
+            try:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            finally:
+                self._file.close()

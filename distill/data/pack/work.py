@@ -1,0 +1,131 @@
+"""What worker processes do: photographs to aligned faces, then planned pairs to JPEGs.
+
+Functions of their arguments alone, sent by name to spawned processes. A photograph at fault is a
+result with a reason, never an exception.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from distill.data.faces import FACE_SIZE, TEMPLATE, AlignedFace, Face, FaceDetector, align_face
+from distill.data.images import Pixels, Unusable, decode, encode_jpeg
+from distill.data.keyed import keyed_rng
+from distill.data.pack.spool import read_face
+from distill.data.pairs import PairPlan
+from distill.data.second import SecondOptions, combine
+from distill.data.sources import Sample
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A photograph after the first round.
+
+    Attributes:
+        sha256: of its content; empty where it could not be read.
+        face: the aligned face, or None.
+        reason: why there is no face; else a note, or nothing.
+    """
+
+    sha256: bytes
+    face: AlignedFace | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class PairJpegs:
+    """A pair after the second round.
+
+    Attributes:
+        first: JPEG of the sample.
+        second: JPEG of the processed image.
+        how: how it was made.
+    """
+
+    first: bytes
+    second: bytes
+    how: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the second round needs besides the plan of a pair.
+
+    Attributes:
+        spool: file of the aligned faces.
+        seed: of everything random.
+        quality: of the JPEGs.
+        options: of the processings.
+    """
+
+    spool: str
+    seed: int
+    quality: int
+    options: SecondOptions
+
+
+def prepare(sample: Sample, aligned: bool) -> Prepared:
+    """Reads a photograph, and finds and aligns the face in it."""
+    digest = b""
+    try:
+        data = sample.read()
+        digest = hashlib.sha256(data).digest()
+        rgb = decode(data)
+        face, note = as_aligned(rgb) if aligned else find_face(rgb)
+    except Unusable as fault:
+        return Prepared(digest, None, fault.reason)
+    return Prepared(digest, face, note)
+
+
+def as_aligned(rgb: Pixels) -> tuple[AlignedFace, str]:
+    """An image that is a face on the template already.
+
+    Raises:
+        Unusable: another size.
+    """
+    height, width = rgb.shape[:2]
+    if (height, width) != (FACE_SIZE, FACE_SIZE):
+        raise Unusable(f"{width}x{height}, not an aligned {FACE_SIZE}x{FACE_SIZE} face")
+    return AlignedFace(rgb, TEMPLATE), ""
+
+
+def find_face(rgb: Pixels) -> tuple[AlignedFace, str]:
+    """The face that a photograph is of, aligned; and a note where there are several.
+
+    Raises:
+        Unusable: no face.
+    """
+    faces = FaceDetector().detect(rgb)
+    if not faces:
+        raise Unusable("no face found")
+    face = max(faces, key=lambda face: prominence(face, rgb))
+    note = f"{len(faces)} faces, the most prominent taken" if len(faces) > 1 else ""
+    return align_face(rgb, face.points), note
+
+
+def prominence(face: Face, rgb: Pixels) -> float:
+    """Side of the face in pixels, halved at a corner of the photograph and whole at its centre."""
+    middle = np.array(rgb.shape[1::-1]) / 2
+    centre = (face.box[:2] + face.box[2:]) / 2
+    distance = float(np.linalg.norm(centre - middle) / np.linalg.norm(middle))
+    return face.side * (1 - 0.5 * min(distance, 1.0))
+
+
+def make_pair(plan: PairPlan, recipe: Recipe) -> PairJpegs:
+    """Makes the second image of a planned pair and encodes both."""
+    face = read_face(recipe.spool, plan.first.row)
+    other = read_face(recipe.spool, plan.other.row) if plan.other is not None else None
+    second, how = combine(
+        plan.kinds,
+        face,
+        lambda kind: keyed_rng(recipe.seed, plan.first.origin, plan.repeat, kind),
+        other=other,
+        options=recipe.options,
+    )
+    first_jpeg, second_jpeg = (encode_jpeg(rgb, recipe.quality) for rgb in (face.rgb, second))
+    for jpeg in (first_jpeg, second_jpeg):
+        assert decode(jpeg).shape == (FACE_SIZE, FACE_SIZE, 3)
+    return PairJpegs(first_jpeg, second_jpeg, how)

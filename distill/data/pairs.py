@@ -1,0 +1,124 @@
+"""Which pairs are made of which photographs: pure, from names and a seed alone.
+
+Everything is drawn from keys that hold the photograph's own name, so a photograph added or removed
+changes only the pairs it takes part in, and the number of workers changes nothing.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from distill.data.keyed import keyed_rng
+from distill.data.second import draw_kinds
+from distill.errors import UserError
+
+
+class Photo(NamedTuple):
+    """A photograph with a usable face.
+
+    Attributes:
+        row: where its aligned face is kept while packing.
+        origin: its name within the source.
+        label: index of the person.
+        note: what is worth knowing of it, or nothing.
+    """
+
+    row: int
+    origin: str
+    label: int
+    note: str
+
+
+class PairPlan(NamedTuple):
+    """A pair to be made.
+
+    Attributes:
+        first: the sample.
+        other: another photograph of the same person, or None where there is none.
+        kinds: processings of the second image, in the order of application.
+        repeat: which of the sample's pairs this is.
+    """
+
+    first: Photo
+    other: Photo | None
+    kinds: tuple[str, ...]
+    repeat: int
+
+
+def by_person(photos: Sequence[Photo]) -> dict[int, list[Photo]]:
+    """Photographs of each label, by rising row."""
+    people: dict[int, list[Photo]] = {}
+    for photo in sorted(photos):
+        people.setdefault(photo.label, []).append(photo)
+    return people
+
+
+def training_pairs(
+    photos: Sequence[Photo], seed: int, probabilities: Mapping[str, float], per_image: int
+) -> Iterator[PairPlan]:
+    """``per_image`` pairs of each photograph, each with kinds drawn by their probabilities."""
+    people = by_person(photos)
+    for photo in photos:
+        for repeat in range(per_image):
+            kinds = draw_kinds(probabilities, keyed_rng(seed, photo.origin, repeat, "kinds"))
+            yield PairPlan(photo, _other(photo, people, seed, repeat), kinds, repeat)
+
+
+def evaluation_pairs(
+    photos: Sequence[Photo], seed: int, kinds: Sequence[str]
+) -> Iterator[PairPlan]:
+    """One pair of each photograph for each kind: pair i is photograph i // K, kind i % K."""
+    people = by_person(photos)
+    for photo in photos:
+        for kind in kinds:
+            yield PairPlan(photo, _other(photo, people, seed, 0), (kind,), 0)
+
+
+def _other(
+    photo: Photo, people: Mapping[int, Sequence[Photo]], seed: int, repeat: int
+) -> Photo | None:
+    """Another photograph of the same person."""
+    own = people[photo.label]
+    if len(own) < 2:
+        return None
+    place = bisect_left(own, photo.row, key=lambda p: p.row)
+    step = int(keyed_rng(seed, photo.origin, repeat, "other").integers(1, len(own)))
+    return own[(place + step) % len(own)]
+
+
+def split(
+    photos: Sequence[Photo], seed: int, fraction: float, names: Sequence[str]
+) -> tuple[list[Photo], list[Photo]]:
+    """Photographs to train on and photographs held out, every person in both.
+
+    Args:
+        photos: usable ones.
+        seed: of the draw.
+        fraction: share of each person's photographs that is held out, in (0, 1); at least one
+            and never all of them.
+        names: people, indexed by label.
+
+    Raises:
+        UserError: people with one photograph, which cannot be in both.
+    """
+    people = by_person(photos)
+    alone = [names[label] for label, own in sorted(people.items()) if len(own) < 2]
+    if alone:
+        raise UserError(
+            f"{len(alone)} people have one usable photograph, --holdout needs two: {_some(alone)}",
+            fix="add photographs of them, or leave them out with --min-images 2",
+        )
+    held: set[int] = set()
+    for own in people.values():
+        count = min(max(round(len(own) * fraction), 1), len(own) - 1)
+        lots = sorted(own, key=lambda p: (keyed_rng(seed, p.origin, "holdout").random(), p.row))
+        held.update(p.row for p in lots[:count])
+    train = [p for p in photos if p.row not in held]
+    return train, [p for p in photos if p.row in held]
+
+
+def _some(names: Sequence[str], limit: int = 5) -> str:
+    """The first few names."""
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
