@@ -49,7 +49,7 @@ class Answer:
 def classify(
     weights: Path, photographs: Sequence[Path], *, aligned: bool = False, top: int = 3
 ) -> list[Answer]:
-    """Who is in each of ``photographs``: `restore`, `find_photographs` and `ask` in one, on the CPU.
+    """Who is in each of ``photographs``: `restore`, `find_photographs` and `ask` in one.
 
     Args:
         weights: a run folder, a checkpoint, or a ``model.safetensors``.
