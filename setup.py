@@ -20,6 +20,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -102,8 +103,10 @@ def description(cuda: str | None) -> str:
         f"torch {importlib.metadata.version('torch')}",
     ]
     if cuda:
-        release = compiler_version(cuda).rsplit("/", 1)[0].rsplit(" ", 1)[-1]
-        parts.append(f"CUDA {release} for sm_{', sm_'.join(cuda_archs())} and PTX")
+        release = re.search(r"cuda_([\d.]+\d)", compiler_version(cuda))
+        parts.append(
+            f"CUDA {release[1] if release else ''} for sm_{', sm_'.join(cuda_archs())} and PTX"
+        )
     return "built with " + ", ".join(parts)
 
 

@@ -18,17 +18,7 @@
 #include <cmath>
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define PAIR_LOSS_FN __host__ __device__ __forceinline__
-#else
-#define PAIR_LOSS_FN inline __attribute__((always_inline))
-#endif
-
-// Each way of compiling this header has a namespace, so that the linker never takes a function
-// built with AVX-512 for a processor without it.
-#ifndef PAIR_LOSS_ISA
-#define PAIR_LOSS_ISA generic
-#endif
+#include "pair_loss_exp.h"
 
 namespace pairdistill {
 
@@ -102,7 +92,13 @@ namespace PAIR_LOSS_ISA {
 constexpr int64_t kNoColumn = INT64_MAX;
 
 PAIR_LOSS_FN float exp_of(float x) { return ::expf(x); }
-PAIR_LOSS_FN double exp_of(double x) { return ::exp(x); }
+PAIR_LOSS_FN double exp_of(double x) {
+#ifdef __CUDA_ARCH__
+  return PolynomialExp::of(x);  // ::exp is a call there, around which registers are spilled
+#else
+  return ::exp(x);
+#endif
+}
 PAIR_LOSS_FN float log_of(float x) { return ::logf(x); }
 PAIR_LOSS_FN double log_of(double x) { return ::log(x); }
 PAIR_LOSS_FN float log1p_of(float x) { return ::log1pf(x); }

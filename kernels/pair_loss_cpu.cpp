@@ -1,11 +1,7 @@
 // The vector loops of the CPU path. Compiled once for each instruction set, with PAIR_LOSS_ISA
-// naming it; the compiler turns the loops marked `simd` into its vectors. No header with inline
-// functions of the standard library here: the linker might share them across instruction sets.
+// naming it; the compiler turns the loops marked `simd` into its vectors. No inline
+// function of the standard library is used here: the linker might share it across instruction sets.
 #include "pair_loss_cpu.h"
-
-#include <cstring>
-
-#include "pair_loss_exp.h"
 #include "pair_loss_types.h"
 
 namespace pairdistill {

@@ -10,7 +10,17 @@
 #include <cstdint>
 #include <cstring>
 
-#include "pair_loss.h"
+#ifdef __CUDACC__
+#define PAIR_LOSS_FN __host__ __device__ __forceinline__
+#else
+#define PAIR_LOSS_FN inline __attribute__((always_inline))
+#endif
+
+// Each way of compiling these headers has a namespace, so that the linker never takes a function
+// built with AVX-512 for a processor without it.
+#ifndef PAIR_LOSS_ISA
+#define PAIR_LOSS_ISA generic
+#endif
 
 namespace pairdistill {
 namespace PAIR_LOSS_ISA {
