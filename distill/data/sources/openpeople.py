@@ -1,8 +1,9 @@
 """The 26 faces of each of the ten people of the `openpeople` package (generated; no real person).
 
-Each person comes as six sheets of one layout. A face is cut out with its panel, roomy enough for
-a detector to find it, and written as a JPEG: the places below were read off the sheets and hold
-for all ten people. Of the four profiles a person has, a detector may miss some; that is for the
+Each person comes as six pictures. Two are sheets of framed panels, whose places differ from
+person to person and are read off the white frames; the other four are photographs, with a face in
+a known part. A face is cut out with what is round it, roomy enough for a detector to find it, and
+written as a JPEG. Of the four profiles of a person a detector may miss some; that is for the
 packer to find out and to report.
 """
 
@@ -23,55 +24,47 @@ from distill.errors import UserError
 
 JPEG_QUALITY = 95
 """Quality of the cut-outs, on libjpeg's scale."""
-BORDER = 96
-"""Pixels by which the edge of a panel is repeated outwards: some panels end right above the hair,
-and the black edge of an aligned face would tell one person from another."""
+BORDER = 64
+"""Pixels by which the edge of a cut-out is repeated outwards: some panels end in the hair, and the
+black edge of an aligned face would tell one person from another."""
+INSET = 9
+"""Thickness of a panel's white frame, in pixels."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A rectangle of a sheet with one face in it, in pixels of the sheet.
+    """A part of a picture with one face in it.
 
     Attributes:
         name: of the sample, after the person's.
         sheet: file name without its ending.
-        left, top, width, height: the rectangle.
+        cell: number of the framed panel, row by row in rows of four; None for a photograph.
+        box: left, top, width and height in pixels, within the panel or the photograph.
         reduction: how many times smaller the cut-out is made.
     """
 
     name: str
     sheet: str
-    left: int
-    top: int
-    width: int
-    height: int
+    cell: int | None
+    box: tuple[int, int, int, int] = (0, 0, 4096, 4096)
     reduction: int = 1
 
 
-def _emotions() -> Iterator[Panel]:
-    """4x4 expressions, counted row by row."""
-    for row, y in enumerate((120, 541, 964, 1388)):
-        for column, x in enumerate((104, 664, 1226, 1790)):
-            yield Panel(f"emotions_{4 * row + column:02d}", "emotions_sheet", x, y, 508, 322)
+def _panels() -> Iterator[Panel]:
+    """16 expressions; head and body from three sides; portrait, selfie, two of the whole person."""
+    for cell in range(16):
+        yield Panel(f"emotions_{cell:02d}", "emotions_sheet", cell)
+    for column, view in ((0, "front"), (1, "left"), (3, "right")):
+        yield Panel(f"head_{view}", "character_sheet", column)
+        # Of the body, the uppermost part: the head.
+        yield Panel(f"body_{view}", "character_sheet", 4 + column, (0, 0, 4096, 240))
+    yield Panel("portrait", "studio_portrait", None, reduction=4)
+    yield Panel("selfie", "amateur_selfie", None, (290, 200, 1130, 1700), reduction=3)
+    yield Panel("posture_studio", "studio_posture", None, (468, 60, 600, 720))
+    yield Panel("posture_amateur", "amateur_posture", None, (500, 40, 700, 900))
 
 
-def _views() -> Iterator[Panel]:
-    """Three views of the head and three of the body (of which only the head); no back views."""
-    for view, x in (("front", 76), ("left", 671), ("right", 1868)):
-        yield Panel(f"head_{view}", "character_sheet", x, 144, 448, 490)
-    for view, x in (("front", 76), ("left", 671), ("right", 1868)):
-        yield Panel(f"body_{view}", "character_sheet", x, 890, 448, 240)
-
-
-def _photographs() -> Iterator[Panel]:
-    """Two portraits, and the upper parts of two shots of the whole person."""
-    yield Panel("portrait", "studio_portrait", 0, 0, 2048, 2048, reduction=4)
-    yield Panel("selfie", "amateur_selfie", 290, 200, 1130, 1700, reduction=3)
-    yield Panel("posture_studio", "studio_posture", 468, 60, 600, 720)
-    yield Panel("posture_amateur", "amateur_posture", 500, 40, 700, 900)
-
-
-PANELS: tuple[Panel, ...] = (*_emotions(), *_views(), *_photographs())
+PANELS: tuple[Panel, ...] = tuple(_panels())
 """The 26 faces of a person, in the order of the samples."""
 
 
@@ -110,16 +103,43 @@ def _folders() -> list[Path]:
 
 def _read(person: Path, panel: Panel) -> bytes:
     """The JPEG of one panel."""
-    sheet = _sheet(person / "assets" / f"{panel.sheet}.jpg")
-    part = sheet[panel.top : panel.top + panel.height, panel.left : panel.left + panel.width]
-    if panel.reduction > 1:
-        size = (panel.width // panel.reduction, panel.height // panel.reduction)
-        part = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
-    part = np.pad(part, ((BORDER, BORDER), (BORDER, BORDER), (0, 0)), mode="edge")
-    return encode_jpeg(part, JPEG_QUALITY)
+    path = person / "assets" / f"{panel.sheet}.jpg"
+    part = _sheet(path)
+    if panel.cell is not None:
+        part = _cut(part, _frames(path)[panel.cell])
+    part = _cut(part, panel.box)
+    size = (part.shape[1] // panel.reduction, part.shape[0] // panel.reduction)
+    small = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+    wide = cv2.copyMakeBorder(small, BORDER, BORDER, BORDER, BORDER, cv2.BORDER_REPLICATE)
+    return encode_jpeg(np.asarray(wide, np.uint8), JPEG_QUALITY)
+
+
+def _cut(picture: Pixels, box: tuple[int, int, int, int]) -> Pixels:
+    left, top, width, height = box
+    return picture[top : top + height, left : left + width]
 
 
 @lru_cache(maxsize=1)
 def _sheet(path: Path) -> Pixels:
-    """A decoded sheet; the last one is kept, since 16 faces in a row are cut from it."""
+    """A decoded picture; the last one is kept, since 16 faces in a row are cut from it."""
     return decode(path.read_bytes())
+
+
+@lru_cache(maxsize=1)
+def _frames(path: Path) -> list[tuple[int, int, int, int]]:
+    """The insides of a sheet's panels, row by row, as left, top, width and height in pixels."""
+    white = (_sheet(path).min(axis=2) > 215).astype(np.uint8)
+    found = cv2.connectedComponentsWithStats(white)[2][1:, :4].astype(int)
+    # Frames are the only white things of this size; letters and shirts are smaller.
+    panels = [box for box in found if 380 < box[2] < 700 and box[3] > 250]
+    if len(panels) % 4:
+        raise UserError(f"{path}: unexpected layout", fix="pip install openpeople==0.1.2")
+    panels.sort(key=lambda box: int(box[1]))
+    rows = [
+        sorted(panels[i : i + 4], key=lambda box: int(box[0])) for i in range(0, len(panels), 4)
+    ]
+    return [
+        (int(x) + INSET, int(y) + INSET, int(w) - 2 * INSET, int(h) - 2 * INSET)
+        for row in rows
+        for x, y, w, h in row
+    ]
