@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from distill.data.manifest import Manifest, Pack
+    from distill.data.pack import PackResult
     from distill.data.second.options import GlassesMode
 
 DEFAULT_KINDS = "pose=0.3,eyes=0.2,glasses=0.35,forehead=0.35,blur=0.5"
@@ -77,7 +78,7 @@ def pack_command(
     middle). What cannot be used is listed with its reason in OUT/rejected.csv. The same request
     made twice is found to be done.
     """
-    from distill.cli.console import progress_bar, say, show
+    from distill.cli.console import progress_bar
     from distill.data.pack import PackOptions, open_source, pack
     from distill.data.second import parse_kinds
 
@@ -95,6 +96,13 @@ def pack_command(
         overwrite=overwrite,
     )
     result = pack(open_source(source), out, options, progress_bar)
+    show_result(result, out)
+
+
+def show_result(result: PackResult, out: Path) -> None:
+    """Say what was made below ``out``."""
+    from distill.cli.console import say, show
+
     if result.reused:
         say(f"{out}: up to date, made by the same request before")
     packs = [pack for pack in (result.train, result.evaluation) if pack is not None]

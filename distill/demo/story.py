@@ -67,7 +67,7 @@ def make_packs(folder: Path) -> Pack:
         holdout=HOLDOUT, second_per_image=SECOND_PER_IMAGE, glasses="draw", overwrite=True
     )
     result = pack(OpenPeopleSource(), folder, options, console.progress_bar)
-    show_result(result)
+    show_result(result, folder)
     assert result.evaluation is not None, "photographs were held out"
     return result.evaluation
 
