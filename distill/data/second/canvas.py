@@ -66,6 +66,36 @@ class Frame:
         """Distance between the eyes, in pixels."""
         return float(np.hypot(*self.axes[0]))
 
+    @cached_property
+    def turn(self) -> float:
+        """Place of the nose's tip in x: 0 for a frontal face, about +-0.5 for a profile."""
+        nose = (self.face.points[2].astype(np.float64) - self.origin) @ np.linalg.inv(self.axes)
+        return float(np.clip(nose[0], -1, 1))
+
+    @property
+    def eyes_apart(self) -> float:
+        """Seen distance of the eyes in units: 1 unless the head is turned."""
+        return float(np.hypot(*(self.face.points[1] - self.face.points[0]))) / self.unit
+
+    @cached_property
+    def head(self) -> tuple[Floats, Floats]:
+        """`grid` with x stretched, so that a turned head has the outline of a frontal one."""
+        x, y = self.grid
+        left, right = self._sides()
+        return np.where(x < 0, x / left, x / right).astype(np.float32), y
+
+    def from_head(self, xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """(..., 2) coordinates as of `head` to face coordinates."""
+        left, right = self._sides()
+        x = xy[..., 0]
+        return np.stack([np.where(x < 0, x * left, x * right), xy[..., 1]], axis=-1)
+
+    def _sides(self) -> tuple[float, float]:
+        """How wide the left and the right half of the head are seen; 1 for a frontal face."""
+        away = max(0.0, abs(self.turn) - 0.12)
+        near, far = max(0.35, 1 - 1.3 * away), 1 + 0.4 * away
+        return (far, near) if self.turn > 0 else (near, far)
+
     def pixels(self, xy: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """(..., 2) face coordinates to pixels."""
         return np.asarray(xy, np.float64) @ self.axes + self.origin

@@ -7,17 +7,33 @@ import numpy as np
 import numpy.typing as npt
 
 from distill.data.faces import FACE_SIZE, AlignedFace, similarity
-from distill.data.second.canvas import Floats, Frame, blend, blurred, finished, floats, smooth_step
+from distill.data.second.canvas import (
+    Floats,
+    Frame,
+    blend,
+    blurred,
+    brightness,
+    finished,
+    floats,
+    smooth_step,
+)
 from distill.data.second.options import SecondOptions
 
-HALF_WIDTH, HALF_HEIGHT = 0.98, 0.34
+HALF_WIDTH, HALF_HEIGHT = 0.94, 0.31
 """Half axes of the pasted region, in eye distances: both eyes, without the brows."""
-FEATHER = 0.30
+FEATHER = 0.40
 """Share of the region over which it fades out."""
-DROP = 0.03
+DROP = 0.04
 """How far the middle of the region lies below the eye line, in eye distances."""
-SCALE_LIMITS = (0.75, 1.33)
-"""A donor whose eyes would have to be scaled by more is placed by all five points instead."""
+LIGHT_BLUR, HUE_BLUR = 0.28, 0.45
+"""Brightness that changes over more than the first, and colour that changes over more than the
+second, are the sample's; finer detail is the donor's (sigma, in eye distances)."""
+MAX_GAIN = 2.5
+"""Largest gain in brightness of the pasted region, and smallest as its inverse."""
+DARK = 8.0
+"""Grey levels added to both sides of the gain, so that black hair does not decide it."""
+MAX_TURN = 0.25
+"""Largest difference in the turn of two heads whose eyes fit each other (see `Frame.turn`)."""
 
 
 def eyes(
@@ -25,18 +41,19 @@ def eyes(
 ) -> tuple[AlignedFace, str]:
     """Eyes of ``other`` on ``face``, placed by the eye landmarks; else jittered eyes of ``face``.
 
-    The region's colours are bent smoothly to those along its edge, so no seam is seen.
+    A photo with the head turned another way does not count as another one. The region's colours
+    are bent smoothly to those along its edge, so that no seam is seen.
     """
-    if other is None:
+    frame = Frame(face)
+    if other is None or abs(Frame(other).turn - frame.turn) > MAX_TURN:
         matrix, donor, how = _jitter(face, rng, options), face, "own, jittered"
     else:
-        matrix, donor, how = _placement(other, face), other, "other photo"
+        matrix, donor, how = similarity(other.points[:2], face.points[:2]), other, "other photo"
     size = face.rgb.shape[0]
     moved = cv2.warpAffine(floats(donor.rgb), matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
-    frame = Frame(face)
     region = _region(frame)
     below = floats(face.rgb)
-    pasted = _toned(np.asarray(moved, np.float32), below, region, frame.unit)
+    pasted = _toned(np.asarray(moved, np.float32), below, frame.unit)
     return AlignedFace(finished(blend(below, pasted, region)), face.points), how
 
 
@@ -48,27 +65,20 @@ def _region(frame: Frame) -> Floats:
     return smooth_step(np.asarray(radius, np.float32), 1.0, 1.0 - FEATHER)
 
 
-def _toned(moved: Floats, below: Floats, region: Floats, unit: float) -> Floats:
-    """``moved`` plus a smooth field that makes it meet ``below`` in the fading edge."""
-    edge = np.asarray(4 * region * (1 - region) + 1e-4, np.float32)
-    weight = blurred(edge, 0.25 * unit)[..., None]
-    return moved + blurred((below - moved) * edge[..., None], 0.25 * unit) / weight
+def _toned(moved: Floats, below: Floats, unit: float) -> Floats:
+    """The detail of ``moved`` under the light of ``below``.
+
+    Brightness by a gain that changes slowly over the region, hue by one that hardly changes.
+    """
+    light = _gain(brightness(below), brightness(moved), LIGHT_BLUR * unit)[..., None]
+    hue = _gain(below, moved, HUE_BLUR * unit)
+    hue = hue / (brightness(hue)[..., None] + np.float32(1e-6))
+    return np.asarray(moved * np.clip(light, 1 / MAX_GAIN, MAX_GAIN) * hue, np.float32)
 
 
-def _placement(donor: AlignedFace, face: AlignedFace) -> npt.NDArray[np.float64]:
-    """(2, 3) matrix from the donor's eyes to the face's; by all points where that is too wild."""
-    source, target = donor.points.astype(np.float64), face.points.astype(np.float64)
-    apart = float(np.hypot(*(source[1] - source[0])))
-    if apart > 1e-3:
-        matrix = similarity(source[:2], target[:2])
-        low, high = SCALE_LIMITS
-        if low <= np.hypot(*matrix[:, 0]) <= high:
-            return matrix
-    matrix = similarity(source, target)
-    matrix[:, 2] += target[:2].mean(axis=0) - (
-        matrix[:, :2] @ source[:2].mean(axis=0) + matrix[:, 2]
-    )
-    return matrix
+def _gain(wanted: Floats, given: Floats, sigma: float) -> Floats:
+    """Ratio of two pictures after a Gaussian blur."""
+    return (blurred(wanted, sigma) + DARK) / (blurred(given, sigma) + DARK)
 
 
 def _jitter(

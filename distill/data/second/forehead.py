@@ -56,7 +56,7 @@ def forehead(
 
 def head_outline(frame: Frame, wider: float = 1.0) -> Floats:
     """Radius of each pixel in the head's ellipse: 1 on its outline; (size, size)."""
-    x, y = frame.grid
+    x, y = frame.head
     half_width, half_height, drop = SKULL
     return np.asarray(
         np.hypot(x / (half_width * wider), (y - drop) / (half_height * wider)), np.float32
@@ -65,7 +65,7 @@ def head_outline(frame: Frame, wider: float = 1.0) -> Floats:
 
 def _bare_skin(frame: Frame, line: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """A bald head: the photo's skin, shaded as a dome, with its own grain; colour and coverage."""
-    x, y = frame.grid
+    x, y = frame.head
     dome = np.clip(head_outline(frame), 0, 1.1)
     lit = rng.uniform(-0.25, 0.25)
     shade = 1.04 - 0.30 * dome**4 + 0.08 * lit * x - 0.03 * np.abs(y + 0.9)

@@ -107,7 +107,7 @@ def draw_frames(frame: Frame, rng: np.random.Generator, dark_lenses: bool) -> Dr
     """
     shape = list(LENSES)[int(rng.integers(len(LENSES)))]
     colour_name = list(RIMS)[int(rng.integers(len(RIMS)))]
-    lens = _varied(LENSES[shape], rng)
+    lens = _varied(LENSES[shape], rng, max(frame.eyes_apart, 0.45))
     colour, width = RIMS[colour_name]
     rim = _rim(frame, lens, width * rng.uniform(0.85, 1.2), half=rng.random() < 0.12)
     glass = frame.shape(lens.outline(-1), lens.outline(1)) * band(frame)
@@ -126,14 +126,14 @@ def band(frame: Frame) -> Floats:
     return smooth_step(y, BAND[0], BAND[0] + 0.03) * smooth_step(y, BAND[1], BAND[1] - 0.03)
 
 
-def _varied(lens: Lens, rng: np.random.Generator) -> Lens:
-    """The same shape, a little larger or smaller, higher or lower."""
+def _varied(lens: Lens, rng: np.random.Generator, seen: float) -> Lens:
+    """The same shape, a little larger or smaller, higher or lower, seen as narrow as the eyes."""
     size = rng.uniform(0.92, 1.10)
     return Lens(
-        width=lens.width * size,
+        width=lens.width * size * seen,
         height=lens.height * size * rng.uniform(0.92, 1.08),
         square=lens.square,
-        apart=max(lens.apart, lens.width * size + 0.09),
+        apart=max(lens.apart, lens.width * size + 0.09) * seen,
         drop=lens.drop + rng.uniform(-0.04, 0.05),
         taper=lens.taper,
         lift=lens.lift,
@@ -142,7 +142,7 @@ def _varied(lens: Lens, rng: np.random.Generator) -> Lens:
 
 def _rim(frame: Frame, lens: Lens, width: float, half: bool) -> Floats:
     """Coverage by both rims, the bridge and the arms; ``half`` leaves the lower rims out."""
-    parts = [_arm(frame, lens, side, width) for side in (-1, 1)]
+    parts = [_arm(frame, lens, side, width) for side in (-1, 1) if side * frame.turn < 0.25]
     for side in (-1, 1):
         outline = lens.outline(side)
         if half:

@@ -51,7 +51,7 @@ def fringe(frame: Frame, line: float, rng: np.random.Generator) -> tuple[Floats,
 
 def hair_colour(frame: Frame, rng: np.random.Generator) -> tuple[Colour, str]:
     """Median colour of what is darker than skin at the top of the head, else a natural one."""
-    x, y = frame.grid
+    x, y = frame.head
     rgb = floats(frame.face.rgb)
     top = rgb[(np.abs(x) < 0.8) & (y < -0.95) & (y > -1.6)]
     dark = top[brightness(top) < 0.72 * brightness(skin_colour(frame))]
@@ -83,7 +83,7 @@ def _strands(
 ) -> tuple[Floats, Floats]:
     """Brightness in [0, 1] and coverage in [0, 1] of the fringe, both (size, size)."""
     side = frame.size * FINER
-    shade, alpha = np.zeros((side, side), np.uint8), np.zeros((side, side), np.uint8)
+    shade = np.zeros((side, side), np.uint8)
     curves = _curves(frame, line, cut, rng)
     order = np.argsort(rng.random(len(curves)))
     for i in order:
@@ -91,21 +91,21 @@ def _strands(
         value = int(np.clip(255 * rng.beta(2.2, 2.6), 10, 255))
         points = [np.rint(curves[i] * 16).astype(np.int32)]
         cv2.polylines(shade, points, False, value, thick, cv2.LINE_AA, 4)
-        cv2.polylines(alpha, points, False, 255, thick, cv2.LINE_AA, 4)
-    coverage = frame.reduced(alpha)
-    x, y = frame.grid
-    under = smooth_step(y, 0.0, -0.12 if cut != "wispy" else -0.45)
+    coverage = frame.reduced(np.where(shade > 0, 255, 0).astype(np.uint8))
+    x, y = frame.head
     edge = _edge(cut, x.astype(np.float64), line).astype(np.float32)
-    under = smooth_step(y - edge, -0.06, -0.22) * smooth_step(np.abs(x), 1.15, 0.95)
-    density = 0.97 if cut != "wispy" else 0.75
-    return frame.reduced(shade), np.maximum(coverage, under * density).astype(np.float32)
+    under = smooth_step(y - edge, -0.06, -0.22) * (0.97 if cut != "wispy" else 0.75)
+    # Hair lies on a round head: nothing stands out at the sides.
+    round_head = smooth_step(np.hypot(x / 1.18, (y - 0.1) / 2.1).astype(np.float32), 1.03, 0.95)
+    covered = np.maximum(coverage, under) * round_head
+    return frame.reduced(shade), covered.astype(np.float32)
 
 
 def _curves(
     frame: Frame, line: float, cut: str, rng: np.random.Generator
 ) -> npt.NDArray[np.float64]:
     """Strands as (STRANDS, 9, 2) points on the finer canvas, from root to tip."""
-    tip_x = rng.uniform(-1.12, 1.12, STRANDS)
+    tip_x = rng.uniform(-1.08, 1.08, STRANDS)
     tip_y = _edge(cut, tip_x, line) - np.abs(rng.normal(0, 0.09, STRANDS))
     lean = {"swept left": 0.7, "swept right": -0.7}.get(cut, 0.0)
     toward = 0.85 * tip_x + lean
@@ -117,4 +117,4 @@ def _curves(
     bend[:, 0] += 0.25 * (tip_x - toward) + rng.normal(0, 0.05, STRANDS)
     t = np.linspace(0, 1, 9)[None, :, None]
     path = (1 - t) ** 2 * root[:, None] + 2 * t * (1 - t) * bend[:, None] + t**2 * tip[:, None]
-    return frame.fine(path)
+    return frame.fine(frame.from_head(path))

@@ -70,7 +70,7 @@ def _seam(distance: Floats, width: float, depth: float) -> Floats:
 
 def _cap(frame: Frame, line: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """A baseball cap from the front: crown of panels over an arched visor."""
-    x, y = frame.grid
+    x, y = frame.head
     joint = line - 0.30 - 0.10 * (1 - np.clip(x, -1, 1) ** 2)
     lower = line - 0.02 - rng.uniform(0.02, 0.12) * np.cos(np.clip(x, -1.1, 1.1) * 1.4)
     crown = smooth_step(_dome(x, y, 1.22, -2.05, line - 0.05), 1.0, 0.96)
@@ -90,7 +90,7 @@ def _cap(frame: Frame, line: float, rng: np.random.Generator) -> tuple[Floats, F
 
 def _beanie(frame: Frame, line: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """A knitted beanie with a ribbed cuff."""
-    x, y = frame.grid
+    x, y = frame.head
     edge = line - 0.03 - 0.05 * np.cos(np.clip(x, -1.2, 1.2) * 1.3)
     cuff = edge - rng.uniform(0.36, 0.50)
     inside = smooth_step(_dome(x, y, 1.24, -2.15, line + 0.25), 1.0, 0.96)
@@ -107,7 +107,7 @@ def _beanie(frame: Frame, line: float, rng: np.random.Generator) -> tuple[Floats
 
 def _hat(frame: Frame, line: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """A brimmed hat with a ribbon."""
-    x, y = frame.grid
+    x, y = frame.head
     brim_y = line - 0.22
     sag = rng.uniform(-0.06, 0.10)
     middle = brim_y + sag * (np.clip(x, -1.6, 1.6) / 1.6) ** 2
