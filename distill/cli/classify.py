@@ -40,7 +40,7 @@ def classify_command(
     photographs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PHOTO_OR_FOLDER...",
+            metavar="PHOTO_OR_FOLDER",
             help="Photographs; of a folder all images at any depth.",
             show_default=False,
         ),

@@ -1,6 +1,7 @@
 """Drawn "people", packs of them, and a network that half knows them; for other processes too."""
 
 import numpy as np
+import pytest
 import torch
 
 from distill.config.tree import Config, DataConfig, EvaluateConfig, ModelConfig
@@ -63,3 +64,13 @@ def make_model(classes=7):
         examples = model(images).embeddings[:classes]
         model.head.weight.copy_(examples + 0.6 * examples.std() * torch.randn(examples.shape))
     return model.eval()
+
+
+def assert_close(mine, theirs):
+    """Two conditions are equal but for rounding: other batches add up in another order."""
+    for part in ("identification", "verification"):
+        for name, value in mine[part].items():
+            if name == "curve":
+                np.testing.assert_allclose(value, theirs[part][name], atol=0.03)
+            else:
+                assert theirs[part][name] == pytest.approx(value, abs=1e-3), name

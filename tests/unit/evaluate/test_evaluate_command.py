@@ -1,0 +1,84 @@
+"""`pairdistill evaluate` as a user calls it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from drawn_people import PEOPLE, assert_close, make_config, make_model, make_pack
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from distill.cli.app import build_app
+from distill.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    about = {"format": "pairdistill-weights-1", "step": "12", "run_id": "r"}
+    about |= {"config": json.dumps(make_config().model_dump()), "identities": json.dumps(PEOPLE)}
+    save_file(make_model().state_dict(), path, about)
+    return path
+
+
+def here(*words):
+    """The command in this process."""
+    return CliRunner().invoke(build_app(), ["evaluate", *map(str, words)])
+
+
+def test_two_ranks_and_one_agree(weights, pack, tmp_path):
+    words = (weights, pack.path, "evaluate.batch_images=9", "--ranks", "2", "--out", tmp_path)
+    program = [sys.executable, "-m", "distill", "evaluate", *map(str, words)]
+    wide = os.environ | {"COLUMNS": "160"}
+    two = subprocess.run(program, capture_output=True, text=True, check=False, env=wide)
+    assert two.returncode == 0, two.stderr
+    assert "step 12: 25 held-out photographs of 7 people" in two.stdout
+    assert "TAR at FAR 0.01: needs 1000 impostor pairs" in two.stdout
+    assert (tmp_path / "report.png").stat().st_size > 10_000
+    one = here(weights, pack.path, "--json", "--out", tmp_path / "one")
+    assert one.exit_code == 0, one.exception
+    alone, together = json.loads(one.stdout), json.loads((tmp_path / "report.json").read_text())
+    assert (alone["ranks"], together["ranks"]) == (1, 2)
+    assert alone["checkpoint"] == {"name": "model.safetensors", "step": 12}
+    assert together["config"]["evaluate"]["batch_images"] == 9
+    for mine, theirs in zip(alone["conditions"], together["conditions"], strict=True):
+        assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("ranks", ["1", "2"])
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        ("purpose", "a training pack"),
+        ("pack", "no pack there"),
+        ("setting", "evaluate.batch_image"),
+    ],
+)
+def test_mistakes_leave_nothing(weights, pack, tmp_path, spoil, words, ranks):
+    """Found in the parent, before any rank starts."""
+    folder, overrides = pack.path, []
+    if spoil == "purpose":
+        folder = make_pack(tmp_path / "train", np.array([0, 1]), purpose="train").path
+    elif spoil == "pack":
+        folder = tmp_path / "none"
+    else:
+        overrides = ["evaluate.batch_image=3"]
+    out = tmp_path / "report"
+    result = here(weights, folder, *overrides, "--ranks", ranks, "--out", out)
+    assert isinstance(result.exception, UserError) and words in str(result.exception)
+    assert not out.exists()
+
+
+def test_folder_that_cannot_be_written(weights, pack, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = here(weights, pack.path, "--out", tmp_path / "file" / "report")
+    assert isinstance(result.exception, UserError) and "file" in str(result.exception)
+
+
+def test_ranks_inside_a_rank_are_refused(weights, pack, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = here(weights, pack.path, "--ranks", "2")
+    assert "already" in str(result.exception)
