@@ -77,7 +77,7 @@ def run_training(config: Config, words: list[str], ranks: int) -> int:
         )
     if ranks > 1:
         options = ["--debug"] if "--debug" in sys.argv else []
-        return spawn_local([*options, "train", *words], ranks)
+        return spawn_local([*options, "train", "--", *words], ranks)
     return _train_here(config)
 
 

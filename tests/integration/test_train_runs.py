@@ -1,0 +1,324 @@
+"""Whole runs of the real program on two gloo ranks: what they leave, and what they survive.
+
+Everything runs in processes of its own. Where a fault is needed at an exact step, the ranks run
+`RANK`, which causes it and is otherwise `python -m distill`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import simplejpeg
+from safetensors.numpy import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from distill.data.pack_writer import EncodedPair, write_pack
+from distill.run_dir import RunDir
+
+PEOPLE, KINDS = 6, ("blur", "eyes")
+NAMES = [f"person {i}" for i in range(PEOPLE)]
+STEPS = 12
+
+LAUNCH = """
+import sys
+from distill.spawn import spawn_local
+sys.exit(spawn_local(sys.argv[2:], 2, program=[sys.executable, sys.argv[1]]))
+"""
+RANK = """
+import os, signal, time
+import torch
+import distill.step, distill.train
+
+real_step, real_input = distill.train.train_step, distill.step.as_network_input
+FAULTS = [fault.split(":") for fault in os.environ.get("FAULTS", "").split()]
+
+def step_with_faults(engine, batches, recipe, step, *rest, **more):
+    mine = {what for what, rank, at in FAULTS if (int(rank), int(at)) == (engine.ranks.rank, step)}
+    if "kill" in mine:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "usr2" in mine:
+        os.kill(os.getpid(), signal.SIGUSR2)
+    if "ctrl-c" in mine:  # reaches the parent, as in a terminal, which passes it on
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(0.5)
+    poison = float("nan") if "nan" in mine else 1.0
+    distill.step.as_network_input = lambda images: real_input(images) * poison
+    return real_step(engine, batches, recipe, step, *rest, **more)
+
+distill.train.train_step = step_with_faults
+from distill.cli.app import main
+main()
+"""
+
+
+def face(rng: np.random.Generator, person: int) -> bytes:
+    """A blotchy picture in the colour of a person."""
+    colour = np.random.default_rng(person).integers(40, 215, 3)
+    small = np.clip(colour + rng.normal(0, 40, (8, 8, 3)), 0, 255).astype(np.uint8)
+    large = cv2.resize(small, (112, 112), interpolation=cv2.INTER_CUBIC)
+    return simplejpeg.encode_jpeg(large, quality=90, colorsubsampling="444")
+
+
+def training_pairs(count: int) -> Iterator[EncodedPair]:
+    rng = np.random.default_rng(1)
+    for i in range(count):
+        who = i % PEOPLE
+        yield EncodedPair(face(rng, who), face(rng, who), who, i % len(KINDS))
+
+
+def evaluation_pairs(photographs: int) -> Iterator[EncodedPair]:
+    rng = np.random.default_rng(2)
+    for i in range(photographs):
+        first = face(rng, i % PEOPLE)
+        for kind in range(len(KINDS)):
+            yield EncodedPair(first, face(rng, i % PEOPLE), i % PEOPLE, kind)
+
+
+@dataclass
+class World:
+    """Packs and settings that all tests share, and ways to run the program."""
+
+    root: Path
+
+    def run_dir(self, name: str) -> RunDir:
+        return RunDir(self.root / "runs" / name)
+
+    def words(self, name: str, *overrides: str) -> list[str]:
+        """Arguments of `train` for the run ``name``."""
+        run = f"run.dir={self.run_dir(name).root}"
+        return ["train", str(self.root / "run.toml"), run, *overrides]
+
+    def start(self, *command: str, faults: str = "") -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "FAULTS": faults}
+        return subprocess.run(
+            [sys.executable, *command],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def two_ranks(
+        self, name: str, *overrides: str, faults: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        rank = str(self.root / "rank.py")
+        return self.start("-c", LAUNCH, rank, *self.words(name, *overrides), faults=faults)
+
+    def metrics(self, name: str) -> list[dict[str, Any]]:
+        return read_lines(self.run_dir(name).metrics)
+
+    def numbers(self, name: str) -> list[dict[str, Any]]:
+        """The metrics without speed and memory: what must repeat to the last bit."""
+        return [
+            {tag: v for tag, v in line.items() if not tag.startswith(("speed/", "memory/"))}
+            for line in self.metrics(name)
+        ]
+
+    def losses(self, name: str) -> list[float]:
+        return [line["loss/total"] for line in self.metrics(name) if "loss/total" in line]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("training")
+    train, held_out = training_pairs(44), evaluation_pairs(12)
+    write_pack(root / "train", train, 44, identities=NAMES, kinds=KINDS)
+    write_pack(
+        root / "evaluation",
+        held_out,
+        24,
+        identities=NAMES,
+        kinds=KINDS,
+        purpose="evaluation",
+        photographs=12,
+    )
+    (root / "rank.py").write_text(RANK)
+    (root / "run.toml").write_text(f"""
+[run]
+device = "cpu"
+threads_per_rank = 1
+[data]
+train = "{root}/train"
+evaluation = "{root}/evaluation"
+reader = "python"
+[model]
+name = "tiny"
+embedding_dim = 32
+dropout = 0.1
+[head]
+scale = 8.0
+[loss]
+weight = {{start = 0.0, end = 1.0, over_steps = 6}}
+[optimizer]
+lr = 0.03
+warmup_steps = 2
+[train]
+steps = {STEPS}
+global_batch_pairs = 8
+[evaluate]
+every_steps = 5
+[checkpoint]
+every_steps = 4
+[monitor]
+log_every_steps = 1
+pictures_every_steps = 5
+""")
+    return World(root)
+
+
+@pytest.fixture(scope="session")
+def reference(world: World) -> World:
+    """An uninterrupted run called "reference", by `pairdistill train --ranks 2`."""
+    done = world.start("-m", "distill", *world.words("reference"), "--ranks", "2")
+    assert done.returncode == 0, done.stderr
+    assert f"{STEPS} steps done" in done.stdout
+    return world
+
+
+def test_the_loss_goes_down_and_the_files_are_there(reference: World) -> None:
+    run, losses = reference.run_dir("reference"), reference.losses("reference")
+    assert len(losses) == STEPS
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    for path in (run.config_toml, run.weights, run.complete, run.report / "report.json"):
+        assert path.stat().st_size > 0, path
+    assert run.root.stat().st_mode & 0o077 == 0
+    checkpoints = sorted(path.name for path in run.checkpoints.iterdir())
+    assert checkpoints[-1] == f"step-{STEPS:08d}"
+    weights = load_file(run.weights)
+    assert all(np.isfinite(tensor).all() for tensor in weights.values())
+
+
+def test_every_scalar_is_logged_in_both_places(reference: World) -> None:
+    lines = reference.metrics("reference")
+    training = [line for line in lines if "loss/total" in line]
+    evaluations = [line["step"] for line in lines if "evaluation/clean/top1" in line]
+    assert [line["step"] for line in training] == list(range(1, STEPS + 1))
+    assert evaluations == [5, 10, STEPS]
+    board = EventAccumulator(str(reference.run_dir("reference").tensorboard))
+    board.Reload()
+    for tag in set(training[0]) - {"step"}:
+        points = {event.step: event.value for event in board.Scalars(tag)}
+        expected = {line["step"]: line[tag] for line in training}
+        assert points == pytest.approx(expected, rel=1e-6), tag
+    assert [event.step for event in board.Images("pairs")] == [5, 10]
+    assert "config/text_summary" in board.Tags()["tensors"]
+
+
+def test_logged_losses_add_up(reference: World) -> None:
+    for line in reference.metrics("reference"):
+        if "loss/total" in line:
+            weight = line["schedule/weight"]
+            total = (
+                line["loss/ce_first"] + line["loss/ce_second"] + weight * line["loss/similarity"]
+            )
+            assert line["loss/total"] == pytest.approx(total, rel=1e-5)
+            assert weight == min(1.0, (line["step"] - 1) / 6)
+
+
+def test_a_finished_run_says_so(reference: World) -> None:
+    before = reference.run_dir("reference").metrics.read_text()
+    done = reference.start("-m", "distill", *reference.words("reference"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "already complete" in done.stdout
+    assert reference.run_dir("reference").metrics.read_text() == before
+
+
+def test_torchrun_gives_the_same_to_the_last_bit(reference: World) -> None:
+    """The same settings once more, from another launcher: two runs are equal."""
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0")
+    words = reference.words("torchrun")
+    done = reference.start(*torchrun, "--rdzv-backend", "c10d", "-m", "distill", *words)
+    assert done.returncode == 0, done.stderr
+    assert reference.numbers("torchrun") == reference.numbers("reference")
+    assert_equal_weights(reference, "torchrun")
+
+
+def test_killed_and_stopped_and_resumed_is_as_if_nothing_had_happened(reference: World) -> None:
+    world, run = reference, reference.run_dir("hurt")
+    killed = world.two_ranks("hurt", faults="kill:1:6")
+    assert killed.returncode == 137
+    assert "rank 1 was killed by SIGKILL" in killed.stderr
+    assert len(world.losses("hurt")) == 6, "two steps more than the checkpoint has"
+
+    stopped = world.two_ranks("hurt", faults="ctrl-c:0:6")
+    assert stopped.returncode == 130, stopped.stderr
+    assert "going on after step 4" in stopped.stdout
+    assert "stopped by SIGINT" in stopped.stdout
+    at = world.metrics("hurt")[-1]["step"]
+    assert (run.checkpoints / f"step-{at:08d}").is_dir()
+
+    preempted = world.two_ranks("hurt", faults="usr2:1:9")  # one rank alone is told
+    assert preempted.returncode == 140, preempted.stderr
+    assert f"going on after step {at}" in preempted.stdout
+    assert not run.complete.exists()
+
+    finished = world.two_ranks("hurt")
+    assert finished.returncode == 0, finished.stderr
+    assert world.numbers("hurt") == world.numbers("reference")
+    assert_equal_weights(world, "hurt")
+
+
+def assert_equal_weights(world: World, name: str) -> None:
+    ours, theirs = (load_file(world.run_dir(run).weights) for run in (name, "reference"))
+    assert ours.keys() == theirs.keys()
+    for key in ours:
+        assert np.array_equal(ours[key], theirs[key]), key
+
+
+def test_no_point_is_doubled_after_resumes(reference: World) -> None:
+    """Uses the run that was hurt above."""
+    folder = reference.run_dir("hurt").tensorboard
+    if not folder.exists():
+        pytest.skip("the run that was hurt is not there")
+    board = EventAccumulator(str(folder))
+    board.Reload()
+    steps = [event.step for event in board.Scalars("loss/total")]
+    assert steps == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_zero_stages_agree(reference: World, stage: int) -> None:
+    name = f"zero{stage}"
+    done = reference.two_ranks(name, f"train.zero_stage={stage}", "data.evaluation=")
+    assert done.returncode == 0, done.stderr
+    assert reference.losses(name) == pytest.approx(reference.losses("reference"), rel=2e-4)
+
+
+def test_nan_is_skipped_on_all_ranks_then_stops_the_run(world: World) -> None:
+    words = ("train.nonfinite_limit=1", "checkpoint.every_steps=2", "data.evaluation=")
+    done = world.two_ranks("nan", *words, faults="nan:1:2 nan:1:5 nan:0:6")
+    assert done.returncode == 3, done.stderr
+    last = done.stderr.splitlines()[-1]
+    checkpoint = world.run_dir("nan").checkpoints / "step-00000006"
+    assert last.startswith("error: step 7: the loss is not finite on rank 0 (pairs ")
+    assert f"last good checkpoint: {checkpoint}" in last
+    assert checkpoint.is_dir()
+    lines = {line["step"]: line for line in world.metrics("nan")}
+    assert [step for step, line in lines.items() if line["loss/total"] is None] == [3, 6, 7]
+    assert lines[5]["skipped_steps"] == 1.0
+    events = read_lines(world.run_dir("nan").events)
+    assert [event["step"] for event in events] == [3, 6]
+    assert len(events[0]["sample_ids"]["1"]) == 4
+
+
+def test_a_second_job_is_refused(world: World) -> None:
+    with world.run_dir("busy").acquire():
+        done = world.start("-m", "distill", *world.words("busy"))
+    assert done.returncode == 2
+    assert f"another job works here (process {os.getpid()} on " in done.stderr
+    assert not world.run_dir("busy").metrics.exists()
