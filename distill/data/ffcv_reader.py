@@ -42,7 +42,7 @@ from distill.data.beton_index import BetonIndex
 from distill.data.order import Indices
 from distill.data.reading import ReaderOptions, packed_crcs, raise_if_corrupt
 
-Status = npt.NDArray[np.uint8]
+Bytes = npt.NDArray[np.uint8]
 
 _SAMPLE_BITS = 40
 _POLL_SECONDS = 0.2
@@ -96,34 +96,30 @@ class _Decode(Operation):  # type: ignore[misc]
     ) -> tuple[State, AllocationQuery | None]:
         return replace(previous_state, shape=(3, SIDE, SIDE), dtype=np.dtype("<u1")), None
 
-    def generate_code(self) -> Callable[..., tuple[torch.Tensor, Status]]:
+    def generate_code(self) -> Callable[..., tuple[torch.Tensor, Bytes]]:
         return self._decode
 
     def _decode(
         self, keys: Indices, _memory: None, _metadata: object, storage: tuple[Any, ...]
-    ) -> tuple[torch.Tensor, Status]:
-        epoch, ids = _parts(keys)
-        images = _fresh((len(ids), 3, SIDE, SIDE))
-        status = np.full(len(ids), kernels.UNDECODABLE, np.uint8)
-        by_row = (*self._work(epoch, ids), images.numpy(), status)
+    ) -> tuple[torch.Tensor, Bytes]:
+        images = _fresh((len(keys), 3, SIDE, SIDE))
+        status = np.full(len(keys), kernels.UNDECODABLE, np.uint8)
+        out = images.numpy()
         tasks = [
-            self._pool.submit(self._decode_rows, storage[0], tuple(a[rows] for a in by_row))
-            for rows in _runs(len(ids), self._options.threads)
+            self._pool.submit(self._decode_rows, storage[0], keys[rows], out[rows], status[rows])
+            for rows in _runs(len(keys), self._options.threads)
         ]
         self._keep_failures(tasks)
         return images, status
 
-    def _decode_rows(self, file: npt.NDArray[np.uint8], arrays: tuple[Any, ...]) -> None:
-        """The compiled loop over some rows; in a thread of the pool, without the GIL."""
-        regions, crcs, change, out, status = arrays
-        kernels.decode_images(file, regions, crcs, change, self._tables, out, status)
-
-    def _work(self, epoch: int, ids: Numbers) -> tuple[npt.NDArray[Any], ...]:
-        """Regions (B, 2), CRCs (B, 2) and changes (B, 5) of the images."""
+    def _decode_rows(self, file: Bytes, keys: Indices, out: Bytes, status: Bytes) -> None:
+        """Some rows of a batch, in a thread of the pool; the compiled loop runs without the GIL."""
+        epoch, ids = _parts(keys)
         index, options, which = self._index, self._options, self._which
         regions = np.stack([index.pointers[ids, which], index.sizes[ids, which]], axis=1)
-        change = changes(options.seed, epoch, ids, options.amplitudes)
-        return regions, self._crcs(ids), np.stack([field[:, which] for field in change], axis=1)
+        all_changes = changes(options.seed, epoch, ids, options.amplitudes)
+        change = np.stack([field[:, which] for field in all_changes], axis=1)
+        kernels.decode_images(file, regions, self._crcs(ids), change, self._tables, out, status)
 
     def _keep_failures(self, tasks: Iterable[Future[None]]) -> None:
         done, _ = wait(tasks)

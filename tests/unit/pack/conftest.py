@@ -1,4 +1,4 @@
-"""A small pack of drawn images, and the tools to damage it."""
+"""A small pack of drawn images, shared by the tests of this room."""
 
 import cv2
 import numpy as np
@@ -10,26 +10,34 @@ from distill.data.pack_writer import EncodedPair, write_pack
 COUNT, PEOPLE, KINDS = 53, 5, ("blur", "eyes")
 
 
-def picture(seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    small = rng.integers(0, 256, (14, 14, 3), dtype=np.uint8)
+def drawn(seed: int) -> np.ndarray:
+    small = np.random.default_rng(seed).integers(0, 256, (14, 14, 3), dtype=np.uint8)
     return cv2.resize(small, (112, 112), interpolation=cv2.INTER_CUBIC)
 
 
-def jpeg(seed: int, quality: int = 90) -> bytes:
-    return simplejpeg.encode_jpeg(picture(seed), quality=quality, colorsubsampling="444")
-
-
-def pairs(count: int = COUNT):
+def encoded_pairs(count: int):
     for i in range(count):
-        yield EncodedPair(jpeg(2 * i), jpeg(2 * i + 1), i % PEOPLE, i % len(KINDS))
-
-
-def make_pack(folder, count: int = COUNT):
-    names = [f"person {i}" for i in range(PEOPLE)]
-    return write_pack(folder, pairs(count), count, identities=names, kinds=KINDS)
+        first, second = (
+            simplejpeg.encode_jpeg(drawn(2 * i + k), quality=90, colorsubsampling="444")
+            for k in (0, 1)
+        )
+        yield EncodedPair(first, second, i % PEOPLE, i % len(KINDS))
 
 
 @pytest.fixture(scope="session")
-def small_pack(tmp_path_factory):
+def jpeg_pairs():
+    return list(encoded_pairs(COUNT))
+
+
+@pytest.fixture(scope="session")
+def make_pack(jpeg_pairs):
+    def make(folder, count=COUNT):
+        names = [f"person {i}" for i in range(PEOPLE)]
+        return write_pack(folder, jpeg_pairs[:count], count, identities=names, kinds=KINDS)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_pack(make_pack, tmp_path_factory):
     return make_pack(tmp_path_factory.mktemp("packs") / "small")

@@ -1,0 +1,281 @@
+"""Loaders: the same pairs from both readers, resumable; no thread, error or pixel astray."""
+
+import logging
+import os
+import shutil
+import threading
+import time
+from itertools import islice
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+
+from distill.config.tree import DataConfig
+from distill.data import ffcv_reader, kernels
+from distill.data.augment import changes
+from distill.data.batch import OrderState
+from distill.data.loader import make_eval_loader, make_train_loader
+from distill.data.manifest import read_pack
+from distill.errors import UserError
+
+FIELDS = ("first", "second", "labels", "kinds", "sample_ids")
+ONE_RANK = SimpleNamespace(rank=0, world_size=1)
+
+
+def train_loader(pack, reader="ffcv", ranks=ONE_RANK, batch=8, **other):
+    data = DataConfig(reader=reader, workers=2)
+    return make_train_loader(pack, data, seed=5, ranks=ranks, batch_pairs_per_rank=batch, **other)
+
+
+def taken(count, *args, **kwargs):
+    with train_loader(*args, **kwargs) as loader:
+        return list(islice(loader, count))
+
+
+def same(a, b):
+    return all(torch.equal(getattr(a, f), getattr(b, f)) for f in FIELDS)
+
+
+def decoding_threads():
+    names = [t.name for t in threading.enumerate()]
+    return [n for n in names if n.startswith(("pairdistill", "EpochIterator", "Thread-"))]
+
+
+def test_both_readers_give_the_same_pairs_over_epochs(small_pack):
+    fast, slow = (taken(20, small_pack, reader) for reader in ("ffcv", "python"))
+    for (a, state), (b, other_state) in zip(fast, slow, strict=True):
+        assert state == other_state
+        assert same(a, b)
+    assert fast[-1][1] == OrderState(3, 16)
+
+
+def test_shapes_types_and_content(small_pack, jpeg_pairs):
+    data = DataConfig(flip_probability=0.0, shift_pixels=0, brightness=0.0, contrast=0.0)
+    with make_train_loader(
+        small_pack, data, seed=1, ranks=ONE_RANK, batch_pairs_per_rank=53
+    ) as loader:
+        batch, _ = next(loader)
+    assert batch.first.shape == batch.second.shape == (53, 3, 112, 112)
+    assert batch.first.dtype == torch.uint8 and batch.first.is_contiguous()
+    assert {batch.labels.dtype, batch.kinds.dtype, batch.sample_ids.dtype} == {torch.int64}
+    assert sorted(batch.sample_ids.tolist()) == list(range(53))
+    for row, sample in enumerate(batch.sample_ids.tolist()):
+        pair = jpeg_pairs[sample]
+        expected = simplejpeg.decode_jpeg(pair.second, fastdct=True).transpose(2, 0, 1)
+        assert np.array_equal(batch.second[row].numpy(), expected)
+        assert (int(batch.labels[row]), int(batch.kinds[row])) == (pair.label, pair.kind)
+
+
+def test_batches_stay_as_they_were_handed_out(small_pack):
+    with train_loader(small_pack) as loader:
+        batches = [batch for batch, _ in islice(loader, 12)]
+        copies = [batch.first.clone() for batch in batches]
+        list(islice(loader, 12))
+    assert all(torch.equal(b.first, c) for b, c in zip(batches, copies, strict=True))
+
+
+@pytest.mark.parametrize("reader", ["ffcv", "python"])
+def test_resuming_goes_on_with_the_same_pixels(small_pack, reader):
+    whole = taken(15, small_pack, reader)
+    for stop in (1, 6, 11):
+        resumed = taken(15 - stop, small_pack, reader, state=whole[stop - 1][1])
+        for (a, state), (b, other_state) in zip(whole[stop:], resumed, strict=True):
+            assert state == other_state and same(a, b)
+
+
+def test_two_ranks_share_what_one_rank_sees(small_pack):
+    alone = taken(9, small_pack, batch=12)
+    parts = [
+        taken(9, small_pack, ranks=SimpleNamespace(rank=r, world_size=2), batch=6) for r in (0, 1)
+    ]
+    for (batch, state), *halves in zip(alone, *parts, strict=True):
+        assert {s for _, s in halves} == {state}
+        for field in FIELDS:
+            together = torch.stack([getattr(h, field) for h, _ in halves], dim=1).flatten(0, 1)
+            assert torch.equal(together, getattr(batch, field))
+
+
+def test_accumulation_never_spans_two_epochs(small_pack):
+    states = [s for _, s in taken(7, small_pack, batch=8, accumulation=3)]
+    assert states[5] == OrderState(1, 0) and states[2] == OrderState(0, 24)
+    with train_loader(small_pack, accumulation=3) as loader:
+        assert loader.dropped_pairs == 5
+
+
+@pytest.mark.parametrize("reader", ["ffcv", "python"])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 60])
+def test_evaluation_reads_every_pair_once_unchanged(small_pack, jpeg_pairs, reader, ranks):
+    seen = []
+    for rank in range(ranks if ranks < 60 else 2):
+        loader = make_eval_loader(
+            small_pack, DataConfig(reader=reader), rank=rank, world_size=ranks, batch_pairs=10
+        )
+        for batch in loader:
+            seen += batch.sample_ids.tolist()
+            expected = simplejpeg.decode_jpeg(jpeg_pairs[seen[-1]].first, fastdct=True)
+            assert np.array_equal(batch.first[-1].numpy(), expected.transpose(2, 0, 1))
+    assert seen == list(range(53))[: len(seen)]
+    assert len(seen) == 53 or ranks == 60
+    assert decoding_threads() == []
+
+
+def test_threads_end_with_a_break_a_close_and_a_forgotten_loader(small_pack):
+    for _ in make_eval_loader(small_pack, DataConfig(), rank=0, world_size=1, batch_pairs=2):
+        break
+    assert decoding_threads() == []
+    loader = train_loader(small_pack, batch=2)
+    next(loader)
+    assert decoding_threads() != []
+    loader.close()
+    loader.close()
+    assert decoding_threads() == []
+    forgotten = train_loader(small_pack, batch=2)
+    next(forgotten)
+    del forgotten
+    assert decoding_threads() == []
+
+
+def test_torch_keeps_its_threads_and_waiting_is_counted(small_pack):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    with train_loader(small_pack) as loader:
+        assert loader.wait_seconds == 0.0
+        next(loader)
+        waited = loader.wait_seconds
+        assert waited > 0.0
+        time.sleep(0.3)
+        next(loader)
+        assert loader.wait_seconds - waited < 0.25
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(before)
+
+
+def test_the_next_epoch_is_read_ahead(small_pack):
+    with train_loader(small_pack, batch=26) as loader:
+        next(loader)
+        time.sleep(0.5)
+        next(loader)
+        assert loader._upcoming is not None
+
+
+def test_more_workers_than_cores_are_clamped_with_a_note(small_pack, caplog):
+    cores = len(os.sched_getaffinity(0))
+    data = DataConfig(workers=cores + 7)
+    with (
+        caplog.at_level(logging.WARNING),
+        make_train_loader(
+            small_pack, data, seed=0, ranks=ONE_RANK, batch_pairs_per_rank=8
+        ) as loader,
+    ):
+        next(loader)
+    assert f"using {cores}" in caplog.text
+
+
+def test_a_pack_smaller_than_the_global_batch_is_refused(small_pack):
+    with pytest.raises(UserError, match="53 pairs do not fill one global batch of 64"):
+        train_loader(small_pack, ranks=SimpleNamespace(rank=1, world_size=2), batch=32)
+
+
+# damage
+
+
+@pytest.fixture
+def copy(small_pack, tmp_path):
+    shutil.copytree(small_pack.path, tmp_path / "copy")
+    return read_pack(tmp_path / "copy")
+
+
+def overwrite(pack, sample, which, replacement, *, fix_checksum=False):
+    """Replaces the start of a packed JPEG."""
+    index = pack.index()
+    with pack.beton.open("r+b") as file:
+        file.seek(int(index.pointers[sample, which]))
+        file.write(replacement)
+    if fix_checksum:
+        from distill.data.beton import METADATA_START, SAMPLE, pair_checksum
+
+        data = bytearray(pack.beton.read_bytes())
+        rows = np.frombuffer(data, SAMPLE, len(index), METADATA_START)
+        images = [
+            bytes(data[p : p + s])
+            for p, s in zip(index.pointers[sample], index.sizes[sample], strict=True)
+        ]
+        numbers = int(rows["label"][sample]), int(rows["kind"][sample])
+        rows["checksum"][sample] = pair_checksum(*images, *numbers)
+        pack.beton.write_bytes(data)
+
+
+def read_all(pack, reader):
+    data = DataConfig(reader=reader, workers=2)
+    for batch in make_eval_loader(pack, data, rank=0, world_size=1, batch_pairs=10):
+        yield from batch.sample_ids.tolist()
+
+
+@pytest.mark.parametrize("reader", ["ffcv", "python"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_altered_bytes_are_named_before_their_batch(copy, reader, which):
+    overwrite(copy, 23, which, b"\xff\xd8\xff\xdb\0C\0\x02")
+    seen = []
+    said = f"{('first', 'second')[which]} image of pair 23 is corrupt: its bytes are not those"
+    with pytest.raises(UserError, match=said) as caught:
+        for sample in read_all(copy, reader):
+            seen.append(sample)
+    assert seen == list(range(20))
+    assert str(copy.beton) in caught.value.what
+    assert decoding_threads() == []
+
+
+@pytest.mark.parametrize("reader", ["ffcv", "python"])
+def test_a_jpeg_that_no_decoder_takes_is_named(copy, reader):
+    overwrite(copy, 23, 0, b"not a JPEG at all", fix_checksum=True)
+    with pytest.raises(UserError, match="pair 23 is corrupt: it is not a readable JPEG"):
+        list(read_all(copy, reader))
+
+
+@pytest.mark.parametrize("field", ["label", "kind"])
+def test_an_altered_label_is_found_even_within_its_range(copy, field):
+    from distill.data.beton import METADATA_START, SAMPLE
+
+    data = bytearray(copy.beton.read_bytes())
+    rows = np.frombuffer(data, SAMPLE, 53, METADATA_START)
+    rows[field][7] = 1 - min(rows[field][7], 1)
+    copy.beton.write_bytes(data)
+    with pytest.raises(UserError, match="pair 7 is corrupt"):
+        list(read_all(copy, "ffcv"))
+
+
+@pytest.mark.parametrize(("module", "name"), [(kernels, "decode_images"), (ffcv_reader, "changes")])
+def test_an_exception_in_a_decoding_thread_reaches_the_consumer(
+    small_pack, monkeypatch, module, name
+):
+    def fail(*_):
+        raise ZeroDivisionError("planted")
+
+    with train_loader(small_pack) as loader:
+        next(loader)
+        monkeypatch.setattr(module, name, fail)
+        with pytest.raises(ZeroDivisionError, match="planted"):
+            list(islice(loader, 10))
+    assert decoding_threads() == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_loader_thread_is_noticed(small_pack, monkeypatch):
+    with train_loader(small_pack) as loader:
+        next(loader)
+        monkeypatch.setattr(ffcv_reader, "_fresh", None)
+        with pytest.raises(RuntimeError, match="thread died"):
+            list(islice(loader, 10))
+
+
+def test_changes_differ_between_epochs(small_pack):
+    ids = np.arange(53)
+    from distill.data.augment import Amplitudes
+
+    amplitudes = Amplitudes.from_config(DataConfig())
+    assert not np.array_equal(
+        changes(5, 0, ids, amplitudes).down, changes(5, 1, ids, amplitudes).down
+    )
