@@ -257,7 +257,8 @@ class Engine:
 def _import_deepspeed(ranks: Ranks) -> Any:
     """DeepSpeed on the device of ``ranks``, quiet, and without building anything."""
     os.environ["DS_ACCELERATOR"] = ranks.device.type
-    os.environ.setdefault("LOCAL_RANK", str(ranks.local_rank))
+    # It takes the device from here, which differs where Slurm shows each task one device only.
+    os.environ["LOCAL_RANK"] = str(ranks.device.index or 0)
     # Once for each collective of each step: DeepSpeed calls them by the names before torch 2.13.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     import deepspeed

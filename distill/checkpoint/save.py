@@ -27,7 +27,7 @@ from distill.checkpoint.plan import Plan, estimated_bytes, local_tensors, plan_s
 from distill.checkpoint.shard import ShardLabel, ShardWriter, specs_of, verify_file
 from distill.checkpoint.state import RunFacts, SaveFailed, Trainable, TrainState
 from distill.errors import UserError
-from distill.ranks import gather_objects
+from distill.ranks import barrier, gather_objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +66,7 @@ def save(folder: Path, engine: Trainable, state: TrainState, facts: RunFacts) ->
     except SaveFailed:
         if ranks.is_first:
             shutil.rmtree(partial, ignore_errors=True)
+        barrier()  # no rank goes on to a folder that is still being cleared
         raise
     return target
 
