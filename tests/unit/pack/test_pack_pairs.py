@@ -1,0 +1,66 @@
+"""Plans of pairs: deterministic by name, whole, and without photographs on both sides."""
+
+from collections import Counter
+
+import pytest
+
+from distill.data.pairs import Photo, evaluation_pairs, split, training_pairs
+from distill.errors import UserError
+
+KINDS = {"forehead": 0.5, "blur": 0.5, "pose": 0.2}
+
+
+def photos(people=4, each=6):
+    return [Photo(p * each + i, f"p{p}/{i}.jpg", p, "") for p in range(people) for i in range(each)]
+
+
+def summary(plans):
+    return {(p.first.origin, p.repeat): (p.kinds, p.other and p.other.origin) for p in plans}
+
+
+def test_every_photograph_gets_its_pairs_with_at_least_one_kind():
+    plans = list(training_pairs(photos(), 3, KINDS, 2))
+    assert Counter(p.first.origin for p in plans) == {p.origin: 2 for p in photos()}
+    assert all(p.kinds and set(p.kinds) <= set(KINDS) for p in plans)
+    assert len({p.kinds for p in plans}) > 3
+
+
+def test_other_photographs_are_of_the_same_person_and_not_the_same():
+    for plan in training_pairs(photos(), 3, KINDS, 3):
+        assert plan.other is not None
+        assert plan.other.label == plan.first.label
+        assert plan.other.row != plan.first.row
+    alone = list(training_pairs(photos(each=1), 3, KINDS, 1))
+    assert all(plan.other is None for plan in alone)
+
+
+def test_kinds_do_not_depend_on_the_rest_of_the_source():
+    whole = summary(training_pairs(photos(), 3, KINDS, 1))
+    part = summary(training_pairs(photos(people=2), 3, KINDS, 1))
+    assert all(whole[key] == value for key, value in part.items())
+    assert summary(training_pairs(photos(), 4, KINDS, 1)) != whole
+
+
+def test_evaluation_pairs_are_photograph_by_photograph():
+    kinds = ["pose", "blur", "eyes"]
+    plans = list(evaluation_pairs(photos(), 0, kinds))
+    for i, plan in enumerate(plans):
+        assert plan.first == photos()[i // 3]
+        assert plan.kinds == (kinds[i % 3],)
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.25, 0.5, 0.9])
+def test_a_split_has_everybody_on_both_sides_and_no_photograph_twice(fraction):
+    train, held = split(photos(), 1, fraction, ["a", "b", "c", "d"])
+    assert {p.label for p in train} == {p.label for p in held} == set(range(4))
+    assert not {p.row for p in train} & {p.row for p in held}
+    assert len(train) + len(held) == 24
+    assert len(held) == 4 * min(max(round(6 * fraction), 1), 5)
+    for plan in (*training_pairs(train, 1, KINDS, 1), *evaluation_pairs(held, 1, ["pose"])):
+        assert plan.other is None or (plan.other in train) == (plan.first in train)
+
+
+def test_a_split_names_the_people_with_one_photograph():
+    few = [*photos(2, 1), Photo(9, "x/1.jpg", 2, ""), Photo(10, "x/2.jpg", 2, "")]
+    with pytest.raises(UserError, match=r"2 people have one usable photograph.*: Ann, Bob"):
+        split(few, 0, 0.2, ["Ann", "Bob", "Cem"])
