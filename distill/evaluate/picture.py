@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 INK, QUIET, GRID, SHADE = "#1d2733", "#667483", "#e3e8ed", "#f1f3f6"
 CLEAN_COLOUR = "#1d2733"
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c6d31")
-"""Okabe and Ito's palette, which people with any colour vision can tell apart (2008)."""
+"""After Okabe and Ito (2008): people with any colour vision can tell them apart."""
 BARS = (("top1", "right person"), ("agreement", "same answer as clean"), ("tar", "TAR at FAR 1%"))
 SHADES = (1.0, 0.55, 0.22)
 BAR_FAR = "0.01"

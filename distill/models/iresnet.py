@@ -1,7 +1,7 @@
 """Improved residual networks for faces, the backbones that ArcFace is trained with.
 
 Source: Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", 2019,
-sections 3.1 and 3.3: blocks BN-Conv-BN-PReLU-Conv-BN after Han et al., "Deep Pyramidal Residual
+section 3.1: blocks BN-Conv-BN-PReLU-Conv-BN after Han et al., "Deep Pyramidal Residual
 Networks", 2017; a 3x3 stem of stride 1 that suits 112x112 images; output BN-Dropout-FC-BN.
 The first stage already halves the image, so the four stages work at 56, 28, 14 and 7 pixels.
 """
