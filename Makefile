@@ -41,7 +41,7 @@ format: setup ## rewrite the sources in the house style
 	@$(BIN)/ruff format .
 
 bench: setup ## speed of the loss and of the data loader on this machine
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 doctor: setup ## what works on this machine, and the fix for what does not
 	@$(BIN)/pairdistill doctor
