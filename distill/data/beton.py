@@ -81,13 +81,18 @@ class BetonWriter:
     Args:
         path: the file to make.
         count: pairs that will be appended.
+        page_size: bytes of a page, a power of two.
+        named: what errors speak of instead of ``path``.
 
     Raises:
         UserError: the disk is full or not writable.
     """
 
-    def __init__(self, path: Path, count: int, page_size: int = PAGE_SIZE) -> None:
+    def __init__(
+        self, path: Path, count: int, page_size: int = PAGE_SIZE, *, named: Path | None = None
+    ) -> None:
         assert count > 0 and page_size >= PAGE_SIZE and page_size & (page_size - 1) == 0
+        self._named = named or path
         self._path, self._count, self._page_size = path, count, page_size
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         self._page = bytearray()
@@ -95,7 +100,7 @@ class BetonWriter:
         self._appended = self._rows_written = self._pages = 0
 
     def __enter__(self) -> Self:
-        with disk_errors(self._path):
+        with disk_errors(self._named):
             self._file = self._partial.open("wb")
             # Allocations are known only as pairs come, and belong at the end of the file.
             self._allocations = tempfile.TemporaryFile(dir=self._path.parent)
@@ -106,7 +111,7 @@ class BetonWriter:
         assert self._appended < self._count, "more pairs than were announced"
         if len(first) + len(second) > self._page_size:
             raise ValueError(f"pair of {len(first) + len(second)} bytes does not fit a page")
-        with disk_errors(self._path):
+        with disk_errors(self._named):
             if len(self._page) + len(first) + len(second) > self._page_size:
                 self._flush_page()
             row = self._rows[self._appended - self._rows_written]
@@ -157,7 +162,7 @@ class BetonWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with disk_errors(self._path):
+        with disk_errors(self._named):
             try:
                 if error is None:
                     self._finish()

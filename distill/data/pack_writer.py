@@ -40,6 +40,7 @@ def write_pack(
     *,
     identities: Sequence[str],
     kinds: Sequence[str],
+    named: Path | None = None,
     **description: Any,
 ) -> Pack:
     """Writes `pairs.beton` and `manifest.json` into ``folder``, which is made where it is missing.
@@ -49,7 +50,8 @@ def write_pack(
         pairs: consumed one by one, so memory stays flat.
         count: how many there will be.
         identities: names, indexed by label.
-        kinds: names, indexed by kind.
+        kinds: names, indexed by kind; read after the last pair.
+        named: what errors speak of instead of ``folder``.
         description: other fields of `Manifest`.
 
     Raises:
@@ -59,7 +61,7 @@ def write_pack(
         folder.mkdir(parents=True, exist_ok=True)
     labels: Counter[int] = Counter()
     kind_counts: Counter[int] = Counter()
-    with BetonWriter(folder / BETON_NAME, count) as writer:
+    with BetonWriter(folder / BETON_NAME, count, named=named) as writer:
         for pair in pairs:
             labels[pair.label] += 1
             kind_counts[pair.kind] += 1
@@ -75,7 +77,7 @@ def write_pack(
         **{"purpose": "train", "photographs": count, **description},
     )
     text = manifest.model_dump_json(indent=1)
-    write_whole(folder / MANIFEST_NAME, text.encode("utf-8", "surrogatepass"))
+    write_whole(folder / MANIFEST_NAME, text.encode("utf-8"), named=named)
     return read_pack(folder)
 
 

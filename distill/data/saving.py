@@ -48,14 +48,19 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, named: Path | None = None) -> None:
     """Writes ``data`` under a temporary name, syncs it and renames it to ``path``.
+
+    Args:
+        path: the file to make.
+        data: its content.
+        named: what errors speak of instead of ``path``.
 
     Raises:
         UserError: the disk is full or the folder not writable; nothing is left behind.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with disk_errors(path):
+    with disk_errors(named or path):
         try:
             with partial.open("wb") as file:
                 file.write(data)

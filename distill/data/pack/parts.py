@@ -12,6 +12,7 @@ from distill.data.pack.work import PairJpegs, Recipe, make_pair
 from distill.data.pack.workers import Team
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.data.pairs import PairPlan
+from distill.data.saving import disk_errors
 
 PAIRS_NAME = "pairs.csv"
 SHEET_NAME = "contact_sheet.png"
@@ -94,14 +95,15 @@ class PartWriter:
                 self._stored(made, table, advance),
                 part.pairs,
                 identities=self._people,
-                kinds=self._kinds.names,  # read after the last pair
+                kinds=self._kinds.names,
+                named=self._named,
                 purpose=part.purpose,
                 photographs=part.photographs,
                 **description,
             )
-        contact_sheet(
-            [pair for pairs in self._shown.values() for pair in pairs], part.folder / SHEET_NAME
-        )
+        shown = [pair for pairs in self._shown.values() for pair in pairs]
+        with disk_errors(self._named):
+            contact_sheet(shown, part.folder / SHEET_NAME)
 
     def _stored(
         self,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from distill.data.faces import FACE_SIZE, AlignedFace
 from distill.data.saving import disk_errors
@@ -54,11 +52,9 @@ class SpoolWriter:
 
 
 def read_face(path: str, row: int) -> AlignedFace:
-    """The face in one row, as a copy."""
-    stored = _mapped(path)[row]
-    return AlignedFace(np.array(stored["rgb"]), np.array(stored["points"]))
+    """The face in one row.
 
-
-@lru_cache(maxsize=1)
-def _mapped(path: str) -> npt.NDArray[np.void]:
-    return np.memmap(path, ROW, mode="r")
+    Opened anew each time: a mapping that is kept would outlive the file, and block its disk.
+    """
+    stored = np.fromfile(path, ROW, 1, offset=row * ROW.itemsize)[0]
+    return AlignedFace(stored["rgb"], stored["points"])
