@@ -5,6 +5,7 @@
 // bits. Everything outside the vector loops is computed in float64.
 #include "pair_loss_op.h"
 
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -17,19 +18,28 @@ namespace {
 constexpr int64_t kPiece = 65536;          // columns of a piece
 constexpr int64_t kColumnsOfTask = 16384;  // columns that are worth waking a thread for
 
-// The best table that this processor can run.
-const CpuTable& cpu_table() {
 #ifdef PAIR_LOSS_X86
-  static const CpuTable& best =
-      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
-          ? avx512::table
-      : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? avx2::table
-                                                                        : generic::table;
-  return best;
-#else
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+
+// The best table that this processor can run, or at most the one that PAIRDISTILL_CPU names.
+const CpuTable& chosen_table() {
+  const char* named = std::getenv("PAIRDISTILL_CPU");
+  const std::string most = named ? named : "avx512";
+  if (most == "avx512" && has_avx512()) return avx512::table;
+  if (most != "generic" && has_avx2()) return avx2::table;
   return generic::table;
+}
+#else
+const CpuTable& chosen_table() { return generic::table; }
 #endif
+
+const CpuTable& cpu_table() {
+  static const CpuTable& table = chosen_table();
+  return table;
 }
 
 double read(const Pairs& p, const void* values, int64_t at) {

@@ -211,7 +211,9 @@ PAIR_LOSS_FN R cross_entropy(const Side<R>& rest, R target, R classes, R smoothi
   stats.ce_shift = top;
   stats.ce_inv_total = R(1) / total;
   stats.ce_rest = at_rest / total;
-  R loss = target > rest.m ? log1p_of(at_rest) : (top - target) + log_of(total);
+  // target - target: an overflow of the target logit is NaN, not a loss of 0.
+  R loss = target > rest.m ? log1p_of(at_rest) + (target - target)
+                           : (top - target) + log_of(total);
   if (smoothing > R(0)) loss += smoothing * (target - (rest.sum + target) / classes);
   return loss;
 }

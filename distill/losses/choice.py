@@ -38,6 +38,7 @@ class ImplementationInfo:
         return f"pair loss: native for {devices} ({self.cpu_instructions}); {self.build}"
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def implementation_name(
     choice: Implementation = "auto", device_type: str = "cpu"
 ) -> Literal["native", "reference"]:

@@ -54,8 +54,9 @@ def pair_loss(
     check_arguments(first, second, labels, temperature, weight, targets)
     name = implementation_name(implementation, first.device.type)
     compute = fused.row_terms if name == "native" else reference.row_terms
-    terms = compute(first, second, labels, temperature, spec, targets)
-    return reduce_terms(terms, labels, weight, spec)
+    with torch.autocast(first.device.type, enabled=False):
+        terms = compute(first, second, labels, temperature, spec, targets)
+        return reduce_terms(terms, labels, weight, spec)
 
 
 def reduce_terms(
@@ -64,19 +65,22 @@ def reduce_terms(
     """Sum of each pair's terms, then the mean over the pairs that are not ignored."""
     valid = labels != IGNORED_LABEL
     share = valid.to(terms.ce_first.dtype) / valid.sum().clamp(min=1)
-    ce_first, ce_second = terms.ce_first @ share, terms.ce_second @ share
+    ce_first, ce_second = (terms.ce_first * share).sum(), (terms.ce_second * share).sum()
     over_batch = terms.similarity.dim() == 0
-    similarity = terms.similarity if over_batch else terms.similarity @ share
+    similarity = terms.similarity if over_batch else (terms.similarity * share).sum()
     total = spec.ce_weight * (ce_first + ce_second)
     if weight > 0.0 and spec.similarity != "none":
         total = total + weight * similarity
-    known = valid & (terms.top_first >= 0) & (terms.top_second >= 0)
+    first_correct, second_correct = (top == labels for top in terms[3:])
+    known = (terms.top_first >= 0) & (terms.top_second >= 0)
+    agree = (terms.top_first == terms.top_second) & known
     return PairLoss(
         total=total,
         ce_first=ce_first.detach(),
         ce_second=ce_second.detach(),
         similarity=similarity.detach(),
-        agreement=((terms.top_first == terms.top_second) & known).to(share.dtype) @ share,
-        correct_first=((terms.top_first == labels) & valid).to(share.dtype) @ share,
-        correct_second=((terms.top_second == labels) & valid).to(share.dtype) @ share,
+        # The share of an ignored pair is 0.
+        agreement=torch.where(agree, share, 0.0).sum(),
+        correct_first=torch.where(first_correct, share, 0.0).sum(),
+        correct_second=torch.where(second_correct, share, 0.0).sum(),
     )

@@ -61,6 +61,7 @@ def cross_entropy(
     z_y = logits.gather(1, column).squeeze(1) if target is None else target.to(logits.dtype)
     rest = logits.scatter(1, column, float("-inf")).logsumexp(1)
     loss = -F.logsigmoid(z_y - rest)
+    loss = torch.where(z_y == float("inf"), float("nan"), loss)  # an overflow is no success
     if smoothing > 0.0:
         others = logits.scatter(1, column, 0.0).sum(1)
         loss = loss + smoothing * (z_y - (others + z_y) / logits.shape[1])

@@ -1,0 +1,169 @@
+"""Every wrong argument: an error that names it, its value and the fix; and the choice of code."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill.config.tree import LossConfig
+from distill.errors import UserError
+from distill.losses import (
+    PairLossSpec,
+    fused,
+    implementation_info,
+    implementation_name,
+    pair_loss,
+)
+
+sys.path.insert(0, str(Path(__file__).parent))
+from loss_cases import needs_native
+
+Z = torch.zeros(3, 5)
+Y = torch.tensor([0, 4, -1])
+
+
+def call(**changes):
+    arguments = {
+        "first": Z,
+        "second": Z,
+        "labels": Y,
+        "temperature": 2.0,
+        "weight": 1.0,
+        "spec": PairLossSpec(),
+    } | changes
+    first, second, labels = (arguments.pop(k) for k in ("first", "second", "labels"))
+    return pair_loss(first, second, labels, **arguments)
+
+
+def test_good_arguments_pass() -> None:
+    assert call().total.item() == pytest.approx(2 * math.log(5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": 0.0}, "loss.temperature = 0.0"),
+        ({"temperature": -1.0}, "loss.temperature = -1.0"),
+        ({"temperature": math.nan}, "loss.temperature = nan"),
+        ({"temperature": math.inf}, "loss.temperature = inf"),
+        ({"temperature": torch.tensor(2.0)}, "loss.temperature is a Tensor"),
+        ({"weight": -0.5}, "loss.weight = -0.5"),
+        ({"weight": math.nan}, "loss.weight = nan"),
+        ({"weight": "1"}, "loss.weight is a str"),
+        ({"labels": torch.tensor([0, 5, 1])}, r"labels\[1\] = 5: must be in \[0, 5\)"),
+        ({"labels": torch.tensor([0, 1, -2])}, r"labels\[2\] = -2"),
+        ({"labels": torch.tensor([0.0, 1.0, 2.0])}, "labels are torch.float32"),
+        ({"labels": torch.tensor([0, 1])}, r"labels have shape \(2,\): must be \(3,\)"),
+        ({"labels": Y[:, None]}, r"labels have shape \(3, 1\)"),
+        ({"labels": Y.to("meta")}, "labels are on meta, logits on cpu"),
+        ({"first": torch.zeros(3, 6)}, "differ in shape"),
+        ({"first": Z.double()}, "differ in dtype"),
+        ({"second": Z.to("meta")}, "differ in device"),
+        ({"first": Z.long()}, "first logits are torch.int64"),
+        ({"first": torch.zeros(3)}, r"first logits have shape \(3,\)"),
+        ({"first": torch.zeros(3, 1), "second": torch.zeros(3, 1)}, "C >= 2"),
+        ({"first": torch.zeros(0, 5), "second": torch.zeros(0, 5)}, "B >= 1"),
+        ({"second": torch.zeros(5, 3).T}, "second logits have stride 3 between classes"),
+        ({"targets": (torch.zeros(3),)}, "targets holds 1"),
+        ({"targets": (torch.zeros(3), torch.zeros(2))}, "targets of the second images"),
+        ({"targets": (torch.zeros(3).long(), torch.zeros(3))}, "targets of the first images"),
+        ({"targets": (torch.zeros(3), torch.zeros(3).to("meta"))}, "are on meta"),
+        ({"implementation": "cuda"}, "loss.implementation = 'cuda': unknown"),
+    ],
+)
+def test_bad_arguments(changes, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        call(**changes)
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"similarity": "js"}, "loss.similarity = 'js'.*kl, ce, mmd, none"),
+        ({"direction": "both"}, "loss.direction = 'both'"),
+        ({"mmd_kernel": "poly"}, "loss.mmd_kernel"),
+        ({"stop_gradient": "p"}, "loss.stop_gradient"),
+        ({"ce": "max"}, "loss.ce"),
+        ({"label_smoothing": 1.0}, "loss.label_smoothing = 1.0"),
+    ],
+)
+def test_bad_choices(changes, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        PairLossSpec(**changes)
+
+
+def test_spec_takes_every_static_field_of_the_settings() -> None:
+    config = LossConfig(
+        similarity="mmd",
+        direction="reverse",
+        mmd_kernel="rbf",
+        scale_by_t2=False,
+        stop_gradient="first",
+        ce="mean",
+        label_smoothing=0.2,
+    )
+    spec = PairLossSpec.from_config(config)
+    assert vars(spec) == {k: getattr(config, k) for k in vars(spec)}
+    assert PairLossSpec() == PairLossSpec.from_config(LossConfig())
+
+
+@needs_native
+def test_the_op_itself_refuses_what_it_cannot_read() -> None:
+    op = torch.ops.pairdistill.pair_loss
+    choices = (None, None, 2.0, 1, 1.0, 0.0, 1.0, 0.0, 0)
+    with pytest.raises(RuntimeError, match=r"labels\[0\] = 9: must be in \[0, 5\)"):
+        op(Z, Z, torch.tensor([9, 0, 0]), *choices)
+    with pytest.raises(RuntimeError, match="differ in shape"):
+        op(Z, torch.zeros(3, 6), Y, *choices)
+    with pytest.raises(RuntimeError, match="contiguous in the class dimension"):
+        op(Z, torch.zeros(5, 3).T, Y, *choices)
+    with pytest.raises(RuntimeError, match="int64"):
+        op(Z, Z, Y.int(), *choices)
+
+
+def test_an_explicit_choice_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert implementation_name("reference", "cpu") == "reference"
+    with pytest.raises(UserError, match=r"the logits are on xpu|is not built"):
+        implementation_name("native", "xpu")
+    monkeypatch.setattr("distill.losses.choice.native_devices", lambda: ())
+    assert implementation_name("auto", "cpu") == "reference"
+    with pytest.raises(UserError, match="the native op is not built; run `pip install"):
+        call(implementation="native")
+
+
+def test_without_the_extension_auto_is_the_reference_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fused.native_devices.cache_clear()
+    try:
+        monkeypatch.setattr(fused, "LIBRARY", tmp_path / "absent.so")
+        assert fused.native_devices() == ()
+        assert "reference (plain torch" in implementation_info().summary()
+        assert call().total.isfinite()
+    finally:
+        monkeypatch.undo()
+        fused.native_devices.cache_clear()
+
+
+@needs_native
+def test_the_extension_says_what_it_is() -> None:
+    info = implementation_info()
+    assert "cpu" in info.native_devices
+    assert info.cpu_instructions in ("generic", "avx2", "avx512")
+    assert info.library.endswith("_kernels.so")
+    assert "torch" in info.build
+    assert implementation_name("auto", "cpu") == "native"
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc here: CUDA is not compiled")
+def test_cuda_is_built_wherever_nvcc_is() -> None:
+    info = implementation_info()
+    assert "cuda" in info.native_devices
+    for arch in ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "PTX"):
+        assert arch in info.build
