@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -82,6 +83,13 @@ def test_installed_versions_are_the_pinned_ones(locked: dict[str, Requirement]) 
     for name, pin in locked.items():
         if pin.marker is None or pin.marker.evaluate():
             assert pin.specifier.contains(importlib.metadata.version(name)), name
+
+
+def test_pip_finds_nothing_amiss_but_what_ffcv_can_do_without() -> None:
+    argv = [sys.executable, "-m", "pip", "check"]
+    answer = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+    expected = {f"ffcv 1.0.2 requires {name}, which is not installed." for name in FFCV_LEFT_OUT}
+    assert {line.replace("_", "-") for line in answer.splitlines()} == expected
 
 
 def test_nothing_of_opencv_wants_a_screen() -> None:

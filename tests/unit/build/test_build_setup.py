@@ -125,6 +125,16 @@ def test_the_stand_in_answers_where_opencv_is_partly_there(tmp_path: Path) -> No
     assert {"-lopencv_imgproc", "-lopencv_core"} <= set(flags.split())
 
 
+def test_in_conda_its_libraries_are_found_now_and_at_run_time(
+    monkeypatch: pytest.MonkeyPatch, needs: ModuleType
+) -> None:
+    monkeypatch.setenv("CONDA_PREFIX", "/opt/env")
+    monkeypatch.setenv("LDFLAGS", "-Lmine")
+    environment = importlib.import_module("opencv_shim").build_environment.__wrapped__()
+    assert "/opt/env/lib/pkgconfig" in environment["PKG_CONFIG_PATH"].split(":")
+    assert environment["LDFLAGS"] == "-Wl,-rpath,/opt/env/lib -Lmine"
+
+
 def test_a_whole_opencv_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "opencv4.pc").write_text("Name: opencv4\nDescription: whole\nVersion: 4.9\n")
     environment = {**os.environ, "PKG_CONFIG_PATH": str(tmp_path)}
