@@ -36,11 +36,11 @@ def check_numbers(temperature: float, weight: float) -> None:
                 f"loss.{name} is a {type(value).__name__}: must be a Python number",
                 fix="pass a float; a tensor would make the device wait",
             )
-    if not (temperature > 0.0 and math.isfinite(temperature)):
+    if not 0.0 < temperature < math.inf:
         raise UserError(
             f"loss.temperature = {temperature}: must be greater than 0", fix="set it to 1 .. 8"
         )
-    if not (weight >= 0.0 and math.isfinite(weight)):
+    if not 0.0 <= weight < math.inf:
         raise UserError(
             f"loss.weight = {weight}: must be a number of at least 0", fix="set it to 0 or more"
         )
