@@ -138,27 +138,43 @@ def test_threads_end_with_a_break_a_close_and_a_forgotten_loader(small_pack):
     assert decoding_threads() == []
 
 
-def test_torch_keeps_its_threads_and_waiting_is_counted(small_pack):
+def test_torch_keeps_its_threads(small_pack):
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     with train_loader(small_pack) as loader:
-        assert loader.wait_seconds == 0.0
-        next(loader)
-        waited = loader.wait_seconds
-        assert waited > 0.0
-        time.sleep(0.3)
-        next(loader)
-        assert loader.wait_seconds - waited < 0.25
-    assert torch.get_num_threads() == 3
+        list(islice(loader, 12))
+        assert torch.get_num_threads() == 3
     torch.set_num_threads(before)
+
+
+def test_waiting_is_counted(small_pack, monkeypatch):
+    with train_loader(small_pack, "python") as loader:
+        assert loader.wait_seconds == 0.0
+        batch = next(loader._pass)
+        monkeypatch.setattr(type(loader._pass), "__next__", lambda _: time.sleep(0.05) or batch)
+        list(islice(loader, 4))
+        assert loader.wait_seconds >= 0.2
 
 
 def test_the_next_epoch_is_read_ahead(small_pack):
     with train_loader(small_pack, batch=26) as loader:
         next(loader)
-        time.sleep(0.5)
+        end = time.monotonic() + 30
+        while not loader._pass.drained and time.monotonic() < end:
+            time.sleep(0.02)
         next(loader)
         assert loader._upcoming is not None
+
+
+def test_evaluation_in_the_middle_of_training(small_pack):
+    alone = taken(12, small_pack)
+    with train_loader(small_pack) as loader:
+        mixed = list(islice(loader, 6))
+        batches = make_eval_loader(small_pack, DataConfig(), rank=0, world_size=1, batch_pairs=4)
+        for _, taken_too in zip(batches, islice(loader, 6), strict=False):
+            mixed.append(taken_too)
+        assert sum(len(batch) for batch in batches) > 20
+    assert all(same(a, b) and s == t for (a, s), (b, t) in zip(alone, mixed, strict=True))
 
 
 def test_more_workers_than_cores_are_clamped_with_a_note(small_pack, caplog):

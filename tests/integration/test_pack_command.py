@@ -1,0 +1,83 @@
+"""`pairdistill pack` as it is typed: help, tables, and mistakes in one line with exit status 2."""
+
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from distill.cli.app import main
+
+
+def run(capsys, *words):
+    """Exit status, standard output and standard error of one command."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["pairdistill", *map(str, words)])
+        patch.setenv("COLUMNS", "120")
+        try:
+            main()
+            status = 0
+        except SystemExit as ended:
+            status = ended.code or 0
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture
+def people(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("ann", "bob"):
+        folder = tmp_path / "in" / name
+        folder.mkdir(parents=True)
+        for i in range(4):
+            small = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+            cv2.imwrite(str(folder / f"{i}.png"), cv2.resize(small, (112, 112)))
+    return tmp_path / "in"
+
+
+def test_help_shows_defaults_units_and_an_example(capsys):
+    status, said, _ = run(capsys, "pack", "--help")
+    assert status == 0
+    for word in ("--holdout", "0 .. 0.9", "[default: 95]", "Examples", "pairdistill pack", "all"):
+        assert word in said
+
+
+def test_a_pack_is_made_counted_and_found_again(capsys, people, tmp_path):
+    words = ("pack", people, tmp_path / "out", "--aligned", "--holdout", "0.25", "--workers", 1)
+    status, said, trouble = run(capsys, *words, "--kinds", "blur=1,pose=0.5")
+    assert (status, trouble) == (0, "")
+    assert "making train pairs: 6/6" in said
+    assert "0 of 8 photographs rejected" in said
+    (blurred,) = (line.split() for line in said.splitlines() if "with blur" in line)
+    assert [word for word in blurred if word.isdigit()] == ["6", "2"]
+    status, said, _ = run(capsys, *words, "--kinds", "pose=0.5, blur")
+    assert status == 0 and "up to date" in said and "making" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["missing"], "missing: no such folder"),
+        (["in", "--kinds", "blurr=0.5"], "did you mean 'blur'"),
+        (["in", "--kinds", "blur=2"], "not a probability"),
+        (["in", "--holdout", "1.5"], "--holdout 1.5; stay within 0.0 .. 0.9"),
+        (["in", "--holdout", "nan"], "--holdout nan"),
+        (["in", "--quality", "0"], "--quality 0"),
+        (["in", "--seed", "-1"], "--seed -1"),
+        (["in", "--glasses", "melt"], "choose from remove, draw, auto"),
+        (["in", "--workers", "many"], "--workers"),
+        (["in", "--hold-out", "0.2"], "No such option"),
+        (["in"], "none of 8 photographs can be used"),
+        (["in/ann"], "4 images, but no folder for a person"),
+        (["empty"], "no images in it"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(
+    capsys, people, tmp_path, monkeypatch, words, said
+):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    status, _, trouble = run(capsys, "pack", words[0], "out", "--workers", "1", *words[1:])
+    assert status == 2
+    assert said in " ".join(trouble.split())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "in"]
