@@ -5,22 +5,15 @@ import io
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
 from distill.data.manifest import read_pack
 from distill.data.pack import PackOptions, open_source, pack
-from distill.data.sources import Sample
 from distill.errors import UserError
 
 ODD_NAME = 'new\nline "quoted", é 人'
@@ -221,144 +214,3 @@ def test_the_most_prominent_face_is_taken():
     both, note = find_face(np.concatenate([portrait, padded], axis=1))
     assert note == "2 faces, the most prominent taken"
     assert np.abs(alone.rgb.astype(int) - both.rgb).mean() < 12
-
-
-# processes and disks
-
-
-def bad_source(read):
-    class Source:
-        name = "planted"
-
-        def __iter__(self):
-            for i in range(40):
-                yield Sample(f"ann/{i}.png", "ann", read)
-
-    return Source()
-
-
-@pytest.mark.parametrize(
-    ("read", "said"),
-    [
-        (partial(signal.raise_signal, signal.SIGKILL), "a worker process was killed near ann/"),
-        (partial(int, "planted"), "a worker failed near ann/.*ValueError: invalid literal"),
-    ],
-    ids=["killed", "raises"],
-)
-def test_a_worker_that_fails_ends_packing_at_once(tmp_path, read, said):
-    began = time.monotonic()
-    with pytest.raises(UserError, match=said):
-        pack(bad_source(read), tmp_path / "out", options(workers=2))
-    assert time.monotonic() - began < 60
-    assert list(tmp_path.iterdir()) == []
-
-
-SCRIPT = """
-import resource, sys
-from pathlib import Path
-from distill.data.pack import PackOptions, open_source, pack
-from distill.errors import UserError
-if __name__ == "__main__":
-    if sys.argv[3] != "-":
-        limit = int(sys.argv[3])
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    options = PackOptions(aligned=True, workers=int(sys.argv[4]), second_per_image=int(sys.argv[5]))
-    try:
-        pack(open_source(sys.argv[1]), Path(sys.argv[2]), options)
-    except UserError as error:
-        print(error)
-        sys.exit(2)
-"""
-
-
-def start(tmp_path, *words) -> subprocess.Popen[str]:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, str(script), *map(str, words)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True)
-
-
-@pytest.mark.parametrize("limit", [100_000, 3_000_000])
-def test_a_full_disk_is_said_and_leaves_nothing(people, tmp_path, limit):
-    """The kernel refuses to let any file grow: first the spool of faces, then the pack itself."""
-    (tmp_path / "to").mkdir()
-    process = start(tmp_path, people, tmp_path / "to" / "out", limit, 1, 1)
-    said, trouble = process.communicate(timeout=120)
-    assert process.returncode == 2, trouble
-    assert said.startswith(f"{tmp_path}/to/out: disk full") and "free some space" in said
-    assert list((tmp_path / "to").iterdir()) == []
-
-
-def mounted(folder: Path, what: str) -> bool:
-    """Whether a tmpfs could be mounted (needs root)."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", what, "tmpfs", str(folder)]
-    return shutil.which("mount") is not None and (
-        subprocess.run(command, check=False, capture_output=True).returncode == 0
-    )
-
-
-def test_a_really_full_disk(people, tmp_path):
-    disk = tmp_path / "disk"
-    if not mounted(disk, "size=2m"):
-        pytest.skip("a small file system needs root to mount it")
-    try:
-        with pytest.raises(UserError, match=r"disk/out: disk full \(No space left on device\)"):
-            pack(open_source(str(people)), disk / "out", options())
-        assert list(disk.iterdir()) == []
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-
-
-def test_an_output_folder_that_is_not_writable(people, tmp_path):
-    locked = tmp_path / "locked"
-    root = os.geteuid() == 0
-    if root and not mounted(locked, "ro"):
-        pytest.skip("root can write anywhere, and no read-only file system could be mounted")
-    if not root:
-        locked.mkdir(mode=0o500)
-    try:
-        with pytest.raises(UserError, match=r"locked/out: not writable.*choose a folder"):
-            pack(open_source(str(people)), locked / "out", options())
-        with pytest.raises(UserError, match="cannot be written"):
-            (tmp_path / "file").write_text("")
-            pack(open_source(str(people)), tmp_path / "file" / "out", options())
-    finally:
-        if root:
-            subprocess.run(["umount", str(locked)], check=True)
-
-
-def wait_for(condition, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-    return found
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
-def test_a_stopped_packer_leaves_no_pack_and_no_process(people, tmp_path, how):
-    to = tmp_path / "to"
-    to.mkdir()
-    process = start(tmp_path, people, to / "out", "-", 2, 1000)
-    wait_for(lambda: list(to.glob(".out.*.partial/.pairs.beton.*")))
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert len(children) >= 2
-    group_wide = (
-        [process.pid, *(c.pid for c in children)] if how == signal.SIGINT else [process.pid]
-    )
-    for pid in group_wide:  # a terminal sends Ctrl-C to every process of the group
-        os.kill(pid, how)
-    _, trouble = process.communicate(timeout=60)
-    assert process.returncode == (1 if how == signal.SIGINT else -9) or process.returncode == -2
-    assert trouble.count("Traceback") <= 1  # the script's own; no worker speaks
-    wait_for(lambda: not any(c.is_running() and c.status() != "zombie" for c in children))
-    left = [p.name for p in to.iterdir()]
-    if how == signal.SIGINT:
-        assert left == []
-    else:
-        assert [name.endswith(".partial") for name in left] == [True]
-        pack(open_source(str(people)), to / "out", options())
-        assert [p.name for p in to.iterdir()] == ["out"]  # what was left is cleaned up
