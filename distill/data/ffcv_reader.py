@@ -245,6 +245,7 @@ class FFCVReader:
             num_workers=1,
             os_cache=True,
             order=OrderOption.SEQUENTIAL,
+            seed=0,  # unused; left out, it would be drawn from numpy's global generator
             pipelines=self._pipelines(),
             drop_last=False,
             batches_ahead=options.ahead,

@@ -7,6 +7,7 @@ Plain serial loops that release the GIL; the reader runs them in several threads
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm  # type: ignore[import-untyped]
@@ -27,6 +28,18 @@ _imdecode = types.ExternalFunction(
 
 GOOD, ALTERED, UNDECODABLE = 0, 1, 2
 """Status of an image: fine; other bytes than were packed; no JPEG decoder takes it."""
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """``function`` as machine code that releases the GIL, kept on disk where there is a place.
+
+    Numba keeps it beside this file or below the user's cache folder; on a machine where neither
+    can be written, every process compiles for itself (about two seconds).
+    """
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # "cannot cache function: no locator available"
+        return njit(nogil=True)(function)
 
 
 def bind_decoder(address: int) -> None:
@@ -53,7 +66,7 @@ def _entry(byte: int) -> int:
     return byte
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def crc32(data: Any, state: Any, tables: Any) -> Any:
     """`zlib.crc32(data, state)` for a uint8 array."""
     crc = np.uint32(state) ^ np.uint32(0xFFFFFFFF)
@@ -80,7 +93,7 @@ def crc32(data: Any, state: Any, tables: Any) -> Any:
     return np.uint32(crc ^ np.uint32(0xFFFFFFFF))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def place(
     source: Any, flip: Any, down: Any, right: Any, contrast: Any, brightness: Any, out: Any
 ) -> None:
@@ -103,7 +116,7 @@ def place(
             out[2, y, x] = tone[row[column, 2]]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def decode_images(
     file: Any, regions: Any, crcs: Any, changes: Any, tables: Any, out: Any, status: Any
 ) -> None:

@@ -90,3 +90,13 @@ def test_compiled_code_gives_the_same_pixels(flip, down, right, contrast, bright
 def test_crc32_is_that_of_zlib(data, state):
     found = kernels.crc32(np.frombuffer(data, np.uint8), state, kernels.crc_tables())
     assert int(found) == zlib.crc32(data, state)
+
+
+def test_without_a_place_for_machine_code_it_is_compiled_in_memory(monkeypatch):
+    def njit(**options):
+        if options.pop("cache", False):
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: (function, options)
+
+    monkeypatch.setattr(kernels, "njit", njit)
+    assert kernels.compiled(abs) == (abs, {"nogil": True})
