@@ -96,14 +96,15 @@ def sole_job(plan: Plan, ranks: Ranks) -> Iterator[None]:
         lock.__exit__(None, None, None)
 
 
-def seed_everything(seed: int, ranks: Ranks) -> None:
+def seed_everything(seed: int) -> None:
     """Equal weights on all ranks; what is random later is keyed by the step."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    if ranks.device.type == "cpu":  # on CUDA it costs speed, and some operations refuse
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    # torch's CPU kernels used here repeat to the bit by themselves; cuDNN is asked to. (Not by
+    # `torch.use_deterministic_algorithms`: it imports torch's compiler, seconds in every rank.)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
 
 
 def is_complete(plan: Plan) -> bool:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from distill.checkpoint import SaveFailed, TrainState, export_weights, prune, save
 from distill.data.saving import disk_errors, write_whole
-from distill.evaluate import evaluate, scalars, write_report
 from distill.job import completion
 from distill.ranks import barrier, together
 
@@ -28,6 +27,9 @@ def evaluation_due(job: Job, state: TrainState) -> bool:
 
 def evaluate_now(job: Job, state: TrainState) -> TrainState:
     """Measure the network on the held-out pack, on all ranks; at the end with a report."""
+    # Imported here: scikit-learn takes a second in every rank, and not every run evaluates.
+    from distill.evaluate import evaluate, scalars, write_report
+
     pack = job.plan.evaluation
     assert pack is not None
     with (

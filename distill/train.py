@@ -75,7 +75,7 @@ def train(config: Config, ranks: Ranks) -> Outcome:
     with process_group(config, ranks):
         with together():
             plan = make_plan(config, ranks)
-        seed_everything(config.run.seed, ranks)
+        seed_everything(config.run.seed)
         model = build_classifier(config, len(plan.classes))
         with sole_job(plan, ranks), StopRequests() as stops:
             if is_complete(plan):

@@ -19,12 +19,18 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
+import torch
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from distill.config import Config, load_config
 from distill.data.pack_writer import EncodedPair, write_pack
+from distill.errors import UserError
+from distill.ranks import Ranks
 from distill.run_dir import RunDir
+from distill.train import train
 
+ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
 PEOPLE, KINDS = 6, ("blur", "eyes")
 NAMES = [f"person {i}" for i in range(PEOPLE)]
 STEPS = 12
@@ -46,8 +52,6 @@ def step_with_faults(engine, batches, recipe, step, *rest, **more):
     mine = {what for what, rank, at in FAULTS if (int(rank), int(at)) == (engine.ranks.rank, step)}
     if "kill" in mine:
         os.kill(os.getpid(), signal.SIGKILL)
-    if "usr2" in mine:
-        os.kill(os.getpid(), signal.SIGUSR2)
     if "ctrl-c" in mine:  # reaches the parent, as in a terminal, which passes it on
         os.kill(os.getppid(), signal.SIGINT)
         time.sleep(0.5)
@@ -59,12 +63,39 @@ distill.train.train_step = step_with_faults
 from distill.cli.app import main
 main()
 """
+STAGES = """
+import contextlib, os, signal, sys
+import distill.train
+from distill.config import load_config
+from distill.ranks import from_environment, init_process_group, leave_process_group
+from distill.spawn import spawned_rank
+
+real_step = distill.train.train_step
+
+def step_with_usr2(engine, batches, recipe, step, *rest, **more):
+    if engine.zero_stage == 2 and engine.ranks.rank == 1 and step == 7:  # told to one rank alone
+        os.kill(os.getpid(), signal.SIGUSR2)
+    return real_step(engine, batches, recipe, step, *rest, **more)
+
+with spawned_rank():
+    path, folder, *words = sys.argv[1:]
+    config = load_config(path, words)
+    ranks = from_environment(config)
+    init_process_group(config, ranks)
+    distill.train.process_group = lambda *_: contextlib.nullcontext()
+    distill.train.train_step = step_with_usr2
+    for stage, status in ((0, 0), (1, 0), (2, 140), (2, 0), (3, 0)):
+        words_of_stage = [f"{folder}{stage}", *words, f"train.zero_stage={stage}"]
+        outcome = distill.train.train(load_config(path, words_of_stage), ranks)
+        assert outcome.exit_status == status, (stage, outcome)
+    leave_process_group()
+"""
 
 
 def face(rng: np.random.Generator, person: int) -> bytes:
     """A blotchy picture in the colour of a person."""
     colour = np.random.default_rng(person).integers(40, 215, 3)
-    small = np.clip(colour + rng.normal(0, 40, (8, 8, 3)), 0, 255).astype(np.uint8)
+    small = np.clip(colour + rng.normal(0, 25, (8, 8, 3)), 0, 255).astype(np.uint8)
     large = cv2.resize(small, (112, 112), interpolation=cv2.INTER_CUBIC)
     return simplejpeg.encode_jpeg(large, quality=90, colorsubsampling="444")
 
@@ -98,6 +129,10 @@ class World:
         run = f"run.dir={self.run_dir(name).root}"
         return ["train", str(self.root / "run.toml"), run, *overrides]
 
+    def config(self, name: str, *overrides: str) -> Config:
+        _, path, *words = self.words(name, *overrides)
+        return load_config(path, words)
+
     def start(self, *command: str, faults: str = "") -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "FAULTS": faults}
         return subprocess.run(
@@ -125,8 +160,8 @@ class World:
             for line in self.metrics(name)
         ]
 
-    def losses(self, name: str) -> list[float]:
-        return [line["loss/total"] for line in self.metrics(name) if "loss/total" in line]
+    def losses(self, name: str, tag: str = "loss/total") -> list[float]:
+        return [line[tag] for line in self.metrics(name) if tag in line]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -191,9 +226,9 @@ def reference(world: World) -> World:
 
 
 def test_the_loss_goes_down_and_the_files_are_there(reference: World) -> None:
-    run, losses = reference.run_dir("reference"), reference.losses("reference")
+    run, losses = reference.run_dir("reference"), reference.losses("reference", "loss/ce_first")
     assert len(losses) == STEPS
-    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
     for path in (run.config_toml, run.weights, run.complete, run.report / "report.json"):
         assert path.stat().st_size > 0, path
     assert run.root.stat().st_mode & 0o077 == 0
@@ -230,11 +265,11 @@ def test_logged_losses_add_up(reference: World) -> None:
             assert weight == min(1.0, (line["step"] - 1) / 6)
 
 
-def test_a_finished_run_says_so(reference: World) -> None:
+def test_a_finished_run_says_so(reference: World, capsys: pytest.CaptureFixture[str]) -> None:
     before = reference.run_dir("reference").metrics.read_text()
-    done = reference.start("-m", "distill", *reference.words("reference"))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "already complete" in done.stdout
+    outcome = train(reference.config("reference"), ALONE)
+    assert (outcome.step, outcome.exit_status) == (STEPS, 0)
+    assert "already complete" in capsys.readouterr().out
     assert reference.run_dir("reference").metrics.read_text() == before
 
 
@@ -250,25 +285,23 @@ def test_torchrun_gives_the_same_to_the_last_bit(reference: World) -> None:
 
 def test_killed_and_stopped_and_resumed_is_as_if_nothing_had_happened(reference: World) -> None:
     world, run = reference, reference.run_dir("hurt")
-    killed = world.two_ranks("hurt", faults="kill:1:6")
-    assert killed.returncode == 137
-    assert "rank 1 was killed by SIGKILL" in killed.stderr
-    assert len(world.losses("hurt")) == 6, "two steps more than the checkpoint has"
-
-    stopped = world.two_ranks("hurt", faults="ctrl-c:0:6")
+    stopped = world.two_ranks("hurt", faults="ctrl-c:0:3")
     assert stopped.returncode == 130, stopped.stderr
-    assert "going on after step 4" in stopped.stdout
     assert "stopped by SIGINT" in stopped.stdout
-    at = world.metrics("hurt")[-1]["step"]
+    at = len(world.losses("hurt"))
+    assert 4 <= at < STEPS
     assert (run.checkpoints / f"step-{at:08d}").is_dir()
 
-    preempted = world.two_ranks("hurt", faults="usr2:1:9")  # one rank alone is told
-    assert preempted.returncode == 140, preempted.stderr
-    assert f"going on after step {at}" in preempted.stdout
+    killed = world.two_ranks("hurt", faults="kill:1:10")
+    assert killed.returncode == 137
+    assert f"going on after step {at}" in killed.stdout
+    assert "rank 1 was killed by SIGKILL" in killed.stderr
     assert not run.complete.exists()
+    assert len(world.losses("hurt")) > 8, "steps that the checkpoint does not have"
 
     finished = world.two_ranks("hurt")
     assert finished.returncode == 0, finished.stderr
+    assert "going on after step 8" in finished.stdout
     assert world.numbers("hurt") == world.numbers("reference")
     assert_equal_weights(world, "hurt")
 
@@ -291,12 +324,22 @@ def test_no_point_is_doubled_after_resumes(reference: World) -> None:
     assert steps == list(range(1, STEPS + 1))
 
 
-@pytest.mark.parametrize("stage", [0, 2, 3])
-def test_zero_stages_agree(reference: World, stage: int) -> None:
-    name = f"zero{stage}"
-    done = reference.two_ranks(name, f"train.zero_stage={stage}", "data.evaluation=")
+def test_zero_stages_agree(world: World) -> None:
+    """Stage after stage in the same two processes.
+
+    A low learning rate, because PReLU has a kink: where rounding puts an activation on its other
+    side, the gradient jumps, and the curves part by more than rounding.
+    In stage 2 one rank alone is sent USR2: both stop in good order, and go on.
+    """
+    (world.root / "stages.py").write_text(STAGES)
+    settings = ("data.evaluation=", "monitor.tensorboard=false", "optimizer.lr=0.003")
+    words = world.words("zero", *settings)[1:]
+    done = world.start("-c", LAUNCH, str(world.root / "stages.py"), *words)
     assert done.returncode == 0, done.stderr
-    assert reference.losses(name) == pytest.approx(reference.losses("reference"), rel=2e-4)
+    curve = world.losses("zero1")
+    assert len(curve) == STEPS
+    for stage in (0, 2, 3):
+        assert world.losses(f"zero{stage}") == pytest.approx(curve, rel=2e-4), stage
 
 
 def test_nan_is_skipped_on_all_ranks_then_stops_the_run(world: World) -> None:
@@ -317,8 +360,7 @@ def test_nan_is_skipped_on_all_ranks_then_stops_the_run(world: World) -> None:
 
 
 def test_a_second_job_is_refused(world: World) -> None:
-    with world.run_dir("busy").acquire():
-        done = world.start("-m", "distill", *world.words("busy"))
-    assert done.returncode == 2
-    assert f"another job works here (process {os.getpid()} on " in done.stderr
-    assert not world.run_dir("busy").metrics.exists()
+    named = rf"another job works here \(process {os.getpid()} on "
+    with world.run_dir("busy").acquire(), pytest.raises(UserError, match=named):
+        train(world.config("busy"), ALONE)
+    assert [path.name for path in world.run_dir("busy").root.iterdir()] == ["run.lock"]
