@@ -254,7 +254,8 @@ def spawned_rank() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        _leave_note(Path(notes), f"error: {error}", error.exit_status)
+        trace = traceback.format_exc() if "--debug" in sys.argv else ""
+        _leave_note(Path(notes), f"{trace}error: {error}", error.exit_status)
     except Exception as error:  # noqa: BLE001 - the parent shows the first of all ranks' errors
         text = f"{traceback.format_exc()}error: rank {os.environ['RANK']}: {one_line(repr(error))}"
         _leave_note(Path(notes), text, 1, secondary=bool(_LOST_PEER.search(str(error))))

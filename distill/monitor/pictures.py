@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from distill.errors import one_line
+
 if TYPE_CHECKING:
     from distill.data.batch import PairBatch
     from distill.step import Answers
@@ -90,6 +92,6 @@ def _tile(pair: Captioned) -> NDArray[np.uint8]:
 
 def _fitted(text: str, width: int, pixels_a_letter: int = 6) -> str:
     """``text`` cut to ``width`` pixels of the built-in font, in the letters that font has."""
-    plain = text.encode("latin-1", "replace").decode("latin-1")
+    plain = one_line(text).encode("latin-1", "replace").decode("latin-1")
     room = width // pixels_a_letter
     return plain if len(plain) <= room else plain[: room - 2] + ".."

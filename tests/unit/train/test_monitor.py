@@ -1,0 +1,196 @@
+"""Logs: exact, never doubled, and never the end of a run."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from distill.config import load_config
+from distill.data.batch import PairBatch
+from distill.monitor import Monitor
+from distill.monitor.metrics_file import MetricsFile, read_metrics
+from distill.monitor.pictures import Captioned, captioned, pair_grid
+from distill.monitor.usage import Pace, memory
+from distill.run_dir import RunDir
+from distill.step import Answers
+
+CONFIG = load_config()
+
+
+def monitor(root: Path, resumed_step: int = 0, *, active: bool = True) -> Monitor:
+    root.mkdir(exist_ok=True)
+    return Monitor(RunDir(root), CONFIG, resumed_step=resumed_step, total_steps=10, active=active)
+
+
+def points(root: Path, tag: str) -> list[tuple[int, float]]:
+    board = EventAccumulator(str(RunDir(root).tensorboard))
+    board.Reload()
+    return [(event.step, event.value) for event in board.Scalars(tag)]
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.lists(st.floats(), max_size=5))
+def test_floats_come_back_to_the_last_bit(tmp_path_factory, values: list[float]) -> None:
+    path = tmp_path_factory.mktemp("m") / "metrics.jsonl"
+    log = MetricsFile(path, 0)
+    log.write(1, {f"v{i}": value for i, value in enumerate(values)})
+    log.close()
+    (line,) = read_metrics(path)
+    for i, value in enumerate(values):
+        expected = value if math.isfinite(value) else None
+        assert line[f"v{i}"] == expected
+
+
+def test_a_resume_drops_what_the_killed_run_had_done_beyond(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"step": step, "x": step / 3}) for step in range(1, 6)]
+    path.write_text("\n".join(lines) + '\n{"step": 6, "x"')  # killed while writing
+    log = MetricsFile(path, 3)
+    log.write(4, {"x": 40.0})
+    log.close()
+    assert [(line["step"], line["x"]) for line in read_metrics(path)] == [
+        (1, 1 / 3),
+        (2, 2 / 3),
+        (3, 1.0),
+        (4, 40.0),
+    ]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_curves_go_on_without_doubled_points(tmp_path: Path) -> None:
+    with monitor(tmp_path) as first:
+        for step in range(1, 6):
+            first.training(step, {"loss/total": float(step)})
+        first.evaluation(5, {"clean/top1": 0.5})
+    with monitor(tmp_path, resumed_step=3) as second:
+        for step in range(4, 7):
+            second.training(step, {"loss/total": 10.0 * step})
+        second.evaluation(5, {"clean/top1": 0.25})
+    expected = [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0), (5, 50.0), (6, 60.0)]
+    assert points(tmp_path, "loss/total") == expected
+    assert points(tmp_path, "evaluation/clean/top1") == [(5, 0.25)]
+    lines = read_metrics(RunDir(tmp_path).metrics)
+    assert [(x["step"], x["loss/total"]) for x in lines if "loss/total" in x] == expected
+
+
+def test_an_evaluation_that_is_made_again_is_not_logged_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        with monitor(tmp_path, resumed_step=5) as again:
+            again.evaluation(5, {"clean/top1": 0.5})
+    assert len(read_metrics(RunDir(tmp_path).metrics)) == 1
+    assert points(tmp_path, "evaluation/clean/top1") == [(5, 0.5)]
+
+
+def test_a_log_that_cannot_be_written_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunDir(tmp_path).tensorboard.write_text("a file where the folder should be")
+    with monitor(tmp_path) as log:
+        log.training(1, {"loss/total": 2.0})
+        log.picture(1, "pairs", np.zeros((4, 4, 3), np.uint8))
+    captured = capsys.readouterr()
+    assert captured.err.count("TensorBoard cannot be written") == 1
+    assert "step 1/10  loss 2.0000" in captured.out
+    assert len(read_metrics(RunDir(tmp_path).metrics)) == 1
+
+
+class FullDisk:
+    def write(self, text: str) -> None:
+        with Path("/dev/full").open("wb", buffering=0) as full:
+            full.write(text.encode())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_disk_that_fills_up_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monitor(tmp_path) as log:
+        log._metrics._log._file = FullDisk()
+        for step in (1, 2):
+            log.training(step, {"loss/total": 2.0})
+    assert capsys.readouterr().err.count("metrics.jsonl cannot be written") == 1
+    assert [step for step, _ in points(tmp_path, "loss/total")] == [1, 2]
+
+
+def test_other_ranks_write_and_say_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monitor(tmp_path / "run", active=False) as log, log.part("evaluate", 3) as advance:
+        advance(1)
+        log.step(1)
+        log.training(1, {"loss/total": 2.0})
+        log.event(1, "a spike", {0: [1]})
+        log.say("hello")
+        log.warn("hello")
+    assert list((tmp_path / "run").iterdir()) == []
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_events_name_their_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with monitor(tmp_path) as log:
+        log.event(4, "step 4: the loss jumped", {1: [5, 6]})
+    (line,) = read_metrics(RunDir(tmp_path).events)
+    assert line == {"step": 4, "event": "step 4: the loss jumped", "sample_ids": {"1": [5, 6]}}
+    assert "the loss jumped" in capsys.readouterr().err
+
+
+def test_pictures_show_pairs_whatever_the_names() -> None:
+    grey = [np.full((112, 112, 3), value, np.uint8) for value in (50, 200)]
+    odd = Captioned(*grey, "名前\n" * 40, "blur", ("名前\n" * 40, 0.5), ("Bo", 1.0))
+    grid = pair_grid([odd] * 5, columns=2)
+    assert grid.dtype == np.uint8
+    tile_height, tile_width = grid.shape[0] // 3, grid.shape[1] // 2
+    assert grid[:tile_height, :tile_width].any()
+    assert not grid[2 * tile_height :, tile_width:].any(), "no sixth pair"
+    assert (grid[20:120, 5:105] == 50).all()
+    assert (grid[20:120, 117:217] == 200).all()
+
+
+def test_numbers_become_names() -> None:
+    images = torch.zeros((2, 3, 112, 112), dtype=torch.uint8)
+    images[:, 1] = 9
+    batch = PairBatch(
+        images, images, torch.tensor([1, 0]), torch.tensor([0, 1]), torch.tensor([4, 5])
+    )
+    answers = Answers(torch.tensor([[1, 1], [0, 0]]), torch.tensor([[0.9, 0.8], [0.7, 0.6]]))
+    first, second = captioned(batch, answers, ["Ada", "Bo"], ["blur", "eyes"])
+    assert first.first.shape == (112, 112, 3)
+    assert (first.first == [0, 9, 0]).all()
+    assert (first.person, first.kind, first.said_first[0], first.said_second[0]) == (
+        "Bo",
+        "blur",
+        "Bo",
+        "Ada",
+    )
+    assert (second.person, second.kind) == ("Ada", "eyes")
+    assert second.said_first[1] == pytest.approx(0.8)
+
+
+def test_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 4.0, 4.0, 10.0, 12.0, 12.0])
+    monkeypatch.setattr("distill.monitor.usage.time.perf_counter", lambda: next(clock))
+    pace = Pace(images_per_step=64)
+    pace.step(0.5)
+    pace.step(1.5)
+    assert pace.read() == {
+        "speed/images_per_second": 32.0,
+        "speed/seconds_per_step": 2.0,
+        "speed/data_wait_seconds_per_step": 1.0,
+        "speed/data_wait_share": 0.5,
+    }
+    pace.restart()  # an evaluation of six seconds does not count
+    pace.step(0.0)
+    assert pace.read()["speed/images_per_second"] == 32.0
+
+
+def test_memory_is_that_of_this_process() -> None:
+    assert 1e7 < memory(torch.device("cpu"))["memory/peak_rss_bytes"] < 1e12

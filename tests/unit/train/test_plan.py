@@ -1,0 +1,53 @@
+"""What is refused before anything is written, and how long a run is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill.config import Config, as_override, load_config
+from distill.errors import UserError
+from distill.plan import make_plan
+from distill.ranks import Ranks
+
+TWO = Ranks(0, 2, 0, 2, torch.device("cpu"))
+
+
+def config(packs: Path, *overrides: str) -> Config:
+    words = [as_override(f"data.{name}", str(packs / name)) for name in ("train", "evaluation")]
+    return load_config(None, [*words, "train.global_batch_pairs=6", *overrides])
+
+
+def test_a_plan_that_fits(packs: Path) -> None:
+    plan = make_plan(config(packs, "train.epochs=5"), TWO)
+    assert (plan.total_steps, plan.micro_batch_pairs) == (15, 3)
+    assert plan.classes == ["Ada", "Bo", "Cy"]
+    assert plan.evaluation is not None
+    assert make_plan(config(packs, "train.steps=7", "data.evaluation="), TWO).total_steps == 7
+
+
+def test_pairs_that_fill_no_batch_make_no_step(packs: Path) -> None:
+    settings = config(packs, "train.global_batch_pairs=8", "train.epochs=3")
+    assert make_plan(settings, TWO).total_steps == 6
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.train=", r"data\.train is empty.*pairdistill pack"),
+        ("data.train=/no/such folder", r"data\.train = '/no/such folder'.*pairdistill pack"),
+        ("data.evaluation=/nowhere", r"data\.evaluation = '/nowhere'.*pairdistill pack"),
+        ("data.train={packs}/evaluation", r"data\.train = .*a pack for evaluation"),
+        ("data.evaluation={packs}/train", r"data\.evaluation = .*a pack for train"),
+        ("train.global_batch_pairs=7", r"global_batch_pairs = 7.*multiple of 2"),
+        ("train.accumulation=2", r"global_batch_pairs = 6: not divisible by 2 ranks"),
+        ("train.global_batch_pairs=20", r"18 pairs do not fill one global batch of 20"),
+        ("train.precision=fp16", r"train\.precision = .*fp16"),
+    ],
+)
+def test_mistakes(packs: Path, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        make_plan(config(packs, override.format(packs=packs)), TWO)
+    assert error.value.fix

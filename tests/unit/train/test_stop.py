@@ -1,0 +1,45 @@
+"""Stop signals: remembered, agreed on, and a second Ctrl-C that does not wait."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from distill.stop import StopRequests, agreed_signal
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_is_remembered_and_nothing_else_happens(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with StopRequests() as stops:
+        assert stops.flags == [0.0, 0.0, 0.0]
+        os.kill(os.getpid(), number)
+        assert agreed_signal(stops.flags) == number
+        if number != signal.SIGINT:
+            os.kill(os.getpid(), number)  # a second one changes nothing
+        assert sum(stops.flags) == 1.0
+    assert signal.getsignal(number) is before
+
+
+def test_ranks_agree_from_the_sum_of_their_flags() -> None:
+    assert agreed_signal([0.0, 0.0, 0.0]) is None
+    assert agreed_signal([0.0, 3.0, 1.0]) == signal.SIGTERM
+    assert agreed_signal([1.0, 1.0, 1.0]) == signal.SIGINT
+
+
+def test_a_second_ctrl_c_leaves_at_once() -> None:
+    code = """
+import os, signal
+from distill.stop import StopRequests
+with StopRequests():
+    os.kill(os.getpid(), signal.SIGINT)
+    print("still here", flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    print("not here", flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "still here\n")
