@@ -34,8 +34,9 @@ POINTS = 32
 """Points round a lens."""
 SKIN_SHARE = 0.22
 """A line this share of the skin's brightness darker or brighter than the skin counts in full."""
-DARK_LENS = 0.45
-"""Lenses darker than this share of the skin hide the eyes: sunglasses."""
+DARK_LENS = 0.60
+"""Eye regions darker than this share of the skin are hidden by sunglasses (measured on the same
+faces: 1% of the bare ones are darker, 98% of those with drawn sunglasses)."""
 THRESHOLD = 0.5
 """Probability above which frames count as found."""
 GREY = 2.5
@@ -85,8 +86,8 @@ class FoundFrames:
 
     @property
     def found(self) -> bool:
-        """Whether the probability is above `THRESHOLD`."""
-        return self.probability > THRESHOLD
+        """Whether there are frames, or lenses that hide the eyes."""
+        return self.probability > THRESHOLD or self.dark
 
 
 def find_frames(frame: Frame) -> FoundFrames:
@@ -99,7 +100,7 @@ def find_frames(frame: Frame) -> FoundFrames:
     return FoundFrames(
         probability=regression.probability(features),
         lens=lens,
-        dark=_lens_brightness(patch, lens) < DARK_LENS,
+        dark=_eye_brightness(patch) < DARK_LENS,
         evidence=_back(frame, maps.max(axis=0)),
     )
 
@@ -201,15 +202,13 @@ def _level(line: Floats, x: tuple[float, float], y: tuple[float, float]) -> floa
     return float(line[rows, columns].mean(axis=1).max())
 
 
-def _lens_brightness(patch: Pixels, lens: Lens) -> float:
-    """Brightness inside both lenses, as a share of the skin's."""
-    mask = np.zeros(patch.shape[:2], np.uint8)
-    small = Lens(lens.width * 0.75, lens.height * 0.75, lens.square, lens.apart, lens.drop)
-    for side in (-1, 1):
-        outline = (small.outline(side) - (LEFT, TOP)) * PER_UNIT
-        cv2.fillPoly(mask, [np.rint(outline).astype(np.int32)], 1)
-    luma = patch.astype(np.float32) @ LUMA
-    return float(np.percentile(luma[mask > 0], 75)) / _skin_brightness(patch)
+def _eye_brightness(patch: Pixels) -> float:
+    """Upper quartile of the brightness about the eyes, as a share of the skin's."""
+    rows, columns = np.mgrid[: patch.shape[0], : patch.shape[1]] / PER_UNIT
+    x, y = np.abs(columns + LEFT), rows + TOP
+    eyes = np.hypot((x - 0.52) / 0.24, (y - 0.10) / 0.16) < 1
+    luma = patch[eyes].astype(np.float32) @ LUMA
+    return float(np.percentile(luma, 75)) / _skin_brightness(patch)
 
 
 @lru_cache(maxsize=1)

@@ -74,7 +74,7 @@ RIMS: dict[str, tuple[tuple[int, int, int], float]] = {
     "navy": ((30, 36, 62), 0.060),
     "red": ((112, 26, 32), 0.060),
     "gunmetal": ((62, 64, 70), 0.034),
-    "silver": ((168, 170, 174), 0.034),
+    "silver": ((140, 143, 148), 0.034),
     "gold": ((164, 128, 70), 0.034),
 }
 """Colour (RGB) and thickness of the rim, in eye distances."""

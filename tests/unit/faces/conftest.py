@@ -1,0 +1,58 @@
+"""Real faces (generated people) for the tests of this folder; detected once a session."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distill.data.faces import AlignedFace, FaceDetector, align_face
+from distill.data.images import decode
+from distill.data.sources.openpeople import OpenPeopleSource
+
+SHOWN = ("emotions_00", "emotions_01", "portrait", "selfie", "posture_amateur", "head_left")
+
+
+@pytest.fixture(scope="session")
+def photographs() -> dict[str, bytes]:
+    """Cut-outs of four people, by origin."""
+    names = [f"P{p:03d}/{name}.jpg" for p in (1, 3, 5, 8) for name in SHOWN]
+    return {s.origin: s.read() for s in OpenPeopleSource() if s.origin in names}
+
+
+@pytest.fixture(scope="session")
+def aligned(photographs: dict[str, bytes]) -> dict[str, AlignedFace]:
+    """The same, aligned."""
+    found = {}
+    for origin, data in photographs.items():
+        rgb = decode(data)
+        found[origin] = align_face(rgb, FaceDetector().detect(rgb)[0].points)
+    return found
+
+
+@pytest.fixture(scope="session")
+def frontal(aligned: dict[str, AlignedFace]) -> dict[str, AlignedFace]:
+    """Without the profiles."""
+    return {origin: face for origin, face in aligned.items() if "head" not in origin}
+
+
+@pytest.fixture(scope="session")
+def picture() -> np.ndarray:
+    """A smooth 64x96 RGB picture that every codec keeps well."""
+    rows, columns = np.mgrid[:64, :96]
+    waves = [127 + 90 * np.sin(rows / 17 + k) * np.cos(columns / 23 + 2 * k) for k in range(3)]
+    return np.stack(waves, axis=2).astype(np.uint8)
+
+
+def saved(image: Image.Image, kind: str, **how: object) -> bytes:
+    """The bytes of a file."""
+    out = io.BytesIO()
+    image.save(out, kind, **how)
+    return out.getvalue()
+
+
+@pytest.fixture(scope="session")
+def save():
+    return saved

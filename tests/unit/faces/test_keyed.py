@@ -1,0 +1,44 @@
+"""Keyed random numbers: equal keys, equal streams; and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill.data.keyed import keyed_rng
+
+parts = st.lists(st.one_of(st.integers(), st.text(max_size=5), st.binary(max_size=5)), max_size=4)
+
+
+def test_the_same_in_another_process():
+    make = "keyed_rng(7, 'é', b'x').random(3).tolist()"
+    code = f"from distill.data.keyed import keyed_rng; print({make})"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == str(keyed_rng(7, "é", b"x").random(3).tolist())
+
+
+@given(parts, parts)
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_streams_are_equal_exactly_where_keys_are(a, b):
+    same = [(type(x), x) for x in a] == [(type(x), x) for x in b]
+    assert (keyed_rng(*a).integers(2**63) == keyed_rng(*b).integers(2**63)) == same
+
+
+def test_parts_do_not_run_into_each_other():
+    keys = [(1, 23), (12, 3), (123,), ("1", "23"), ("12", "3"), (b"12", b"3"), ("123",)]
+    assert len({int(keyed_rng(*k).integers(2**63)) for k in keys}) == len(keys)
+
+
+def test_odd_file_names_and_huge_numbers_are_keys():
+    keyed_rng("\udcff\n'\"", -(2**200), 2**200).random()
+
+
+def test_global_state_is_left_alone():
+    np.random.seed(3)
+    before = np.random.get_state()[1].copy()
+    keyed_rng("a").random(100)
+    assert np.array_equal(before, np.random.get_state()[1])
