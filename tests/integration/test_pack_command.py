@@ -50,6 +50,8 @@ def test_a_pack_is_made_counted_and_found_again(capsys, people, tmp_path):
     assert "0 of 8 photographs rejected" in said
     (blurred,) = (line.split() for line in said.splitlines() if "with blur" in line)
     assert [word for word in blurred if word.isdigit()] == ["6", "2"]
+    for part in ("train", "evaluation"):
+        assert (tmp_path / "out" / part / "contact_sheet.png").stat().st_size > 1000
     status, said, _ = run(capsys, *words, "--kinds", "pose=0.5, blur")
     assert status == 0 and "up to date" in said and "making" not in said
 

