@@ -54,16 +54,13 @@ _RANGES = {
 
 
 def motion_kernel(length: float, degrees: float) -> npt.NDArray[np.float32]:
-    """A straight streak ``length`` pixels long; odd side, sum 1."""
+    """A straight streak ``length`` >= 1 pixels long; odd side, sum 1."""
     side = 2 * int(np.ceil(length / 2)) + 1
     fine = np.zeros((side * ANTIALIAS,) * 2, np.uint8)
     centre = side * ANTIALIAS / 2 - 0.5
-    half = (
-        length
-        / 2
-        * ANTIALIAS
-        * np.array([np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))])
-    )
+    turn = np.deg2rad(degrees)
+    # The pen is one pixel wide and round: its two ends add that pixel.
+    half = (length - 1) / 2 * ANTIALIAS * np.array([np.cos(turn), np.sin(turn)])
     start, end = (tuple(map(round, (centre + s * half).tolist())) for s in (-1, 1))
     cv2.line(fine, start, end, 255, ANTIALIAS)
     return _kernel(fine, side)
