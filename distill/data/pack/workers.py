@@ -75,11 +75,11 @@ class Team:
 @contextmanager
 def team(processes: int) -> Iterator[Team]:
     """A team of ``processes``; one means this process itself. None is left when the block ends."""
-    if processes == 1:
-        with single_threaded():
-            yield Team(None, 1)
-        return
     with _one_openmp_thread():
+        if processes == 1:
+            with single_threaded():
+                yield Team(None, 1)
+            return
         executor = ProcessPoolExecutor(
             processes, mp_context=get_context("spawn"), initializer=_start_worker
         )
@@ -164,7 +164,7 @@ def single_threaded() -> Iterator[None]:
 
 @contextmanager
 def _one_openmp_thread() -> Iterator[None]:
-    """What processes started meanwhile inherit: OpenMP reads it when it is loaded."""
+    """For what is loaded meanwhile, here or in a process started here: OpenMP reads it then."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
