@@ -1,0 +1,62 @@
+"""The pair loss as one writes it with `torch.nn.functional`: the yardstick of tests and benchmarks.
+
+Not the oracle (that is `reference.py`, which keeps more digits): what a user would have today.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from distill.losses.spec import IGNORED_LABEL, PairLossSpec, RowTerms, accumulation_dtype
+
+
+def row_terms(
+    first: torch.Tensor,
+    second: torch.Tensor,
+    labels: torch.Tensor,
+    temperature: float,
+    spec: PairLossSpec,
+) -> RowTerms:
+    """The terms of each pair; float16 and bfloat16 computed in float32, as autocast does.
+
+    Args:
+        first: logits of the first images, (B, C).
+        second: logits of the second images, (B, C).
+        labels: identities, (B,) int64; -1 ignores the pair.
+        temperature: softening temperature T > 0.
+        spec: the static choices; the RBF discrepancy is left out.
+    """
+    z1, z2 = (z.to(accumulation_dtype(z)) for z in (first, second))
+    ce_first, ce_second = (
+        F.cross_entropy(
+            z,
+            labels,
+            reduction="none",
+            ignore_index=IGNORED_LABEL,
+            label_smoothing=spec.label_smoothing,
+        )
+        for z in (z1, z2)
+    )
+    similarity = spec.similarity_scale(temperature) * _similarity(z1, z2, temperature, spec)
+    return RowTerms(
+        ce_first, ce_second, similarity * (labels != IGNORED_LABEL), z1.argmax(1), z2.argmax(1)
+    )
+
+
+def _similarity(
+    z1: torch.Tensor, z2: torch.Tensor, temperature: float, spec: PairLossSpec
+) -> torch.Tensor:
+    if spec.similarity == "none":
+        return torch.zeros_like(z1[:, 0])
+    a, b = F.log_softmax(z1 / temperature, 1), F.log_softmax(z2 / temperature, 1)
+    if spec.similarity == "mmd":
+        return (a.exp() - b.exp()).square().sum(1)
+    forward, reverse = spec.direction_weights
+    value = torch.zeros_like(z1[:, 0])
+    for weight, x, y in ((forward, a, b), (reverse, b, a)):
+        if weight and spec.similarity == "kl":
+            value = value + weight * F.kl_div(y, x, reduction="none", log_target=True).sum(1)
+        elif weight:
+            value = value - weight * (x.exp() * y).sum(1)
+    return value
