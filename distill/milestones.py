@@ -12,30 +12,35 @@ from distill.job import completion
 from distill.ranks import barrier, together
 
 if TYPE_CHECKING:
+    from distill.data.manifest import Pack
+    from distill.evaluate import Report
     from distill.job import Job
 
 
-def _due(step: int, every: int, total: int) -> bool:
-    return step == total or (every > 0 and step > 0 and step % every == 0)
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step > 0 and step % every == 0
 
 
 def evaluation_due(job: Job, state: TrainState) -> bool:
     """Whether this step is to be evaluated and has not been."""
-    due = _due(state.step, job.config.evaluate.every_steps, job.plan.total_steps)
+    due = _due(state.step, job.config.evaluate.every_steps)
     return due and job.plan.evaluation is not None and not state.metrics
 
 
 def evaluate_now(job: Job, state: TrainState) -> TrainState:
-    """Measure the network on the held-out pack, on all ranks; at the end with a report."""
-    # Imported here: scikit-learn takes a second in every rank, and not every run evaluates.
-    from distill.evaluate import evaluate, scalars, write_report
+    """Measure the network on the held-out pack, on all ranks."""
+    assert job.plan.evaluation is not None
+    _, found = _measured(job, state, job.plan.evaluation)
+    return replace(state, metrics=found, best=_best(job, state, found))
 
-    pack = job.plan.evaluation
-    assert pack is not None
-    with (
-        job.engine.evaluating() as network,
-        job.monitor.part("evaluate", pack.manifest.pairs // job.ranks.world_size) as advance,
-    ):
+
+def _measured(job: Job, state: TrainState, pack: Pack) -> tuple[Report, dict[str, float]]:
+    """The report of the network as it is, and its numbers, which are logged."""
+    # Imported here: scikit-learn takes a second in every rank, and not every run evaluates.
+    from distill.evaluate import evaluate, scalars
+
+    pairs = pack.manifest.pairs // job.ranks.world_size
+    with job.engine.evaluating() as network, job.monitor.part("evaluate", pairs) as advance:
         report = evaluate(
             network,
             pack,
@@ -47,10 +52,7 @@ def evaluate_now(job: Job, state: TrainState) -> TrainState:
         )
     found = scalars(report)
     job.monitor.evaluation(state.step, found)
-    with together():
-        if job.ranks.is_first and state.step == job.plan.total_steps:
-            write_report(report, job.plan.run.report)
-    return replace(state, metrics=found, best=_best(job, state, found))
+    return report, found
 
 
 def _best(job: Job, state: TrainState, found: dict[str, float]) -> float | None:
@@ -67,8 +69,7 @@ def _best(job: Job, state: TrainState, found: dict[str, float]) -> float | None:
 
 def save_due(job: Job, state: TrainState) -> bool:
     """Whether this step is to be saved and has not been."""
-    due = _due(state.step, job.config.checkpoint.every_steps, job.plan.total_steps)
-    return due and job.saved[0] != state.step
+    return _due(state.step, job.config.checkpoint.every_steps) and job.saved[0] != state.step
 
 
 def save_now(job: Job, state: TrainState, *, must: bool = False) -> None:
@@ -81,7 +82,7 @@ def save_now(job: Job, state: TrainState, *, must: bool = False) -> None:
     try:
         path = save(folder, job.engine, state, job.facts)
     except SaveFailed as error:
-        if must or state.step == job.plan.total_steps:
+        if must:
             raise
         job.monitor.warn(f"{error}; training goes on, the last checkpoint is {job.saved[1]}")
         return
@@ -99,9 +100,16 @@ def save_now(job: Job, state: TrainState, *, must: bool = False) -> None:
 
 
 def finish(job: Job, state: TrainState) -> None:
-    """Export the weights and mark the run as complete."""
+    """Save, evaluate, export the weights, and mark the run as complete.
+
+    The save comes first: nothing that happens later may cost a step of training.
+    """
+    if job.saved[0] != state.step:
+        save_now(job, state, must=True)
     run, (_, checkpoint) = job.plan.run, job.saved
     assert checkpoint is not None
+    if job.plan.evaluation is not None:
+        _report(job, state, job.plan.evaluation)
     with together():
         if job.ranks.is_first:
             export_weights(checkpoint, run.weights)
@@ -109,3 +117,13 @@ def finish(job: Job, state: TrainState) -> None:
     report = f", report in {run.report}" if job.plan.evaluation else ""
     job.monitor.say(f"{state.step} steps done: weights in {run.weights}{report}")
     barrier()
+
+
+def _report(job: Job, state: TrainState, pack: Pack) -> None:
+    """Evaluate the trained network and write the report."""
+    from distill.evaluate import write_report
+
+    report, _ = _measured(job, state, pack)
+    with together():
+        if job.ranks.is_first:
+            write_report(report, job.plan.run.report)

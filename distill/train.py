@@ -99,16 +99,13 @@ def _work(job: Job, state: TrainState, pairs: PairLoader) -> Outcome:
     """Step by step to the end, with evaluations and checkpoints at the boundaries."""
     pace = Pace(job.config.train.global_batch_pairs * _images_per_pair(job.config))
     recipe = Recipe(job.config, job.plan.total_steps)
-    while True:
+    while state.step < job.plan.total_steps:
         if evaluation_due(job, state):
             state = evaluate_now(job, state)
             pace.restart()
         if save_due(job, state):
             save_now(job, state)
             pace.restart()
-        if state.step == job.plan.total_steps:
-            finish(job, state)
-            return Outcome(state.step)
 
         waited = -pairs.wait_seconds
         taken = list(islice(pairs, job.config.train.accumulation))
@@ -130,6 +127,8 @@ def _work(job: Job, state: TrainState, pairs: PairLoader) -> Outcome:
             save_now(job, state, must=True)
             job.monitor.say(f"stopped by {report.stop.name}; the same command goes on from here")
             return Outcome(state.step, report.stop)
+    finish(job, state)
+    return Outcome(state.step)
 
 
 def _counted(job: Job, state: TrainState, report: StepReport) -> TrainState:
