@@ -1,11 +1,12 @@
 """Which images are compared in verification: all pairs, or a random part where there are too many.
 
 Enrolled images are the clean ones, in the order of their labels, so that each person holds one run
-of places. For a probe at hand the places it may be compared with form a range with a hole, and the
+of places. For a probe at hand the places it may be compared with form a range with holes, and the
 k-th of them is found by arithmetic: no (N, N) table is ever made.
 
     clean probes    each pair once: genuine in (own place, end of own run), impostors after that run
-    processed       genuine in the own run but for the own photograph, impostors outside of the run
+    processed       genuine in the own run but for the photographs that the probe was made from,
+                    impostors outside of the run
 """
 
 from __future__ import annotations
@@ -20,24 +21,25 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Choices:
-    """For each of P probes the enrolled places ``start <= place < stop`` outside a hole.
+    """For each of P probes the enrolled places ``start <= place < stop`` outside its holes.
 
     Attributes:
         start: (P,) first place.
         stop: (P,) place after the last.
-        hole: (P,) first place of the hole, at or after ``start``.
-        hole_size: (P,) its length, 0 for none.
+        holes: (P, H) first places of the holes, rising along each row and inside the range.
+        sizes: (P, H) their lengths, 0 for none.
     """
 
     start: Ints
     stop: Ints
-    hole: Ints
-    hole_size: Ints
+    holes: Ints
+    sizes: Ints
 
     @property
     def counts(self) -> Ints:
         """(P,) number of places of each probe."""
-        return self.stop - self.start - self.hole_size
+        counts: Ints = self.stop - self.start - self.sizes.sum(1)
+        return counts
 
     def draw(self, limit: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
         """All pairs, or about ``limit`` different ones, uniformly, where there are more.
@@ -50,7 +52,8 @@ class Choices:
         flat = np.unique(rng.integers(0, total, limit)) if total > limit else np.arange(total)
         probe = np.searchsorted(ends, flat, side="right")
         place = self.start[probe] + flat - (ends - self.counts)[probe]
-        place += np.where(place >= self.hole[probe], self.hole_size[probe], 0)
+        for hole, size in zip(self.holes.T, self.sizes.T, strict=True):
+            place += np.where(place >= hole[probe], size[probe], 0)
         return place, probe
 
 
@@ -70,27 +73,32 @@ def compare_clean(labels: Ints) -> Comparisons:
     """
     place = np.arange(len(labels))
     end = np.searchsorted(labels, labels, side="right")
-    none = np.zeros_like(place)
     last = np.full_like(place, len(labels))
+    none = np.zeros((len(labels), 0), dtype=np.int64)
     return Comparisons(
-        genuine=Choices(place + 1, end, end, none), impostor=Choices(end, last, last, none)
+        genuine=Choices(place + 1, end, none, none), impostor=Choices(end, last, none, none)
     )
 
 
-def compare_processed(labels: Ints, own_place: Ints) -> Comparisons:
-    """Processed probes against all clean images but the one that each was made from.
+def compare_processed(labels: Ints, made_from: Ints) -> Comparisons:
+    """Processed probes against all clean images but those that each was made from.
 
     Args:
         labels: (N,) of the enrolled images, not falling.
-        own_place: (P,) place of the clean image of each probe.
+        made_from: (P, H) places of the clean images of each probe, all of one person: the first
+            column is always one, the others may be -1 for none.
     """
-    own = labels[own_place]
+    own = labels[made_from[:, 0]]
     begin = np.searchsorted(labels, own, side="left")
     end = np.searchsorted(labels, own, side="right")
     zero, last = np.zeros_like(begin), np.full_like(begin, len(labels))
+    # what is none goes behind the range, with no length
+    holes = np.sort(np.where(made_from < 0, end[:, None], made_from), axis=1)
+    distinct = np.diff(holes, axis=1, prepend=-1) > 0
+    sizes = ((holes < end[:, None]) & distinct).astype(np.int64)
     return Comparisons(
-        genuine=Choices(begin, end, own_place, np.ones_like(begin)),
-        impostor=Choices(zero, last, begin, end - begin),
+        genuine=Choices(begin, end, holes, sizes),
+        impostor=Choices(zero, last, begin[:, None], (end - begin)[:, None]),
     )
 
 

@@ -98,7 +98,8 @@ class Report:
         images: held-out photographs.
         people: identities among them.
         classes: people the classifier knows, C.
-        pack: name and digest of the pack.
+        pack: name and digest of the pack; whether it says what each image was made from, so that
+            no image is compared with its own source.
         checkpoint: where the weights came from, and their step; empty where unknown.
         config: the settings of the run.
         ranks: number of ranks that embedded.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -13,9 +16,10 @@ from distill.data.loader import make_eval_loader
 from distill.errors import UserError
 from distill.evaluate.embed import CLEAN_KIND, Probes, counted, embed
 from distill.evaluate.identify import identify
+from distill.evaluate.provenance import is_known, other_photographs
 from distill.evaluate.report import CLEAN, Condition, Report, as_condition
 from distill.evaluate.verify import verify
-from distill.ranks import Ranks, gather_objects
+from distill.ranks import Ranks, gather_objects, together
 
 if TYPE_CHECKING:
     from distill.config.tree import Config
@@ -23,6 +27,37 @@ if TYPE_CHECKING:
 
 PAIR_SEED = 20151121
 """Of the draw of verification pairs: a constant, so that models and steps can be compared."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the answers to a pack are measured by.
+
+    Attributes:
+        kinds: names of the processings.
+        classes_of: class of the classifier for each identity of the pack, -1 where it has none.
+        classes: C.
+        others: number of a second photograph that a pair was made from, -1 for none, (pairs,).
+        pairs_max: most genuine, and most impostor pairs.
+    """
+
+    kinds: list[str]
+    classes_of: torch.Tensor
+    classes: int
+    others: npt.NDArray[np.int64]
+    pairs_max: int
+
+    @classmethod
+    def of(cls, pack: Pack, class_names: Sequence[str] | None, pairs_max: int) -> Task:
+        """The task of ``pack`` for a classifier of ``class_names`` (None: those of the pack).
+
+        Raises:
+            UserError: the pack's `pairs.csv` cannot be read.
+        """
+        names = list(class_names) if class_names is not None else pack.manifest.identities
+        classes_of = classes_of_identities(pack, names)
+        others = other_photographs(pack)
+        return cls(pack.manifest.kinds, classes_of, len(names), others, pairs_max)
 
 
 def evaluate(
@@ -54,19 +89,23 @@ def evaluate(
     Raises:
         UserError: the pack is no evaluation pack, or the embeddings are not finite.
     """
-    check_purpose(pack)
-    names = list(class_names) if class_names is not None else pack.manifest.identities
-    classes_of = classes_of_identities(pack, names)
-    probes = embedded(model, pack, config, ranks, classes_of, advance)
+    with together():
+        check_purpose(pack)
+        task = Task.of(pack, class_names, config.evaluate.impostor_pairs_max)
+    probes = embedded(model, pack, config, ranks, task.classes_of, advance)
     check_finite(probes)
-    conditions = measured(probes, pack, config, ranks, classes_of, len(names))
+    conditions = measured(probes, task, ranks)
     clean = probes.select(probes.kinds == CLEAN_KIND)
     return Report(
         conditions=conditions,
         images=len(clean),
         people=len(set(clean.labels.tolist())),
-        classes=len(names),
-        pack={"name": pack.path.name, "digest": pack.manifest.beton_sha256},
+        classes=task.classes,
+        pack={
+            "name": pack.path.name,
+            "digest": pack.manifest.beton_sha256,
+            "sources_known": is_known(pack),
+        },
         checkpoint=checkpoint or {},
         config=config.model_dump(mode="json"),
         ranks=ranks.world_size,
@@ -138,35 +177,37 @@ def check_finite(probes: Probes) -> None:
         )
 
 
-def measured(
-    probes: Probes,
-    pack: Pack,
-    config: Config,
-    ranks: Ranks,
-    classes_of: torch.Tensor,
-    classes: int,
-) -> list[Condition]:
+def measured(probes: Probes, task: Task, ranks: Ranks) -> list[Condition]:
     """All conditions, clean first; each is measured by one rank and then known to all."""
     clean = probes.select(probes.kinds == CLEAN_KIND)
+    kinds = range(CLEAN_KIND, len(task.kinds))
+    mine = [
+        asdict(condition_of(kind, probes.select(probes.kinds == kind), clean, task))
+        for kind in kinds[ranks.rank :: ranks.world_size]
+    ]
+    # rank r has measured the conditions r, r + W, r + 2W, ...
+    parts = gather_objects(mine)
+    turns = zip_longest(*parts)
+    return [as_condition(found) for turn in turns for found in turn if found]
+
+
+def condition_of(kind: int, probes: Probes, clean: Probes, task: Task) -> Condition:
+    """Identification and verification of the probes of one kind."""
+    is_clean = kind == CLEAN_KIND
     enrolled = clean.select(clean.labels.argsort(stable=True))
-    names = [CLEAN, *pack.manifest.kinds]
-    mine = {}
-    for index, name in list(enumerate(names))[ranks.rank :: ranks.world_size]:
-        kind = index - 1
-        part = None if kind == CLEAN_KIND else probes.select(probes.kinds == kind)
-        condition = Condition(
-            name,
-            identify(
-                clean if part is None else part,
-                None if part is None else matching(clean, part),
-                classes_of,
-                classes,
-            ),
-            verify(enrolled, part, limit=config.evaluate.impostor_pairs_max, seed=PAIR_SEED),
-        )
-        mine[name] = asdict(condition)
-    gathered = {name: found for part in gather_objects(mine) for name, found in part.items()}
-    return [as_condition(gathered[name]) for name in names]
+    return Condition(
+        CLEAN if is_clean else task.kinds[kind],
+        identify(
+            probes, None if is_clean else matching(clean, probes), task.classes_of, task.classes
+        ),
+        verify(
+            enrolled,
+            None if is_clean else probes,
+            task.others[kind :: len(task.kinds)],
+            limit=task.pairs_max,
+            seed=PAIR_SEED,
+        ),
+    )
 
 
 def matching(clean: Probes, processed: Probes) -> Probes:

@@ -56,4 +56,6 @@ def notes(report: Report) -> list[str]:
         lines[0] += f" (drawn from {clean.impostor_total})"
     for name, reason in clean.reasons.items():
         lines.append(f"{name.replace('tar_at_far_', 'TAR at FAR ')}: {reason}")
+    if not report.pack.get("sources_known"):
+        lines.append("the pack has no pairs.csv: images may be compared with their own sources")
     return lines

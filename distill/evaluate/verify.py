@@ -15,24 +15,27 @@ from distill.evaluate.metrics import (
     tar_at_far,
     ten_fold_accuracy,
 )
-from distill.evaluate.pairs import Comparisons, compare_clean, compare_processed, cosines
+from distill.evaluate.pairs import Comparisons, Ints, compare_clean, compare_processed, cosines
 from distill.evaluate.report import Verification
 
 FARS = ("0.1", "0.01", "0.001", "0.0001")
 CURVE_POINTS = 200
 
 
-def verify(enrolled: Probes, probes: Probes | None, *, limit: int, seed: int) -> Verification:
+def verify(
+    enrolled: Probes, probes: Probes | None, others: Ints, *, limit: int, seed: int
+) -> Verification:
     """Verification of ``probes`` against ``enrolled``, or of ``enrolled`` among themselves.
 
     Args:
         enrolled: the clean images, sorted by label.
-        probes: processed images, each compared with the clean ones of all other photographs; None
-            compares the clean ones with each other.
+        probes: processed images, each compared with the clean ones of all photographs that it was
+            not made from; None compares the clean ones with each other.
+        others: (P,) number of a second photograph that each probe was made from, -1 for none.
         limit: most genuine, and most impostor pairs; drawn at random where there are more.
         seed: of the draw: the same pairs are compared for every model.
     """
-    comparisons = choose(enrolled, probes)
+    comparisons = choose(enrolled, probes, others)
     vectors = (enrolled.vectors, (probes or enrolled).vectors)
     rng = np.random.default_rng(seed)
     genuine, impostor = (
@@ -47,15 +50,20 @@ def verify(enrolled: Probes, probes: Probes | None, *, limit: int, seed: int) ->
     )
 
 
-def choose(enrolled: Probes, probes: Probes | None) -> Comparisons:
+def choose(enrolled: Probes, probes: Probes | None, others: Ints) -> Comparisons:
     """Which places of ``enrolled`` each probe is compared with."""
     labels = enrolled.labels.numpy()
     if probes is None:
         return compare_clean(labels)
-    photographs = enrolled.photographs.numpy()
-    order = np.argsort(photographs)
-    found = np.searchsorted(photographs, probes.photographs.numpy(), sorter=order)
-    return compare_processed(labels, order[found])
+    photographs = np.column_stack([probes.photographs.numpy(), others])
+    return compare_processed(labels, places_of(photographs, enrolled.photographs.numpy()))
+
+
+def places_of(photographs: Ints, enrolled: Ints) -> Ints:
+    """Where each photograph stands in ``enrolled``, any shape; -1 for those that are -1."""
+    place = np.full(enrolled.max() + 2, -1)
+    place[enrolled] = np.arange(len(enrolled))
+    return place[photographs]  # -1 finds the last element, which is -1
 
 
 def measure(

@@ -1,5 +1,7 @@
 """Drawn "people", packs of them, and a network that half knows them; for other processes too."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch
@@ -30,7 +32,24 @@ def draw_pairs(labels):
             yield EncodedPair(encode_jpeg(clean), encode_jpeg(second), int(label), kind)
 
 
+def other_of(labels, number):
+    """For every third photograph: the next one of the same person, if there is any."""
+    later = [n for n in range(number + 1, len(labels)) if labels[n] == labels[number]]
+    return later[0] if number % 3 == 0 and later else -1
+
+
 def make_pack(folder, labels, purpose="evaluation"):
+    """A pack whose second kind says to be made from two photographs now and then."""
+    folder.mkdir(parents=True)
+    with (folder / "pairs.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["pair", "identity", "kind", "first", "other", "how", "note"])
+        for number, label in enumerate(labels):
+            for kind, name in enumerate(KINDS):
+                other = other_of(labels, number) if kind == 1 else -1
+                source = f"photo, {other}\n" if other >= 0 else ""
+                pair = number * len(KINDS) + kind
+                table.writerow([pair, PEOPLE[label], name, f"photo, {number}\n", source, "", ""])
     return write_pack(
         folder,
         draw_pairs(labels),

@@ -10,11 +10,21 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
-from drawn_people import KINDS, PEOPLE, assert_close, draw_pairs, make_config, make_model, make_pack
+from drawn_people import (
+    KINDS,
+    PEOPLE,
+    assert_close,
+    draw_pairs,
+    make_config,
+    make_model,
+    make_pack,
+    other_of,
+)
 
 from distill.errors import UserError
 from distill.evaluate import evaluate, scalars, write_report
 from distill.evaluate.report import CLEAN
+from distill.evaluate.table import notes
 from distill.ranks import Ranks, spawn_local
 
 ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
@@ -83,6 +93,8 @@ def test_verification_equals_loops(report, truth, labels):
             for j in range(n):
                 if i == j or (condition.name == CLEAN and i > j):
                     continue
+                if condition.name == KINDS[1] and i == other_of(labels, j):
+                    continue
                 (genuine if labels[i] == labels[j] else impostor).append(enrolled[i] @ probes[j])
         found, genuine, impostor = condition.verification, np.array(genuine), np.array(impostor)
         assert (found.genuine, found.impostor) == (len(genuine), len(impostor))
@@ -139,6 +151,20 @@ def test_training_pack_and_diverged_weights_are_refused(tmp_path, pack):
     broken.backbone.stem[0].weight.data[0, 0, 0, 0] = float("nan")
     with pytest.raises(UserError, match="75 of 75 images are not finite"):
         evaluate(broken, pack, make_config(), ALONE)
+
+
+def test_provenance_of_another_pack_or_none(tmp_path):
+    pack = make_pack(tmp_path / "pack", [0, 1, 0])
+    table = pack.path / "pairs.csv"
+    table.write_bytes(table.read_bytes() + b"6,person,blur,photo,,,\r\n")
+    with pytest.raises(UserError, match=r"pairs\.csv: 7 rows for 6 pairs"):
+        evaluate(make_model(), pack, make_config(), ALONE)
+    table.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"pairs\.csv: cannot be read"):
+        evaluate(make_model(), pack, make_config(), ALONE)
+    table.unlink()
+    found = evaluate(make_model(), pack, make_config(), ALONE)
+    assert not found.pack["sources_known"] and "no pairs.csv" in notes(found)[-1]
 
 
 def test_files(report, tmp_path):
