@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Annotated
 
@@ -21,7 +22,7 @@ from distill.errors import UserError
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo_command,
     "pack": pack_command,
     "train": train_command,

@@ -1,11 +1,11 @@
-"""Faces in photographs: found by yuface, moved onto ArcFace's 112x112 template.
+"""Faces in photographs: found by libfacedetection, moved onto ArcFace's 112x112 template.
 
-yuface (libfacedetection by Shiqi Yu, BSD; its small model is inside the package) gives a box and
-five points in whole pixels. Photographs are searched at two sizes, so that a portrait that fills
+libfacedetection (by Shiqi Yu, BSD; its small model is inside) gives a box and five points in whole
+pixels. Photographs are searched at two sizes, so that a portrait that fills
 the picture and a face in a group are both found; then each face is looked at once more at a size
 where the points are fine enough for an aligned crop.
 
-yuface runs on OpenMP threads: worker processes that detect must be spawned, not forked, and should
+It runs on OpenMP threads: worker processes that detect must be spawned, not forked, and should
 be started with ``OMP_NUM_THREADS=1``.
 """
 
@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import numpy.typing as npt
-import yuface
 
+from distill.data import libfacedetection
 from distill.data.images import Pixels, Unusable
 
 Points = npt.NDArray[np.float32]
@@ -184,7 +184,7 @@ def _find(rgb: Pixels, scale: float, min_score: float) -> Iterator[Face]:
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     bgr = np.ascontiguousarray(cv2.resize(rgb, size, interpolation=how)[:, :, ::-1])
     per_x, per_y = w / size[0], h / size[1]
-    scores, boxes, points = yuface.detect(bgr, 0.0)
+    scores, boxes, points = libfacedetection.detect(bgr)
     for score, (x, y, bw, bh), five in zip(scores, boxes, points, strict=True):
         if score < 100 * min_score or bw <= 0 or bh <= 0:
             continue
