@@ -17,6 +17,9 @@ def demo_command(
         "runs/demo"
     ),
     ranks: Annotated[int, typer.Option(min=1, help="Processes of each training.")] = 2,
+    people: Annotated[
+        int, typer.Option(min=2, max=10, help="How many of the ten people take part.")
+    ] = 10,
 ) -> None:
     """Train one network three ways on ten generated people, and compare.
 
@@ -28,8 +31,8 @@ def demo_command(
 
         pairdistill demo
 
-        pairdistill demo --out /tmp/demo train.steps=60
+        pairdistill demo --out /tmp/demo --people 4 train.steps=60
     """
     from distill.demo.story import run_demo
 
-    run_demo(out, ranks, overrides or [])
+    run_demo(out, ranks, people, overrides or [])

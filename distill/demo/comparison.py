@@ -51,7 +51,7 @@ def comparison_table(results: dict[str, Numbers], kinds: list[str], photographs:
         photographs: held-out photographs.
     """
     table = Table(
-        title=f"{photographs} held-out photographs of the ten people", title_justify="left"
+        title=f"{photographs} held-out photographs, processed in each way", title_justify="left"
     )
     table.add_column("probe")
     for arm in ARMS:

@@ -13,6 +13,8 @@ from distill.cli import console
 from distill.config import dump_toml
 from distill.data.manifest import Pack
 from distill.data.saving import disk_errors, write_whole
+from distill.data.sources import Source
+from distill.data.sources.openpeople import OpenPeopleSource
 from distill.demo.arms import ARMS, Arm, arm_config
 from distill.demo.comparison import Numbers, comparison_table, write_comparison
 from distill.errors import UserError
@@ -21,12 +23,13 @@ HOLDOUT = 0.3
 SECOND_PER_IMAGE = 4
 
 
-def run_demo(out: Path, ranks: int, overrides: Sequence[str] = ()) -> None:
+def run_demo(out: Path, ranks: int, people: int, overrides: Sequence[str] = ()) -> None:
     """Pack, train three times, compare, classify; writes everything below ``out``.
 
     Args:
         out: folder for packs, runs, report and photographs.
         ranks: local ranks of each training.
+        people: how many of the embedded people take part.
         overrides: settings that replace those of ``demo.toml``.
 
     Raises:
@@ -35,8 +38,9 @@ def run_demo(out: Path, ranks: int, overrides: Sequence[str] = ()) -> None:
     seconds: dict[str, float] = {}
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
+    source = OpenPeopleSource(people)
     with timed("pack", seconds):
-        evaluation = make_packs(out / "packs")
+        evaluation = make_packs(source, out / "packs")
     runs: dict[str, Path] = {}
     for arm in ARMS:
         with timed(f"train, {arm.title}", seconds):
@@ -44,7 +48,7 @@ def run_demo(out: Path, ranks: int, overrides: Sequence[str] = ()) -> None:
     results = {name: evaluation_numbers(run) for name, run in runs.items()}
     compare(out, evaluation, runs, results, {"machine": machine(), "seconds": seconds})
     with timed("classify", seconds):
-        name_photographs(evaluation, runs["similarity"], out / "photographs")
+        name_photographs(source, evaluation, runs["similarity"], out / "photographs")
     point_out(out, runs, seconds)
 
 
@@ -57,16 +61,15 @@ def timed(title: str, seconds: dict[str, float]) -> Iterator[None]:
     seconds[title] = round(time.monotonic() - start, 1)
 
 
-def make_packs(folder: Path) -> Pack:
+def make_packs(source: Source, folder: Path) -> Pack:
     """Pack the embedded people, some photographs of each held out; the held-out pack."""
     from distill.cli.pack import show_result
     from distill.data.pack import PackOptions, pack
-    from distill.data.sources.openpeople import OpenPeopleSource
 
     options = PackOptions(
         holdout=HOLDOUT, second_per_image=SECOND_PER_IMAGE, glasses="draw", overwrite=True
     )
-    result = pack(OpenPeopleSource(), folder, options, console.progress_bar)
+    result = pack(source, folder, options, console.progress_bar)
     show_result(result, folder)
     assert result.evaluation is not None, "photographs were held out"
     return result.evaluation
@@ -122,14 +125,13 @@ def compare(
     draw_comparison(out / "report.png", results, kinds)
 
 
-def name_photographs(evaluation: Pack, run: Path, folder: Path) -> None:
+def name_photographs(source: Source, evaluation: Pack, run: Path, folder: Path) -> None:
     """Classify a few held-out photographs with the trained network and show the answers."""
     from distill.classify import classify
     from distill.cli.classify import show_rows
-    from distill.data.sources.openpeople import OpenPeopleSource
     from distill.demo.photos import write_photographs
 
-    paths = write_photographs(OpenPeopleSource(), evaluation, folder)
+    paths = write_photographs(source, evaluation, folder)
     show_rows(classify(run, paths))
 
 

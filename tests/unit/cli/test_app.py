@@ -1,0 +1,71 @@
+"""The frame of the command line: how mistakes, interruptions and help look."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from distill.cli import app as program
+from distill.errors import UserError
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["pairdistill", *words])
+    with pytest.raises(SystemExit) as left:
+        program.main()
+    assert isinstance(left.value.code, int)
+    return left.value.code
+
+
+def failing_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def command() -> None:
+        """Fail."""
+        raise error
+
+    monkeypatch.setitem(program.COMMANDS, "doctor", command)
+
+
+def test_a_mistake_is_one_line_and_status_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing_with(monkeypatch, UserError("photos/a\nb [red].jpg: truncated", fix="remove it"))
+    assert run_main(monkeypatch, "doctor") == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "error: photos/a\\nb [red].jpg: truncated; remove it\n"
+
+
+def test_debug_shows_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_with(monkeypatch, UserError("wrong"))
+    monkeypatch.setattr(sys, "argv", ["pairdistill", "--debug", "doctor"])
+    with pytest.raises(UserError):
+        program.main()
+
+
+def test_ctrl_c_has_the_status_of_shells(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_with(monkeypatch, KeyboardInterrupt())
+    assert run_main(monkeypatch, "doctor") == 130
+
+
+@pytest.mark.parametrize("words", [["frobnicate"], ["train"], ["demo", "--ranks", "0"]])
+def test_wrong_usage_has_status_2(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    assert run_main(monkeypatch, *words) == 2
+
+
+@pytest.mark.parametrize("command", sorted(program.COMMANDS))
+def test_help_has_an_example(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert run_main(monkeypatch, command, "--help") == 0
+    text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert f"pairdistill {command}" in text
+    assert "Example" in text
+
+
+def test_the_module_is_the_same_program() -> None:
+    command = [sys.executable, "-m", "distill", "--version"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert re.fullmatch(r"pairdistill \d+\.\d+\.\d+\n", shown)
