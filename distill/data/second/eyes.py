@@ -25,15 +25,19 @@ FEATHER = 0.40
 """Share of the region over which it fades out."""
 DROP = 0.04
 """How far the middle of the region lies below the eye line, in eye distances."""
-LIGHT_BLUR, HUE_BLUR = 0.28, 0.45
-"""Brightness that changes over more than the first, and colour that changes over more than the
-second, are the sample's; finer detail is the donor's (sigma, in eye distances)."""
+LIGHT_BLUR = 0.20
+"""Brightness that changes over more than this is the sample's, finer detail the donor's (sigma, in
+eye distances)."""
 MAX_GAIN = 2.5
-"""Largest gain in brightness of the pasted region, and smallest as its inverse."""
+"""Largest brightness of a detail over that of its surroundings, and smallest as its inverse."""
+OWN_HUE = 0.4
+"""Share of a detail's own colour that is kept."""
 DARK = 8.0
-"""Grey levels added to both sides of the gain, so that black hair does not decide it."""
-MAX_TURN = 0.25
-"""Largest difference in the turn of two heads whose eyes fit each other (see `Frame.turn`)."""
+"""Grey levels added to both sides of a ratio, so that black does not decide it."""
+MAX_TURN = 0.35
+"""Heads turned further do not give or take eyes (see `Frame.turn`)."""
+MAX_TURN_APART = 0.25
+"""Largest difference in the turn of two heads whose eyes fit each other."""
 
 
 def eyes(
@@ -45,7 +49,7 @@ def eyes(
     are bent smoothly to those along its edge, so that no seam is seen.
     """
     frame = Frame(face)
-    if other is None or abs(Frame(other).turn - frame.turn) > MAX_TURN:
+    if other is None or not _fit(frame.turn, Frame(other).turn):
         matrix, donor, how = _jitter(face, rng, options), face, "own, jittered"
     else:
         matrix, donor, how = similarity(other.points[:2], face.points[:2]), other, "other photo"
@@ -57,6 +61,11 @@ def eyes(
     return AlignedFace(finished(blend(below, pasted, region)), face.points), how
 
 
+def _fit(turn: float, other: float) -> bool:
+    """Whether eyes of a head turned by one amount pass on a head turned by another."""
+    return max(abs(turn), abs(other)) <= MAX_TURN and abs(turn - other) <= MAX_TURN_APART
+
+
 def _region(frame: Frame) -> Floats:
     """Soft coverage of the eye region, exactly 0 outside it; (size, size)."""
     x, y = frame.grid
@@ -66,19 +75,17 @@ def _region(frame: Frame) -> Floats:
 
 
 def _toned(moved: Floats, below: Floats, unit: float) -> Floats:
-    """The detail of ``moved`` under the light of ``below``.
+    """The fine detail of ``moved`` on the light and hue of ``below``.
 
-    Brightness by a gain that changes slowly over the region, hue by one that hardly changes.
+    The donor's own light may be another (sun from one side, blue shadows): only what stands out
+    from its surroundings is taken, its brightness in full and its colour by `OWN_HUE`.
     """
-    light = _gain(brightness(below), brightness(moved), LIGHT_BLUR * unit)[..., None]
-    hue = _gain(below, moved, HUE_BLUR * unit)
-    hue = hue / (brightness(hue)[..., None] + np.float32(1e-6))
-    return np.asarray(moved * np.clip(light, 1 / MAX_GAIN, MAX_GAIN) * hue, np.float32)
-
-
-def _gain(wanted: Floats, given: Floats, sigma: float) -> Floats:
-    """Ratio of two pictures after a Gaussian blur."""
-    return (blurred(wanted, sigma) + DARK) / (blurred(given, sigma) + DARK)
+    sigma = LIGHT_BLUR * unit
+    around = blurred(moved, sigma)
+    light = (brightness(moved) + DARK) / (brightness(around) + DARK)
+    hue = (moved + DARK) / (around + DARK) / light[..., None]
+    detail = np.clip(light, 1 / MAX_GAIN, MAX_GAIN)[..., None] * hue**OWN_HUE
+    return np.asarray(blurred(below, sigma) * detail, np.float32)
 
 
 def _jitter(

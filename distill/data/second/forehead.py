@@ -71,9 +71,8 @@ def _bare_skin(frame: Frame, line: float, rng: np.random.Generator) -> tuple[Flo
     shade = 1.04 - 0.30 * dome**4 + 0.08 * lit * x - 0.03 * np.abs(y + 0.9)
     gloss = np.exp(-(((x - lit) / 0.45) ** 2) - ((y + 0.95) / 0.30) ** 2) * rng.uniform(4, 12)
     size = frame.size
-    uneven = 2.0 * smooth_noise(rng, size, size / 9) + grain(frame) * rng.standard_normal(
-        (size, size)
-    )
+    pores = blurred(rng.standard_normal((size, size)).astype(np.float32), 0.5)
+    uneven = 2.0 * smooth_noise(rng, size, size / 9) + grain(frame) * pores
     colour = _forehead_tone(frame) * shade[..., None] + (gloss + uneven)[..., None]
     edge = smooth_step(head_outline(frame), 1.03, 0.95)
     coverage = edge * smooth_step(y, line, line - 2.5 * FADE)

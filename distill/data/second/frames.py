@@ -109,14 +109,15 @@ def draw_frames(frame: Frame, rng: np.random.Generator, dark_lenses: bool) -> Dr
     colour_name = list(RIMS)[int(rng.integers(len(RIMS)))]
     lens = _varied(LENSES[shape], rng, max(frame.eyes_apart, 0.45))
     colour, width = RIMS[colour_name]
-    rim = _rim(frame, lens, width * rng.uniform(0.85, 1.2), half=rng.random() < 0.12)
+    half = bool(rng.random() < 0.12) and not dark_lenses
+    rim = _rim(frame, lens, width * rng.uniform(0.85, 1.2), half)
     glass = frame.shape(lens.outline(-1), lens.outline(1)) * band(frame)
     rgb = _shadowed(floats(frame.face.rgb), rim, frame)
     rgb = _glazed(rgb, glass, frame, rng, dark_lenses)
     rgb = blend(rgb, _material(np.array(colour, np.float32), colour_name, rim, frame, rng), rim)
     # The shadow, too, stays inside the band.
     rgb = blend(floats(frame.face.rgb), rgb, band(frame))
-    what = "sunglasses" if dark_lenses else "frames"
+    what = "sunglasses" if dark_lenses else "half-rim frames" if half else "frames"
     return Drawn(rgb, rim, glass, f"{colour_name} {shape} {what}")
 
 
