@@ -15,8 +15,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from distill.classify import classify, rendered
+from distill.cli.app import build_app
 from distill.config.tree import Config, ModelConfig
 from distill.data.faces import FaceDetector, align
 from distill.data.images import decode, encode_jpeg
@@ -202,26 +204,29 @@ def test_weights_of_another_model_are_refused(weights):
         restore(weights.parent)
 
 
-def command(*words):
-    program = [sys.executable, "-m", "distill", "classify", *map(os.fspath, words)]
-    return subprocess.run(program, capture_output=True, check=False)
-
-
 def test_command_writes_clean_csv_to_a_pipe(weights, folder, answers):
-    result = command(weights, folder, folder / MISSING, "--format", "csv", "--top", "2")
+    words = (weights, folder, folder / MISSING, "--format", "csv", "--top", "2")
+    program = [sys.executable, "-m", "distill", "classify", *map(os.fspath, words)]
+    result = subprocess.run(program, capture_output=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout == rendered(answers, "csv")
 
 
+def here(*words):
+    """The command in this process."""
+    return CliRunner().invoke(build_app(), ["classify", *map(os.fspath, words)])
+
+
 def test_command_status_where_nothing_was_classified(weights, folder, tmp_path):
     out = tmp_path / "answers.json"
-    result = command(weights, folder / "empty.jpg", "--out", out)
-    assert result.returncode == 1
+    assert here(weights, folder / "empty.jpg", "--out", out).exit_code == 1
     (row,) = json.loads(out.read_text())
     assert row["status"].startswith("unreadable: ") and row["person"] is None
 
 
-def test_command_status_of_a_mistake(weights, folder, tmp_path):
-    result = command(weights, folder / "b.jpg", "--out", tmp_path / "no" / "answers.csv")
-    assert result.returncode == 2
-    assert result.stderr.decode().count("\n") == 1 and b"error:" in result.stderr
+def test_command_refuses_before_it_works(weights, folder, tmp_path):
+    result = here(weights, folder / "b.jpg", "--out", tmp_path / "no" / "answers.csv")
+    assert isinstance(result.exception, UserError) and "missing" in str(result.exception)
+    result = here(tmp_path / "no.safetensors", folder / "b.jpg")
+    assert isinstance(result.exception, UserError) and "no checkpoint" in str(result.exception)
+    assert here(weights, folder / "b.jpg", "--top", "0").exit_code == 2
