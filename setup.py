@@ -59,7 +59,7 @@ class Step:
         """Where the result goes; its name changes with everything it depends on."""
         digest = hashlib.sha256(shlex.join(self.command).encode())
         digest.update(compiler_version(self.command[0]).encode())
-        for file in sorted([self.source, *SOURCES.glob("*.h")]):
+        for file in sorted([self.source, *SOURCES.glob("*.h"), *SOURCES.glob("*.cuh")]):
             digest.update(file.read_bytes())
         return OBJECTS / f"{self.source.stem}-{self.variant}-{digest.hexdigest()[:16]}.o"
 
@@ -116,8 +116,12 @@ def cpu_steps(cuda: str | None) -> list[Step]:
     common = [*shlex.split(os.environ.get("CXX", "g++")), "-std=c++17", "-fPIC", "-Wall"]
     common += ["-Wno-attributes", *(["-DPAIR_LOSS_X86"] if x86 else [])]
     operators = [*common, "-O2", "-fopenmp-simd", f"-isystem{torch_folder() / 'include'}"]
-    operators += [OLDEST_TORCH, f'-DPAIR_LOSS_BUILD="{description(cuda)}"']
-    steps = [Step(SOURCES / "pair_loss.cpp", "operators", operators)]
+    operators.append(OLDEST_TORCH)
+    described = [*operators, f'-DPAIR_LOSS_BUILD="{description(cuda)}"']
+    steps = [
+        Step(SOURCES / "pair_loss_schema.cpp", "schema", described),
+        Step(SOURCES / "pair_loss.cpp", "cpu", operators),
+    ]
     # Without errno and traps a loop may be turned into vectors; the arithmetic stays IEEE.
     loops = [*common, "-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"]
     for name, flags in X86_FLAGS.items() if x86 else [("generic", [])]:

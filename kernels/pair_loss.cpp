@@ -1,4 +1,4 @@
-// The operators' schemas and their CPU implementation.
+// The operators' CPU implementation.
 //
 // The work is cut into pieces of whole columns of one pair, of a size that does not depend on the
 // number of threads, and pieces are merged in their order: any number of threads gives the same
@@ -288,25 +288,8 @@ BackwardResult backward_cpu(const Tensor& grad_ce_first, const Tensor& grad_ce_s
 
 // Which table runs on this processor; for `doctor`.
 std::string cpu_instructions() { return cpu_table().name; }
-std::string build_description() { return PAIR_LOSS_BUILD; }
 
 }  // namespace
-
-STABLE_TORCH_LIBRARY(pairdistill, m) {
-  m.def(
-      "pair_loss(Tensor first, Tensor second, Tensor labels, Tensor? target_first, "
-      "Tensor? target_second, float temperature, int kind, float forward, float reverse, "
-      "float scale, float label_smoothing, int stop_gradient) -> (Tensor ce_first, "
-      "Tensor ce_second, Tensor similarity, Tensor top_first, Tensor top_second, Tensor stats)");
-  m.def(
-      "pair_loss_backward(Tensor grad_ce_first, Tensor grad_ce_second, Tensor grad_similarity, "
-      "Tensor first, Tensor second, Tensor labels, Tensor? target_first, Tensor? target_second, "
-      "Tensor stats, float temperature, int kind, float forward, float reverse, float scale, "
-      "float label_smoothing, int stop_gradient) -> (Tensor grad_first, Tensor grad_second, "
-      "Tensor grad_target_first, Tensor grad_target_second)");
-  m.def("cpu_instructions() -> str");
-  m.def("build_description() -> str");
-}
 
 STABLE_TORCH_LIBRARY_IMPL(pairdistill, CPU, m) {
   m.impl("pair_loss", TORCH_BOX(&forward_cpu));
@@ -315,7 +298,6 @@ STABLE_TORCH_LIBRARY_IMPL(pairdistill, CPU, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(pairdistill, CompositeExplicitAutograd, m) {
   m.impl("cpu_instructions", TORCH_BOX(&cpu_instructions));
-  m.impl("build_description", TORCH_BOX(&build_description));
 }
 
 }  // namespace pairdistill
