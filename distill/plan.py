@@ -56,15 +56,23 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
     train = _open("data.train", config.data.train, "train")
     pairs, batch = train.manifest.pairs, config.train.global_batch_pairs
     check_global_batch(pairs, batch, str(train.path))
-    evaluation = config.data.evaluation
     return Plan(
         run=RunDir(Path(config.run.dir)),
         train=train,
-        evaluation=_open("data.evaluation", evaluation, "evaluation") if evaluation else None,
+        evaluation=_evaluation(config.data.evaluation) if config.data.evaluation else None,
         total_steps=config.train.steps or config.train.epochs * (pairs // batch),
         micro_batch_pairs=micro,
         loss_implementation=implementation,
     )
+
+
+def _evaluation(folder: str) -> Pack:
+    """The held-out pack, with all that an evaluation hours from now will ask of it."""
+    from distill.evaluate.provenance import other_photographs  # scikit-learn is slow to import
+
+    pack = _open("data.evaluation", folder, "evaluation")
+    other_photographs(pack)
+    return pack
 
 
 def _open(field: str, folder: str, purpose: str) -> Pack:

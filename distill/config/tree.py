@@ -152,11 +152,11 @@ class OptimizerConfig(Section):
     schedule: Literal["polynomial", "cosine", "constant"] = "polynomial"
     """Decay of the learning rate after warm-up."""
     warmup_steps: Count = 0
-    """Steps of linear warm-up from 0 to `lr`."""
+    """Steps of linear warm-up from `lr` / steps to `lr`."""
     power: Positive = 1.0
     """Power of the polynomial decay."""
     final_lr_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Learning rate at the last step, as a fraction of `lr`."""
+    """Learning rate that the decay ends at, one step after the last, as a fraction of `lr`."""
 
 
 class TrainConfig(Section):

@@ -182,8 +182,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         purpose="evaluation",
         photographs=12,
     )
-    rows = "".join(f"photograph {i},\n" * len(KINDS) for i in range(12))
-    (root / "evaluation" / "pairs.csv").write_text(f"first,other\n{rows}")
     (root / "rank.py").write_text(RANK)
     (root / "run.toml").write_text(f"""
 [run]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,12 @@ def test_mistakes(packs: Path, override: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         make_plan(config(packs, override.format(packs=packs)), TWO)
     assert error.value.fix
+
+
+def test_what_an_evaluation_will_need_is_asked_for_at_the_start(
+    packs: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(packs / "evaluation", tmp_path / "evaluation")
+    (tmp_path / "evaluation" / "pairs.csv").write_text("first,other\nof another pack,\n")
+    with pytest.raises(UserError, match=r"pairs\.csv: 1 rows for 12 pairs"):
+        make_plan(config(packs, f"data.evaluation={tmp_path}/evaluation"), TWO)
