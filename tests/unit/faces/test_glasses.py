@@ -36,7 +36,9 @@ def test_drawn_frames_are_seen_and_told(frontal):
         rgb, how = make_second("glasses", face, keyed_rng(index), options=options)
         assert how.startswith("glasses: drawn ")
         assert any(shape in how for shape in LENSES)
-        assert (np.abs(rgb.astype(int) - face.rgb).max(axis=2) > 25).mean() > 0.02
+        assert (
+            np.abs(rgb.astype(int) - face.rgb).max(axis=2) > 25
+        ).mean() > 0.012  # a wire half-rim
 
 
 def test_sunglasses_hide_the_eyes(frontal):
