@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import HORIZONTALS
 from rich.table import Table
 
 from distill.data.saving import write_whole
@@ -35,10 +36,10 @@ def rows(kinds: list[str]) -> list[tuple[str, list[Row]]]:
     """Groups of rows: identification, agreement and verification, clean and for each kind."""
     probes = ["clean", *kinds]
     return [
-        ("identification, top-1", [Row(f"{p}/top1", p) for p in probes]),
-        ("same answer as for the clean photo", [Row(f"{k}/agreement", k) for k in kinds]),
-        ("verification, AUC", [Row(f"{p}/auc", p) for p in probes]),
-        ("verification, equal error rate", [Row(f"{p}/eer", p, False) for p in probes]),
+        ("identified, top-1", [Row(f"{p}/top1", p) for p in probes]),
+        ("same answer as clean", [Row(f"{k}/agreement", k) for k in kinds]),
+        ("verified, AUC", [Row(f"{p}/auc", p) for p in probes]),
+        ("verified, equal error rate", [Row(f"{p}/eer", p, False) for p in probes]),
     ]
 
 
@@ -51,13 +52,17 @@ def comparison_table(results: dict[str, Numbers], kinds: list[str], photographs:
         photographs: held-out photographs.
     """
     table = Table(
-        title=f"{photographs} held-out photographs, processed in each way", title_justify="left"
+        title=f"{photographs} held-out photographs, clean and processed in each way",
+        caption="The best of a row in bold. One run of each arm: small differences mean nothing.",
+        title_justify="left",
+        caption_justify="left",
+        box=HORIZONTALS,
     )
-    table.add_column("probe")
+    table.add_column(no_wrap=True)
     for arm in ARMS:
-        table.add_column(arm.title, justify="right")
+        table.add_column(arm.title, justify="right", width=14)
     for title, group in rows(kinds):
-        table.add_row(f"[dim]{title}[/]")
+        table.add_row(f"[italic]{title}[/]")
         for row in group:
             table.add_row(f"  {row.title}", *_cells(row, results))
         table.add_section()

@@ -16,7 +16,7 @@ from distill.demo.comparison import Numbers
 COLOURS = ("#b8b8b8", "#5b8db8", "#c2571a")
 """One for each arm, told apart in grey print too."""
 
-PANELS = (("top1", "identification, top-1"), ("agreement", "same answer as for the clean photo"))
+PANELS = (("top1", "identified, top-1"), ("agreement", "same answer as clean"))
 
 
 def draw_comparison(path: Path, results: dict[str, Numbers], kinds: list[str]) -> None:
