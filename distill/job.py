@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from distill import console
 from distill.checkpoint import RunFacts, TrainState, latest_verified, load
-from distill.cli import console
 from distill.config import Config, dump_toml
 from distill.data.loader import PairLoader, make_train_loader
-from distill.data.saving import write_whole
 from distill.engine import Engine
 from distill.errors import UserError
+from distill.files import write_whole
 from distill.monitor import Monitor
 from distill.plan import Plan
 from distill.ranks import Ranks, gather_objects, init_process_group, leave_process_group, together

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from distill.checkpoint import SaveFailed, TrainState, export_weights, prune, save
-from distill.data.saving import disk_errors, write_whole
+from distill.files import disk_errors, write_whole
 from distill.job import completion
 from distill.ranks import barrier, together
 

@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from distill import __version__
-from distill.cli import console
+from distill import __version__, console
 from distill.cli.classify import classify_command
 from distill.cli.demo import demo_command
 from distill.cli.doctor import doctor_command

@@ -98,8 +98,8 @@ def answer(
     from contextlib import nullcontext
 
     from distill.classify import ask, find_photographs
-    from distill.cli.console import progress_bar
     from distill.config import as_override
+    from distill.console import progress_bar
     from distill.ranks import from_environment
     from distill.trained import restore
 
@@ -122,8 +122,8 @@ def answer(
 def deliver(answers: list[Answer], form: Form, out: Path | None) -> None:
     """Write the answers to ``out``, or to standard output."""
     from distill.classify import rendered
-    from distill.cli.console import say
-    from distill.data.saving import write_whole
+    from distill.console import say
+    from distill.files import write_whole
 
     if out is not None:
         write_whole(out, rendered(answers, form))
@@ -137,6 +137,6 @@ def deliver(answers: list[Answer], form: Form, out: Path | None) -> None:
 def show_rows(answers: list[Answer]) -> None:
     """A table of answers on the terminal."""
     from distill.classify.output import as_table
-    from distill.cli.console import show
+    from distill.console import show
 
     show(as_table(answers))

@@ -41,7 +41,7 @@ def doctor_command(
 
 
 def _examine(*, quiet: bool) -> list[Check]:
-    from distill.cli.console import progress_bar
+    from distill.console import progress_bar
     from distill.doctor import CHECKS, run_checks
 
     if quiet or not sys.stdout.isatty():
@@ -62,7 +62,7 @@ def _print_json(checks: list[Check], works: bool) -> None:
 
 
 def _print_table(checks: list[Check], works: bool) -> None:
-    from distill.cli.console import console
+    from distill.console import console
 
     console.print(_table(checks))
     missing = [check.name for check in checks if check.needed and not check.ok]

@@ -104,8 +104,8 @@ def prepared(weights: Path, words: Sequence[str], folder: Path, out: Path) -> tu
         UserError: bad weights or settings, no evaluation pack, or a folder that cannot be written.
     """
     from distill.data.manifest import read_pack
-    from distill.data.saving import disk_errors
     from distill.evaluate.run import check_purpose
+    from distill.files import disk_errors
     from distill.trained import restore
 
     trained, pack = restore(weights, words), read_pack(folder)
@@ -136,7 +136,7 @@ def measure(trained: Trained, pack: Pack, ranks: Ranks, *, quiet: bool) -> Repor
     """Evaluate together with the other ranks; a bar on rank 0 unless ``quiet``."""
     from contextlib import nullcontext
 
-    from distill.cli.console import progress_bar
+    from distill.console import progress_bar
     from distill.evaluate import evaluate
     from distill.ranks import init_process_group, leave_process_group
 
@@ -161,7 +161,7 @@ def measure(trained: Trained, pack: Pack, ranks: Ranks, *, quiet: bool) -> Repor
 
 def show_report(report: Report, out: Path, *, as_json: bool) -> None:
     """Write the files, then print the table or the JSON."""
-    from distill.cli.console import say, show
+    from distill.console import say, show
     from distill.evaluate import write_report
     from distill.evaluate.folder import JSON_NAME, PICTURE_NAME
     from distill.evaluate.table import notes, report_table

@@ -78,7 +78,7 @@ def pack_command(
     middle). What cannot be used is listed with its reason in OUT/rejected.csv. The same request
     made twice is found to be done.
     """
-    from distill.cli.console import progress_bar
+    from distill.console import progress_bar
     from distill.data.pack import PackOptions, open_source, pack
     from distill.data.second import parse_kinds
 
@@ -101,7 +101,7 @@ def pack_command(
 
 def show_result(result: PackResult, out: Path) -> None:
     """Say what was made below ``out``."""
-    from distill.cli.console import say, show
+    from distill.console import say, show
 
     if result.reused:
         say(f"{out}: up to date, made by the same request before")

@@ -22,7 +22,7 @@ from typing import Self
 
 import numpy as np
 
-from distill.data.saving import disk_errors, sync_folder
+from distill.files import disk_errors, sync_folder
 
 SIDE = 112
 """Height and width of every image, in pixels."""

@@ -14,7 +14,7 @@ import psutil
 
 from distill.data.beton import BetonWriter
 from distill.data.manifest import BETON_NAME, MANIFEST_NAME, Manifest, Pack, file_sha256, read_pack
-from distill.data.saving import disk_errors, sync_folder, write_whole
+from distill.files import disk_errors, sync_folder, write_whole
 
 
 class EncodedPair(NamedTuple):

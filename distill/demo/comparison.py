@@ -10,8 +10,8 @@ from typing import Any
 from rich.box import HORIZONTALS
 from rich.table import Table
 
-from distill.data.saving import write_whole
 from distill.demo.arms import ARMS, Arm
+from distill.files import write_whole
 
 Numbers = dict[str, float]
 """Scalars of an evaluation: ``clean/top1``, ``blur/agreement``, ``glasses/eer``."""

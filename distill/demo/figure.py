@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from distill.data.saving import write_whole
 from distill.demo.arms import ARMS
 from distill.demo.comparison import Numbers
+from distill.files import write_whole
 
 COLOURS = ("#b8b8b8", "#5b8db8", "#c2571a")
 """One for each arm, told apart in grey print too."""

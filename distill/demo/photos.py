@@ -7,8 +7,8 @@ from pathlib import Path
 
 from distill.data.images import Pixels, encode_jpeg
 from distill.data.manifest import Pack
-from distill.data.saving import disk_errors, write_whole
 from distill.data.sources import Sample, Source
+from distill.files import disk_errors, write_whole
 
 PHOTOGRAPHS = 4
 

@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distill.cli import console
+from distill import console
 from distill.config import dump_toml
 from distill.data.manifest import Pack
-from distill.data.saving import disk_errors, write_whole
 from distill.data.sources import Source
 from distill.data.sources.openpeople import OpenPeopleSource
 from distill.demo.arms import ARMS, Arm, arm_config
 from distill.demo.comparison import Numbers, comparison_table, write_comparison
 from distill.errors import UserError
+from distill.files import disk_errors, write_whole
 
 HOLDOUT = 0.3
 SECOND_PER_IMAGE = 4

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from distill.data.saving import disk_errors
 from distill.errors import UserError
 from distill.evaluate.report import FORMAT, Report, as_condition, write_json
+from distill.files import disk_errors
 
 JSON_NAME, PICTURE_NAME = "report.json", "report.png"
 

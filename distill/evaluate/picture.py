@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
-from distill.data.saving import write_whole
 from distill.evaluate.metrics import EXPECTED_FALSE_ACCEPTS
+from distill.files import write_whole
 
 if TYPE_CHECKING:
     from distill.evaluate.report import Condition, Report

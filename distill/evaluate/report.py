@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import __version__
-from distill.data.saving import write_whole
+from distill.files import write_whole
 
 FORMAT = 1
 CLEAN = "clean"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.cli import console
+from distill import console
 from distill.config import dump_toml
 from distill.monitor.metrics_file import MetricsFile, read_metrics
 from distill.monitor.tensorboard import TensorBoard

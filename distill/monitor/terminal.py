@@ -7,26 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TextColumn
 
-from distill.cli import console
-
-_COLUMNS = (
-    TextColumn("{task.description}"),
-    BarColumn(),
-    MofNCompleteColumn(),
-    TimeElapsedColumn(),
-    TextColumn("left"),
-    TimeRemainingColumn(),
-    TextColumn("{task.fields[numbers]}"),
-)
+from distill import console
 
 
 class Terminal:
@@ -42,7 +25,7 @@ class Terminal:
         self._first: tuple[int, float] | None = None
         self._bar: Progress | None = None
         if sys.stdout.isatty():
-            self._bar = Progress(*_COLUMNS, console=console.console)
+            self._bar = console.live_progress(TextColumn("{task.fields[numbers]}"))
             self._task = self._bar.add_task(
                 "train", total=total_steps, completed=resumed_step, numbers=""
             )

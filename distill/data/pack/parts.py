@@ -12,7 +12,7 @@ from distill.data.pack.work import PairJpegs, Recipe, make_pair
 from distill.data.pack.workers import Team
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.data.pairs import PairPlan
-from distill.data.saving import disk_errors
+from distill.files import disk_errors
 
 PAIRS_NAME = "pairs.csv"
 SHEET_NAME = "contact_sheet.png"

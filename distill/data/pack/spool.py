@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from distill.data.faces import FACE_SIZE, AlignedFace
-from distill.data.saving import disk_errors
+from distill.files import disk_errors
 
 ROW = np.dtype([("rgb", np.uint8, (FACE_SIZE, FACE_SIZE, 3)), ("points", "<f4", (5, 2))])
 """One aligned face, 37,672 bytes."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from distill.data.saving import disk_errors
+from distill.files import disk_errors
 
 
 def as_text(name: str) -> str:

@@ -13,6 +13,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -51,12 +52,8 @@ class Bar:
         return 10 * done // self._total
 
 
-@contextmanager
-def progress_bar(title: str, total: int | None) -> Iterator[Bar]:
-    """A bar for ``total`` units of work, with elapsed and remaining time."""
-    if not sys.stdout.isatty():
-        yield Bar(None, title, total)
-        return
+def live_progress(*more: ProgressColumn) -> Progress:
+    """Bars on the terminal: what, how far, elapsed, left, and ``more``."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -65,7 +62,16 @@ def progress_bar(title: str, total: int | None) -> Iterator[Bar]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    return Progress(*columns, *more, console=console)
+
+
+@contextmanager
+def progress_bar(title: str, total: int | None) -> Iterator[Bar]:
+    """A bar for ``total`` units of work, with elapsed and remaining time."""
+    if not sys.stdout.isatty():
+        yield Bar(None, title, total)
+        return
+    with live_progress() as progress:
         yield Bar(progress, title, total)
 
 
