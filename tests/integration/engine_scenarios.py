@@ -6,6 +6,8 @@ Importing DeepSpeed takes seconds, so each process plays many scenarios and writ
 FOLDER/PHASE-RANK.json. Losses are written as hexadecimal floats: equal means equal to the last bit.
 """
 
+# over 300 lines: one script that each rank runs whole, so that its processes start once
+
 from __future__ import annotations
 
 import json

@@ -4,6 +4,8 @@ Everything runs in processes of its own. Where a fault is needed at an exact ste
 `RANK`, which causes it and is otherwise `python -m distill`.
 """
 
+# over 300 lines: all of it looks at the runs of one fixture, which cost a minute to make
+
 from __future__ import annotations
 
 import json
