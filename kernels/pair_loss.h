@@ -1,5 +1,6 @@
 // The mathematics of the pair loss: the state of a pair of logit rows, its merge, the values and
-// the gradients. Included by the C++ and by the CUDA code; there is no other place for it.
+// the gradients. Included by the C++ and by the CUDA code; there is no other place for it, hence its
+// length.
 //
 // For logits z1, z2 of one pair over C classes, label y, temperature T:
 //     p = softmax(z1/T)   q = softmax(z2/T)   x = log p - log q (kl)   x = -log q (ce), up to a
@@ -125,6 +126,25 @@ PAIR_LOSS_FN R shift(R from, R to) {
 template <class R>
 PAIR_LOSS_FN R guarded(R weight, R factor) {
   return weight == R(0) ? R(0) : weight * factor;
+}
+
+// exp(x) from soft = exp(xs), xs = x/T as it was rounded, for T = POWER: one exp does for both
+// temperatures. x - T xs is what the rounding lost (exact by one fused operation).
+template <int POWER, class R>
+PAIR_LOSS_FN R raised(R soft, R x, R xs) {
+  const R square = soft * soft;
+  if (POWER == 1) return soft;
+  if (POWER == 2) return square;
+  if (POWER == 4) return square * square;
+  const R cube = square * soft;
+  return cube + cube * (x - R(3) * xs);
+}
+
+// T where it is 1, 2, 3 or 4, else 0.
+PAIR_LOSS_FN int power_of(double inv_temperature) {
+  for (int power = 1; power <= 4; ++power)
+    if (inv_temperature == 1.0 / power) return power;
+  return 0;
 }
 
 template <class R>
@@ -310,15 +330,12 @@ PAIR_LOSS_FN PairGradient<R> row_gradient(const RowStats<R>& stats, R up_first, 
       c.inv_temperature};
 }
 
-// The similarity's gradient at one column with respect to both logits.
-template <class Exp, class R>
-PAIR_LOSS_FN void soft_gradient(int kind, const PairGradient<R>& g, R z1, R z2, R& d1, R& d2) {
-  if (kind == kNone) {
-    d1 = d2 = R(0);
-    return;
-  }
-  const R p = Exp::of((z1 - g.first.m) * g.inv_temperature) * g.first.inv_t;
-  const R q = Exp::of((z2 - g.second.m) * g.inv_temperature) * g.second.inv_t;
+// The similarity's gradient at one column with respect to both logits; exp((z - m)/T) of each side
+// is given as `soft1` and `soft2`.
+template <class R>
+PAIR_LOSS_FN void similarity_gradient(int kind, const PairGradient<R>& g, R z1, R z2, R soft1,
+                                      R soft2, R& d1, R& d2) {
+  const R p = soft1 * g.first.inv_t, q = soft2 * g.second.inv_t;
   R x = p - q, y = q - p;
   d1 = g.first.cross * x;
   d2 = g.second.cross * y;
@@ -327,12 +344,44 @@ PAIR_LOSS_FN void soft_gradient(int kind, const PairGradient<R>& g, R z1, R z2, 
   d2 += guarded(g.second.own * q, y - g.second.mean);
 }
 
+// The same at the target's column; the cross-entropy's gradient there is `at_target`.
+template <class Exp, class R>
+PAIR_LOSS_FN void soft_gradient(int kind, const PairGradient<R>& g, R z1, R z2, R& d1, R& d2) {
+  d1 = d2 = R(0);
+  if (kind == kNone) return;
+  similarity_gradient(kind, g, z1, z2, Exp::of((z1 - g.first.m) * g.inv_temperature),
+                      Exp::of((z2 - g.second.m) * g.inv_temperature), d1, d2);
+}
+
 // The whole gradient at a column that is not the target.
 template <class Exp, class R>
 PAIR_LOSS_FN void column_gradient(int kind, const PairGradient<R>& g, R z1, R z2, R& d1, R& d2) {
   soft_gradient<Exp>(kind, g, z1, z2, d1, d2);
   d1 += g.first.ce * Exp::of(z1 - g.first.ce_shift) - g.first.flat;
   d2 += g.second.ce * Exp::of(z2 - g.second.ce_shift) - g.second.flat;
+}
+
+// The same with one exp a side, for T = POWER and coefficients from `shared_shift`.
+template <class Exp, int POWER, class R>
+PAIR_LOSS_FN void column_gradient_raised(int kind, const PairGradient<R>& g, R z1, R z2, R& d1,
+                                         R& d2) {
+  const R x1 = z1 - g.first.m, x2 = z2 - g.second.m;
+  const R xs1 = x1 * g.inv_temperature, xs2 = x2 * g.inv_temperature;
+  const R soft1 = Exp::of(xs1), soft2 = Exp::of(xs2);
+  similarity_gradient(kind, g, z1, z2, soft1, soft2, d1, d2);
+  d1 += g.first.ce * raised<POWER>(soft1, x1, xs1) - g.first.flat;
+  d2 += g.second.ce * raised<POWER>(soft2, x2, xs2) - g.second.flat;
+}
+
+// Lets the cross-entropy's exp start from m as the similarity's does. They differ by a margin on
+// the target logit; false where they are too far apart for the factor.
+template <class R>
+PAIR_LOSS_FN bool shared_shift(SideGradient<R>& g) {
+  const R apart = g.m - g.ce_shift;
+  if (!(apart < R(40) && apart > R(-40))) return false;
+  g.ce *= exp_of(apart);
+  g.ce_shift = g.m;
+  return true;
 }
 
 }  // namespace PAIR_LOSS_ISA

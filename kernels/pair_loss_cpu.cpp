@@ -41,7 +41,7 @@ int64_t first_equal(const R* z, int64_t n, R value) {
 
 // One block relative to its own maxima; where they are -inf, relative to 0, so that no column
 // makes a NaN that was not there.
-template <int KIND, bool ONE, class R>
+template <int KIND, int POWER, class R>
 PairState<R> block_sums(const R* z1, const R* z2, int64_t n, const Choices<R>& c) {
   PairState<R> out = empty_state<R>();
   out.first.m = maximum(z1, n);
@@ -53,14 +53,14 @@ PairState<R> block_sums(const R* z1, const R* z2, int64_t n, const Choices<R>& c
 #pragma omp simd reduction(+ : s1, s2, t1, t2, a1, a2, sum1, sum2)
   for (int64_t i = 0; i < n; ++i) {
     const R x1 = z1[i] - m1, x2 = z2[i] - m2;
-    const R hard1 = PolynomialExp::of(x1), hard2 = PolynomialExp::of(x2);
-    s1 += hard1;
-    s2 += hard2;
+    const R xs1 = x1 * inv_t, xs2 = x2 * inv_t;
+    const R soft1 = KIND == kNone ? R(0) : PolynomialExp::of(xs1);
+    const R soft2 = KIND == kNone ? R(0) : PolynomialExp::of(xs2);
+    s1 += POWER ? raised<POWER>(soft1, x1, xs1) : PolynomialExp::of(x1);
+    s2 += POWER ? raised<POWER>(soft2, x2, xs2) : PolynomialExp::of(x2);
     sum1 += z1[i];
     sum2 += z2[i];
     if (KIND != kNone) {
-      const R soft1 = ONE ? hard1 : PolynomialExp::of(x1 * inv_t);
-      const R soft2 = ONE ? hard2 : PolynomialExp::of(x2 * inv_t);
       t1 += soft1;
       t2 += soft2;
       if (KIND != kMmd) {
@@ -77,18 +77,24 @@ PairState<R> block_sums(const R* z1, const R* z2, int64_t n, const Choices<R>& c
 }
 
 template <int KIND, class R>
-PairState<R> block_state(const R* z1, const R* z2, int64_t n, const Choices<R>& c) {
-  if (c.inv_temperature == R(1)) return block_sums<KIND, true>(z1, z2, n, c);
-  return block_sums<KIND, false>(z1, z2, n, c);
+PairState<R> block_state(int power, const R* z1, const R* z2, int64_t n, const Choices<R>& c) {
+  switch (power) {
+    case 1: return block_sums<KIND, 1>(z1, z2, n, c);
+    case 2: return block_sums<KIND, 2>(z1, z2, n, c);
+    case 3: return block_sums<KIND, 3>(z1, z2, n, c);
+    case 4: return block_sums<KIND, 4>(z1, z2, n, c);
+    default: return block_sums<KIND, 0>(z1, z2, n, c);
+  }
 }
 
 template <class R>
-PairState<R> block_state_of(const R* z1, const R* z2, int64_t n, const Choices<R>& c) {
+PairState<R> block_state_of(int power, const R* z1, const R* z2, int64_t n,
+                            const Choices<R>& c) {
   switch (c.kind) {
-    case kKl: return block_state<kKl>(z1, z2, n, c);
-    case kCe: return block_state<kCe>(z1, z2, n, c);
-    case kMmd: return block_state<kMmd>(z1, z2, n, c);
-    default: return block_state<kNone>(z1, z2, n, c);
+    case kKl: return block_state<kKl>(power, z1, z2, n, c);
+    case kCe: return block_state<kCe>(power, z1, z2, n, c);
+    case kMmd: return block_state<kMmd>(power, z1, z2, n, c);
+    default: return block_sums<kNone, 0>(z1, z2, n, c);
   }
 }
 
@@ -96,13 +102,14 @@ template <class Type>
 PairState<double> reduce_typed(ConstColumns z, int64_t column, const Choices<double>& c) {
   using R = typename Type::Real;
   const Choices<R> narrow = narrowed<R>(c);
+  const int power = power_of(c.inv_temperature);
   PairState<double> total = empty_state<double>();
   R buffer1[kBlock], buffer2[kBlock];
   for (int64_t at = 0; at < z.count; at += kBlock) {
     const int64_t n = z.count - at < kBlock ? z.count - at : kBlock;
     const R* z1 = Type::load(z.first, at, n, buffer1);
     const R* z2 = Type::load(z.second, at, n, buffer2);
-    const PairState<R> block = block_state_of(z1, z2, n, narrow);
+    const PairState<R> block = block_state_of(power, z1, z2, n, narrow);
     PairState<double> wide{widened(block.first), widened(block.second)};
     if (wide.first.m > total.first.m)
       wide.first.top = column + at + first_equal(z1, n, block.first.m);
@@ -149,18 +156,22 @@ SideGradient<R> narrowed(const SideGradient<double>& g) {
                          R(g.inv_t),    R(g.mean), R(g.own),  R(g.cross)};
 }
 
-template <int KIND, class R>
+template <int KIND, int POWER, class R>
 void block_gradient(const R* z1, const R* z2, int64_t n, const PairGradient<R>& g, R* d1, R* d2) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
     R a, b;
-    column_gradient<PolynomialExp>(KIND, g, z1[i], z2[i], a, b);
+    if (POWER) {
+      column_gradient_raised<PolynomialExp, POWER>(KIND, g, z1[i], z2[i], a, b);
+    } else {
+      column_gradient<PolynomialExp>(KIND, g, z1[i], z2[i], a, b);
+    }
     d1[i] = a;
     d2[i] = b;
   }
 }
 
-template <int KIND, class Type>
+template <int KIND, int POWER, class Type>
 void gradient_typed(ConstColumns z, Columns out, const PairGradient<double>& wide) {
   using R = typename Type::Real;
   const PairGradient<R> g{narrowed<R>(wide.first), narrowed<R>(wide.second),
@@ -172,19 +183,32 @@ void gradient_typed(ConstColumns z, Columns out, const PairGradient<double>& wid
     const R* z2 = Type::load(z.second, at, n, in2);
     R* d1 = Type::destination(out.first, at, out1);
     R* d2 = Type::destination(out.second, at, out2);
-    block_gradient<KIND>(z1, z2, n, g, d1, d2);
+    block_gradient<KIND, POWER>(z1, z2, n, g, d1, d2);
     Type::store(d1, n, out.first, at);
     Type::store(d2, n, out.second, at);
+  }
+}
+
+template <int KIND, class Type>
+void gradient_of_power(ConstColumns z, Columns out, const PairGradient<double>& g) {
+  PairGradient<double> shared = g;
+  const bool possible = shared_shift(shared.first) && shared_shift(shared.second);
+  switch (possible ? power_of(g.inv_temperature) : 0) {
+    case 1: return gradient_typed<KIND, 1, Type>(z, out, shared);
+    case 2: return gradient_typed<KIND, 2, Type>(z, out, shared);
+    case 3: return gradient_typed<KIND, 3, Type>(z, out, shared);
+    case 4: return gradient_typed<KIND, 4, Type>(z, out, shared);
+    default: return gradient_typed<KIND, 0, Type>(z, out, g);
   }
 }
 
 template <class Type>
 void gradient_of_kind(int kind, ConstColumns z, Columns out, const PairGradient<double>& g) {
   switch (kind) {
-    case kKl: return gradient_typed<kKl, Type>(z, out, g);
-    case kCe: return gradient_typed<kCe, Type>(z, out, g);
-    case kMmd: return gradient_typed<kMmd, Type>(z, out, g);
-    default: return gradient_typed<kNone, Type>(z, out, g);
+    case kKl: return gradient_of_power<kKl, Type>(z, out, g);
+    case kCe: return gradient_of_power<kCe, Type>(z, out, g);
+    case kMmd: return gradient_of_power<kMmd, Type>(z, out, g);
+    default: return gradient_typed<kNone, 0, Type>(z, out, g);
   }
 }
 

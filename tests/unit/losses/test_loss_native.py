@@ -130,6 +130,24 @@ def test_margin_targets_and_their_gradient(dtype: torch.dtype) -> None:
         torch.testing.assert_close(ours.double(), true.double(), rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 2.5, 3.0, 4.0])
+@pytest.mark.parametrize("margin", [20.0, 200.0])
+def test_a_margin_that_moves_the_maximum_far(temperature: float, margin: float) -> None:
+    """The exponentials of both terms can be shared only while their maxima are near."""
+    case = make_case(3, 40, 1.0)
+    for z in (case.first, case.second):
+        z.scatter_(1, case.labels[:, None], 60.0)
+    results = []
+    for how, kind in ((reference.row_terms, torch.float64), (fused.row_terms, torch.float32)):
+        z1, z2 = (x.to(kind).clone().requires_grad_() for x in (case.first, case.second))
+        targets = (torch.full((3,), 60.0 - margin, dtype=kind),) * 2
+        terms = how(z1, z2, case.labels, temperature, PairLossSpec(), targets)
+        sum(x.sum() for x in terms[:3]).backward()
+        results.append([*terms[:3], z1.grad, z2.grad])
+    for true, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours.double(), true, rtol=2e-6, atol=2e-6)
+
+
 @pytest.mark.parametrize("instructions", ["generic", "avx2"])
 def test_other_instruction_sets_agree(instructions: str) -> None:
     """The same comparison in a process that may use less than this machine has."""
