@@ -116,7 +116,7 @@ def measure(args: argparse.Namespace, similarity: str, dtype: str, classes: int)
     ]
     labels = torch.randint(0, classes, (args.pairs,), device=args.device)
     tensors = (logits[0], logits[1], labels)
-    source = torch.empty(max(2**25, args.pairs * classes), device=args.device)
+    source = torch.empty(max(2**24, args.pairs * classes), device=args.device)
     target = torch.empty_like(source)
     steps = {
         "native": make_step(fused.row_terms, tensors, spec),
