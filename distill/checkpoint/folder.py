@@ -10,10 +10,11 @@ Only real folders with these names are ever renamed or removed, never a link or 
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from typing import TYPE_CHECKING
+
+from distill.files import sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,12 +87,3 @@ def clear_leftovers(folder: Path) -> None:
     """Remove what killed processes left; the lock of the run keeps others from writing here."""
     for path in _real_folders(folder, _LEFTOVER):
         shutil.rmtree(path)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring renames inside ``folder`` to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -316,6 +316,7 @@ def failing(ranks: Ranks, folder: Path) -> dict[str, Any]:
         error = str(failure)
     ShardWriter.write = original
     left = sorted(p.name for p in target.iterdir())
+    dist.barrier()  # both have looked before the next save begins
     path = save(target, engine, TrainState(3), FACTS)
     dist.barrier()
     if ranks.is_first:
