@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from distill.errors import UserError, one_line
+from distill.interrupt import INTERRUPTED, interrupted
 
 GRACE_SECONDS = 5.0
 """Time the other ranks get to leave after one failed."""
@@ -263,6 +264,8 @@ def spawned_rank() -> Iterator[None]:
 
 def _leave_note(notes: Path, text: str, status: int, *, secondary: bool = False) -> NoReturn:
     """Tell the parent, and leave at once: other threads may hang in collectives."""
+    if interrupted():  # whatever failed then says nothing
+        os._exit(INTERRUPTED)
     rank = int(os.environ["RANK"])
     note = Note(rank, time.monotonic_ns(), status, text, secondary)
     partial = notes / f"rank{rank}.part"

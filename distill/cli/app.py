@@ -17,9 +17,7 @@ from distill.cli.evaluate import evaluate_command
 from distill.cli.pack import pack_command
 from distill.cli.train import train_command
 from distill.errors import UserError
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+from distill.interrupt import interrupted
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo_command,
@@ -75,10 +73,7 @@ def main() -> None:
     try:
         build_app()()
     except UserError as error:
-        if "--debug" in sys.argv:
+        if "--debug" in sys.argv or interrupted():
             raise
         console.fail(str(error))
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        console.fail("interrupted")
-        sys.exit(INTERRUPTED)

@@ -1,0 +1,63 @@
+"""Ctrl-C where there is no run to save: one line, status 130, whatever was being done.
+
+It raises `KeyboardInterrupt`, so that what was begun is cleared away. Two cases are different:
+
+- in the middle of an import it leaves at once: compiled libraries answer an exception there with
+  an abort (torch) or another error (numpy: "cannot load module more than once");
+- any library may turn it into an error of its own: so it is remembered, and what fails after it
+  was interrupted.
+
+A run that trains has handlers of its own (`distill.stop`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+_IMPORTING = "<frozen importlib._bootstrap>"
+_came: list[int] = []
+
+
+def watch_for_interrupts() -> None:
+    """From now on Ctrl-C is remembered and interrupts; a third one does not wait for anything.
+
+    The second may cut short a clean-up; what it leaves is cleared by the next run.
+    """
+    _came.clear()
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # nohup, and jobs in the background
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def interrupted() -> bool:
+    """Whether Ctrl-C has come."""
+    return bool(_came)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _came.append(number)
+    if len(_came) > 2 or _importing(frame):
+        leave_interrupted()
+    raise KeyboardInterrupt
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether an import is under way in ``frame`` or in one that called it."""
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORTING:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def leave_interrupted() -> NoReturn:
+    """Say so, and leave without any clean-up."""
+    sys.stderr.write("error: interrupted\n")
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
