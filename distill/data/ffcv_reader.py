@@ -8,7 +8,7 @@ corrupt JPEG, and lets its consumer wait for ever when a thread fails. What is o
   `_Look` looks up numbers; FFCV compiles nothing, as `kernels` brings cached machine code;
 - the consumer's side: a timed get, a look whether the thread lives, and a close that joins it.
 
-Importing FFCV sets torch's number of threads to 1; `loader.open_reader` puts it back.
+`ffcv_import.import_ffcv` comes first: on its own, FFCV's import takes seconds and changes torch.
 """
 
 from __future__ import annotations

@@ -8,8 +8,6 @@ import time
 from collections.abc import Iterator
 from typing import Protocol, Self
 
-import torch
-
 from distill.config.tree import DataConfig
 from distill.data.augment import NONE, Amplitudes
 from distill.data.batch import OrderState, PairBatch
@@ -169,10 +167,11 @@ def open_reader(name: str, index: BetonIndex, options: ReaderOptions) -> Reader:
     """The reader called ``name``: an explicit choice, never a fallback."""
     if name == "python":
         return PythonReader(index, options)
-    threads = torch.get_num_threads()
-    from distill.data.ffcv_reader import FFCVReader  # its import sets torch to one thread
+    from distill.data.ffcv_import import import_ffcv
 
-    torch.set_num_threads(threads)
+    import_ffcv()
+    from distill.data.ffcv_reader import FFCVReader
+
     return FFCVReader(index, options)
 
 

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from distill.data.ffcv_import import import_ffcv
 from distill.data.pack_writer import EncodedPair, write_pack
+
+import_ffcv()  # before any test module imports it in the slow way
 
 COUNT, PEOPLE, KINDS = 53, 5, ("blur", "eyes")
 
