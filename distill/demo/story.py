@@ -48,7 +48,7 @@ def run_demo(out: Path, ranks: int, people: int, overrides: Sequence[str] = ()) 
     results = {name: evaluation_numbers(run) for name, run in runs.items()}
     compare(out, evaluation, runs, results, {"machine": machine(), "seconds": seconds})
     with timed("classify", seconds):
-        name_photographs(source, evaluation, runs["similarity"], out / "photographs")
+        name_photographs(source, evaluation, runs["similarity"], out / "photos")
     point_out(out, runs, seconds)
 
 
@@ -132,7 +132,7 @@ def name_photographs(source: Source, evaluation: Pack, run: Path, folder: Path) 
     from distill.demo.photos import write_photographs
 
     paths = write_photographs(source, evaluation, folder)
-    show_rows(classify(run, paths))
+    show_rows(classify(run, paths, top=2))
 
 
 def point_out(out: Path, runs: dict[str, Path], seconds: dict[str, float]) -> None:
