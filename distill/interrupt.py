@@ -35,6 +35,15 @@ def watch_for_interrupts() -> None:
         signal.signal(signal.SIGINT, _interrupt)
 
 
+def leave_on_interrupt() -> None:
+    """From now on Ctrl-C ends this process at once: a rank's peers may hang, and it has no files.
+
+    A clean-up would wait for them; a run that trains saves first (`distill.stop`).
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda _number, _frame: leave_interrupted())
+
+
 def interrupted() -> bool:
     """Whether Ctrl-C has come."""
     return bool(_came)

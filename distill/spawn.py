@@ -5,8 +5,8 @@ in the terminal reaches the parent alone), passes stop signals on, and watches:
 
 - one rank fails: the others get `GRACE_SECONDS` to leave, then are killed, and the error of the
   rank that failed FIRST is shown, once;
-- Ctrl-C, TERM, USR2 or a hang-up: passed on as a stop request, so that the ranks save and leave;
-  a second Ctrl-C kills them at once;
+- Ctrl-C, TERM, USR2 or a hang-up: passed on as a stop request, so that the ranks save and leave
+  (one that does not within `STOP_GRACE_SECONDS` of another is killed); a second Ctrl-C kills them;
 - the parent itself is killed: the kernel kills the ranks (PR_SET_PDEATHSIG).
 
 Ranks tell the parent why they failed through a note in a temporary folder (`spawned_rank`), with
@@ -34,10 +34,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from distill.errors import UserError, one_line
-from distill.interrupt import INTERRUPTED, interrupted
+from distill.interrupt import leave_on_interrupt
 
 GRACE_SECONDS = 5.0
 """Time the other ranks get to leave after one failed."""
+STOP_GRACE_SECONDS = 30.0
+"""Time they get after one left because it was asked to."""
 LISTEN_FD = "PAIRDISTILL_LISTEN_FD"
 """Variable with the descriptor of the listening socket that rank 0 inherits."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
@@ -99,10 +101,15 @@ class _Family:
     def running(self) -> bool:
         return any(child.poll() is None for child in self.children)
 
-    def failed(self) -> bool:
-        """Whether a rank has ended in another way than by finishing or an agreed stop."""
-        agreed = {None, 0, *(128 + number for number in STOP_SIGNALS)}
-        return any(child.poll() not in agreed for child in self.children)
+    def grace(self) -> float | None:
+        """Seconds that ranks which still run get, now that another has ended; None if none has to.
+
+        One that was asked to stop while it met the others or waited for them may never leave.
+        """
+        ended = {child.poll() for child in self.children} - {None}
+        if ended - {0, *(128 + number for number in STOP_SIGNALS)}:
+            return GRACE_SECONDS
+        return STOP_GRACE_SECONDS if ended and self.asked else None
 
 
 def spawn_local(
@@ -170,13 +177,13 @@ def _environment(rank: int, ranks: int, door: socket.socket, notes: Path) -> dic
 
 
 def _watch(family: _Family) -> None:
-    """Return when all ranks have ended, a failure has had its grace, or Ctrl-C came twice."""
+    """Return when all ranks have ended, or their grace is over, or Ctrl-C came twice."""
     deadline: float | None = None
     while family.running:
         if family.asked.count(signal.SIGINT) > 1:
             return
-        if deadline is None and family.failed():
-            deadline = time.monotonic() + GRACE_SECONDS
+        if deadline is None and (grace := family.grace()) is not None:
+            deadline = time.monotonic() + grace
         if deadline is not None and time.monotonic() > deadline:
             return
         time.sleep(_POLL_SECONDS)
@@ -252,6 +259,7 @@ def spawned_rank() -> Iterator[None]:
         yield
         return
     _die_with_parent(int(os.environ[_PARENT]))
+    leave_on_interrupt()
     try:
         yield
     except UserError as error:
@@ -264,8 +272,6 @@ def spawned_rank() -> Iterator[None]:
 
 def _leave_note(notes: Path, text: str, status: int, *, secondary: bool = False) -> NoReturn:
     """Tell the parent, and leave at once: other threads may hang in collectives."""
-    if interrupted():  # whatever failed then says nothing
-        os._exit(INTERRUPTED)
     rank = int(os.environ["RANK"])
     note = Note(rank, time.monotonic_ns(), status, text, secondary)
     partial = notes / f"rank{rank}.part"

@@ -18,6 +18,7 @@ from distill.demo.arms import ARMS, Arm, arm_config
 from distill.demo.comparison import Numbers, comparison_table, write_comparison
 from distill.errors import UserError
 from distill.files import disk_errors, write_whole
+from distill.spawn import STOP_SIGNALS
 
 HOLDOUT = 0.3
 SECOND_PER_IMAGE = 4
@@ -90,9 +91,11 @@ def train_arm(arm: Arm, out: Path, ranks: int, overrides: tuple[str, ...]) -> Pa
     write_whole(settings, dump_toml(config).encode())
     status = run_training(config, [str(settings)], ranks)
     if status != 0:
+        stopped = status - 128 in STOP_SIGNALS
+        ended = "was stopped" if stopped else f"ended with exit status {status}; see above"
         failed = UserError(
-            f"training of the arm {arm.title!r} ended with exit status {status}",
-            fix="its message is above; the same command goes on where it stopped",
+            f"training of the arm {arm.title!r} {ended}",
+            fix="the same command goes on from there",
         )
         failed.exit_status = status
         raise failed

@@ -14,7 +14,9 @@ import pytest
 
 PARENT = """
 import sys
+import distill.spawn
 from distill.spawn import spawn_local
+distill.spawn.STOP_GRACE_SECONDS = 1.0
 sys.exit(spawn_local(sys.argv[1:], 2, program=[sys.executable, "-c", RANK]))
 """
 RANK = """
@@ -34,7 +36,7 @@ with spawned_rank():
     if mode == "stoppable":
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, save_and_leave)
-    if mode == "stubborn":
+    if mode == "stubborn" or (mode == "uneven" and rank == 1):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     Path(folder, f"pid{rank}").write_text(str(os.getpid()))
     print(f"out {rank}", flush=True)
@@ -171,6 +173,14 @@ def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=5)
     assert process.returncode == 130
+    assert gone(pids)
+
+
+def test_a_rank_that_stays_when_the_other_has_left_is_ended(tmp_path: Path) -> None:
+    process, pids = started(tmp_path, "uneven")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=15)
+    assert (process.returncode, err) == (130, "err 0\nerror: interrupted\n")
     assert gone(pids)
 
 
