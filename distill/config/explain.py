@@ -76,6 +76,8 @@ def _rule(detail: ErrorDetails) -> str:
             return f"must be {words} {context[name]:g}"
     if "expected" in context:
         return f"must be one of {context['expected']}"
+    if detail["type"] == "string_too_short":
+        return "must not be empty"
     return detail["msg"].replace("Input should be", "must be")
 
 

@@ -41,10 +41,19 @@ class Ramp(Section):
     """Length of the ramp, in optimizer steps."""
 
 
+class PositiveRamp(Ramp):
+    """A ramp of a number that 0 is no value of."""
+
+    start: Positive
+    """Value at step 0."""
+    end: Positive
+    """Value from `over_steps` on."""
+
+
 class RunConfig(Section):
     """Where a run lives and what machine it uses."""
 
-    dir: str = "runs/default"
+    dir: Annotated[str, Field(min_length=1)] = "runs/default"
     """Folder of the run; created, and resumed from where it holds a checkpoint."""
     seed: Count = 0
     """Seed of everything random: weights, order of samples, augmentations, dropout."""
@@ -116,7 +125,7 @@ class LossConfig(Section):
     """`linear`: |p - q|^2 a pair; `rbf`: several Gaussian kernels over the batch."""
     weight: NotNegative | Ramp = 1.0
     """Weight of the similarity; a number or a ramp over steps."""
-    temperature: Positive | Ramp = 3.0
+    temperature: Positive | PositiveRamp = 3.0
     """Softening temperature T; a number or a ramp over steps."""
     scale_by_t2: bool = True
     """Multiply the similarity by T^2, which keeps its gradients comparable when T changes."""

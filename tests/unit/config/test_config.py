@@ -40,6 +40,9 @@ def test_a_ramp_is_read_from_a_table_and_from_overrides() -> None:
         ("loss.weight=-1", "loss.weight = -1: must be at least 0"),
         ("loss.weight={start=0.0,end=-1.0,over_steps=9}", "loss.weight.end = -1.0: must be at"),
         ("loss.weight.start=1", "loss.weight.end is missing"),
+        ("loss.temperature={start=0.0,end=1.0,over_steps=9}", "loss.temperature.start = 0.0: must"),
+        ("loss.temperature={start=3.0,end=0.0,over_steps=9}", "loss.temperature.end = 0.0: must"),
+        ("run.dir=", "run.dir = '': must not be empty"),
         ("loss.similarity=kll", "must be one of 'kl', 'ce', 'mmd' or 'none'"),
         ("train.steps=1.5", "train.steps = 1.5: must be a valid integer"),
         ("train.steps=many", "train.steps = 'many': must be a valid integer"),
@@ -78,7 +81,7 @@ def test_a_bad_file_is_named(tmp_path: Path, content: bytes | None, says: str) -
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
-    text=st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
+    text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30),
     lr=st.floats(min_value=1e-300, max_value=1e300),
     seed=st.integers(min_value=0, max_value=2**62),
 )

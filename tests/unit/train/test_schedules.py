@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.config import LossConfig, OptimizerConfig, Ramp
+from distill.config import LossConfig, OptimizerConfig, PositiveRamp, Ramp
 from distill.schedules import learning_rate, temperature_at, value_at, weight_at
 
 
