@@ -81,7 +81,7 @@ def test_ramp() -> None:
 
 
 def test_loss_schedules() -> None:
-    down = Ramp(start=4.0, end=2.0, over_steps=2)
+    down = PositiveRamp(start=4.0, end=2.0, over_steps=2)
     config = LossConfig(temperature=down, weight=Ramp(start=0.0, end=1.0, over_steps=10))
     assert [temperature_at(config, step) for step in range(3)] == [4.0, 3.0, 2.0]
     assert weight_at(config, 5) == 0.5
