@@ -12,10 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from distill.checkpoint.find import Found, latest_verified, reason_against
-from distill.checkpoint.folder import sync_folder
 from distill.checkpoint.manifest import MANIFEST, Manifest
 from distill.engine_parts.fragments import WEIGHT
 from distill.errors import UserError
+from distill.files import sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
