@@ -43,6 +43,7 @@ from distill.engine_parts.optimizer import (
     state_of,
 )
 from distill.engine_parts.settings import check_precision, deepspeed_settings
+from distill.engine_parts.uncompiled import nothing_compiled
 from distill.ranks import init_process_group
 
 if TYPE_CHECKING:
@@ -110,17 +111,19 @@ class Engine:
 
     def _initialize(self, config: Config) -> Any:
         deepspeed = _import_deepspeed(self.ranks)
-        engine, *_ = deepspeed.initialize(
-            model=Autocast(self.module, self.ranks.device, config.train.precision),
-            optimizer=self._optimizer,
-            dist_init_required=False,
-            config=deepspeed_settings(
-                config,
-                elements=sum(p.numel() for p in self.module.parameters()),
-                world_size=self.ranks.world_size,
-                device=self.ranks.device,
-            ),
+        settings = deepspeed_settings(
+            config,
+            elements=sum(p.numel() for p in self.module.parameters()),
+            world_size=self.ranks.world_size,
+            device=self.ranks.device,
         )
+        with nothing_compiled():
+            engine, *_ = deepspeed.initialize(
+                model=Autocast(self.module, self.ranks.device, config.train.precision),
+                optimizer=self._optimizer,
+                dist_init_required=False,
+                config=settings,
+            )
         return engine
 
     @property

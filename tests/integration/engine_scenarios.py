@@ -359,6 +359,7 @@ def main(phase: str, folder: Path, rank: int, world_size: int) -> None:
     )
     ranks = Ranks(rank, world_size, rank, world_size, torch.device("cpu"))
     found = {scenario.__name__: scenario(ranks, folder) for scenario in PHASES[phase]}
+    found["code_generator"] = "torch._inductor.compile_fx" in sys.modules
     (folder / f"{phase}-{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 

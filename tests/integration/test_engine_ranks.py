@@ -138,6 +138,10 @@ def test_ranks_agree_on_everything_they_report(two):
         assert two[0][scenario] == two[1][scenario], scenario
 
 
+def test_ranks_do_not_load_a_code_generator_they_never_use(one, two):
+    assert not any(rank["code_generator"] for rank in (one, *two))
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_runs_give_the_same_losses_to_the_last_bit(two, stage):
     first, second = two[0]["repeated"][str(stage)]
