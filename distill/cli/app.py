@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -70,6 +71,9 @@ def _options(
 
 def main() -> None:
     """Run the command line; users' mistakes become one line and exit status 2."""
+    # Threads that wait for each other sleep, unless told otherwise. Spinning, as OpenMP has it by
+    # itself, takes the cores from decoding threads and from other ranks. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         build_app()()
     except UserError as error:

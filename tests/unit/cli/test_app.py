@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -69,3 +70,20 @@ def test_the_module_is_the_same_program() -> None:
     command = [sys.executable, "-m", "distill", "--version"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert re.fullmatch(r"pairdistill \d+\.\d+\.\d+\n", shown)
+
+
+@pytest.mark.parametrize(("set_before", "then"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_told_otherwise(
+    set_before: str | None, then: str
+) -> None:
+    """libgomp says what it goes by: the variable is there before torch loads it."""
+    shows = {"OMP_DISPLAY_ENV": "TRUE", "GOMP_SPINCOUNT": None, "OMP_WAIT_POLICY": set_before}
+    environment = {k: v for k, v in (os.environ | shows).items() if v is not None}
+    program = (
+        "import sys; from distill.cli import app; sys.argv = ['pairdistill', '--version']\n"
+        "try: app.main()\n"
+        "except SystemExit: import torch"
+    )
+    command = [sys.executable, "-c", program]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert f"OMP_WAIT_POLICY = '{then}'" in shown.stderr
