@@ -84,7 +84,8 @@ def save_now(job: Job, state: TrainState, *, must: bool = False) -> None:
     except SaveFailed as error:
         if must:
             raise
-        job.monitor.warn(f"{error}; training goes on, the last checkpoint is {job.saved[1]}")
+        last = f"the last checkpoint is {job.saved[1]}" if job.saved[1] else "without a checkpoint"
+        job.monitor.warn(f"{error}; training goes on, {last}")
         return
     job.saved = (state.step, path)
     keep = job.config.checkpoint

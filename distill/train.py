@@ -153,12 +153,14 @@ def _judge(job: Job, state: TrainState, report: StepReport, batches: list[PairBa
     """
     if report.skipped and not _scale_search(job, report):
         text = nonfinite_text(state.step, report.blamed)
-        if state.skipped_in_a_row > job.config.train.nonfinite_limit:
+        last = state.skipped_in_a_row > job.config.train.nonfinite_limit
+        skipped = f"{text}: step skipped on all ranks"
+        job.monitor.event(state.step, skipped, report.blamed, shown=not last)
+        if last:
             raise TrainingStopped(
                 f"{text}; last good checkpoint: {job.saved[1] or 'none yet'}",
                 fix="lower optimizer.lr or raise train.nonfinite_limit; the same command resumes",
             )
-        job.monitor.event(state.step, f"{text}: step skipped on all ranks", report.blamed)
     if job.spikes.see(report.scalars["loss/total"]):
         ids = gather_objects([i for batch in batches for i in batch.sample_ids.tolist()])
         text = f"step {state.step}: the loss jumped to {report.scalars['loss/total']:.4g}"

@@ -99,11 +99,21 @@ class Monitor:
         """Show a picture, (H, W, 3) uint8 RGB, in TensorBoard."""
         self._board.do(lambda log: log.picture(step, tag, image))
 
-    def event(self, step: int, text: str, sample_ids: Mapping[int, Sequence[int]]) -> None:
-        """Record and show that a step went wrong, and the pairs it saw on each rank."""
+    def event(
+        self, step: int, text: str, sample_ids: Mapping[int, Sequence[int]], *, shown: bool = True
+    ) -> None:
+        """Record (and show, unless it is said otherwise) that a step went wrong, and its pairs.
+
+        Args:
+            step: the step.
+            text: what happened.
+            sample_ids: of the pairs that each rank saw.
+            shown: whether the terminal gets a warning.
+        """
         ids = {str(rank): list(ids) for rank, ids in sample_ids.items()}
         self._events.do(lambda log: log.write(step, {"event": text, "sample_ids": ids}))
-        self.warn(text)
+        if shown:
+            self.warn(text)
 
     @contextmanager
     def part(self, title: str, total: int) -> Iterator[Callable[[int], None]]:

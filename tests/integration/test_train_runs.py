@@ -357,8 +357,22 @@ def test_nan_is_skipped_on_all_ranks_then_stops_the_run(world: World) -> None:
     assert [step for step, line in lines.items() if line["loss/total"] is None] == [3, 6, 7]
     assert lines[5]["skipped_steps"] == 1.0
     events = read_lines(world.run_dir("nan").events)
-    assert [event["step"] for event in events] == [3, 6]
+    assert [event["step"] for event in events] == [3, 6, 7]
+    assert done.stderr.count("step 7") == 1
     assert len(events[0]["sample_ids"]["1"]) == 4
+
+
+def test_an_interval_that_cannot_be_saved_is_a_warning(world: World) -> None:
+    """Its folder is a file: rank 0 cannot write, training goes on, and the end says so."""
+    run = world.run_dir("unsaved")
+    run.root.mkdir(parents=True)
+    run.checkpoints.write_text("")
+    words = world.words("unsaved", "train.steps=5", "data.evaluation=", "monitor.tensorboard=false")
+    done = world.start("-m", "distill", *words)
+    first, last = done.stderr.splitlines()
+    assert "training goes on, without a checkpoint" in first
+    assert (done.returncode, last[:18]) == (2, "error: checkpoint ")
+    assert not run.complete.exists()
 
 
 def test_a_second_job_is_refused(world: World) -> None:
