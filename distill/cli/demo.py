@@ -11,7 +11,7 @@ import typer
 def demo_command(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[a.b=c]...", help="Settings that replace those of the demo."),
+        typer.Argument(metavar="a.b=c", help="Settings that replace those of the demo."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for packs, runs and the report.")] = Path(
         "runs/demo"

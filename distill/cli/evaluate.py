@@ -34,7 +34,7 @@ def evaluate_command(
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[a.b=c]...", help="Settings that replace those of the training."),
+        typer.Argument(metavar="a.b=c", help="Settings that replace those of the training."),
     ] = None,
     out: Annotated[
         Path | None,

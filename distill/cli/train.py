@@ -17,22 +17,26 @@ if TYPE_CHECKING:
 
 def train_command(
     config_path: Annotated[
-        Path, typer.Argument(metavar="CONFIG.toml", help="Settings of the run.", show_default=False)
-    ],
+        Path | None,
+        typer.Argument(metavar="CONFIG.toml", help="Settings of the run.", show_default=False),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[a.b=c]...", help="Settings that replace those of the file."),
+        typer.Argument(metavar="a.b=c", help="Settings that replace those of the file."),
     ] = None,
     ranks: Annotated[
         int, typer.Option(min=1, help="Processes on this machine; 1 for each CUDA device.")
     ] = 1,
     print_config: Annotated[
-        bool, typer.Option("--print-config", help="Show the resolved settings and leave.")
+        bool,
+        typer.Option("--print-config", help="Show the resolved settings, explained; no training."),
     ] = False,
 ) -> None:
     """Train on a pack of pairs, or go on where the run left off.
 
     **Examples**
+
+        pairdistill train --print-config > run.toml
 
         pairdistill train run.toml
 
@@ -46,12 +50,17 @@ def train_command(
     Exit status: 0 done, 2 a mistake in the input, 3 stopped by a non-finite loss, 130, 143 or 140
     after Ctrl-C, TERM or USR2 with a checkpoint saved (a second Ctrl-C leaves at once).
     """
-    from distill.config import dump_toml, load_config
+    from distill.config import explained_toml, load_config
 
     config = load_config(config_path, overrides or [])
     if print_config:
-        typer.echo(dump_toml(config))
+        typer.echo(explained_toml(config), nl=False)
         return
+    if config_path is None:
+        raise UserError(
+            "CONFIG.toml is missing",
+            fix="begin with `pairdistill train --print-config > run.toml` and set data.train",
+        )
     raise typer.Exit(run_training(config, [str(config_path), *(overrides or [])], ranks))
 
 

@@ -1,6 +1,12 @@
 """Settings: read from TOML, changed by `a.b=c`, checked as a whole."""
 
-from distill.config.load import as_override, dump_toml, load_config, parse_overrides
+from distill.config.load import (
+    as_override,
+    dump_toml,
+    explained_toml,
+    load_config,
+    parse_overrides,
+)
 from distill.config.tree import (
     CheckpointConfig,
     Config,
@@ -35,6 +41,7 @@ __all__ = [
     "TrainConfig",
     "as_override",
     "dump_toml",
+    "explained_toml",
     "load_config",
     "parse_overrides",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -62,6 +63,25 @@ def dump_toml(config: Config) -> str:
     """`config` as TOML text that `load_config` reads back to an equal tree."""
     sections = config.model_dump()
     return "\n".join(_section_lines(name, values) for name, values in sections.items())
+
+
+def explained_toml(config: Config) -> str:
+    """`dump_toml` with what each setting means as a comment in front of it."""
+    lines = []
+    for name, values in config.model_dump().items():
+        section = getattr(config, name)
+        lines += [f"# {_flowing(section.__doc__)}", f"[{name}]"]
+        for key, value in values.items():
+            meaning = _flowing(type(section).model_fields[key].description)
+            lines += [*textwrap.wrap(meaning, 98, initial_indent="# ", subsequent_indent="# ")]
+            lines.append(f"{key} = {_toml(value)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _flowing(text: str | None) -> str:
+    """Text of a docstring without its line breaks and the marks of code."""
+    return " ".join((text or "").replace("`", "").split())
 
 
 def _read_toml(path: Path) -> Tree:

@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -51,7 +53,9 @@ def test_ctrl_c_has_the_status_of_shells(monkeypatch: pytest.MonkeyPatch) -> Non
     assert run_main(monkeypatch, "doctor") == 130
 
 
-@pytest.mark.parametrize("words", [["frobnicate"], ["train"], ["demo", "--ranks", "0"]])
+@pytest.mark.parametrize(
+    "words", [["frobnicate"], ["train"], ["evaluate"], ["demo", "--ranks", "0"]]
+)
 def test_wrong_usage_has_status_2(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
     assert run_main(monkeypatch, *words) == 2
 
@@ -87,3 +91,41 @@ def test_threads_sleep_while_they_wait_unless_told_otherwise(
     command = [sys.executable, "-c", program]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert f"OMP_WAIT_POLICY = '{then}'" in shown.stderr
+
+
+def test_settings_are_shown_with_what_changes_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "run.toml"
+    assert run_main(monkeypatch, "train", "--print-config") == 0
+    file.write_text(capsys.readouterr().out)
+    assert run_main(monkeypatch, "train", str(file), "loss.weight=0.25", "--print-config") == 0
+    shown = tomllib.loads(capsys.readouterr().out)
+    assert shown["loss"]["weight"] == 0.25
+    assert shown["optimizer"]["lr"] == 0.1
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "error: CONFIG.toml is missing; begin with `pairdistill train --print-config"),
+        (["missing.toml"], "error: configuration missing.toml does not exist; check the path"),
+        (["{file}", "loss.temprature=2"], "(did you mean loss.temperature?)"),
+        (["{file}", "--print-config", "train.zero_stage=9"], "train.zero_stage = 9: must be at"),
+        (["{file}"], "error: data.train is empty: there is nothing to train on; make one with"),
+        (["{file}", "--ranks", "2", "data.train=/none"], "error: data.train = '/none': no such"),
+    ],
+)
+def test_mistakes_in_the_settings_of_a_training(
+    tmp_path: Path, words: list[str], said: str
+) -> None:
+    """One line, status 2, and nothing written: by the program itself, once with two ranks."""
+    file = tmp_path / "run.toml"
+    file.write_text('[run]\ndevice = "cpu"\n')
+    command = [sys.executable, "-m", "distill", "train", *(w.format(file=file) for w in words)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [file]

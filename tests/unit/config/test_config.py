@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.config import Config, Ramp, as_override, dump_toml, load_config, parse_overrides
+from distill.config import (
+    Config,
+    Ramp,
+    as_override,
+    dump_toml,
+    explained_toml,
+    load_config,
+    parse_overrides,
+)
 from distill.config.explain import known_keys
 from distill.errors import UserError
 
@@ -95,6 +103,18 @@ def test_what_is_dumped_is_read_back(text: str, lr: float, seed: int) -> None:
         }
     )
     assert Config.model_validate(tomllib.loads(dump_toml(config))) == config
+
+
+def test_what_is_shown_is_explained_and_read_back() -> None:
+    config = load_config(None, ["loss.weight={start=0.0,end=1.0,over_steps=9}", "run.dir=a b"])
+    text = explained_toml(config)
+    assert Config.model_validate(tomllib.loads(text)) == config
+    lines = text.splitlines()
+    assert lines[lines.index("[loss]") - 1].startswith("# w_ce (CE(first)")
+    assert lines[lines.index("every_steps = 1000") - 1].startswith("# Steps between checkpoints")
+    described = [i for i, line in enumerate(lines) if " = " in line and not line.startswith("#")]
+    assert all(lines[i - 1].startswith("# ") for i in described)
+    assert max(map(len, lines)) <= 100
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
