@@ -132,7 +132,7 @@ def train_step(
         "schedule/temperature": temperature_at(config.loss, step),
         "schedule/weight": weight_at(config.loss, step),
         "schedule/lr": info.lr,
-        "grad_norm": info.grad_norm,
+        "optimizer/grad_norm": info.grad_norm,
     }
     blamed = _sample_ids_of_nonfinite(measured, batches) if info.skipped else {}
     answers = _answers(loss.logits, answers_of) if answers_of else None
@@ -163,8 +163,8 @@ def batch_loss(engine: Engine, batch: PairBatch, recipe: Recipe, step: int) -> B
         "loss/similarity": loss.similarity,
         "accuracy/first": loss.correct_first,
         "accuracy/second": loss.correct_second,
-        "agreement": loss.agreement,
-        "embedding_cosine": _mean_cosine(output.embeddings),
+        "pair/agreement": loss.agreement,
+        "pair/embedding_cosine": _mean_cosine(output.embeddings),
     }
     return BatchLoss(loss.total, scalars, output.logits.detach())
 

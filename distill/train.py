@@ -175,7 +175,10 @@ def _tell(
     job.monitor.step(step)
     last = step == job.plan.total_steps
     if step % job.config.monitor.log_every_steps == 0 or last or report.skipped:
-        counts = {"skipped_steps": float(state.skipped), "epoch": float(state.order.epoch)}
+        counts = {
+            "progress/skipped_steps": float(state.skipped),
+            "progress/epoch": float(state.order.epoch),
+        }
         numbers = report.scalars | counts | pace.read() | memory(job.ranks.device)
         job.monitor.training(step, numbers)
     if report.answers is not None:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from distill.config import Config
     from distill.run_dir import RunDir
 
-_EVALUATION = "evaluation/"
+_EVALUATION = "evaluation_"
+"""In front of the tags of an evaluation: each kind of probe is a group of curves of its own."""
 
 Log = TypeVar("Log", MetricsFile, TensorBoard)
 
@@ -87,7 +88,7 @@ class Monitor:
             self._terminal.numbers(step, scalars)
 
     def evaluation(self, step: int, scalars: dict[str, float]) -> None:
-        """Record the scalars of an evaluation after ``step`` steps, under ``evaluation/``."""
+        """Record the scalars of an evaluation after ``step`` steps, as ``evaluation_PROBE/METRIC``."""
         if step not in self._evaluated:
             self._record(step, {f"{_EVALUATION}{tag}": value for tag, value in scalars.items()})
 

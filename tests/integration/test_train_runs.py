@@ -243,9 +243,11 @@ def test_the_loss_goes_down_and_the_files_are_there(reference: World) -> None:
 def test_every_scalar_is_logged_in_both_places(reference: World) -> None:
     lines = reference.metrics("reference")
     training = [line for line in lines if "loss/total" in line]
-    evaluations = [line["step"] for line in lines if "evaluation/clean/top1" in line]
+    evaluations = [line["step"] for line in lines if "evaluation_clean/top1" in line]
     assert [line["step"] for line in training] == list(range(1, STEPS + 1))
     assert evaluations == [5, 10, STEPS]
+    # TensorBoard makes a group of what stands before the slash.
+    assert all(tag.count("/") == 1 for line in lines for tag in set(line) - {"step"})
     board = EventAccumulator(str(reference.run_dir("reference").tensorboard))
     board.Reload()
     for tag in set(training[0]) - {"step"}:
@@ -355,7 +357,7 @@ def test_nan_is_skipped_on_all_ranks_then_stops_the_run(world: World) -> None:
     assert checkpoint.is_dir()
     lines = {line["step"]: line for line in world.metrics("nan")}
     assert [step for step, line in lines.items() if line["loss/total"] is None] == [3, 6, 7]
-    assert lines[5]["skipped_steps"] == 1.0
+    assert lines[5]["progress/skipped_steps"] == 1.0
     events = read_lines(world.run_dir("nan").events)
     assert [event["step"] for event in events] == [3, 6, 7]
     assert done.stderr.count("step 7") == 1

@@ -76,7 +76,7 @@ def test_curves_go_on_without_doubled_points(tmp_path: Path) -> None:
         second.evaluation(5, {"clean/top1": 0.25})
     expected = [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0), (5, 50.0), (6, 60.0)]
     assert points(tmp_path, "loss/total") == expected
-    assert points(tmp_path, "evaluation/clean/top1") == [(5, 0.25)]
+    assert points(tmp_path, "evaluation_clean/top1") == [(5, 0.25)]
     lines = read_metrics(RunDir(tmp_path).metrics)
     assert [(x["step"], x["loss/total"]) for x in lines if "loss/total" in x] == expected
 
@@ -86,7 +86,7 @@ def test_an_evaluation_that_is_made_again_is_not_logged_again(tmp_path: Path) ->
         with monitor(tmp_path, resumed_step=5) as again:
             again.evaluation(5, {"clean/top1": 0.5})
     assert len(read_metrics(RunDir(tmp_path).metrics)) == 1
-    assert points(tmp_path, "evaluation/clean/top1") == [(5, 0.5)]
+    assert points(tmp_path, "evaluation_clean/top1") == [(5, 0.5)]
 
 
 def test_a_log_that_cannot_be_written_is_a_warning(

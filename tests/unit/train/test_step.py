@@ -92,8 +92,8 @@ def expected_terms(network: Network, pairs: PairBatch, temperature: float) -> di
         "loss/ce_second": float(F.cross_entropy(z2, pairs.labels)),
         "loss/similarity": float(temperature**2 * (forward + reverse) / 2),
         "accuracy/first": float((z1.argmax(1) == pairs.labels).double().mean()),
-        "agreement": float((z1.argmax(1) == z2.argmax(1)).double().mean()),
-        "embedding_cosine": float(
+        "pair/agreement": float((z1.argmax(1) == z2.argmax(1)).double().mean()),
+        "pair/embedding_cosine": float(
             F.cosine_similarity(outputs[0].embeddings, outputs[1].embeddings).mean()
         ),
     }
