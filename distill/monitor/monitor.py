@@ -88,7 +88,7 @@ class Monitor:
             self._terminal.numbers(step, scalars)
 
     def evaluation(self, step: int, scalars: dict[str, float]) -> None:
-        """Record the scalars of an evaluation after ``step`` steps, as ``evaluation_PROBE/METRIC``."""
+        """Record what was measured after ``step`` steps, as ``evaluation_PROBE/METRIC``."""
         if step not in self._evaluated:
             self._record(step, {f"{_EVALUATION}{tag}": value for tag, value in scalars.items()})
 
