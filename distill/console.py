@@ -13,13 +13,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
 console = Console(highlight=False)
@@ -52,8 +53,24 @@ class Bar:
         return 10 * done // self._total
 
 
-def live_progress(*more: ProgressColumn) -> Progress:
-    """Bars on the terminal: what, how far, elapsed, left, and ``more``."""
+class LiveProgress(Progress):
+    """Bars, and under them a line of numbers: beside them it would squeeze them out of sight.
+
+    Attributes:
+        numbers: what to show under the bars; empty for nothing.
+    """
+
+    numbers = ""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The bars, then the numbers, on as many lines as they need."""
+        yield self.make_tasks_table(self.tasks)
+        if self.numbers:
+            yield Text(self.numbers)
+
+
+def live_progress() -> LiveProgress:
+    """Bars on the terminal: what, how far, elapsed, left."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -62,7 +79,7 @@ def live_progress(*more: ProgressColumn) -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, *more, console=console)
+    return LiveProgress(*columns, console=console)
 
 
 @contextmanager

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import Progress, TextColumn
-
 from distill import console
 
 
@@ -23,12 +21,10 @@ class Terminal:
     def __init__(self, resumed_step: int, total_steps: int) -> None:
         self._total = total_steps
         self._first: tuple[int, float] | None = None
-        self._bar: Progress | None = None
+        self._bar: console.LiveProgress | None = None
         if sys.stdout.isatty():
-            self._bar = console.live_progress(TextColumn("{task.fields[numbers]}"))
-            self._task = self._bar.add_task(
-                "train", total=total_steps, completed=resumed_step, numbers=""
-            )
+            self._bar = console.live_progress()
+            self._task = self._bar.add_task("train", total=total_steps, completed=resumed_step)
             self._bar.start()
 
     def step(self, step: int) -> None:
@@ -42,7 +38,7 @@ class Terminal:
         """Show losses and speed."""
         text = summary(scalars)
         if self._bar is not None:
-            self._bar.update(self._task, numbers=text)
+            self._bar.numbers = text
             return
         print(f"step {step}/{self._total}  {text}  left {self._left(step)}", flush=True)
 
@@ -62,7 +58,7 @@ class Terminal:
         if bar is None:
             yield lambda units: None
             return
-        task = bar.add_task(title, total=total, numbers="")
+        task = bar.add_task(title, total=total)
         try:
             yield lambda units: bar.advance(task, units)
         finally:

@@ -1,0 +1,57 @@
+"""The terminal of a training: bars that can be read at any width, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+from rich.console import Console
+
+from distill import console
+from distill.monitor.terminal import Terminal, summary
+
+NUMBERS = {
+    "loss/total": 4.4665,
+    "loss/ce_first": 1.2931,
+    "loss/ce_second": 1.7238,
+    "loss/similarity": 1.4496,
+    "accuracy/first": 0.5,
+    "schedule/lr": 0.0907,
+    "speed/images_per_second": 17100.0,
+}
+
+
+@pytest.mark.parametrize("width", [60, 80, 110, 200])
+def test_bar_and_numbers_are_whole_at_any_width(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    screen = io.StringIO()
+    shown = Console(file=screen, force_terminal=True, width=width, color_system=None)
+    monkeypatch.setattr(console, "console", shown)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    terminal = Terminal(resumed_step=0, total_steps=12000)
+    terminal.step(345)
+    terminal.numbers(345, NUMBERS)
+    with terminal.part("evaluate", 400) as advance:
+        advance(53)
+        screen.truncate(0)
+        terminal._bar.refresh()  # type: ignore[union-attr]
+        text = screen.getvalue()
+    terminal.close()
+    assert "…" not in text
+    assert "345/12000" in text
+    assert "53/400" in text
+    words = summary(NUMBERS).split()
+    assert [word for word in words if word not in text.split()] == []
+
+
+def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Terminal(resumed_step=10, total_steps=20)
+    for step in (11, 12):
+        terminal.step(step)
+    terminal.numbers(12, NUMBERS)
+    terminal.close()
+    line = capsys.readouterr().out
+    assert line.startswith("step 12/20  loss 4.4665  ce 1.2931  ce2 1.7238  sim 1.4496  acc 0.500")
+    assert line.endswith("images/s 17100  left 0:00:00\n")
