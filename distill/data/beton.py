@@ -16,6 +16,7 @@ import os
 import struct
 import tempfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -170,16 +171,12 @@ class BetonWriter:
                     self._partial.replace(self._path)
                     sync_folder(self._path.parent)
             finally:
-                self._allocations.close()
-                self._close_quietly()
+                for file in (self._allocations, self._file):
+                    # What is still buffered may fail to be written on a full disk. That file is
+                    # closed all the same, and the error that matters is on its way already.
+                    with suppress(OSError):
+                        file.close()
                 self._partial.unlink(missing_ok=True)
-
-    def _close_quietly(self) -> None:
-        """Closes the file; what it still buffers may fail to be written on a full disk."""
-        try:
-            self._file.close()
-        except OSError:
-            return  # the error that matters is on its way already
 
 
 def head_bytes(count: int, page_size: int, table: int) -> bytes:

@@ -1,5 +1,6 @@
 """Packing cut short: killed workers, full disks, Ctrl-C. An error in one line, and nothing left."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -110,16 +111,28 @@ def mounted(folder: Path, what: str) -> bool:
     )
 
 
-def test_a_really_full_disk(people, tmp_path):
+@pytest.mark.parametrize("size", ["1m", "2m", "3m"])
+def test_a_really_full_disk(people, tmp_path, size):
+    """Full while faces are spooled, pairs stored, or the pack is finished; no file stays open."""
     disk = tmp_path / "disk"
-    if not mounted(disk, "size=2m"):
+    if not mounted(disk, f"size={size}"):
         pytest.skip("a small file system needs root to mount it")
     try:
         with pytest.raises(UserError, match=r"disk/out: disk full \(No space left on device\)"):
             pack(open_source(str(people)), disk / "out", options())
         assert list(disk.iterdir()) == []
+        assert not [name for name in open_files() if name.startswith(str(disk))]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def open_files():
+    """Names of the files that this process holds, removed ones too."""
+    names = []
+    for handle in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            names.append(os.readlink(f"/proc/self/fd/{handle}"))
+    return names
 
 
 def test_an_output_folder_that_is_not_writable(people, tmp_path):

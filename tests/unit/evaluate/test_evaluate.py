@@ -172,7 +172,9 @@ def test_files(report, tmp_path):
     text = (tmp_path / "a" / "report" / "report.json").read_text()
     read = json.loads(text)
     assert read == json.loads(json.dumps(dataclasses.asdict(report)))
-    assert "NaN" not in text and read["versions"]["torch"] == torch.__version__
+    assert "NaN" not in text
+    # torch.__version__ may end in +cpu or +cu130, which the package's metadata may lack.
+    assert read["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     picture = cv2.imread(str(tmp_path / "a" / "report" / "report.png"))
     assert picture.shape[1] > 1500 and picture.std() > 10
     assert sorted(p.name for p in (tmp_path / "a" / "report").iterdir()) == [
