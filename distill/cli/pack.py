@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -11,8 +12,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from distill.data.manifest import Manifest, Pack
-    from distill.data.pack import PackResult
+    from distill.data.pack import PackOptions, PackResult
     from distill.data.second.options import GlassesMode
+    from distill.data.sources import Source
 
 DEFAULT_KINDS = "pose=0.3,eyes=0.2,glasses=0.35,forehead=0.35,blur=0.5"
 
@@ -44,7 +46,9 @@ def pack_command(
         ),
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes; 0 for one a core.")] = 0,
+    workers: Annotated[
+        int, typer.Option(help="Processes, at most one a core; 0 for one a core.")
+    ] = 0,
     quality: Annotated[int, typer.Option(help="JPEG quality, 1 .. 100 (4:4:4).")] = 95,
     aligned: Annotated[
         bool,
@@ -95,8 +99,31 @@ def pack_command(
         max_rejected=max_rejected,
         overwrite=overwrite,
     )
-    result = pack(open_source(source), out, options, progress_bar)
+    photographs = open_source(source)
+    result = pack(photographs, out, clamped(options), progress_bar)
     show_result(result, out)
+    tell_not_tried(photographs)
+
+
+def clamped(options: PackOptions) -> PackOptions:
+    """No more workers than cores, which would only take memory; with a note."""
+    from distill.console import warn
+
+    cores = replace(options, workers=0).processes()
+    if options.workers <= cores:
+        return options
+    warn(f"--workers {options.workers}: this process has {cores} cores; using {cores}")
+    return replace(options, workers=cores)
+
+
+def tell_not_tried(source: Source) -> None:
+    """Say which files of a folder were passed over for their ending."""
+    from distill.console import warn
+    from distill.data.sources.folder import FolderSource
+
+    if isinstance(source, FolderSource) and (others := source.other_endings):
+        kinds = ", ".join(f"{n} {ending or 'without one'}" for ending, n in others.most_common(5))
+        warn(f"{others.total()} files were not tried, for their ending is of no image: {kinds}")
 
 
 def show_result(result: PackResult, out: Path) -> None:
@@ -109,7 +136,8 @@ def show_result(result: PackResult, out: Path) -> None:
     show(counts(packs))
     manifest = result.train.manifest
     rejected = f"{manifest.samples_rejected} of {manifest.samples_seen} photographs rejected"
-    say(f"{rejected}; the reasons are in {out / 'rejected.csv'}")
+    reasons = f"; the reasons are in {out / 'rejected.csv'}" if manifest.samples_rejected else ""
+    say(rejected + reasons)
     for made in packs:
         say(f"{made.manifest.purpose}: {made.path} (pairs by kind: contact_sheet.png)")
 
