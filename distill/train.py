@@ -78,7 +78,7 @@ def train(config: Config, ranks: Ranks) -> Outcome:
         seed_everything(config.run.seed)
         model = build_classifier(config, len(plan.classes))
         with sole_job(plan, ranks), StopRequests() as stops:
-            if is_complete(plan):
+            if is_complete(plan, config):
                 say(ranks, f"{plan.run.root}: already complete, {plan.total_steps} steps")
                 return Outcome(plan.total_steps)
             engine = Engine.create(model, config, ranks)
@@ -159,7 +159,8 @@ def _judge(job: Job, state: TrainState, report: StepReport, batches: list[PairBa
         if last:
             raise TrainingStopped(
                 f"{text}; last good checkpoint: {job.saved[1] or 'none yet'}",
-                fix="lower optimizer.lr or raise train.nonfinite_limit; the same command resumes",
+                fix="lower optimizer.lr or raise train.nonfinite_limit; the command then "
+                + ("goes on from there" if job.saved[1] else "starts anew"),
             )
     if job.spikes.see(report.scalars["loss/total"]):
         ids = gather_objects([i for batch in batches for i in batch.sample_ids.tolist()])
