@@ -89,13 +89,6 @@ class Manifest(BaseModel):
             raise ValueError("pairs_per_kind: does not add up to pairs")
         return self
 
-    @property
-    def label_digest(self) -> str:
-        """SHA-256 of the names in the order of their labels."""
-        return hashlib.sha256(
-            "\0".join(self.identities).encode("utf-8", "surrogatepass")
-        ).hexdigest()
-
 
 @dataclass(frozen=True)
 class Pack:
