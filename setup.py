@@ -121,6 +121,7 @@ def cpu_steps(cuda: str | None) -> list[Step]:
     steps = [
         Step(SOURCES / "pair_loss_schema.cpp", "schema", described),
         Step(SOURCES / "pair_loss.cpp", "cpu", operators),
+        Step(SOURCES / "pair_loss_stream.cpp", "cpu", operators),
     ]
     # Without errno and traps a loop may be turned into vectors; the arithmetic stays IEEE.
     loops = [*common, "-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"]
