@@ -5,17 +5,23 @@
 """
 
 from distill.losses.choice import ImplementationInfo, implementation_info, implementation_name
+from distill.losses.linear import linear_pair_loss
+from distill.losses.margin import margined_logits
 from distill.losses.pair import pair_loss, pair_loss_and_grad
+from distill.losses.sharded import ClassShards
 from distill.losses.spec import IGNORED_LABEL, PairLoss, PairLossAndGrad, PairLossSpec
 
 __all__ = [
     "IGNORED_LABEL",
+    "ClassShards",
     "ImplementationInfo",
     "PairLoss",
     "PairLossAndGrad",
     "PairLossSpec",
     "implementation_info",
     "implementation_name",
+    "linear_pair_loss",
+    "margined_logits",
     "pair_loss",
     "pair_loss_and_grad",
 ]

@@ -1,8 +1,8 @@
 """Clear errors for wrong arguments of the pair loss, before any arithmetic.
 
-Shapes, types and devices are always looked at. Values of labels, weights and cosines are looked at
-on the CPU; on a GPU looking would make the host wait, so there the kernel asserts on the device, and
-with PAIRDISTILL_DEBUG=1 in the environment they are looked at all the same.
+Shapes, types and devices are always looked at. Values of labels and weights are looked at on the
+CPU; on a GPU looking would make the host wait, so there the kernel asserts on the device. With
+PAIRDISTILL_DEBUG=1 in the environment they are looked at everywhere, and cosines too.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def check_scores(first: torch.Tensor, second: torch.Tensor) -> None:
 
 def check_labels(labels: torch.Tensor, scores: torch.Tensor) -> None:
     """(B,) int64 on the scores' device."""
-    B, C = scores.shape
+    B = scores.shape[0]
     if labels.dtype != torch.int64:
         raise UserError(
             f"labels are {labels.dtype}: must be integers (int64)", fix="call .long() on them"
@@ -128,7 +128,7 @@ def check_reduction(reduction: str, spec: PairLossSpec) -> None:
         raise UserError(f"reduction = {reduction!r}: unknown", fix="choose one of none, mean, sum")
     if reduction == "none" and spec.over_batch:
         raise UserError(
-            "reduction = 'none' with loss.mmd_kernel = 'rbf': it belongs to the batch, not to pairs",
+            "reduction = 'none' with loss.mmd_kernel = 'rbf': it is of the batch, not of pairs",
             fix="choose reduction 'mean' or 'sum', or the kernel 'linear'",
         )
 

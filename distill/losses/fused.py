@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from distill.losses import registration
+from distill.losses.margin import logits_of
 from distill.losses.reference import similarity as plain_similarity
 from distill.losses.reference import valid_rows
 from distill.losses.spec import PairLossSpec, RowTerms
@@ -90,6 +91,6 @@ def row_terms(
         return RowTerms(values, extras, tops)
     z1, z2, valid = valid_rows(first, second, labels)
     similarity = plain_similarity(
-        spec.logit_scale * z1, spec.logit_scale * z2, valid, temperature, spec
+        logits_of(z1, spec), logits_of(z2, spec), valid, temperature, spec
     )
     return RowTerms(values, extras, tops, similarity)

@@ -21,6 +21,34 @@ import math
 
 import torch
 
+from distill.losses.spec import PairLossSpec
+
+
+def logits_of(scores: torch.Tensor, spec: PairLossSpec) -> torch.Tensor:
+    """Margin-free logits of scores, any shape."""
+    return scores if spec.logit_scale == 1.0 else spec.logit_scale * scores
+
+
+def margined_target(
+    scores: torch.Tensor, labels: torch.Tensor, spec: PairLossSpec
+) -> torch.Tensor | None:
+    """Logits (N,) of the own classes with their margin, from scores (N, C); None without margin.
+
+    Labels of -1 get class 0's.
+    """
+    if not spec.has_margin:
+        return None
+    own = scores.gather(1, labels.clamp(min=0)[:, None]).squeeze(1)
+    return logits_of(margined(own, spec.margin_angle_rad, spec.margin_cosine), spec)
+
+
+def margined_logits(scores: torch.Tensor, labels: torch.Tensor, spec: PairLossSpec) -> torch.Tensor:
+    """Logits (N, C) of scores in which each own class has its margin."""
+    logits, target = logits_of(scores, spec), margined_target(scores, labels, spec)
+    if target is None:
+        return logits
+    return logits.scatter(1, labels.clamp(min=0)[:, None], target[:, None])
+
 
 def margined(target_cosines: torch.Tensor, angle_rad: float, cosine: float) -> torch.Tensor:
     """The value psi of each target cosine, (N,) to (N,), in the dtype given.

@@ -1,6 +1,8 @@
-"""The loss of a batch of pairs: one call for the training step, one for the loss with its gradient."""
+"""The loss of a batch of pairs: for autograd, and with its gradient in one go."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 
@@ -91,18 +93,34 @@ def pair_loss_and_grad(
     check_arguments(first, second, labels, temperature, weight, spec, sample_weights, reduction)
     name = implementation_name(implementation, first.device.type)
     scores = first.detach(), second.detach()
+    settings = (temperature, weight, spec, sample_weights, reduction)
     with torch.autocast(first.device.type, enabled=False):
         if name == "native" and not spec.over_batch:
-            return _native(scores, labels, temperature, weight, spec, sample_weights, reduction,
-                           inplace)  # fmt: skip
-        one, two = (x.clone().requires_grad_() for x in scores)
-        loss = pair_loss(one, two, labels, temperature=temperature, weight=weight, spec=spec,
-                         sample_weights=sample_weights, reduction=reduction, implementation=name)  # fmt: skip
-        gradients = torch.autograd.grad(loss.total.sum(), (one, two))
-    loss = loss._replace(total=loss.total.detach())
+            return _native(scores, labels, *settings, inplace)
+        return _through_autograd(name, scores, labels, *settings, inplace)
+
+
+def _through_autograd(
+    name: Literal["native", "reference"],
+    scores: tuple[torch.Tensor, torch.Tensor],
+    labels: torch.Tensor,
+    temperature: float,
+    weight: float,
+    spec: PairLossSpec,
+    sample_weights: torch.Tensor | None,
+    reduction: Reduction,
+    inplace: bool,
+) -> PairLossAndGrad:
+    """For what has no operator: the reference, and similarities of the batch."""
+    compute = fused.row_terms if name == "native" else reference.row_terms
+    with torch.enable_grad():
+        first, second = (x.clone().requires_grad_() for x in scores)
+        terms = compute(first, second, labels, temperature, spec)
+        loss = reduce_terms(terms, labels, weight, spec, sample_weights, reduction)
+    gradients = torch.autograd.grad(loss.total.sum(), (first, second))
     if inplace:
-        gradients = tuple(x.copy_(g) for x, g in zip(scores, gradients, strict=True))
-    return PairLossAndGrad(loss, *gradients)
+        gradients = scores[0].copy_(gradients[0]), scores[1].copy_(gradients[1])
+    return PairLossAndGrad(loss._replace(total=loss.total.detach()), *gradients)
 
 
 def _native(

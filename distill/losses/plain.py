@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from distill.losses.margin import margined
+from distill.losses.margin import logits_of, margined_logits
 from distill.losses.spec import IGNORED_LABEL, PairLossSpec, RowTerms, accumulation_dtype
 
 
@@ -29,32 +29,24 @@ def row_terms(
         temperature: softening temperature T > 0.
         spec: the static choices; the RBF discrepancy is left out.
     """
-    z1, z2 = (spec.logit_scale * x.to(accumulation_dtype(x)) for x in (first, second))
+    x1, x2 = (x.to(accumulation_dtype(x)) for x in (first, second))
     ce_first, ce_second = (
         F.cross_entropy(
-            _with_margin(z, labels, spec),
+            margined_logits(x, labels, spec),
             labels,
             reduction="none",
             ignore_index=IGNORED_LABEL,
             label_smoothing=spec.label_smoothing,
         )
-        for z in (z1, z2)
+        for x in (x1, x2)
     )
+    z1, z2 = logits_of(x1, spec), logits_of(x2, spec)
     similarity = spec.similarity_scale(temperature) * _similarity(z1, z2, temperature, spec)
     return RowTerms(
         values=torch.stack([ce_first, ce_second, similarity * (labels != IGNORED_LABEL)], 1),
         extras=None,
         tops=torch.stack([z1.argmax(1), z2.argmax(1)], 1),
     )
-
-
-def _with_margin(logits: torch.Tensor, labels: torch.Tensor, spec: PairLossSpec) -> torch.Tensor:
-    if not spec.has_margin:
-        return logits
-    column = labels.clamp(min=0)[:, None]
-    own = logits.gather(1, column) / spec.logit_scale
-    target = spec.logit_scale * margined(own, spec.margin_angle_rad, spec.margin_cosine)
-    return logits.scatter(1, column, target)
 
 
 def _similarity(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from distill.losses.margin import margined
+from distill.losses.margin import logits_of, margined_target
 from distill.losses.rbf import batch_mmd
 from distill.losses.spec import IGNORED_LABEL, PairLossSpec, RowTerms, accumulation_dtype
 
@@ -36,7 +36,7 @@ def row_terms(
         spec: the static choices.
     """
     x1, x2, valid = valid_rows(first, second, labels)
-    z1, z2 = spec.logit_scale * x1, spec.logit_scale * x2
+    z1, z2 = logits_of(x1, spec), logits_of(x2, spec)
     y = labels.clamp(min=0)
     terms = [
         cross_entropy(z, y, spec.label_smoothing, margined_target(x, y, spec)) * valid
@@ -52,16 +52,6 @@ def row_terms(
         tops=torch.where(valid[:, None], torch.stack([top_class(x1), top_class(x2)], 1), -1),
         batch_similarity=of_batch,
     )
-
-
-def margined_target(
-    scores: torch.Tensor, labels: torch.Tensor, spec: PairLossSpec
-) -> torch.Tensor | None:
-    """Logits (B,) of the own classes with their margin; None where there is none."""
-    if not spec.has_margin:
-        return None
-    own = scores.gather(1, labels[:, None]).squeeze(1)
-    return spec.logit_scale * margined(own, spec.margin_angle_rad, spec.margin_cosine)
 
 
 def softened(u: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -95,7 +96,7 @@ def _fake_in_place(*_: Any) -> None:
     """Writes into its arguments."""
 
 
-_FAKES = {
+_FAKES: dict[str, Callable[..., Any]] = {
     "pair_loss": _fake_forward,
     "pair_loss_backward": _fake_backward,
     "pair_loss_and_grad": _fake_and_grad,

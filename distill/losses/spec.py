@@ -197,6 +197,11 @@ class RowTerms(NamedTuple):
         """(B,) similarities; a scalar where it belongs to the batch."""
         return self.values[:, 2] if self.batch_similarity is None else self.batch_similarity
 
+    @property
+    def parts(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The three terms of the loss."""
+        return self.ce_first, self.ce_second, self.similarity
+
 
 def accumulation_dtype(logits: torch.Tensor) -> torch.dtype:
     """float64 for float64 logits, else float32."""
