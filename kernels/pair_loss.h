@@ -163,7 +163,7 @@ PAIR_LOSS_FN R raised(R soft, R x, R xs) {
   if (POWER == 2) return square;
   if (POWER == 4) return square * square;
   const R cube = square * soft;
-  return cube + cube * (x - R(3) * xs);
+  return cube + guarded(cube, x - R(3) * xs);  // -inf less -inf where the class is excluded
 }
 
 // T where it is 1, 2, 3 or 4, else 0.
