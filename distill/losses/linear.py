@@ -34,7 +34,7 @@ Head = Literal["linear", "cosine"]
 DEFAULT_BUDGET_BYTES = 2**28
 """Scores kept from the first sweep for the last, unless the caller says otherwise."""
 CHUNK_BYTES = 2**24
-"""Scores of a chunk, both sides: they stay in a GPU's second cache."""
+"""Scores and weights of a chunk: they stay in a GPU's second cache."""
 CLASSES_STEP = 256
 """A chunk's classes are a multiple of it: matrix products like round sizes."""
 
@@ -60,7 +60,7 @@ def linear_pair_loss(
     """`pair_loss` of the scores ``features @ weight.T + bias``, or of their cosines.
 
     Memory beyond arguments and gradients does not grow with C: ``memory_budget_bytes`` of kept
-    scores, a chunk of scores (with a 16-bit or cosine head a few times that), and some (2B, D).
+    scores, a few times a chunk, and some (2B, D).
     The products are made in the type of the features; cosines are float32 at least.
 
     Args:
@@ -78,7 +78,7 @@ def linear_pair_loss(
         reduction: ``mean``, ``sum`` or ``none``; as in `pair_loss`.
         memory_budget_bytes: scores that may be kept from the first sweep; those beyond are made
             again, for one more product in four.
-        chunk_classes: classes in a chunk; None for about 16 MiB of scores. Results differ in
+        chunk_classes: classes in a chunk; None for about 16 MiB of weights and scores. Results differ in
             rounding alone.
         implementation: of what is not a matrix product: ``auto``, ``native`` or ``reference``.
         shards: where ``weight`` and ``bias`` hold this rank's classes only. Features, labels and
@@ -143,6 +143,6 @@ def unit_rows(sides: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
 
 
 def default_chunk(rows: torch.Tensor) -> int:
-    """Classes whose scores for all ``rows`` take about `CHUNK_BYTES`."""
-    classes = CHUNK_BYTES // (rows.shape[0] * rows.itemsize)
+    """Classes whose weights, and scores for all ``rows``, take about `CHUNK_BYTES`."""
+    classes = CHUNK_BYTES // (sum(rows.shape) * rows.itemsize)
     return max(classes // CLASSES_STEP, 1) * CLASSES_STEP

@@ -72,24 +72,30 @@ class ClassScores:
     def add_gradients(self, start: int, stop: int, g: torch.Tensor, into: Gradients) -> None:
         """Carry the gradient ``g`` of a chunk's scores on; ``g`` is overwritten."""
         weight = self.weight[start:stop]
+        inverse = inverse_norms(weight) if self.cosine else None
         if into.bias is not None:
             into.bias[start:stop] = g.sum(0, dtype=accumulation_dtype(g))
         if into.weight is not None:
-            self._add_to_weight(g, weight, into.weight[start:stop])
+            self._to_weight(g, weight, inverse, into.weight[start:stop])
         if into.features is not None:
-            if self.cosine:
-                g.mul_(inverse_norms(weight))
-            self._add_to_features(g, weight, into.features)
+            self._add_to_features(g if inverse is None else g.mul_(inverse), weight, into.features)
 
-    def _add_to_weight(self, g: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
-        x = self.features
-        rows = g.T.to(x.dtype)
-        if self.cosine:
-            out.copy_(_through_norm(product(rows, x, self.dtype), weight))
-        elif out.dtype == x.dtype:
-            torch.mm(rows, x, out=out)
+    def _to_weight(
+        self,
+        g: torch.Tensor,
+        weight: torch.Tensor,
+        inverse: torch.Tensor | None,
+        out: torch.Tensor,
+    ) -> None:
+        rows = g.T.to(self.features.dtype)
+        if out.dtype == self.features.dtype == self.dtype:
+            u = torch.mm(rows, self.features, out=out)
         else:
-            out.copy_(product(rows, x, accumulation_dtype(x)))
+            u = product(rows, self.features, accumulation_dtype(self.features))
+        if inverse is not None:
+            _through_norm_(u, weight, inverse)
+        if u is not out:
+            out.copy_(u)
 
     def _add_to_features(self, g: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
         g, weight = g.to(self.features.dtype), weight.to(self.features.dtype)
@@ -99,23 +105,18 @@ class ClassScores:
             out.add_(product(g, weight, out.dtype))
 
 
-def _through_norm(u: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Gradient with respect to ``weight`` (n, D) from that with respect to its unit rows."""
-    norms = _norms(weight)
-    inverse = norms.clamp(min=SMALLEST_NORM).reciprocal()[:, None]
-    unit = weight.to(u.dtype) * inverse
-    along = (u * unit).sum(1).masked_fill_(norms < SMALLEST_NORM, 0.0)
-    return u.addcmul_(along[:, None], unit, value=-1).mul_(inverse)
+def _through_norm_(u: torch.Tensor, weight: torch.Tensor, inverse: torch.Tensor) -> None:
+    """Gradient with respect to ``weight`` (n, D) in place of that with respect to its unit rows."""
+    weight = weight.to(u.dtype)
+    along = torch.linalg.vecdot(u, weight) * inverse.square()
+    along.masked_fill_(inverse >= 1.0 / SMALLEST_NORM, 0.0)
+    u.addcmul_(along[:, None], weight, value=-1).mul_(inverse[:, None])
 
 
 def inverse_norms(weight: torch.Tensor) -> torch.Tensor:
     """1 / length of each row, (n,), float32 (float64 for float64)."""
-    return _norms(weight).clamp_(min=SMALLEST_NORM).reciprocal_()
-
-
-def _norms(weight: torch.Tensor) -> torch.Tensor:
     norms: torch.Tensor = torch.linalg.vector_norm(weight, dim=1, dtype=accumulation_dtype(weight))
-    return norms
+    return norms.clamp_(min=SMALLEST_NORM).reciprocal_()
 
 
 def product(left: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -150,20 +150,26 @@ class ClassShards:
         return {"is": arguments.described()}
 
     def gather_states(self, state: State, labels: torch.Tensor, choices: Choices) -> State:
-        """The states of all ranks, (W, B, 14) and (W, B, 2); one all-gather.
+        """The states of all ranks, (W, B, 14) and (W, B, 2); one all-gather."""
+        return self.unpack(self._all_gather(self.pack(state, labels, choices)), labels, choices)
 
-        The arg-max of another rank's classes is one that lies among them and has the same place
-        relative to the label and to the other side's, but need not be the very class.
-        """
-        columns = self._columns(choices)
-        packed = state.sums[:, columns]
+    def pack(self, state: State, labels: torch.Tensor, choices: Choices) -> torch.Tensor:
+        """What this rank tells the others, (B, 10) or a little more (see `_columns`)."""
+        packed = state.sums[:, self._columns(choices)]
         signs = torch.where(told_of_tops(state.tops, labels), -1.0, 1.0).to(packed.dtype)
         packed[:, CARRIERS] = packed[:, CARRIERS] * signs
-        gathered = self._all_gather(packed)
+        return packed
+
+    def unpack(self, gathered: torch.Tensor, labels: torch.Tensor, choices: Choices) -> State:
+        """States from what all ranks told, (W, B, 10).
+
+        The arg-max of a rank's classes is one that lies among them and has the same place
+        relative to the label and to the other side's, but need not be the very class.
+        """
         told = gathered[..., CARRIERS].signbit()
-        gathered[..., CARRIERS] = gathered[..., CARRIERS].abs()
-        sums = gathered.new_full((*gathered.shape[:2], state.sums.shape[1]), torch.nan)
-        sums[..., columns] = gathered
+        sums = gathered.new_full((*gathered.shape[:2], 2 * len(STATE_COLUMNS)), torch.nan)
+        sums[..., self._columns(choices)] = gathered
+        sums[..., CARRIERS] = sums[..., CARRIERS].abs()
         m = sums[..., :2]
         return State(sums, torch.stack([self._tops(r, told[r], m[r], labels) for r in self.ranks]))
 
