@@ -78,8 +78,8 @@ def linear_pair_loss(
         reduction: ``mean``, ``sum`` or ``none``; as in `pair_loss`.
         memory_budget_bytes: scores that may be kept from the first sweep; those beyond are made
             again, for one more product in four.
-        chunk_classes: classes in a chunk; None for about 16 MiB of weights and scores. Results differ in
-            rounding alone.
+        chunk_classes: classes in a chunk; None for about 16 MiB of their weights and scores.
+            Results differ in rounding alone.
         implementation: of what is not a matrix product: ``auto``, ``native`` or ``reference``.
         shards: where ``weight`` and ``bias`` hold this rank's classes only. Features, labels and
             all else are then alike on all ranks (gathered by the caller), as is the result, to

@@ -1,4 +1,4 @@
-"""Bytes of tensors that are alive, counted as they are made: exact, and the same on every machine."""
+"""Bytes of tensors that are alive, counted as they are made: exact, the same on every machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class LiveMemory(TorchDispatchMode):
+class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts, within a ``with`` block, the tensors that operators make.
 
     Tensors from before the block do not count, nor does what an operator uses inside itself.
@@ -22,7 +22,7 @@ class LiveMemory(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live_bytes = 0
         self.peak_bytes = 0
         self._known: set[int] = set()

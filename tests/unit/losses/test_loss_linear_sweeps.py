@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -125,9 +126,11 @@ def test_shards_of_any_sizes_tell_all_that_matters(primitives, C, cuts, seed) ->
     bounds = (0, *sorted(min(cut, C) for cut in cuts), C)
     choices = Choices.of(PairLossSpec(), 2.0)
     told = []
-    for rank, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for rank, (start, stop) in enumerate(itertools.pairwise(bounds)):
         shards = ClassShards(None, rank, bounds)
-        told.append(shards.pack(state_of(primitives, scores, start, stop, choices), labels, choices))
+        told.append(
+            shards.pack(state_of(primitives, scores, start, stop, choices), labels, choices)
+        )
     packed = torch.stack(told)
     assert packed.shape[2] == 10
     states = ClassShards(None, 0, bounds).unpack(packed, labels, choices)
