@@ -36,17 +36,20 @@ const CpuTable& cpu_table() {
 
 namespace {
 
-// Bytes of a wave: rows whose scores are still in the cache when their gradients are computed.
+// Rows whose scores are to be in the cache still when their gradients are computed: of all threads
+// that have a row each, or of a wave that all threads share.
+constexpr int64_t kCacheBytes = 24 << 20;
 constexpr int64_t kWaveBytes = 4 << 20;
-constexpr int64_t kTasksOfThread = 4;  // pieces of a wave for each thread
+constexpr int64_t kTasksOfThread = 4;  // rows, or pieces of a wave, for each thread
 
 // The upstream gradients of a row's three values.
 struct Upstream {
   double first, second, similarity;
 };
 
-// One call over whole rows. Rows of one piece are done from their scores to their gradients by one
-// thread; of longer rows, all threads share the pieces of a wave, phase by phase.
+// One call over whole rows. Where there are rows for all threads and the cache holds one for each,
+// a thread takes a row from its scores to its gradients; else all threads share the pieces of a
+// wave of rows, phase by phase. The bits are the same.
 struct Sweep {
   Pairs p;
   Choices<double> c;
@@ -62,12 +65,11 @@ struct Sweep {
     if (!ignored(p, row)) add_piece(p, row, piece, c, state);
   }
 
-  // Values and statistics of a row from the states of its pieces.
-  RowValues<double> finish(int64_t row, PairState<double>* pieces, RowStats<double>& found) const {
+  RowValues<double> finish(int64_t row, const PairState<double>& total,
+                           RowStats<double>& found) const {
     found = RowStats<double>{};
     if (ignored(p, row)) return generic::ignored_values<double>();
-    for (int64_t i = 1; i < pieces_of(p); ++i) generic::merge(pieces[0], pieces[i], c);
-    return generic::finish(pieces[0], p.labels[row], p.columns, c, found);
+    return generic::finish(total, p.labels[row], p.columns, c, found);
   }
 
   template <class Up>
@@ -84,20 +86,29 @@ struct Sweep {
     if (saved) write_stats(p.wide(), saved, row, found);
   }
 
-  // A row of one piece.
+  // A row from its scores to its gradients.
   template <class Up>
   void whole_row(int64_t row, const Up& up) const {
-    PairState<double> state;
+    const int64_t pieces = pieces_of(p);
+    PairState<double> total, next;
     RowStats<double> found;
-    reduce(row, 0, state);
-    RowValues<double> values = finish(row, &state, found);
+    reduce(row, 0, total);
+    for (int64_t piece = 1; piece < pieces; ++piece) {
+      reduce(row, piece, next);
+      generic::merge(total, next, c);
+    }
+    RowValues<double> values = finish(row, total, found);
     if (c.kind == kMmd && !ignored(p, row)) {
       double sum[2] = {0.0, 0.0};
-      add_mmd(p, row, 0, found, c, sum);
+      for (int64_t piece = 0; piece < pieces; ++piece) {
+        double part[2] = {0.0, 0.0};
+        add_mmd(p, row, piece, found, c, part);
+        for (int i = 0; i < 2; ++i) sum[i] += part[i];
+      }
       values.similarity = generic::finish_mmd(found, sum[0], sum[1], c);
     }
     put(row, values, found);
-    if (gradients) gradient(row, 0, found, up);
+    for (int64_t piece = 0; gradients && piece < pieces; ++piece) gradient(row, piece, found, up);
   }
 
   // Rows [begin, end), each of several pieces.
@@ -110,8 +121,11 @@ struct Sweep {
     for_pieces(p, begin, end, [&](int64_t row, int64_t piece) {
       reduce(row, piece, states[(row - begin) * pieces + piece]);
     });
-    for (int64_t row = begin; row < end; ++row)
-      values[row - begin] = finish(row, &states[(row - begin) * pieces], stats[row - begin]);
+    for (int64_t row = begin; row < end; ++row) {
+      PairState<double>* of_row = &states[(row - begin) * pieces];
+      for (int64_t i = 1; i < pieces; ++i) generic::merge(of_row[0], of_row[i], c);
+      values[row - begin] = finish(row, of_row[0], stats[row - begin]);
+    }
     if (c.kind == kMmd) wave_mmd(begin, end, values);
     for (int64_t row = begin; row < end; ++row) put(row, values[row - begin], stats[row - begin]);
     if (!gradients) return;
@@ -138,11 +152,13 @@ struct Sweep {
 
   template <class Up>
   void run(const Up& up) {
-    const int64_t pieces = pieces_of(p);
-    if (pieces == 1)
+    const int64_t pieces = pieces_of(p), threads = torch::stable::get_num_threads();
+    const int64_t row_bytes = 2 * p.columns * p.score_bytes();
+    const bool cached = !gradients || threads * row_bytes <= kCacheBytes;
+    if (pieces == 1 || (cached && p.pairs >= kTasksOfThread * threads))
       return for_rows(0, p.pairs, p.columns, [&](int64_t row) { whole_row(row, up); });
-    const int64_t fitting = kWaveBytes / (2 * p.columns * p.score_bytes());
-    const int64_t busy = (kTasksOfThread * torch::stable::get_num_threads() + pieces - 1) / pieces;
+    const int64_t busy = (kTasksOfThread * threads + pieces - 1) / pieces;
+    const int64_t fitting = gradients ? kWaveBytes / row_bytes : p.pairs;
     const int64_t rows = fitting > busy ? fitting : busy;
     for (int64_t begin = 0; begin < p.pairs; begin += rows)
       wave(begin, begin + rows < p.pairs ? begin + rows : p.pairs, up);

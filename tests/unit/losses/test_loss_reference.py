@@ -55,7 +55,10 @@ def test_a_margin_moves_the_target_in_the_cross_entropy_alone() -> None:
     for x, ours in ((x1, terms.ce_first), (x2, terms.ce_second)):
         z = 16.0 * x
         for row, label in enumerate(y[:3].tolist()):
-            z[row, label] = 16.0 * (math.cos(math.acos(x[row, label]) + 0.4) - 0.1)
+            theta = math.acos(x[row, label])
+            beyond = math.cos(theta) - (1 - math.cos(0.4))
+            psi = math.cos(theta + 0.4) if theta <= math.pi - 0.4 else beyond
+            z[row, label] = 16.0 * (psi - 0.1)
         expected = F.cross_entropy(z, y, reduction="none", ignore_index=-1)
         torch.testing.assert_close(ours, expected)
     without = reference.row_terms(16 * x1, 16 * x2, y, T, PairLossSpec())
