@@ -20,9 +20,18 @@ R maximum(const R* z, int64_t n) {
   return m;
 }
 
+// The first place of a value; runs that do not hold it are passed over as vectors.
 template <class R>
 int64_t first_equal(const R* z, int64_t n, R value) {
-  for (int64_t i = 0; i < n; ++i)
+  constexpr int64_t kRun = 64;
+  int64_t i = 0;
+  for (; i + kRun <= n; i += kRun) {
+    int found = 0;
+#pragma omp simd reduction(| : found)
+    for (int64_t j = 0; j < kRun; ++j) found |= z[i + j] == value;
+    if (found) break;
+  }
+  for (; i < n; ++i)
     if (z[i] == value) return i;
   return kNoColumn;
 }

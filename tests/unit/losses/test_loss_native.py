@@ -183,8 +183,10 @@ def test_other_instruction_sets_agree(instructions: str) -> None:
         "import sys, torch; sys.path.insert(0, sys.argv[1]);"
         "from test_loss_native import *;"
         "name = torch.ops.pairdistill.cpu_instructions();"
-        "[check(make_case(3, 777, s, dtype=d, ignored=True), d, 3.0, PairLossSpec(similarity=k))"
-        " for s in SCALES for d in TOLERANCE for k in SIMILARITIES]; print(name)"
+        "[check(make_case(3, 777, s, dtype=d, ignored=True), d, t, PairLossSpec(similarity=k))"
+        " for s in SCALES for d in TOLERANCE for k in SIMILARITIES for t in (2.5, 3.0)];"
+        "[check(cosine_case(3, 777, d), d, 2.5, PairLossSpec(logit_scale=30., margin_cosine=.3))"
+        " for d in TOLERANCE]; [test_by_products(10.0, d) for d in TOLERANCE]; print(name)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(Path(__file__).parent)],
