@@ -142,6 +142,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--budgets-mb", default="0,256", help="kept scores, 10^6 bytes, commas")
     parser.add_argument("--chunk", type=int, default=0, help="classes in a chunk; 0: by the rule")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds (default 5)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves them")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--csv", type=Path, help="also write the table here")
     return parser.parse_args()
@@ -150,6 +151,8 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Print the table."""
     args = parse()
+    if args.threads:
+        torch.set_num_threads(args.threads)
     print(implementation_info().summary(), device_name(args.device), HEAD, sep="\n")
     lines = []
     for head in args.heads.split(","):
