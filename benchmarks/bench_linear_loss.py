@@ -64,12 +64,12 @@ def make_steps(
     inputs = (*features, weight)
 
     def whole() -> object:
+        both = torch.cat(features)
         if head == "cosine":
-            unit = F.normalize(weight.float())
-            scores = [F.normalize(x.float()) @ unit.T for x in features]
+            scores = F.normalize(both.float()) @ F.normalize(weight.float()).T
         else:
-            scores = [F.linear(x, weight) for x in features]
-        loss = pair_loss(*scores, labels, temperature=T, weight=1.0, spec=spec)
+            scores = F.linear(both, weight)
+        loss = pair_loss(*scores.chunk(2), labels, temperature=T, weight=1.0, spec=spec)
         return torch.autograd.grad(loss.total, inputs)
 
     def linear() -> object:

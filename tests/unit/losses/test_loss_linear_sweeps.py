@@ -75,7 +75,7 @@ def test_without_a_gradient_nothing_is_kept() -> None:
         loss_of(
             leaves, inputs, PairLossSpec(), "linear", memory_budget_bytes=2**30, chunk_classes=64
         )
-    assert memory.peak_bytes < 2 * 4 * 4096 * 8 / 10
+    assert memory.peak_bytes < 2 * 4 * 4096 * 8 / 2
 
 
 def test_backward_twice_gives_the_same_bits() -> None:
