@@ -3,7 +3,7 @@
 
 #include <cassert>
 
-#include "pair_loss_runs.cuh"
+#include "pair_loss_merge.cuh"
 
 namespace pairdistill {
 namespace cuda {

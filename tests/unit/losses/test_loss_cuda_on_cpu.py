@@ -55,8 +55,7 @@ def test_what_holds_on_the_cpu_holds_for_the_kernels(library: Path, module: str)
     assert " passed" in done.stdout
 
 
-@pytest.mark.parametrize("label", [-2, 37])
-@pytest.mark.parametrize("way", ["small", "split"])
+@pytest.mark.parametrize(("way", "label"), [("small", -2), ("split", 37)])
 def test_a_label_out_of_range_stops_the_device(library: Path, way: str, label: int) -> None:
     program = (
         "import torch; from distill.losses import PairLossSpec; fused.native_devices();"
