@@ -9,8 +9,8 @@
 Every round times each implementation once, so that what else the machine does hits all of them;
 the median over the rounds is shown. GB/s are the bytes that must move, six or four times the size
 of one side's logits, over the time; beside it their share of the machine's copy bandwidth in the
-same rounds. Peak memory is that of the tensors a call makes, counted exactly (`live_memory.py`; what
-an operator uses inside itself is not seen, nor what a compiled step does).
+same rounds. Peak memory is that of the tensors a call makes, counted exactly (`live_memory.py`;
+what an operator uses inside itself is not seen, nor what a compiled step does).
 """
 
 from __future__ import annotations
