@@ -1,5 +1,5 @@
 // The operators as torch sees them. Their implementations register themselves: pair_loss.cpp and
-// pair_loss_stream.cpp for the CPU, pair_loss.cu for CUDA; shapes for tracing and gradients stand in
+// pair_loss_stream.cpp for the CPU, pair_loss_cuda.cpp for CUDA; shapes for tracing and gradients stand in
 // distill/losses/registration.py.
 #include <string>
 
