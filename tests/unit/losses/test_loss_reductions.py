@@ -166,3 +166,23 @@ def test_weight_zero_keeps_an_infinite_similarity_out_of_the_gradient() -> None:
     assert result.loss.total.isfinite()
     assert result.grad_first.isfinite().all()
     assert result.grad_second.isfinite().all()
+
+
+@needs_native
+@pytest.mark.parametrize("similarity", ["kl", "mmd"])
+def test_the_same_bits_row_by_row_and_in_waves(similarity: str) -> None:
+    """One thread takes rows whole, four share the pieces of a wave: 9 rows are too few for them."""
+    case = make_case(9, 70_001, 2.0, ignored=True).to(torch.float32)
+    settings = {"temperature": 2.5, "weight": WEIGHT, "spec": PairLossSpec(similarity=similarity)}
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 1, 2, 4):
+            torch.set_num_threads(count)
+            loss, *grads = pair_loss_and_grad(case.first, case.second, case.labels, **settings)
+            results.append((*loss, *grads))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert torch.equal(a, b)
