@@ -11,7 +11,8 @@ spool     aligned faces on disk, between the rounds
 tables    rejected.csv and pairs.csv
 """
 
-from distill.data.pack.build import open_source, pack
+from distill.data.pack.build import pack
 from distill.data.pack.options import DEFAULT_KINDS, PackOptions, PackResult
+from distill.data.sources.open import open_source
 
 __all__ = ["DEFAULT_KINDS", "PackOptions", "PackResult", "open_source", "pack"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,8 +25,6 @@ from distill.data.pack.workers import Team, team
 from distill.data.pack_writer import partial_folder, put_in_place
 from distill.data.pairs import Photo, evaluation_pairs, split, training_pairs
 from distill.data.sources import Source
-from distill.data.sources.folder import FolderSource
-from distill.data.sources.openpeople import OpenPeopleSource
 
 SPOOL_NAME = "faces.spool"
 
@@ -51,17 +49,6 @@ class _Silent:
 def silent(_title: str, _total: int | None) -> Iterator[Advances]:
     """No progress bar."""
     yield _Silent()
-
-
-def open_source(name: str) -> Source:
-    """The photographs that ``name`` stands for: a folder of people, or ``openpeople``.
-
-    Raises:
-        UserError: no such folder, or nothing in it.
-    """
-    if name == "openpeople" and not Path(name).is_dir():
-        return OpenPeopleSource()
-    return FolderSource(Path(name))
 
 
 def pack(
@@ -90,7 +77,7 @@ def pack(
         return standing
     with new_folder(out) as folder, team(options.processes()) as workers:
         with (
-            progress("aligning faces", _length(source)) as bar,
+            progress("aligning faces", source.expected) as bar,
             SpoolWriter(folder / SPOOL_NAME, out) as spool,
         ):
             found = survey(source, options, spool, workers, bar.advance)
@@ -103,7 +90,7 @@ def pack(
 
 def _compared(source: Source, progress: Progress) -> str:
     """The digest of the photographs, to compare with that of a pack."""
-    with progress("comparing photographs", _length(source)) as bar:
+    with progress("comparing photographs", source.expected) as bar:
         return source_digest(source, bar.advance)
 
 
@@ -177,8 +164,3 @@ def _described(found: Survey, source: Source, options: PackOptions) -> dict[str,
         "jpeg_quality": options.quality,
         "versions": versions(),
     }
-
-
-def _length(source: Source) -> int | None:
-    """How many photographs there are, where the source knows."""
-    return len(source) if isinstance(source, Sized) else None

@@ -90,7 +90,7 @@ def survey(
         UserError: nothing usable, or more rejected than allowed.
     """
     result = Survey(rejected=list(_left_out_by(source)))
-    digest, seen_before = SourceDigest(), dict[bytes, Sample]()
+    digest, seen_before = SourceDigest(), dict[bytes, tuple[str, str]]()
     found: list[tuple[str, Photo]] = []
     for sample, prepared in team.do(prepare, source, options.aligned, name=lambda s: s.origin):
         result.seen += 1
@@ -118,16 +118,17 @@ def _left_out_by(source: Source) -> Iterator[Rejected]:
             yield Rejected(path.name, "image outside the folder of any person")
 
 
-def _reason_against(sample: Sample, prepared: Prepared, seen: dict[bytes, Sample]) -> str:
+def _reason_against(sample: Sample, prepared: Prepared, seen: dict[bytes, tuple[str, str]]) -> str:
     """Why a photograph cannot be used; nothing if it can."""
     if prepared.face is None:
         return prepared.reason
-    earlier = seen.setdefault(prepared.sha256, sample)
-    if earlier is sample:
+    own = sample.origin, sample.identity
+    origin, identity = seen.setdefault(prepared.sha256, own)
+    if (origin, identity) == own:
         return ""
-    if earlier.identity == sample.identity:
-        return f"same content as {as_text(earlier.origin)}"
-    return f"same content as {as_text(earlier.origin)}, which is of another person"
+    if identity == sample.identity:
+        return f"same content as {as_text(origin)}"
+    return f"same content as {as_text(origin)}, which is of another person"
 
 
 def _label(result: Survey, found: Sequence[tuple[str, Photo]], min_images: int) -> None:
