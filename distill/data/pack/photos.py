@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from distill.data.images import Unusable
+from distill.data.pack.journal import journalled
 from distill.data.pack.options import PackOptions
 from distill.data.pack.spool import SpoolWriter
 from distill.data.pack.tables import as_text
@@ -92,7 +93,11 @@ def survey(
     result = Survey(rejected=list(_left_out_by(source)))
     digest, seen_before = SourceDigest(), dict[bytes, tuple[str, str]]()
     found: list[tuple[str, Photo]] = []
-    for sample, prepared in team.do(prepare, source, options.aligned, name=lambda s: s.origin):
+
+    def look(samples: Iterator[Sample]) -> Iterator[tuple[Sample, Prepared]]:
+        return team.do(prepare, samples, options.aligned, name=lambda s: s.origin)
+
+    for sample, prepared in journalled(source, look, spool):
         result.seen += 1
         digest.add(sample, prepared.sha256)
         reason = _reason_against(sample, prepared, seen_before)
@@ -122,10 +127,10 @@ def _reason_against(sample: Sample, prepared: Prepared, seen: dict[bytes, tuple[
     """Why a photograph cannot be used; nothing if it can."""
     if prepared.face is None:
         return prepared.reason
-    own = sample.origin, sample.identity
-    origin, identity = seen.setdefault(prepared.sha256, own)
-    if (origin, identity) == own:
+    if prepared.sha256 not in seen:
+        seen[prepared.sha256] = sample.origin, sample.identity
         return ""
+    origin, identity = seen[prepared.sha256]
     if identity == sample.identity:
         return f"same content as {as_text(origin)}"
     return f"same content as {as_text(origin)}, which is of another person"

@@ -7,6 +7,7 @@ import math
 import pickle
 import random
 import struct
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -58,6 +59,7 @@ def test_samples_can_be_sent_to_workers_and_are_small(tmp_path):
     assert pickle.loads(sent).read() == jpeg(1, 900)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.lists(st.sampled_from([MAGIC_BYTES, b"\0", b"ab", b"wxyz", MAGIC_BYTES[:2]])), min_size=1
@@ -70,6 +72,7 @@ def test_any_content_comes_back(contents):
     assert [record.data for record in found] == joined
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(width=32), min_size=1, max_size=40), st.binary(min_size=1))
 def test_label_arrays_of_every_length(tmp_path_factory, labels, image):
     folder = tmp_path_factory.mktemp("rec")
@@ -135,19 +138,20 @@ def test_an_image_that_is_missing(tmp_path):
 
 @pytest.mark.parametrize("index", [True, False])
 def test_cut_at_any_byte(tmp_path, index):
-    path = record_file(tmp_path, IMAGES, described=False, index=index)
+    images, expected = IMAGES[3:], EXPECTED[3:]
+    path = record_file(tmp_path, images, described=False, index=index)
     data = path.read_bytes()
     ends = [0]
-    for label, image in IMAGES:
+    for label, image in images:
         ends.append(ends[-1] + len(framed(image_record(label, image))))
     assert ends[-1] == len(data)
     for length in range(1, len(data)):
         path.write_bytes(data[:length])
         found = outcome(RecordSource.at(path))
         whole = sum(end <= length for end in ends[1:])
-        assert found[:whole] == EXPECTED[:whole], length
+        assert found[:whole] == expected[:whole], length
         # Of the one that is cut at most the padding can be missing; then it is whole.
-        rest = [each for each in found[whole:] if each != EXPECTED[whole]]
+        rest = [each for each in found[whole:] if each != expected[whole]]
         assert all(who == "" for who, _ in rest), length
         if length not in ends and length < ends[whole + 1] - 3:
             assert rest, length
@@ -223,17 +227,18 @@ def test_a_file_that_changes_after_it_was_listed(tmp_path):
         samples[0].read()
 
 
-def test_a_record_of_half_a_gigabyte_is_refused_before_it_is_read(tmp_path):
+def test_a_record_that_is_too_large_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(recordio, "MAX_RECORD_BYTES", 2**20)
     with (tmp_path / "a.rec").open("wb") as file:
-        file.write(MAGIC_BYTES + struct.pack("<I", 2**29 - 1))
-        file.truncate(2**29 + 100)
-        file.seek(2**29 + 100)
+        file.write(MAGIC_BYTES + struct.pack("<I", 2**24))
+        file.seek(2**24 + 8)
         file.write(framed(image_record(1.0, PLAIN[0])))
-    source = RecordSource.at(tmp_path / "a.rec")
-    first = next(iter(source))
-    assert first.identity == "" and first.origin == "a.rec/@0"
-    with pytest.raises(Unusable, match="larger than"):
-        first.read()
+    tracemalloc.start()
+    found = outcome(RecordSource.at(tmp_path / "a.rec"))
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    assert found[1] == ("1", PLAIN[0])
+    assert "larger than" in found[0][1]
 
 
 @pytest.mark.parametrize("step", [8, 9, 12])
@@ -279,7 +284,7 @@ def test_overwritten_bytes_harm_only_their_records(tmp_path, index):
         assert all(each in places for each in kept), sorted(touched)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_bytes_put_in_and_taken_out_never_crash(tmp_path_factory, rng):
     path = record_file(tmp_path_factory.mktemp("rec"), IMAGES[:4], index=rng.random() < 0.5)
@@ -305,18 +310,16 @@ def allowed_images(pairs):
 
 def test_memory_stays_flat(tmp_path):
     """20 MB of records in less than 1 MB, with and without an index of 20,000 lines."""
-    import tracemalloc
-
     record = framed(image_record(1.0, random.Random(1).randbytes(1000)))
     path = tmp_path / "train.rec"
-    path.write_bytes(record * 20_000)
+    path.write_bytes(record * 5_000)
     for index in (False, True):
         if index:
-            lines = (f"{i + 1}\t{i * len(record)}\n" for i in range(20_000))
+            lines = (f"{i + 1}\t{i * len(record)}\n" for i in range(5_000))
             path.with_suffix(".idx").write_text("".join(lines))
         tracemalloc.start()
         count = sum(1 for _ in RecordSource.at(path))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert count == 20_000
-        assert peak < 2**20
+        assert count == 5_000
+        assert peak < 2**19
