@@ -116,7 +116,7 @@ def is_complete(plan: Plan) -> bool:
 
 def completion(plan: Plan) -> dict[str, object]:
     """What ``complete.json`` says of a finished run; more steps or another pack make it stale."""
-    return {"steps": plan.total_steps, "train": plan.train.manifest.beton_sha256}
+    return {"steps": plan.total_steps, "train": plan.train.manifest.digest}
 
 
 def begin_or_resume(
@@ -133,7 +133,7 @@ def begin_or_resume(
         run_id=found.manifest.run_id if found else gather_objects(uuid.uuid4().hex)[0],
         config=config.model_dump(mode="json"),
         identities=plan.classes,
-        data_digest=plan.train.manifest.beton_sha256,
+        data_digest=plan.train.manifest.digest,
     )
     state = load(found, engine, facts) if found else TrainState(step=0)
     if state.step > plan.total_steps:

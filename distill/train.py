@@ -188,8 +188,8 @@ def _tell(
 
 
 def _picture_due(job: Job, state: TrainState) -> bool:
-    every = job.config.monitor.pictures_every_steps
-    due = every > 0 and (state.step + 1) % every == 0
+    monitor = job.config.monitor
+    due = monitor.images and (state.step + 1) % monitor.pictures_every_steps == 0
     return due and job.ranks.is_first and _images_per_pair(job.config) == 2
 
 

@@ -7,6 +7,9 @@ photos    first round: which photographs can be used
 parts     second round: pairs, tables and pictures of one pack
 work      what worker processes do
 workers   the processes
+scratch   the folder in which a pack grows
+journal   what the first round found, for a packer that goes on after a kill
+resume    shards that are finished, likewise
 spool     aligned faces on disk, between the rounds
 tables    rejected.csv and pairs.csv
 """
