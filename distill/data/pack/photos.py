@@ -15,6 +15,7 @@ from distill.data.pack.tables import as_text
 from distill.data.pack.work import Prepared, prepare
 from distill.data.pack.workers import Team
 from distill.data.pairs import Photo
+from distill.data.people import people_taken, reason_against
 from distill.data.sources import Sample, Source
 from distill.data.sources.folder import FolderSource
 from distill.errors import UserError
@@ -95,7 +96,7 @@ def survey(
     found: list[tuple[str, Photo]] = []
 
     def look(samples: Iterator[Sample]) -> Iterator[tuple[Sample, Prepared]]:
-        return team.do(prepare, samples, options.aligned, name=lambda s: s.origin)
+        return team.do(prepare, samples, options.landmarks_from(), name=lambda s: s.origin)
 
     for sample, prepared in journalled(source, look, spool):
         result.seen += 1
@@ -109,7 +110,7 @@ def survey(
             found.append((as_text(sample.identity), photo))
         advance()
     result.digest = digest.hexdigest()
-    _label(result, found, options.min_images)
+    _label(result, found, options)
     _check(source, result, options)
     return result
 
@@ -136,16 +137,17 @@ def _reason_against(sample: Sample, prepared: Prepared, seen: dict[bytes, tuple[
     return f"same content as {as_text(origin)}, which is of another person"
 
 
-def _label(result: Survey, found: Sequence[tuple[str, Photo]], min_images: int) -> None:
-    """Numbers the people by their sorted names, and leaves out those with too few photographs."""
+def _label(result: Survey, found: Sequence[tuple[str, Photo]], options: PackOptions) -> None:
+    """Numbers the people, and leaves out those with too few or too many photographs."""
+    low, high = options.min_images, options.max_images
     counts = Counter(name for name, _ in found)
-    result.names = sorted(name for name, n in counts.items() if n >= min_images)
+    result.names = people_taken(counts, low, high)
     labels = {name: label for label, name in enumerate(result.names)}
     for name, photo in found:
         if name in labels:
             result.photos.append(photo._replace(label=labels[name]))
         else:
-            reason = f"person has {counts[name]} usable photographs, fewer than {min_images}"
+            reason = reason_against(counts[name], low, high)
             result.rejected.append(Rejected(photo.origin, reason))
     result.photos.sort(key=lambda photo: (photo.label, photo.row))
 

@@ -76,6 +76,8 @@ def scan(file: BinaryIO, size: int) -> Iterator[Record | Gap]:
         except DamagedRecord as fault:
             # Where bytes were lost, the next record begins inside of what was taken for the last.
             end = next_record(file, last.offset if last else place, size)
+            if end == place:
+                end = next_record(file, place, size)
             if last and end < place:
                 yield Gap(last.offset, end, f"no record ends at byte {place}")
             else:
