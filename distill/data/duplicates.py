@@ -12,11 +12,13 @@ What is connected by such pairs is one group (union-find).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from distill.data.compiled import compiled
 from distill.data.images import Pixels
 
 HASH_BITS = 64
@@ -28,6 +30,7 @@ MIN_CORRELATION = 0.98
 _SIDE = 32
 """Side of the small grey face, in pixels."""
 _FREQUENCIES = sorted(((r, c) for r in range(16) for c in range(16)), key=lambda p: (sum(p), p))
+_PAIRS_AT_A_TIME = 1 << 16
 _PIECES = MAX_BITS + 1
 _PIECE_BITS = HASH_BITS // _PIECES
 # The lowest frequencies differ least between faces, so each piece gets its share of them.
@@ -102,24 +105,39 @@ def candidates(hashes: Hashes) -> Iterator[tuple[int, int]]:
     for piece in range(_PIECES):
         shift = np.uint64(piece * _PIECE_BITS)
         key = (different >> shift) & np.uint64((1 << _PIECE_BITS) - 1)
-        yield from _within_buckets(different, first, np.argsort(key, kind="stable"), key)
+        order = np.argsort(key, kind="stable")
+        for one, other in _close_pairs(different[order], key[order]):
+            yield from _as_pairs(first[order[one]], first[order[other]])
 
 
-def _within_buckets(
-    hashes: Hashes, numbers: Numbers, order: Numbers, key: Hashes
-) -> Iterator[tuple[int, int]]:
-    """Close pairs among hashes of one key: each with the next, the one after that, and so on."""
-    left = np.arange(len(order))
-    distance = 1
-    while True:
-        left = left[left + distance < len(order)]
-        left = left[key[order[left]] == key[order[left + distance]]]
-        if not len(left):
-            return
-        one, other = order[left], order[left + distance]
-        close = np.bitwise_count(hashes[one] ^ hashes[other]) <= MAX_BITS
-        yield from _as_pairs(numbers[one[close]], numbers[other[close]])
-        distance += 1
+def _close_pairs(hashes: Hashes, keys: Hashes) -> Iterator[tuple[Numbers, Numbers]]:
+    """Places of close pairs among hashes of equal keys, which are sorted; many at a time."""
+    found = np.empty((_PAIRS_AT_A_TIME, 2), np.int64)
+    one, other = 0, 1
+    while one < len(hashes):
+        one, other, count = _scan(hashes, keys, one, other, found)
+        yield found[:count, 0], found[:count, 1]
+
+
+@compiled
+def _scan(hashes: Any, keys: Any, one: int, other: int, found: Any) -> tuple[int, int, int]:
+    """Goes on from the pair (one, other) until ``found`` is full; where to go on, and how many."""
+    count = 0
+    while one < len(hashes):
+        while other < len(hashes) and keys[other] == keys[one]:
+            different, bits = hashes[one] ^ hashes[other], 0
+            while different != 0 and bits <= MAX_BITS:
+                different &= different - np.uint64(1)  # takes the lowest 1 away
+                bits += 1
+            if bits <= MAX_BITS:
+                if count == len(found):
+                    return one, other, count
+                found[count, 0], found[count, 1] = one, other
+                count += 1
+            other += 1
+        one += 1
+        other = one + 1
+    return one, other, count
 
 
 def _as_pairs(one: Numbers, other: Numbers) -> Iterator[tuple[int, int]]:
