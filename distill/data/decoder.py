@@ -43,8 +43,17 @@ _to_pixels = types.ExternalFunction(
     _PREFIX + "tjDecompress2",
     _i32(_pointer, _pointer, types.uint64, _pointer, *[_i32] * 5),
 )
+_new = types.ExternalFunction(_PREFIX + "tjInitDecompress", types.int64())
+_destroy = types.ExternalFunction(_PREFIX + "tjDestroy", _i32(_pointer))
 _pread = types.ExternalFunction("pread", types.int64(_i32, _pointer, types.uint64, types.int64))
 
+_FUNCTIONS = (
+    "tjDecompressHeader3",
+    "tjDecompressToYUVPlanes",
+    "tjDecompress2",
+    "tjInitDecompress",
+    "tjDestroy",
+)
 _FAST_DCT, _NO_SUBSAMPLING, _YCBCR, _RGB = 2048, 0, 1, 0  # of turbojpeg.h
 _ENTRY_BYTES = 24
 
@@ -58,18 +67,18 @@ class TurboJpeg:
     """
 
     def __init__(self, library: ctypes.CDLL, decoders: int) -> None:
-        for name in ("tjDecompressHeader3", "tjDecompressToYUVPlanes", "tjDecompress2"):
+        for name in _FUNCTIONS:
             address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
             llvm.add_symbol(_PREFIX + name, address)
         library.tjInitDecompress.restype = ctypes.c_void_p
         library.tjDestroy.argtypes = [ctypes.c_void_p]
         self._destroy = library.tjDestroy
-        self.handles = [int(library.tjInitDecompress()) for _ in range(decoders)]
+        self.handles = [np.array([library.tjInitDecompress()], np.int64) for _ in range(decoders)]
 
     def close(self) -> None:
         """Frees the decoders; no thread may be using them."""
         while self.handles:
-            self._destroy(self.handles.pop())
+            self._destroy(int(self.handles.pop()[0]))
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -202,10 +211,18 @@ def _fetch(file: Any, which: Any, region: Any, entry: Any, form: Any, sums: Any,
 
 
 @compiled
+def _renew(decoder: Any) -> Any:
+    """A new decoder in place of one that met a bad JPEG: it would refuse the next good one too."""
+    _destroy(_at(decoder[0]))
+    decoder[0] = _new()
+    return UNDECODABLE
+
+
+@compiled
 def _expected_form(decoder: Any, jpeg: Any, side: Any, head: Any) -> Any:
     """Whether a JPEG is square, of the right side, in colour and without subsampling."""
     code = _header(
-        _at(decoder), jpeg.ctypes, len(jpeg),
+        _at(decoder[0]), jpeg.ctypes, len(jpeg),
         head[0:].ctypes, head[1:].ctypes, head[2:].ctypes, head[3:].ctypes,
     )  # fmt: skip
     fits = head[0] == side and head[1] == side
@@ -217,14 +234,14 @@ def decode_planes(decoder: Any, jpeg: Any, planes: Any, addresses: Any, head: An
     """A JPEG as Y, Cb and Cr, (3, S, S); a status."""
     side = planes.shape[1]
     if not _expected_form(decoder, jpeg, side, head):
-        return UNDECODABLE
+        return _renew(decoder)
     for k in range(3):
         addresses[k] = planes[k].ctypes.data
     code = _to_planes(
-        _at(decoder), jpeg.ctypes, len(jpeg), addresses.ctypes, _i4(side), _at(0), _i4(side),
+        _at(decoder[0]), jpeg.ctypes, len(jpeg), addresses.ctypes, _i4(side), _at(0), _i4(side),
         _i4(_FAST_DCT),
     )  # fmt: skip
-    return GOOD if code == 0 else UNDECODABLE
+    return GOOD if code == 0 else _renew(decoder)
 
 
 @compiled
@@ -232,12 +249,12 @@ def decode_pixels(decoder: Any, jpeg: Any, rgb: Any, head: Any) -> Any:
     """A JPEG as RGB, (S, S, 3); a status."""
     side = _i4(rgb.shape[0])
     if not _expected_form(decoder, jpeg, side, head):
-        return UNDECODABLE
+        return _renew(decoder)
     code = _to_pixels(
-        _at(decoder), jpeg.ctypes, len(jpeg), rgb.ctypes, side, _i4(0), side, _i4(_RGB),
+        _at(decoder[0]), jpeg.ctypes, len(jpeg), rgb.ctypes, side, _i4(0), side, _i4(_RGB),
         _i4(_FAST_DCT),
     )  # fmt: skip
-    return GOOD if code == 0 else UNDECODABLE
+    return GOOD if code == 0 else _renew(decoder)
 
 
 @compiled
@@ -251,7 +268,7 @@ def read_pairs(
         files: of `file_table`.
         form: of `form_table`.
         places: shard and row of each pair, (B, 2) int64.
-        decoder: handle of a decoder that no other thread uses.
+        decoder: one of `TurboJpeg.handles` that no other thread uses, (1,) int64.
         tables: of `kernels.crc_tables`.
         changes: flip, down, right, contrast, brightness of each image, (B, 2, 5) int64.
         first: (B, 3, S, S) uint8, filled.
@@ -292,7 +309,7 @@ def read_firsts(
         files: of `file_table`.
         form: of `form_table`.
         places: shard and row of each sample, (B, 2) int64; a shard of -1: nothing to read.
-        decoder: handle of a decoder that no other thread uses.
+        decoder: one of `TurboJpeg.handles` that no other thread uses, (1,) int64.
         tables: of `kernels.crc_tables`.
         pixels: (B, S, S, 3) uint8, filled.
         numbers: label and kind of each sample, (B, 2) int64, filled.
@@ -328,7 +345,7 @@ def warm_up(side: int) -> None:
         np.zeros((1, 5), np.int64),
         np.zeros(8, np.int64),
         np.zeros((0, 2), np.int64),
-        0,
+        np.zeros(1, np.int64),
         crc_tables(),
         np.zeros((0, 2, 5), np.int64),
         images,
@@ -336,3 +353,16 @@ def warm_up(side: int) -> None:
         np.zeros((0, 2), np.int64),
         np.zeros((0, 2), np.uint8),
     )
+
+
+@compiled
+def decode_all(data: Any, starts: Any, sizes: Any, decoder: Any) -> Any:
+    """Decodes JPEGs of 112x112 one after the other into the same memory; how many were bad.
+
+    Nothing but the decoder's own work: what a loader is measured against.
+    """
+    rgb, head = np.empty((112, 112, 3), np.uint8), np.empty(4, np.int32)
+    bad = 0
+    for i in range(len(starts)):
+        bad += decode_pixels(decoder, data[starts[i] : starts[i] + sizes[i]], rgb, head) != GOOD
+    return bad

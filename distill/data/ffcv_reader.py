@@ -35,7 +35,7 @@ from ffcv.pipeline.state import State
 from ffcv.reader import Reader as FFCVHeader
 
 from distill.data import decoder, kernels
-from distill.data.augment import changes
+from distill.data.augment import Numbers, changes
 from distill.data.batch import PairBatch
 from distill.data.order import Keys
 from distill.data.reading import ReaderOptions, raise_if_corrupt
@@ -108,7 +108,7 @@ class _Read(Operation):  # type: ignore[misc]
         self.failures.extend(error for task in done if (error := task.exception()) is not None)
         return keys, batch
 
-    def _rows(self, keys: Keys, rows: slice, batch: _Filled, handle: int) -> None:
+    def _rows(self, keys: Keys, rows: slice, batch: _Filled, handle: Numbers) -> None:
         """Some rows of a batch, in a thread of the pool; the compiled loop runs without the GIL."""
         epochs, ids = keys[rows, 0], keys[rows, 1]
         change = changes(self._options.seed, epochs, ids, self._options.amplitudes)
@@ -156,6 +156,11 @@ class _LeanCache(OSCacheManager):  # type: ignore[misc]
         self.reader = reader
         self.ptrs = self.sizes = np.zeros(0, np.uint64)
         self.context = OSCacheContext(self)
+
+    def compile_reader(self) -> None:
+        """Nothing reads through FFCV. (Its own changes numba's type of byte arrays for the whole
+        process, after which functions that are compiled already are not found again.)
+        """
 
 
 def _tame_ffcv() -> None:

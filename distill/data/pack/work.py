@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from distill.data.faces import FACE_SIZE, AlignedFace
+import simplejpeg
+
+from distill.data.faces import AlignedFace
 from distill.data.images import Unusable, decode, encode_jpeg
 from distill.data.keyed import keyed_rng
 from distill.data.locate import LandmarkChoice, locate
@@ -92,5 +94,5 @@ def make_pair(plan: PairPlan, recipe: Recipe) -> PairJpegs:
     )
     first_jpeg, second_jpeg = (encode_jpeg(rgb, recipe.quality) for rgb in (face.rgb, second))
     for jpeg in (first_jpeg, second_jpeg):
-        assert decode(jpeg).shape == (FACE_SIZE, FACE_SIZE, 3)
+        assert simplejpeg.decode_jpeg(jpeg).shape == face.rgb.shape
     return PairJpegs(first_jpeg, second_jpeg, how)

@@ -53,3 +53,15 @@ def sharded(make_pack, tmp_path_factory):
     pack = make_pack(tmp_path_factory.mktemp("packs") / "sharded", shard_bytes=200_000)
     assert len(pack.manifest.shards) >= 4
     return pack
+
+
+@pytest.fixture(scope="session")
+def make_large_pack(make_pack):
+    """A pack of some 40 MB, whose images are of any bytes."""
+
+    def make(folder):
+        rng = np.random.default_rng(0)
+        pairs = (EncodedPair(rng.bytes(20_000), rng.bytes(20_000), 0, 0) for _ in range(1000))
+        return write_pack(folder, pairs, 1000, identities=["a"], kinds=["blur"])
+
+    return make
