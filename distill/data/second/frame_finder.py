@@ -6,10 +6,8 @@ rim that is there lights up along its whole lower half on BOTH sides, while skin
 outside it does not. The best fit of each map, the line across the bridge of the nose and the
 lines under the eyes go into a logistic regression of eight numbers.
 
-Measured by `benchmarks/fit_frame_finder.py` on the 219 frontal faces of `openpeople`, each once
-bare and three times with DRAWN frames, and each person judged by a fit on the other nine: in
-colour AUC 0.995, recall 0.967 at 0.032 false positives; as grey photographs 0.961, 0.900 at 0.137.
-Photographs of real glasses were not at hand: expect less there, above all for rimless ones.
+How well it does, and on what that was measured, is in docs/second_images.md
+(`benchmarks/fit_frame_finder.py`).
 """
 
 from __future__ import annotations
@@ -64,14 +62,14 @@ class _Regression:
 
 
 _COLOUR = _Regression(
-    centre=(0.382, 0.294, 0.324, 0.298, 0.789, 0.280, 0.460, 0.583),
-    weights=(-3.73, 3.96, 26.86, 5.84, 6.67, 2.82, 2.95, 0.24),
-    bias=4.960,
+    centre=(0.386, 0.278, 0.301, 0.284, 0.807, 0.212, 0.510, 0.582),
+    weights=(-1.83, 6.52, 27.38, -0.33, 4.96, -1.45, 2.22, 1.73),
+    bias=4.680,
 )
 _GREY = _Regression(
-    centre=(0.382, 0.295, 0.0, 0.290, 0.789, 0.281, 0.460, 0.583),
-    weights=(-3.49, 11.70, 0.0, 8.27, 5.57, 1.84, 3.31, 0.61),
-    bias=1.863,
+    centre=(0.386, 0.279, 0.0, 0.275, 0.807, 0.212, 0.510, 0.582),
+    weights=(-1.68, 13.12, 0.0, 5.30, 5.08, -1.91, 3.42, 0.53),
+    bias=1.964,
 )
 
 

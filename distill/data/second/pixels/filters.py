@@ -86,13 +86,16 @@ def turned(image: Any) -> Any:
 
 
 @compiled
-def _three_boxes(image: Any, radius: Any) -> None:
-    """Three running means down the columns of (H, W, C), in place."""
+def _three_boxes(image: Any, radius: Any, narrow: Any) -> None:
+    """Three running means down the columns of (H, W, C), in place.
+
+    ``narrow`` of them are of radius ``radius``, the others of one more.
+    """
     flat = image.reshape(image.shape[0], image.shape[1] * image.shape[2])
     spare = np.empty_like(flat)
-    _box_columns(flat, radius, spare)
-    _box_columns(spare, radius, flat)
-    _box_columns(flat, radius, spare)
+    _box_columns(flat, radius if narrow > 0 else radius + 1, spare)
+    _box_columns(spare, radius if narrow > 1 else radius + 1, flat)
+    _box_columns(flat, radius if narrow > 2 else radius + 1, spare)
     flat[:] = spare
 
 
@@ -100,14 +103,17 @@ def _three_boxes(image: Any, radius: Any) -> None:
 def smoothed(image: Any, sigma: Any) -> Any:
     """Wide Gaussian blur of a float32 (H, W, C) by three running means; for sigma above 2 pixels.
 
-    Kovesi, "Fast almost-Gaussian filtering", DICTA 2010: three boxes of variance sigma^2 / 3 each.
+    Kovesi, "Fast almost-Gaussian filtering", DICTA 2010: boxes of two odd widths w and w + 2 whose
+    variances (w^2 - 1) / 12 come closest to sigma^2 together.
     """
-    width = np.sqrt(4.0 * sigma * sigma + 1.0)  # (w^2 - 1) / 12 = sigma^2 / 3
-    radius = max(1, round((width - 1.0) / 2.0))
+    width = int(np.sqrt(4.0 * sigma * sigma + 1.0))
+    width -= 1 - width % 2
+    lacking = 12.0 * sigma * sigma - 3.0 * (width * width - 1.0)
+    narrow = 3 - min(round(lacking / (4.0 * width + 4.0)), 3)
     now = image.copy()
-    _three_boxes(now, radius)
+    _three_boxes(now, width // 2, narrow)
     across = turned(now)
-    _three_boxes(across, radius)
+    _three_boxes(across, width // 2, narrow)
     return turned(across)
 
 

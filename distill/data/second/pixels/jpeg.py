@@ -41,9 +41,9 @@ def coded(image: Any, quality: Any, out: Any) -> None:
         for x in range(columns):
             pixel = image[min(y, height - 1), min(x, width - 1)]
             r, g, b = np.float32(pixel[0]), np.float32(pixel[1]), np.float32(pixel[2])
-            planes[0, y, x] = 0.299 * r + 0.587 * g + 0.114 * b - 128
-            planes[1, y, x] = -0.168736 * r - 0.331264 * g + 0.5 * b
-            planes[2, y, x] = 0.5 * r - 0.418688 * g - 0.081312 * b
+            planes[0, y, x] = np.rint(0.299 * r + 0.587 * g + 0.114 * b) - 128
+            planes[1, y, x] = np.rint(-0.168736 * r - 0.331264 * g + 0.5 * b)
+            planes[2, y, x] = np.rint(0.5 * r - 0.418688 * g - 0.081312 * b)
     scale = 5000.0 / quality if quality < 50 else 200.0 - 2.0 * quality
     _quantised(planes[0], _table(_LUMA, scale))
     for c in (1, 2):
@@ -76,7 +76,8 @@ def _halved(plane: Any) -> Any:
     for y in range(height):
         for x in range(width):
             above = plane[2 * y, 2 * x] + plane[2 * y, 2 * x + 1]
-            half[y, x] = 0.25 * (above + plane[2 * y + 1, 2 * x] + plane[2 * y + 1, 2 * x + 1])
+            below = plane[2 * y + 1, 2 * x] + plane[2 * y + 1, 2 * x + 1]
+            half[y, x] = np.floor(0.25 * (above + below) + 0.375 + 0.25 * (x % 2))
     return half
 
 
@@ -109,6 +110,9 @@ def _quantised(plane: Any, steps: Any) -> None:
                     block[i, j] = np.rint(block[i, j] / steps[i, j]) * steps[i, j]
             _transposed_product(_DCT, block, other)
             _product(other, _DCT, False, part)
+            for i in range(8):
+                for j in range(8):
+                    part[i, j] = min(max(np.rint(part[i, j]), -128), 127)
 
 
 @compiled

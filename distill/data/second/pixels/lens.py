@@ -14,6 +14,8 @@ from distill.data.second.pixels.filters import clipped, step
 BAND_TOP, BAND_BOTTOM = -0.52, 0.66
 """Rows that drawn or removed frames may touch, above and below the eye line, in units."""
 BAND_FADE = 0.03
+FAR = 9.0
+"""Distance of what is too far from a lens to matter, in units."""
 
 WIDTH, HEIGHT, SQUARE, APART, DROP, TAPER, LIFT = range(7)
 """Columns of a lens: half axes of a superellipse and its exponent (2 is an ellipse, more is closer
@@ -60,9 +62,9 @@ def beyond(lens: Any, x: Any, y: Any) -> Any:
         v += lens[LIFT] * min(u / lens[WIDTH], 1.0) ** 2
     power = lens[SQUARE]
     a, b = abs(u) / lens[WIDTH], abs(v) / lens[HEIGHT]
-    largest, least = max(a, b), min(lens[WIDTH], lens[HEIGHT])
+    largest = max(a, b)
     if largest < 0.5 or largest > 1.6:  # far from the outline: no powers needed
-        return (largest - 1) * least * (0.6 if largest < 1 else 1.0)
+        return -FAR if largest < 1 else FAR
     a1, b1 = a ** (power - 1), b ** (power - 1)
     f = (a * a1 + b * b1) ** (1 / power)
     slope = np.hypot(a1 / lens[WIDTH], b1 / lens[HEIGHT]) * f ** (1 - power)
@@ -82,7 +84,7 @@ def bridge_distance(lens: Any, x: Any, y: Any) -> Any:
     """Distance from the arch between the lenses; large beside it."""
     inner = lens[APART] - lens[WIDTH]
     if abs(x) > inner + 0.03:
-        return 9.0
+        return FAR
     arch = lens[DROP] - 0.32 * lens[HEIGHT] - 0.05 * (1 - (x / inner) ** 2)
     slope = 0.1 * x / (inner * inner)
     return abs(y - arch) / np.sqrt(1 + slope * slope)

@@ -32,7 +32,7 @@ COLOURS = np.array(
 """Blue, white, green, black, pink; for respirators nearly white; for cloth darker; (3, 5, RGB)."""
 TOP, BOTTOM = 0.22, 2.2
 """Rows that a mask and its loops may touch, in units below the eye line."""
-WORN_LOW = 0.30
+WORN_LOW = 0.36
 """How much lower a mask begins that is worn below the nose."""
 
 

@@ -35,6 +35,8 @@ what is round it by `SKIN_SHARE` of the skin's brightness."""
 SKIN_SHARE = 0.22
 RIM_SHARE = 0.40
 """How far from the skin's to the rim's colour a pixel must lie to count as frame."""
+RELAXED = 12
+"""Rounds of smoothing of what was filled."""
 THIN = 0.10
 """Half the width of what counts as thin, in units."""
 GLARE = 1.45
@@ -84,7 +86,7 @@ def _thin(image: Any, p: Any, look: Any, top: Any, bottom: Any) -> Any:
                     red, blue = red + shares[i, j, 0], blue + shares[i, j, 1]
                     count += 1.0
             hue[y, x] = np.hypot(shares[y, x, 0] - red / count, shares[y, x, 1] - blue / count)
-    return dark / unit, bright / unit, hue / 0.06
+    return dark / unit, bright / unit, hue / 0.09
 
 
 @compiled
@@ -217,12 +219,37 @@ def _fill(p: Any, look: Any, mask: Any, top: Any, bottom: Any, key: Any, out: An
             for column in range(size):
                 if layer[row, column] == 2:
                     layer[row, column] = 0
+    _relax(mask, top, bottom, out)
     for row in range(top, bottom):
         for column in range(size):
             if mask[row, column]:
-                noise = look.grain * grainy(key, column, row)
+                noise = 0.4 * look.grain * grainy(key, column, row)
                 pixel = out[row, column]
                 mix_in(out, row, column, pixel[0] + noise, pixel[1] + noise, pixel[2] + noise, 1.0)
+
+
+@compiled
+def _relax(mask: Any, top: Any, bottom: Any, out: Any) -> None:
+    """Smooths the filled pixels, so that no seam is left between a tinted lens and its shadow.
+
+    Gauss-Seidel rounds on Laplace's equation.
+    """
+    values = out[top:bottom].astype(np.float32)
+    height, width = values.shape[:2]
+    for _ in range(RELAXED):
+        for y in range(height):
+            for x in range(width):
+                if not mask[top + y, x]:
+                    continue
+                above, below = values[max(y - 1, 0), x], values[min(y + 1, height - 1), x]
+                left, right = values[y, max(x - 1, 0)], values[y, min(x + 1, width - 1)]
+                for c in range(3):
+                    values[y, x, c] = 0.25 * (above[c] + below[c] + left[c] + right[c])
+    for y in range(height):
+        for x in range(width):
+            if mask[top + y, x]:
+                for c in range(3):
+                    out[top + y, x, c] = np.uint8(values[y, x, c] + 0.5)
 
 
 @compiled
