@@ -10,9 +10,9 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from distill.data.locate import LandmarkChoice
     from distill.data.manifest import Manifest, Pack
     from distill.data.pack import PackOptions, PackResult
-    from distill.data.locate import LandmarkChoice
     from distill.data.second.options import GlassesMode
     from distill.data.sources import Source
     from distill.data.splits import SplitBy
@@ -146,8 +146,8 @@ def pack_command(
     from distill.console import progress_bar
     from distill.data.pack import PackOptions, open_source, pack
     from distill.data.second import parse_kinds
-    from distill.data.sources.open import SourceOptions
     from distill.data.second.options import parse_options
+    from distill.data.sources.open import SourceOptions
 
     options = PackOptions(
         kinds=parse_kinds(kinds),

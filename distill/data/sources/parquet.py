@@ -7,7 +7,6 @@ Rows are read in small batches, row group by row group.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,15 @@ from typing import Any
 from distill.data.images import Unusable
 from distill.data.sources import Landmarks, Sample, damaged, held
 from distill.data.sources.folder import MAX_FILE_BYTES, read_file
+from distill.data.sources.parquet_file import (
+    arrow_library,
+    bomb,
+    class_names,
+    fault_of_type,
+    opened_parquet,
+    row_count,
+    said,
+)
 from distill.data.sources.paths import below, files_of, name_of, with_origins
 from distill.data.sources.values import (
     IDENTITY_COLUMNS,
@@ -33,8 +41,6 @@ IMAGE_COLUMNS = ("image", "img", "bytes", "image_bytes", "jpg", "jpeg", "png", "
 """What the column with the image may be called, the first that is there."""
 BATCH_ROWS = 16
 """Rows read at a time: few, so that large images do not add up."""
-MAX_RATIO = 200
-"""Images are compressed already; a column that shrank to less than this part of it is a bomb."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +96,18 @@ class ParquetSource:
             UserError: pyarrow is missing, no such file, the first one is damaged or lacks a column.
         """
         paths = files_of(path, PARQUET_ENDING)
-        first, arrow = paths[0], _arrow()
+        first, arrow = paths[0], arrow_library()
         try:
-            schema = _opened(first).schema_arrow
+            schema = opened_parquet(first).schema_arrow
         except (arrow.ArrowException, OSError) as fault:
-            raise UserError(f"{first}: {_said(fault)}", fix="give a whole parquet file") from None
+            raise UserError(f"{first}: {said(fault)}", fix="give a whole parquet file") from None
         names = list(schema.names)
         chosen = Columns(
             column(first, names, IMAGE_COLUMNS, image, "--image-column"),
             column(first, names, IDENTITY_COLUMNS, identity, "--identity-column"),
             next((name for name in LANDMARK_COLUMNS if name in names), None),
         )
-        if kind := _fault_of_type(schema.field(chosen.image).type):
+        if kind := fault_of_type(schema.field(chosen.image).type):
             raise UserError(
                 f"{first}: column {chosen.image!r} holds {kind}",
                 fix="name a column of bytes, of paths or of {bytes, path} by --image-column",
@@ -116,19 +122,19 @@ class ParquetSource:
     @property
     def expected(self) -> int:
         """The rows of all files that can be opened."""
-        return sum(map(_row_count, self.paths))
+        return sum(map(row_count, self.paths))
 
     def __iter__(self) -> Iterator[Sample]:
-        arrow = _arrow()
+        arrow = arrow_library()
         for path, origin in with_origins(self.paths):
             try:
-                file = _opened(path)
+                file = opened_parquet(path)
                 if missing := [n for n in self.columns.names() if n not in file.schema_arrow.names]:
                     yield damaged(origin, f"no column {missing[0]!r}, which the first file has")
                     continue
-                names = _class_names(file.schema_arrow.metadata, self.columns.identity)
+                names = class_names(file.schema_arrow.metadata, self.columns.identity)
             except (arrow.ArrowException, OSError) as fault:
-                yield damaged(origin, _said(fault))
+                yield damaged(origin, said(fault))
                 continue
             rows = Rows(self.columns, os.path.realpath(self.root or path.parent), names)
             with file:
@@ -181,17 +187,17 @@ class Rows:
 
 def _of_file(file: Any, origin: str, rows: Rows) -> Iterator[Sample]:
     """The rows of one file; what cannot be read of a row group is one damaged sample."""
-    arrow, first = _arrow(), 0
+    arrow, first = arrow_library(), 0
     for group in range(file.num_row_groups):
         count, done = file.metadata.row_group(group).num_rows, 0
-        fault = _bomb(file.metadata.row_group(group), rows.columns.image)
+        fault = bomb(file.metadata.row_group(group), rows.columns.image)
         try:
             for batch in () if fault else _batches(file, group, rows.columns):
                 for at in range(batch.num_rows):
                     yield rows.sample(_Row(batch, at), f"{origin}/{first + done}")
                     done += 1
         except (arrow.ArrowException, OSError) as error:
-            fault = _said(error)
+            fault = said(error)
         if fault or done != count:
             lost = f"{count - done} rows of row group {group}"
             yield damaged(f"{origin}/{first + done}", f"{lost}: {fault or 'missing'}")
@@ -223,81 +229,3 @@ def _batches(file: Any, group: int, columns: Columns) -> Iterator[Any]:
             batch_size=BATCH_ROWS, row_groups=[group], columns=columns.names(), use_threads=False
         )
     )
-
-
-def _bomb(group: Any, image: str) -> str:
-    """Why a row group may not be read: its images would fill the memory."""
-    for at in range(group.num_columns):
-        part = group.column(at)
-        if part.path_in_schema.split(".")[0] != image:
-            continue
-        large, small = part.total_uncompressed_size, part.total_compressed_size
-        if large > MAX_FILE_BYTES and large > MAX_RATIO * small:
-            return f"{small} bytes that would become {large} (decompression bomb)"
-    return ""
-
-
-def _fault_of_type(kind: Any) -> str:
-    """What a column that is no image holds; nothing if it can be one."""
-    types = _arrow().types
-    bytes_of = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary)
-    text = (types.is_string, types.is_large_string)
-    if any(test(kind) for test in (*bytes_of, *text)):
-        return ""
-    if types.is_struct(kind) and {"bytes", "path"} & {kind.field(i).name for i in range(len(kind))}:
-        return ""
-    return str(kind)
-
-
-def _class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> list[str] | None:
-    """Names of people by number, where the file's Hugging Face metadata has them."""
-    try:
-        about: Any = json.loads((metadata or {}).get(b"huggingface", b"{}"))
-        names = about["info"]["features"][column]["names"]
-    except (ValueError, RecursionError, KeyError, TypeError):
-        return None
-    return names if isinstance(names, list) and all(isinstance(n, str) for n in names) else None
-
-
-def _row_count(path: Path) -> int:
-    try:
-        with _opened(path) as file:
-            return int(file.metadata.num_rows)
-    except (_arrow().ArrowException, OSError):
-        return 0
-
-
-def _opened(path: Path) -> Any:
-    """A parquet file, read in small pieces, its checksums verified where it has any."""
-    from pyarrow.parquet import ParquetFile
-
-    return ParquetFile(
-        path,
-        buffer_size=1 << 20,
-        pre_buffer=False,
-        page_checksum_verification=True,
-        thrift_string_size_limit=1 << 26,
-        thrift_container_size_limit=1 << 22,
-    )
-
-
-def _arrow() -> Any:
-    """The library.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        import pyarrow
-        import pyarrow.types
-    except ImportError:
-        raise UserError(
-            "parquet files are read by pyarrow, which is not installed",
-            fix="pip install 'pairdistill[parquet]'",
-        ) from None
-    return pyarrow
-
-
-def _said(fault: BaseException) -> str:
-    """A library's complaint, short enough for a table."""
-    return (str(fault) or type(fault).__name__).splitlines()[0][:200]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from written import bad, good, jpeg, outcome
 
-from distill.data.sources import parquet
+from distill.data.sources import parquet_file
 from distill.data.sources.parquet import ParquetSource
 from distill.errors import UserError
 
@@ -157,7 +157,7 @@ def test_a_damaged_page_loses_its_row_group(tmp_path):
 
 
 def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet, "MAX_FILE_BYTES", 2**22)
+    monkeypatch.setattr(parquet_file, "MAX_FILE_BYTES", 2**22)
     huge = bytes(2**23)
     path = written(
         tmp_path / "a.parquet",

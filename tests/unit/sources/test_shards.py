@@ -5,35 +5,17 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import random
 import tarfile
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from written import bad, good, jpeg, outcome
+from written import bad, good, jpeg, outcome, shard
 
 from distill.data.sources.paths import expanded
 from distill.data.sources.shards import ShardSource
-from distill.data.sources.tar import members
 from distill.errors import UserError
 
 FORMS = [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT]
-
-
-def shard(path, files, form=tarfile.PAX_FORMAT):
-    """A tar file of (name, content); content may be a `TarInfo` for what is no file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", format=form) as tar:
-        for name, content in files:
-            if isinstance(content, tarfile.TarInfo):
-                tar.addfile(content)
-                continue
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
 
 
 def simple(count, first=0):
@@ -239,42 +221,6 @@ def test_several_archives_in_one_file(tmp_path):
     one, two = (shard(tmp_path / f"{i}.tar", simple(2, 2 * i)).read_bytes() for i in range(2))
     (tmp_path / "all.tar").write_bytes(one + two)
     assert len(good(of(tmp_path / "all.tar"))) == 4
-
-
-@pytest.mark.parametrize("form", FORMS[:2])
-def test_members_are_those_of_tarfile(tmp_path, form):
-    rng = random.Random(3)
-    names = ["x" * rng.randint(1, 240) + f"{i}" for i in range(40)]
-    files = [(name, rng.randbytes(rng.randint(0, 3000))) for name in names]
-    path = shard(tmp_path / "a.tar", files, form)
-    with tarfile.open(path) as tar, path.open("rb") as file:
-        expected = [(m.name, m.offset_data, m.size) for m in tar]
-        assert [(m.name, m.offset, m.size) for m in members(file, path.stat().st_size)] == expected
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.randoms(use_true_random=False))
-def test_damaged_files_never_mix_people(tmp_path_factory, rng):
-    names = [f"somebody with a long name, number {i}" for i in range(4)]
-    files = [
-        (f"{i}.{e}", c) for i in range(4) for e, c in (("jpg", jpeg(i)), ("txt", names[i].encode()))
-    ]
-    path = shard(tmp_path_factory.mktemp("tar") / "a.tar", files, rng.choice(FORMS))
-    data = bytearray(path.read_bytes())
-    for _ in range(rng.randint(1, 4)):
-        at = rng.randrange(len(data))
-        how = rng.randrange(3)
-        if how == 0:
-            data[at : at + 4] = rng.randbytes(4)
-        elif how == 1:
-            data[at:at] = rng.randbytes(rng.choice([1, 512]))
-        else:
-            del data[at : at + rng.choice([1, 100, 512])]
-    path.write_bytes(bytes(data))
-    people = {jpeg(i): names[i] for i in range(4)}
-    for who, image in good(of(path)):
-        # A name whose own letters were damaged is nobody's; it must not be somebody else's.
-        assert who == people.get(image, who) or who not in names
 
 
 def test_patterns():

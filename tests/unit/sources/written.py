@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -78,6 +79,22 @@ def record_file(
     if people is not None:
         (folder / "property").write_text(f"{people},112,112\n")
     return folder / f"{stem}.rec"
+
+
+def shard(
+    path: Path, files: Iterable[tuple[str, bytes | tarfile.TarInfo]], form: int = tarfile.PAX_FORMAT
+) -> Path:
+    """A tar file of (name, content); content may be a `TarInfo` for what is no file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=form) as tar:
+        for name, content in files:
+            if isinstance(content, tarfile.TarInfo):
+                tar.addfile(content)
+                continue
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
 
 
 def outcome(source) -> list[tuple[str, bytes | str]]:
