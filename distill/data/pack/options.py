@@ -10,9 +10,9 @@ from importlib.metadata import version
 from typing import Any, get_args
 
 from distill import __version__
+from distill.data.locate import LandmarkChoice
 from distill.data.manifest import FORMAT, Pack
 from distill.data.pack_writer import SHARD_BYTES
-from distill.data.locate import LandmarkChoice
 from distill.data.second import SecondOptions
 from distill.data.second.options import GlassesMode
 from distill.data.splits import SPLITS, SplitBy
