@@ -40,7 +40,7 @@ def main() -> None:
     drawn = maker.draw(np.zeros(PAIRS, np.int64), np.arange(PAIRS))
     for threads in sorted({1, len(os.sched_getaffinity(0))}):
         used, passed = _seconds(maker, drawn, images, rows, threads)
-        print(f"default kinds, {threads} threads: {1000 * used / PAIRS:.2f} ms of processor a pair, "
+        print(f"default kinds, {threads} threads: {1000 * used / PAIRS:.2f} ms of CPU a pair, "
               f"{PAIRS / passed:.0f} pairs/s")  # fmt: skip
 
 

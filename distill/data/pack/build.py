@@ -25,6 +25,7 @@ from distill.data.pack.tables import Table
 from distill.data.pack.work import Recipe
 from distill.data.pack.workers import Team, team
 from distill.data.pairs import Photo, evaluation_pairs, training_pairs
+from distill.data.second import warm_up
 from distill.data.sources import Source
 from distill.data.splits import Split
 
@@ -78,6 +79,7 @@ def pack(
     standing = reusable(out, options, lambda: _compared(source, progress))
     if standing is not None:
         return standing
+    warm_up(options.kinds)  # here once, rather than in every worker
     with new_folder(out, begun_by(source, options)) as folder, team(options.processes()) as workers:
         with (
             progress("aligning faces", source.expected) as bar,
