@@ -59,6 +59,8 @@ def verified_shards(folder: Path) -> list[ShardFacts]:
         if not path.exists() or file_sha256(path) != facts.sha256:
             break
         good.append(facts)
+    for entry in folder.glob(".*.partial"):
+        entry.unlink()
     for entry in folder.glob("*.beton"):
         if entry.name not in {facts.name for facts in good}:
             entry.unlink()
