@@ -26,7 +26,7 @@ def on_device(batches: Iterator[Item], device: torch.device) -> Iterator[Item]:
         for batch, place in batches:
             yield batch.to(device), place
         return
-    stream = torch.cuda.Stream(device)
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     ahead = _copied(batches, device, stream)
     while ahead is not None:
         (batch, place), done = ahead
@@ -47,6 +47,6 @@ def _copied(
         return None
     with torch.cuda.stream(stream):
         copy = item[0].to(device)
-        done = torch.cuda.Event()
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record(stream)
     return (copy, item[1]), done

@@ -9,6 +9,8 @@ C functions are called by symbol names, not through ctypes (whose addresses numb
 cache), so only the very first process on a machine compiles. All loops release the GIL.
 """
 
+# over 300 lines: one compiled way from a file to pixels; its steps share every table and status.
+
 from __future__ import annotations
 
 import ctypes

@@ -136,9 +136,9 @@ def test_a_really_full_disk(people, tmp_path, size):
 def open_files():
     """Names of the files that this process holds, removed ones too."""
     names = []
-    for handle in os.listdir("/proc/self/fd"):
+    for handle in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # the listing's own
-            names.append(os.readlink(f"/proc/self/fd/{handle}"))
+            names.append(str(handle.readlink()))
     return names
 
 
