@@ -14,10 +14,10 @@ BIN := $(VENV)/bin
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench doctor clean distclean
+.PHONY: help setup demo test lint format bench bench-data doctor clean distclean
 
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 	@echo "  Variables: PYTHON=python3.12 (which interpreter), VENV=.venv, PYTEST_ARGS='-k loss'"
 
 setup: ## virtual environment, pinned packages, FFCV, native loss (only what is missing or changed)
@@ -42,6 +42,9 @@ format: setup ## rewrite the sources in the house style
 
 bench: setup ## speed of the loss and of the data loader on this machine
 	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+bench-data: setup ## packing and loading against their limits; table and plot in docs/benchmarks
+	@$(BIN)/python benchmarks/bench_data.py --out docs/benchmarks
 
 doctor: setup ## what works on this machine, and the fix for what does not
 	@$(BIN)/pairdistill doctor

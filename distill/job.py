@@ -123,7 +123,7 @@ def completion(plan: Plan, config: Config) -> dict[str, object]:
     """
     return {
         "steps": plan.total_steps,
-        "train": plan.train.manifest.beton_sha256,
+        "train": plan.train.manifest.digest,
         "model": config.model.model_dump(mode="json"),
         "head": config.head.model_dump(mode="json"),
     }
@@ -143,7 +143,7 @@ def begin_or_resume(
         run_id=found.manifest.run_id if found else gather_objects(uuid.uuid4().hex)[0],
         config=config.model_dump(mode="json"),
         identities=plan.classes,
-        data_digest=plan.train.manifest.beton_sha256,
+        data_digest=plan.train.manifest.digest,
     )
     state = load(found, engine, facts) if found else TrainState(step=0)
     if state.step > plan.total_steps:

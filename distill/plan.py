@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.data.manifest import Pack, read_pack
-from distill.data.order import check_global_batch
+from distill.data.order import check_global_batch, steps_of
 from distill.engine_parts.settings import check_precision, micro_batch_pairs
 from distill.errors import UserError
 from distill.losses import implementation_name
@@ -63,7 +63,7 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
         run=RunDir(Path(config.run.dir)),
         train=train,
         evaluation=_evaluation(config.data.evaluation) if config.data.evaluation else None,
-        total_steps=config.train.steps or config.train.epochs * (pairs // batch),
+        total_steps=config.train.steps or steps_of(config.train.epochs, pairs, batch),
         micro_batch_pairs=micro,
         loss_implementation=implementation,
     )

@@ -12,6 +12,7 @@ from itertools import islice
 from signal import Signals
 from typing import TYPE_CHECKING, NamedTuple
 
+from distill.data.copying import on_device
 from distill.engine import Engine
 from distill.errors import TrainingStopped
 from distill.job import (
@@ -99,6 +100,7 @@ def _work(job: Job, state: TrainState, pairs: PairLoader) -> Outcome:
     """Step by step to the end, with evaluations and checkpoints at the boundaries."""
     pace = Pace(job.config.train.global_batch_pairs * _images_per_pair(job.config))
     recipe = Recipe(job.config, job.plan.total_steps)
+    stream = on_device(pairs, job.ranks.device)
     while state.step < job.plan.total_steps:
         if evaluation_due(job, state):
             state = evaluate_now(job, state)
@@ -108,7 +110,7 @@ def _work(job: Job, state: TrainState, pairs: PairLoader) -> Outcome:
             pace.restart()
 
         waited = -pairs.wait_seconds
-        taken = list(islice(pairs, job.config.train.accumulation))
+        taken = list(islice(stream, job.config.train.accumulation))
         waited += pairs.wait_seconds
         batches, place = [batch for batch, _ in taken], taken[-1][1]
         report = train_step(
@@ -189,8 +191,8 @@ def _tell(
 
 
 def _picture_due(job: Job, state: TrainState) -> bool:
-    every = job.config.monitor.pictures_every_steps
-    due = every > 0 and (state.step + 1) % every == 0
+    monitor = job.config.monitor
+    due = monitor.images and (state.step + 1) % monitor.pictures_every_steps == 0
     return due and job.ranks.is_first and _images_per_pair(job.config) == 2
 
 

@@ -15,14 +15,22 @@ from distill.cli.classify import classify_command
 from distill.cli.demo import demo_command
 from distill.cli.doctor import doctor_command
 from distill.cli.evaluate import evaluate_command
+from distill.cli.forget import forget_command
+from distill.cli.gallery import gallery_command
+from distill.cli.inspect import inspect_command
 from distill.cli.pack import pack_command
 from distill.cli.train import train_command
+from distill.cli.verify import verify_command
 from distill.errors import UserError
 from distill.interrupt import interrupted
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo_command,
+    "inspect": inspect_command,
     "pack": pack_command,
+    "gallery": gallery_command,
+    "verify": verify_command,
+    "forget": forget_command,
     "train": train_command,
     "evaluate": evaluate_command,
     "classify": classify_command,

@@ -11,10 +11,12 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from distill.data.locate import LandmarkChoice
     from distill.data.manifest import Manifest, Pack
     from distill.data.pack import PackOptions, PackResult
     from distill.data.second.options import GlassesMode
     from distill.data.sources import Source
+    from distill.data.splits import SplitBy
 
 DEFAULT_KINDS = "pose=0.3,eyes=0.2,glasses=0.35,forehead=0.35,blur=0.5"
 
@@ -23,7 +25,8 @@ def pack_command(
     source: Annotated[
         str,
         typer.Argument(
-            help="Folder with one folder of photographs for each person, or `openpeople`.",
+            help="Folder of people's folders, or train.rec, parquet, tar shards or a CSV list: a "
+            "file, a folder or a pattern like 'a-{000..012}.tar'; or `openpeople`.",
             show_default=False,
         ),
     ],
@@ -41,7 +44,7 @@ def pack_command(
     holdout: Annotated[
         float,
         typer.Option(
-            help="Share of each person's photographs kept for evaluation, 0 .. 0.9; "
+            help="Share of photographs (or people) kept for evaluation, 0 .. 0.9; "
             "makes OUT/train and OUT/evaluation."
         ),
     ] = 0.0,
@@ -60,6 +63,22 @@ def pack_command(
             help="`remove` frames where found, `draw` some, or `auto`: remove, where none draw."
         ),
     ] = "auto",
+    landmarks: Annotated[
+        str,
+        typer.Option(
+            help="Where faces are: the `source`'s five points, the `detector`, the `template` "
+            "(as --aligned), or `auto`: the source's where it has some, else the detector."
+        ),
+    ] = "auto",
+    second: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A choice or range of the processings, e.g. gaussian_sigma=1..4, "
+            "blur_styles=motion,jpeg or mask_low=0; may be given again. "
+            "All are in docs/second_images.md.",
+        ),
+    ] = None,
     min_images: Annotated[
         int, typer.Option(help="Leave out people with fewer usable photographs.")
     ] = 1,
@@ -69,12 +88,57 @@ def pack_command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace another pack at OUT.")
     ] = False,
+    shard_gb: Annotated[
+        float, typer.Option(help="Size at which a new file is begun, in GB (10^9 bytes).")
+    ] = 4.0,
+    licence: Annotated[
+        str, typer.Option(help="Licence of the photographs, kept in the manifest.")
+    ] = "",
+    purpose_note: Annotated[
+        str, typer.Option(help="What the photographs may be used for, kept in the manifest.")
+    ] = "",
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what it would take, from a sample; write nothing."),
+    ] = False,
+    split_by: Annotated[
+        str,
+        typer.Option(
+            help="--holdout takes some photographs of each person (`image`), or all of some people "
+            "(`identity`). What is nearly the same is never on both sides."
+        ),
+    ] = "image",
+    max_images: Annotated[
+        int, typer.Option(help="Leave out people with more usable photographs; 0 for no limit.")
+    ] = 0,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="folder, rec, parquet, tar or csv.",
+            show_default="by what SOURCE holds",
+        ),
+    ] = "",
+    image_column: Annotated[
+        str | None, typer.Option(help="Column of images or paths.", show_default="found")
+    ] = None,
+    identity_column: Annotated[
+        str | None, typer.Option(help="Column of people.", show_default="found")
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of photographs that are given as paths.", show_default="that of the file"
+        ),
+    ] = None,
 ) -> None:
     """Find, align and pair the faces of a folder of people, and pack them for training.
 
     **Examples**
 
         pairdistill pack photographs/ packs/mine --holdout 0.2
+
+        pairdistill pack ms1mv3/ packs/ms1mv3 --aligned --min-images 5
 
         pairdistill pack faces112/ packs/mine --aligned --kinds forehead=0.5,blur=0.5 --workers 8
 
@@ -85,6 +149,8 @@ def pack_command(
     from distill.console import progress_bar
     from distill.data.pack import PackOptions, open_source, pack
     from distill.data.second import parse_kinds
+    from distill.data.second.options import parse_options
+    from distill.data.sources.open import SourceOptions
 
     options = PackOptions(
         kinds=parse_kinds(kinds),
@@ -94,12 +160,22 @@ def pack_command(
         workers=workers,
         quality=quality,
         aligned=aligned,
+        landmarks=cast("LandmarkChoice", landmarks),
+        second=parse_options(second or []),
         glasses=cast("GlassesMode", glasses),
         min_images=min_images,
         max_rejected=max_rejected,
         overwrite=overwrite,
+        shard_bytes=round(shard_gb * 1e9),
+        licence=licence,
+        purpose_note=purpose_note,
+        split_by=cast("SplitBy", split_by),
+        max_images=max_images,
     )
-    photographs = open_source(source)
+    photographs = open_source(source, SourceOptions(form, image_column, identity_column, root))
+    if dry_run:
+        show_estimate(photographs, options)
+        return
     result = pack(photographs, out, clamped(options), progress_bar)
     show_result(result, out)
     tell_not_tried(photographs)
@@ -124,6 +200,30 @@ def tell_not_tried(source: Source) -> None:
     if isinstance(source, FolderSource) and (others := source.other_endings):
         kinds = ", ".join(f"{n} {ending or 'without one'}" for ending, n in others.most_common(5))
         warn(f"{others.total()} files were not tried, for their ending is of no image: {kinds}")
+
+
+def show_estimate(source: Source, options: PackOptions) -> None:
+    """Say what packing would take."""
+    from distill.console import say
+    from distill.data.pack.estimate import estimate
+
+    found = estimate(source, options)
+    say(
+        f"{found.photographs} photographs; of the first {found.sampled}, "
+        f"{found.usable:.0%} can be used"
+    )
+    for reason, count in found.reasons.items():
+        say(f"  {count} cannot: {reason}")
+    shards = -(-found.pack_bytes // options.shard_bytes)
+    say(f"about {found.pairs} pairs, {found.pack_bytes / 1e9:.3g} GB in {shards} file(s)")
+    say(f"about {found.scratch_bytes / 1e9:.3g} GB more while packing")
+    say(f"about {_duration(found.seconds)} with {options.processes()} processes")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
 def show_result(result: PackResult, out: Path) -> None:
@@ -163,7 +263,7 @@ def _rows(manifests: list[Manifest]) -> dict[str, list[int] | list[str]]:
         "photographs": [m.photographs for m in manifests],
         "pairs": [m.pairs for m in manifests],
         **{f"... with {kind}": [_pairs_with(kind, m) for m in manifests] for kind in kinds},
-        "megabytes": [f"{m.beton_bytes / 1e6:.1f}" for m in manifests],
+        "megabytes": [f"{m.total_bytes / 1e6:.1f}" for m in manifests],
     }
 
 

@@ -78,6 +78,12 @@ class DataConfig(Section):
     """Decoding threads a rank; clamped to the cores of the rank, with a note."""
     prefetch_batches: AtLeastOne = 2
     """Batches decoded ahead of the step."""
+    shuffle: Literal["full", "block"] = "full"
+    """`full` mixes all pairs; `block` what is read at a time, for packs larger than memory."""
+    block_pairs: AtLeastOne = 256
+    """Pairs of a block, side by side on disk (`block`)."""
+    window_blocks: AtLeastOne = 256
+    """Blocks mixed with each other; two such windows are kept in memory (`block`)."""
     flip_probability: Probability = 0.5
     """Chance that a pair is mirrored (both images together)."""
     shift_pixels: Annotated[int, Field(ge=0, le=16)] = 2
@@ -222,8 +228,10 @@ class MonitorConfig(Section):
     """Write TensorBoard event files under `run.dir`/tensorboard."""
     log_every_steps: AtLeastOne = 10
     """Steps between lines of metrics.jsonl, TensorBoard scalars and plain progress lines."""
-    pictures_every_steps: Count = 0
-    """Steps between pictures of pairs in TensorBoard; 0 for none (faces stay out of logs)."""
+    images: bool = False
+    """Show pictures of pairs in TensorBoard; without it no face gets into any log."""
+    pictures_every_steps: AtLeastOne = 500
+    """Steps between those pictures."""
 
 
 class Config(Section):

@@ -14,13 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from distill.config.tree import DataConfig
+from distill.data.mixing import GOLDEN, mixed
 
 Numbers = npt.NDArray[np.int64]
 ONE = 1 << 16
 """Gain 1.0 in fixed point."""
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _DRAWS = 9
 
 
@@ -72,25 +71,18 @@ class Changes(NamedTuple):
     brightness: Numbers
 
 
-def _mixed(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), element by element."""
-    x = (x ^ (x >> np.uint64(30))) * _MIX[0]
-    x = (x ^ (x >> np.uint64(27))) * _MIX[1]
-    return x ^ (x >> np.uint64(31))
-
-
-def draws(seed: int, epoch: int, ids: Numbers) -> Numbers:
+def draws(seed: int, epochs: int | Numbers, ids: Numbers) -> Numbers:
     """Independent uniform numbers in [0, 2^32), (B, 9) int64, keyed by (seed, epoch, id)."""
     key = np.asarray([seed % 2**64], np.uint64)
-    for part in (np.asarray([epoch], np.uint64), ids.astype(np.uint64)):
-        key = _mixed(_mixed(key + _GOLDEN) ^ part)
-    streams = np.arange(1, _DRAWS + 1, dtype=np.uint64) * _GOLDEN
-    return (_mixed(key[:, None] + streams) >> np.uint64(32)).astype(np.int64)
+    for part in (np.atleast_1d(epochs).astype(np.uint64), ids.astype(np.uint64)):
+        key = mixed(mixed(key + GOLDEN) ^ part)
+    streams = np.arange(1, _DRAWS + 1, dtype=np.uint64) * GOLDEN
+    return (mixed(key[:, None] + streams) >> np.uint64(32)).astype(np.int64)
 
 
-def changes(seed: int, epoch: int, ids: Numbers, amplitudes: Amplitudes) -> Changes:
-    """What happens in ``epoch`` to the pairs ``ids``, (B,)."""
-    u = draws(seed, epoch, ids)
+def changes(seed: int, epochs: int | Numbers, ids: Numbers, amplitudes: Amplitudes) -> Changes:
+    """What happens to the pairs ``ids``, (B,), in one epoch or each in its own, (B,)."""
+    u = draws(seed, epochs, ids)
     flip = np.repeat((u[:, :1] < amplitudes.flip).astype(np.int64), 2, axis=1)
     span = 2 * amplitudes.shift + 1
     down, right = ((u[:, c : c + 2] * span >> 32) - amplitudes.shift for c in (1, 3))
@@ -104,11 +96,21 @@ def _gain(u: Numbers, amplitude: int) -> Numbers:
     return ONE + ((2 * (u >> 16) + 1 - ONE) * amplitude >> 16)
 
 
+def tone(contrast: int, brightness: int) -> tuple[int, int]:
+    """Gain and offset, both times 2^16, of ((v - 127.5) * contrast + 127.5) * brightness.
+
+    They fit 32-bit arithmetic: a new value is (v * gain + offset) >> 16, clipped to 0 .. 255.
+    """
+    gain = (contrast * brightness + ONE // 2) >> 16
+    offset = ((ONE - contrast) * 255 * brightness >> 17) + ONE // 2
+    return gain, offset
+
+
 def tone_table(contrast: int, brightness: int) -> npt.NDArray[np.uint8]:
-    """The new value of each of the 256 values: ((v - 127.5) * contrast + 127.5) * brightness."""
-    doubled = (2 * np.arange(256, dtype=np.int64) - 255) * contrast + 255 * ONE
-    rounded = (doubled * brightness + (1 << 32)) >> 33
-    table: npt.NDArray[np.uint8] = np.clip(rounded, 0, 255).astype(np.uint8)
+    """The new value of each of the 256 values."""
+    gain, offset = tone(contrast, brightness)
+    table: npt.NDArray[np.uint8]
+    table = np.clip((np.arange(256) * gain + offset) >> 16, 0, 255).astype(np.uint8)
     return table
 
 

@@ -5,9 +5,11 @@
 The layout follows `ffcv.types`, `ffcv.writer` and `ffcv.fields` of FFCV 1.0.2. Its own writer hangs
 on a worker's exception, hence this one. Writing streams: memory stays flat whatever the size.
 
-A sample is a pair: `first` and `second` (112x112 RGB JPEG), `label`, `kind` and `checksum`. The
-checksum holds one CRC-32 an image, which also covers label and kind, so that a reader can tell
-every flipped bit and name the sample (FFCV itself shows old pixels for a corrupt JPEG).
+A sample is a pair: `first` and `second` (square RGB JPEGs, 4:4:4), `label`, `kind`, `checksum`.
+Where second images are made while training, `second` is missing and `face0` .. `face5` hold 48
+bytes about the face. The checksum holds one CRC-32 an image, which also covers the numbers, so
+that a reader can tell every flipped bit and name the sample (FFCV itself shows old pixels for a
+corrupt JPEG).
 """
 
 from __future__ import annotations
@@ -19,14 +21,12 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from distill.files import disk_errors, sync_folder
 
-SIDE = 112
-"""Height and width of every image, in pixels."""
 PAGE_SIZE = 1 << 21
 """Bytes of a page, the smallest FFCV allows; a sample never crosses one."""
 VERSION = 2
@@ -43,62 +43,109 @@ HEADER = np.dtype(
 )
 FIELD = np.dtype([("type_id", "<u1"), ("name", "<u1", 16), ("arguments", "<u1", 1024)], align=True)
 IMAGE = np.dtype([("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")])
-SAMPLE = np.dtype(
-    [("first", IMAGE), ("second", IMAGE), ("label", "<i8"), ("kind", "<i8"), ("checksum", "<i8")],
-    align=True,
-)
 ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
-FIELD_TYPES = {"first": 2, "second": 2, "label": 1, "kind": 1, "checksum": 1}
-"""Names of the fields in their order, and FFCV's numbers of their types (1 int, 2 RGB image)."""
-METADATA_START = HEADER.itemsize + len(FIELD_TYPES) * FIELD.itemsize
+FACE_WORDS = 6
+"""64-bit words that describe the face of a sample without a second image."""
+
+
+class Layout(NamedTuple):
+    """What a sample consists of.
+
+    Attributes:
+        fields: names in their order, with FFCV's numbers of their types (1 int, 2 RGB image).
+        row: a row of the metadata.
+        images: names of the image fields.
+    """
+
+    fields: dict[str, int]
+    row: np.dtype[np.void]
+    images: tuple[str, ...]
+
+    @property
+    def metadata_start(self) -> int:
+        """Offset of the first metadata row."""
+        return HEADER.itemsize + len(self.fields) * FIELD.itemsize
+
+    def data_start(self, count: int, page_size: int) -> int:
+        """Offset of the first page that leaves room for ``count`` rows."""
+        end = self.metadata_start + count * self.row.itemsize
+        return -(-end // page_size) * page_size
+
+
+def _layout(images: tuple[str, ...], numbers: tuple[str, ...]) -> Layout:
+    fields = dict.fromkeys(images, 2) | dict.fromkeys(numbers, 1)
+    parts = [(name, IMAGE if kind == 2 else np.dtype("<i8")) for name, kind in fields.items()]
+    return Layout(fields, np.dtype(parts, align=True), images)
+
+
+_NUMBERS = ("label", "kind", "checksum")
+PAIRS = _layout(("first", "second"), _NUMBERS)
+SINGLES = _layout(("first",), (*_NUMBERS, *(f"face{i}" for i in range(FACE_WORDS))))
+LAYOUTS = {"pairs": PAIRS, "singles": SINGLES}
+"""`pairs`: both images packed; `singles`: first images, whose second ones are made when read."""
 
 _ROWS_BUFFERED = 4096
 
 
-def data_start(count: int, page_size: int) -> int:
-    """Offset of the first page of a file of ``count`` samples."""
-    end = METADATA_START + count * SAMPLE.itemsize
-    return -(-end // page_size) * page_size
-
-
-def checksum_salts(label: int, kind: int) -> tuple[int, int]:
+def checksum_salts(label: int, kind: int, face: bytes = b"") -> tuple[int, int]:
     """Initial CRC-32 states of the first and the second image of a pair with these numbers."""
-    return tuple(zlib.crc32(struct.pack("<Bqq", which, label, kind)) for which in (0, 1))  # type: ignore[return-value]
+    first, second = (zlib.crc32(struct.pack("<Bqq", which, label, kind) + face) for which in (0, 1))
+    return first, second
 
 
-def pair_checksum(first: bytes, second: bytes, label: int, kind: int) -> int:
+def pair_checksum(first: bytes, second: bytes, label: int, kind: int, face: bytes = b"") -> int:
     """CRC-32 of the first image in the low, of the second in the high half, as a signed 64-bit."""
-    salts = checksum_salts(label, kind)
-    low, high = zlib.crc32(first, salts[0]), zlib.crc32(second, salts[1])
+    salts = checksum_salts(label, kind, face)
+    low = zlib.crc32(first, salts[0])
+    high = zlib.crc32(second, salts[1]) if second else 0
     return int(np.uint64(high << 32 | low).astype(np.int64))
 
 
 class BetonWriter:
-    """Writes a `.beton` of a known number of pairs, in order, one at a time.
+    """Writes a `.beton` of pairs, in order, one at a time.
 
     Use as a context manager: the file appears under its name, complete and synced, when the block
     ends well; after an exception nothing is left.
 
     Args:
         path: the file to make.
-        count: pairs that will be appended.
+        capacity: pairs that may be appended at most; room for their rows is left (as a hole).
+        side: height and width of every image, in pixels.
+        layout: what a sample consists of.
         page_size: bytes of a page, a power of two.
         named: what errors speak of instead of ``path``.
+
+    Attributes:
+        appended: pairs so far.
 
     Raises:
         UserError: the disk is full or not writable.
     """
 
     def __init__(
-        self, path: Path, count: int, page_size: int = PAGE_SIZE, *, named: Path | None = None
+        self,
+        path: Path,
+        capacity: int,
+        side: int = 112,
+        *,
+        layout: Layout = PAIRS,
+        page_size: int = PAGE_SIZE,
+        named: Path | None = None,
     ) -> None:
-        assert count > 0 and page_size >= PAGE_SIZE and page_size & (page_size - 1) == 0
+        assert capacity > 0 and page_size >= PAGE_SIZE and page_size & (page_size - 1) == 0
         self._named = named or path
-        self._path, self._count, self._page_size = path, count, page_size
+        self._path, self._capacity, self._page_size = path, capacity, page_size
+        self._side, self._layout = side, layout
+        self._data_start = layout.data_start(capacity, page_size)
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         self._page = bytearray()
-        self._rows = np.zeros(min(count, _ROWS_BUFFERED), SAMPLE)
-        self._appended = self._rows_written = self._pages = 0
+        self._rows = np.zeros(min(capacity, _ROWS_BUFFERED), layout.row)
+        self.appended = self._rows_written = self._pages = 0
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of images so far, with the filling of pages."""
+        return self._pages * self._page_size + len(self._page)
 
     def __enter__(self) -> Self:
         with disk_errors(self._named):
@@ -107,45 +154,53 @@ class BetonWriter:
             self._allocations = tempfile.TemporaryFile(dir=self._path.parent)
         return self
 
-    def append(self, first: bytes, second: bytes, label: int, kind: int) -> None:
-        """Adds one pair of JPEGs (112x112, checked by the caller)."""
-        assert self._appended < self._count, "more pairs than were announced"
+    def append(self, first: bytes, second: bytes, label: int, kind: int, face: bytes = b"") -> None:
+        """Adds one pair of JPEGs (of the file's side, checked by the caller).
+
+        Args:
+            first: the sample.
+            second: the processed image; empty where the layout has none.
+            label: of the person.
+            kind: how the second image was made.
+            face: 48 bytes about the face; empty where the layout has none.
+        """
+        assert self.appended < self._capacity, "more pairs than there is room for"
         if len(first) + len(second) > self._page_size:
             raise ValueError(f"pair of {len(first) + len(second)} bytes does not fit a page")
         with disk_errors(self._named):
             if len(self._page) + len(first) + len(second) > self._page_size:
                 self._flush_page()
-            row = self._rows[self._appended - self._rows_written]
-            for name, data in (("first", first), ("second", second)):
-                row[name] = (0, SIDE, SIDE, self._store(data))
+            row = self._rows[self.appended - self._rows_written]
+            for name, data in zip(self._layout.images, (first, second), strict=False):
+                row[name] = (0, self._side, self._side, self._store(data))
             row["label"], row["kind"] = label, kind
-            row["checksum"] = pair_checksum(first, second, label, kind)
-            self._appended += 1
-            if self._appended - self._rows_written == len(self._rows):
+            row["checksum"] = pair_checksum(first, second, label, kind, face)
+            for place, word in enumerate(struct.unpack(f"<{len(face) // 8}q", face)):
+                row[f"face{place}"] = word
+            self.appended += 1
+            if self.appended - self._rows_written == len(self._rows):
                 self._flush_rows()
 
     def _store(self, data: bytes) -> int:
         """Puts ``data`` on the open page; returns its offset in the file."""
-        start = data_start(self._count, self._page_size) + self._pages * self._page_size
-        pointer = start + len(self._page)
+        pointer = self._data_start + self._pages * self._page_size + len(self._page)
         self._page += data
-        self._allocations.write(struct.pack("<QQQ", self._appended, pointer, len(data)))
+        self._allocations.write(struct.pack("<QQQ", self.appended, pointer, len(data)))
         return pointer
 
     def _flush_page(self) -> None:
-        start = data_start(self._count, self._page_size) + self._pages * self._page_size
-        self._file.seek(start)
+        self._file.seek(self._data_start + self._pages * self._page_size)
         self._file.write(self._page.ljust(self._page_size, b"\0"))
         self._pages += 1
         self._page.clear()
 
     def _flush_rows(self) -> None:
-        self._file.seek(METADATA_START + self._rows_written * SAMPLE.itemsize)
-        self._file.write(self._rows[: self._appended - self._rows_written].tobytes())
-        self._rows_written = self._appended
+        self._file.seek(self._layout.metadata_start + self._rows_written * self._rows.itemsize)
+        self._file.write(self._rows[: self.appended - self._rows_written].tobytes())
+        self._rows_written = self.appended
 
     def _finish(self) -> None:
-        assert self._appended == self._count, "fewer pairs than were announced"
+        assert self.appended, "no pairs"
         self._flush_page()
         self._flush_rows()
         table = self._file.seek(0, os.SEEK_END)
@@ -153,7 +208,7 @@ class BetonWriter:
         while chunk := self._allocations.read(1 << 20):
             self._file.write(chunk)
         self._file.seek(0)
-        self._file.write(head_bytes(self._count, self._page_size, table))
+        self._file.write(head_bytes(self._layout, self.appended, self._page_size, table))
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -179,11 +234,11 @@ class BetonWriter:
                 self._partial.unlink(missing_ok=True)
 
 
-def head_bytes(count: int, page_size: int, table: int) -> bytes:
+def head_bytes(layout: Layout, count: int, page_size: int, table: int) -> bytes:
     """Header and field descriptors."""
-    header = np.array([(VERSION, len(FIELD_TYPES), page_size, count, table)], HEADER)
-    fields = np.zeros(len(FIELD_TYPES), FIELD)
-    for row, (name, type_id) in zip(fields, FIELD_TYPES.items(), strict=True):
+    header = np.array([(VERSION, len(layout.fields), page_size, count, table)], HEADER)
+    fields = np.zeros(len(layout.fields), FIELD)
+    for row, (name, type_id) in zip(fields, layout.fields.items(), strict=True):
         row["type_id"] = type_id
         row["name"][: len(name)] = np.frombuffer(name.encode("ascii"), np.uint8)
     return header.tobytes() + fields.tobytes()

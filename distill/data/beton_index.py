@@ -1,14 +1,16 @@
-"""The checks that a `.beton` passes before FFCV opens it.
+"""The checks that a `.beton` passes before it is read.
 
 FFCV's reader trusts whatever it finds: a wrong image size is a SIGSEGV, a wrong count an allocation
-of hundreds of GB, and half a file opens as a whole one. Here everything but the images themselves
-is read and compared; nothing is allocated before the sizes fit the file.
+of hundreds of GB, and half a file opens as a whole one. Opening one here costs the same whatever
+its size, for only the header is read; `check_index` compares everything but the images themselves,
+a piece at a time; and readers check each entry again when they use it.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,71 +18,126 @@ import numpy.typing as npt
 
 from distill.data.beton import (
     ALLOCATION,
-    FIELD_TYPES,
     HEADER,
-    METADATA_START,
     PAGE_SIZE,
-    SAMPLE,
-    SIDE,
+    PAIRS,
     VERSION,
-    data_start,
+    Layout,
     head_bytes,
 )
 from distill.errors import UserError
 
+_ROWS_AT_ONCE = 1 << 18
+
 
 @dataclass(frozen=True)
 class BetonIndex:
-    """What a checked `.beton` holds, without its pixels.
+    """Where things are in a `.beton` whose header is good.
 
     Attributes:
         path: the file.
-        samples: its metadata, (N,) of `SAMPLE`.
-        pointers: offsets of the first and second images, (N, 2) int64.
-        sizes: their lengths in bytes, (N, 2) int64.
+        layout: what a sample consists of.
+        side: height and width of its images, in pixels.
+        count: samples N.
+        page_size: bytes of a page.
+        table: offset of the allocation table.
     """
 
     path: Path
-    samples: npt.NDArray[np.void]
-    pointers: npt.NDArray[np.int64]
-    sizes: npt.NDArray[np.int64]
+    layout: Layout
+    side: int
+    count: int
+    page_size: int
+    table: int
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return self.count
+
+    @cached_property
+    def samples(self) -> npt.NDArray[np.void]:
+        """The metadata, (N,) of ``layout.row``, mapped."""
+        start = self.layout.metadata_start
+        return np.memmap(self.path, self.layout.row, "r", start, (self.count,))
+
+    @cached_property
+    def allocations(self) -> npt.NDArray[np.void]:
+        """The table of what is stored where, (N, images) of `ALLOCATION`, mapped."""
+        shape = (self.count, len(self.layout.images))
+        return np.memmap(self.path, ALLOCATION, "r", self.table, shape)
+
+    @property
+    def pointers(self) -> npt.NDArray[np.int64]:
+        """Offsets of all images, (N, images); for small files."""
+        columns = [self.samples[name]["data_ptr"] for name in self.layout.images]
+        return np.stack(columns, axis=1).astype(np.int64)
+
+    @property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """Lengths of all images in bytes, (N, images); for small files."""
+        return self.allocations["size"].astype(np.int64)
+
+    @property
+    def data_start(self) -> int:
+        """Offset below which no image may lie."""
+        return self.layout.data_start(self.count, self.page_size)
 
 
-def read_index(path: Path, *, classes: int, kinds: int) -> BetonIndex:
-    """Reads and checks everything in ``path`` but the images themselves.
+def open_index(path: Path, *, layout: Layout = PAIRS, side: int = 112) -> BetonIndex:
+    """Reads and checks the header of ``path``.
+
+    Raises:
+        UserError: missing, truncated, or of another format.
+    """
+    try:
+        with path.open("rb") as file:
+            length = os.fstat(file.fileno()).st_size
+            head = file.read(layout.metadata_start)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})", fix="pack again") from error
+    count, page_size, table = _checked_header(path, layout, head, length)
+    return BetonIndex(path, layout, side, count, page_size, table)
+
+
+def read_index(
+    path: Path, *, classes: int, kinds: int, layout: Layout = PAIRS, side: int = 112
+) -> BetonIndex:
+    """Opens ``path`` and checks everything in it but the images themselves.
 
     Args:
         path: a `.beton` written by `BetonWriter`.
         classes: identities C; labels must lie in [0, C).
         kinds: length of the pack's list of kinds.
+        layout: what its samples consist of.
+        side: height and width of its images, in pixels.
 
     Raises:
         UserError: missing, truncated, of another format, or with values out of range.
     """
-    try:
-        with path.open("rb") as file:
-            length = os.fstat(file.fileno()).st_size
-            count, page_size, table = _checked_header(path, file.read(METADATA_START), length)
-            samples = np.fromfile(file, SAMPLE, count)
-            file.seek(table)
-            allocations = np.fromfile(file, ALLOCATION, 2 * count)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})", fix="pack again") from error
-    _check_numbers(path, samples, classes, kinds)
-    pointers, sizes = _checked_regions(path, samples, allocations, page_size, table)
-    return BetonIndex(path, samples, pointers, sizes)
+    index = open_index(path, layout=layout, side=side)
+    check_index(index, classes, kinds)
+    return index
+
+
+def check_index(index: BetonIndex, classes: int, kinds: int) -> None:
+    """Compares metadata and allocation table, in pieces: memory stays flat.
+
+    Raises:
+        UserError: values out of range, or images outside the file or on top of each other.
+    """
+    end = index.data_start
+    for start in range(0, index.count, _ROWS_AT_ONCE):
+        rows = slice(start, min(start + _ROWS_AT_ONCE, index.count))
+        _check_numbers(index, rows, classes, kinds)
+        end = _check_regions(index, rows, end)
 
 
 def _refuse(path: Path, what: str) -> UserError:
     return UserError(f"{path}: {what}", fix="the file is damaged or foreign: pack again")
 
 
-def _checked_header(path: Path, head: bytes, length: int) -> tuple[int, int, int]:
+def _checked_header(path: Path, layout: Layout, head: bytes, length: int) -> tuple[int, int, int]:
     """Count, page size and place of the allocation table, all within a file of ``length`` bytes."""
-    if len(head) < METADATA_START:
+    if len(head) < layout.metadata_start:
         raise _refuse(path, f"truncated ({length} bytes, less than a header)")
     header = np.frombuffer(head, HEADER, 1)[0]
     count, page_size = int(header["num_samples"]), int(header["page_size"])
@@ -89,55 +146,59 @@ def _checked_header(path: Path, head: bytes, length: int) -> tuple[int, int, int
         raise _refuse(path, f"not a .beton of version {VERSION} (version {header['version']})")
     if page_size < PAGE_SIZE or page_size & (page_size - 1):
         raise _refuse(path, f"page size {page_size} is not a power of two of at least {PAGE_SIZE}")
-    if head != head_bytes(count, page_size, table):
-        raise _refuse(path, f"other fields than {', '.join(FIELD_TYPES)}")
+    if head != head_bytes(layout, count, page_size, table):
+        raise _refuse(path, f"other fields than {', '.join(layout.fields)}")
     if count == 0:
         raise _refuse(path, "no pairs in it")
-    if table + 2 * count * ALLOCATION.itemsize != length or table < data_start(count, page_size):
+    end = table + len(layout.images) * count * ALLOCATION.itemsize
+    if end != length or table < layout.data_start(count, page_size):
         raise _refuse(path, f"truncated or altered ({length} bytes do not fit {count} pairs)")
     return count, page_size, table
 
 
-def _check_numbers(path: Path, samples: npt.NDArray[np.void], classes: int, kinds: int) -> None:
+def _check_numbers(index: BetonIndex, rows: slice, classes: int, kinds: int) -> None:
     """Image modes and sizes, labels and kinds."""
-    for name in ("first", "second"):
+    samples, side = index.samples[rows], index.side
+    for name in index.layout.images:
         image = samples[name]
-        bad = (image["mode"] != 0) | (image["width"] != SIDE) | (image["height"] != SIDE)
-        _none_bad(path, bad, f"{name} image is not a {SIDE}x{SIDE} JPEG")
+        bad = (image["mode"] != 0) | (image["width"] != side) | (image["height"] != side)
+        _none_bad(index, rows, bad, f"{name} image is not a {side}x{side} JPEG")
     for name, limit in (("label", classes), ("kind", kinds)):
         bad = (samples[name] < 0) | (samples[name] >= limit)
         worst = samples[name][bad.argmax()]
-        _none_bad(path, bad, f"{name} {worst} is outside 0 .. {limit - 1}")
+        _none_bad(index, rows, bad, f"{name} {worst} is outside 0 .. {limit - 1}")
 
 
-def _none_bad(path: Path, bad: npt.NDArray[np.bool_], what: str) -> None:
+def _none_bad(index: BetonIndex, rows: slice, bad: npt.NDArray[np.bool_], what: str) -> None:
     if bad.any():
-        first = ", ".join(map(str, np.flatnonzero(bad)[:5]))
-        raise _refuse(path, f"{what} (pairs {first}; {int(bad.sum())} in all)")
+        first = ", ".join(str(rows.start + i) for i in np.flatnonzero(bad)[:5])
+        raise _refuse(index.path, f"{what} (pairs {first}; {int(bad.sum())} in all)")
 
 
-def _checked_regions(
-    path: Path,
-    samples: npt.NDArray[np.void],
-    allocations: npt.NDArray[np.void],
-    page_size: int,
-    table: int,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Offsets and sizes of the images, each inside a page of the data area, none overlapping."""
-    stored = np.stack([samples["first"]["data_ptr"], samples["second"]["data_ptr"]], axis=1)
-    order = np.argsort(allocations["ptr"], kind="stable")
-    starts, sizes = allocations["ptr"][order], allocations["size"][order]
-    low = np.uint64(data_start(len(samples), page_size))
-    fits = (sizes > 0) & (sizes <= page_size) & (starts >= low) & (starts < table)
+def _check_regions(index: BetonIndex, rows: slice, end: int) -> int:
+    """Images lie in the order of the samples, each inside a page, none overlapping.
+
+    Args:
+        index: of the file.
+        rows: the samples to check.
+        end: where the image before them ends.
+
+    Returns:
+        where the last of them ends.
+    """
+    samples, entries = index.samples[rows], index.allocations[rows]
+    stored = np.stack([samples[name]["data_ptr"] for name in index.layout.images], axis=1)
+    owners = np.arange(rows.start, rows.stop, dtype=np.uint64)[:, None]
+    if (entries["ptr"] != stored).any() or (entries["sample_id"] != owners).any():
+        raise _refuse(index.path, "metadata and allocation table disagree")
+    starts, sizes = entries["ptr"].ravel(), entries["size"].ravel()
+    table = np.uint64(index.table)
+    fits = (sizes > 0) & (sizes <= index.page_size) & (starts >= end) & (starts < table)
     if not fits.all():
-        raise _refuse(path, "an image lies outside the data area")
+        raise _refuse(index.path, "an image lies outside the data area")
     ends = starts + sizes
     if (ends > table).any() or (ends[:-1] > starts[1:]).any():
-        raise _refuse(path, "images overlap, or lie outside the data area")
-    if (starts // page_size != (ends - np.uint64(1)) // page_size).any():
-        raise _refuse(path, "an image crosses a page")
-    found = np.minimum(np.searchsorted(starts, stored), len(starts) - 1)
-    owner = np.broadcast_to(np.arange(len(samples), dtype=np.uint64)[:, None], stored.shape)
-    if (starts[found] != stored).any() or (allocations["sample_id"][order][found] != owner).any():
-        raise _refuse(path, "metadata and allocation table disagree")
-    return stored.astype(np.int64), sizes[found].astype(np.int64)
+        raise _refuse(index.path, "images overlap, or lie outside the data area")
+    if (starts // index.page_size != (ends - np.uint64(1)) // index.page_size).any():
+        raise _refuse(index.path, "an image crosses a page")
+    return int(ends[-1])

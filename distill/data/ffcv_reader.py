@@ -1,11 +1,12 @@
-"""Pairs through FFCV: its loader, mapped file and JPEG decoder; our order, checks and changes.
+"""Pairs through FFCV: its loader and pipelines; our order, checks and changes.
 
 FFCV 1.0.2 as it comes draws random numbers that no seed repeats, shows another image's pixels for a
-corrupt JPEG, and lets its consumer wait for ever when a thread fails. What is ours here:
+corrupt JPEG, reads one file, wants all of its index in memory, and lets its consumer wait for ever
+when a thread fails. What is ours here:
 
-- the order: `keys` of (epoch, sample) are handed to its loader as a traversal order;
-- the operations of its pipelines: `_Decode` checks bytes and return codes and reports a status,
-  `_Look` looks up numbers; FFCV compiles nothing, as `kernels` brings cached machine code;
+- the order: batches of (epoch, pair) are handed to its thread, without end where training is;
+- the operation of its pipeline: `_Read` fetches, checks, decodes and changes both images in
+  compiled threads and reports a status; FFCV compiles nothing, `decoder` brings machine code;
 - the consumer's side: a timed get, a look whether the thread lives, and a close that joins it.
 
 `ffcv_import.import_ffcv` comes first: on its own, FFCV's import takes seconds and changes torch.
@@ -13,19 +14,18 @@ corrupt JPEG, and lets its consumer wait for ever when a thread fails. What is o
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from queue import Empty
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from ffcv.libffcv import lib
 from ffcv.loader import Loader, OrderOption
 from ffcv.loader import loader as ffcv_loader
+from ffcv.loader.epoch_iterator import EpochIterator
 from ffcv.memory_managers.os_cache import OSCacheContext, OSCacheManager
 from ffcv.pipeline import PipelineSpec
 from ffcv.pipeline.allocation_query import AllocationQuery
@@ -34,106 +34,98 @@ from ffcv.pipeline.operation import Operation
 from ffcv.pipeline.state import State
 from ffcv.reader import Reader as FFCVHeader
 
-from distill.data import kernels
+from distill.data import decoder, kernels
 from distill.data.augment import Numbers, changes
 from distill.data.batch import PairBatch
-from distill.data.beton import SIDE, checksum_salts
-from distill.data.beton_index import BetonIndex
-from distill.data.order import Indices
-from distill.data.reading import ReaderOptions, packed_crcs, raise_if_corrupt
+from distill.data.order import Keys
+from distill.data.reading import ReaderOptions, raise_if_corrupt
+from distill.data.shard_files import ShardFiles
 
-Bytes = npt.NDArray[np.uint8]
-
-_SAMPLE_BITS = 40
 _POLL_SECONDS = 0.2
 
 
-def _keys(epoch: int, ids: Indices) -> Indices:
-    """Epoch and sample in one number, as FFCV hands a single one to its operations."""
-    return ids | (epoch << _SAMPLE_BITS)
+class _Filled(NamedTuple):
+    """A batch, or some of its rows, with the status of each image.
+
+    Attributes:
+        first: (B, 3, S, S) uint8.
+        second: likewise.
+        numbers: label and kind, (B, 2) int64.
+        status: of both images, (B, 2) uint8.
+    """
+
+    first: torch.Tensor
+    second: torch.Tensor
+    numbers: torch.Tensor
+    status: torch.Tensor
+
+    @classmethod
+    def empty(cls, rows: int, side: int) -> _Filled:
+        """Memory of its own for every batch: nothing that was handed out is written again."""
+        return cls(
+            _fresh((rows, 3, side, side)),
+            _fresh((rows, 3, side, side)),
+            torch.zeros((rows, 2), dtype=torch.int64),
+            torch.full((rows, 2), decoder.UNDECODABLE, dtype=torch.uint8),
+        )
 
 
-def _parts(keys: Indices) -> tuple[int, Indices]:
-    """The epoch and the samples of one batch."""
-    return int(keys[0] >> _SAMPLE_BITS), keys & ((1 << _SAMPLE_BITS) - 1)
+class _Read(Operation):  # type: ignore[misc]
+    """Pairs, fetched, checked, decoded and changed.
 
-
-class _Look(Operation):  # type: ignore[misc]
-    """A number of each pair: a column of the metadata, or (None) its place in the pack."""
-
-    def __init__(self, column: npt.NDArray[np.int64] | None) -> None:
-        super().__init__()
-        self._column = column
-
-    def declare_state_and_memory(self, previous_state: State) -> tuple[State, None]:
-        return replace(previous_state, shape=(1,), dtype=np.dtype("<i8")), None
-
-    def generate_code(self) -> Callable[..., Numbers]:
-        def look(keys: Indices, _memory: None, _metadata: object, _storage: object) -> Numbers:
-            ids = _parts(keys)[1]
-            return ids if self._column is None else self._column[ids]
-
-        return look
-
-
-class _Decode(Operation):  # type: ignore[misc]
-    """Images of one side, checked, decoded and changed; with the status of each.
-
-    Every batch gets memory of its own, so nothing that was handed out is ever written again.
     A failure of a decoding thread is kept in `failures` for the consumer, never swallowed.
     """
 
-    def __init__(
-        self, which: int, index: BetonIndex, options: ReaderOptions, pool: ThreadPoolExecutor
-    ) -> None:
+    def __init__(self, files: ShardFiles, options: ReaderOptions) -> None:
         super().__init__()
-        self._which, self._index, self._options, self._pool = which, index, options, pool
+        self._index, self._options = files.index, options
+        self._files = decoder.file_table(files.index, files.handles)
+        self._form = decoder.form_table(files.index)
         self._tables = kernels.crc_tables()
+        self._jpeg = decoder.TurboJpeg(lib, options.threads)
+        self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="pairdistill-decode")
         self.failures: list[BaseException] = []
 
     def declare_state_and_memory(
         self, previous_state: State
     ) -> tuple[State, AllocationQuery | None]:
-        return replace(previous_state, shape=(3, SIDE, SIDE), dtype=np.dtype("<u1")), None
+        return replace(previous_state, shape=(1,), dtype=np.dtype("<u1")), None
 
-    def generate_code(self) -> Callable[..., tuple[torch.Tensor, Bytes]]:
-        return self._decode
+    def generate_code(self) -> Callable[..., tuple[Keys, _Filled]]:
+        return self._read
 
-    def _decode(
-        self, keys: Indices, _memory: None, _metadata: object, storage: tuple[Any, ...]
-    ) -> tuple[torch.Tensor, Bytes]:
-        images = _fresh((len(keys), 3, SIDE, SIDE))
-        status = np.full(len(keys), kernels.UNDECODABLE, np.uint8)
-        out = images.numpy()
+    def _read(
+        self, keys: Keys, _memory: None, _metadata: object, _storage: object
+    ) -> tuple[Keys, _Filled]:
+        batch = _Filled.empty(len(keys), self._index.side)
         tasks = [
-            self._pool.submit(self._decode_rows, storage[0], keys[rows], out[rows], status[rows])
-            for rows in _runs(len(keys), self._options.threads)
+            self._pool.submit(self._rows, keys, rows, batch, handle)
+            for rows, handle in zip(
+                _runs(len(keys), self._options.threads), self._jpeg.handles, strict=False
+            )
         ]
-        self._keep_failures(tasks)
-        return images, status
-
-    def _decode_rows(self, file: Bytes, keys: Indices, out: Bytes, status: Bytes) -> None:
-        """Some rows of a batch, in a thread of the pool; the compiled loop runs without the GIL."""
-        epoch, ids = _parts(keys)
-        index, options, which = self._index, self._options, self._which
-        regions = np.stack([index.pointers[ids, which], index.sizes[ids, which]], axis=1)
-        all_changes = changes(options.seed, epoch, ids, options.amplitudes)
-        change = np.stack([field[:, which] for field in all_changes], axis=1)
-        kernels.decode_images(file, regions, self._crcs(ids), change, self._tables, out, status)
-
-    def _keep_failures(self, tasks: Iterable[Future[None]]) -> None:
         done, _ = wait(tasks)
         self.failures.extend(error for task in done if (error := task.exception()) is not None)
+        return keys, batch
 
-    def _crcs(self, ids: Numbers) -> npt.NDArray[np.uint32]:
-        """Initial and expected CRC-32 of each image, (B, 2)."""
-        rows = self._index.samples[ids]
-        salts = [
-            checksum_salts(int(label), int(kind))[self._which]
-            for label, kind in zip(rows["label"], rows["kind"], strict=True)
-        ]
-        expected = packed_crcs(self._index, ids, self._which)
-        return np.stack([np.array(salts), expected], axis=1).astype(np.uint32)
+    def _rows(self, keys: Keys, rows: slice, batch: _Filled, handle: Numbers) -> None:
+        """Some rows of a batch, in a thread of the pool; the compiled loop runs without the GIL."""
+        epochs, ids = keys[rows, 0], keys[rows, 1]
+        change = changes(self._options.seed, epochs, ids, self._options.amplitudes)
+        decoder.read_pairs(
+            self._files,
+            self._form,
+            self._index.locate(ids),
+            handle,
+            self._tables,
+            np.stack(change, axis=-1),
+            *(part.numpy()[rows] for part in batch),
+        )
+
+    def close(self) -> None:
+        """Joins the threads and frees their decoders."""
+        self._pool.shutdown(wait=True)
+        self._jpeg.close()
 
 
 def _runs(n: int, parts: int) -> list[slice]:
@@ -147,23 +139,28 @@ def _fresh(shape: tuple[int, ...]) -> torch.Tensor:
     return torch.empty(shape, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
 
 
+class _LeanHeader(FFCVHeader):  # type: ignore[misc]
+    """FFCV's reader of headers, without all the metadata and allocations in memory."""
+
+    def read_metadata(self) -> None:
+        self.metadata = np.zeros(0, self.metadata_type)
+
+    def read_allocation_table(self) -> None:
+        self.alloc_table = None  # our operation knows where images are
+
+
 class _LeanCache(OSCacheManager):  # type: ignore[misc]
-    """FFCV's mapped file without the dictionaries that cost it 0.7 GB a million pairs."""
+    """FFCV's view of the file, without the dictionaries that cost it 0.7 GB a million pairs."""
 
     def __init__(self, reader: FFCVHeader) -> None:
         self.reader = reader
-        self.ptrs = self.sizes = np.zeros(0, np.uint64)  # our operations know where images are
+        self.ptrs = self.sizes = np.zeros(0, np.uint64)
         self.context = OSCacheContext(self)
 
-
-class _OwnOrder:
-    """A traversal order of given keys; assigned to a loader, which refuses it when it is built."""
-
-    def __init__(self, keys: Indices) -> None:
-        self._keys = keys
-
-    def sample_order(self, _epoch: int) -> Indices:
-        return self._keys
+    def compile_reader(self) -> None:
+        """Nothing reads through FFCV. (Its own changes numba's type of byte arrays for the whole
+        process, after which functions that are compiled already are not found again.)
+        """
 
 
 def _tame_ffcv() -> None:
@@ -171,18 +168,27 @@ def _tame_ffcv() -> None:
     Compiler.set_enabled(False)
     Compiler.set_num_threads = lambda _threads: None  # it is called in three places, by two threads
     ffcv_loader.OSCacheManager = _LeanCache
+    ffcv_loader.Reader = _LeanHeader
+
+
+class _Thread(EpochIterator):  # type: ignore[misc]
+    """FFCV's thread, working through batches that come one by one, perhaps for ever."""
+
+    def __init__(self, loader: Loader, batches: Iterator[Keys]) -> None:
+        self._batches = batches
+        super().__init__(loader, np.zeros(0, np.int64))  # which calls `start`
+
+    def start(self) -> None:
+        self.iter_ixes = self._batches
+        super().start()
 
 
 class _FFCVPass:
-    """One pass of FFCV's loader, with the safety it lacks."""
+    """One request to FFCV's loader, with the safety it lacks."""
 
-    def __init__(self, reader: FFCVReader, loader: Loader) -> None:
+    def __init__(self, reader: FFCVReader, loader: Loader, batches: Iterator[Keys]) -> None:
         self._reader = reader
-        self._thread = iter(loader)
-
-    @property
-    def drained(self) -> bool:
-        return not self._thread.is_alive()
+        self._thread = _Thread(loader, batches)
 
     def __iter__(self) -> Iterator[PairBatch]:
         return self
@@ -192,9 +198,12 @@ class _FFCVPass:
         self._reader.raise_failures()
         if result is None:
             raise StopIteration
-        (first, first_status), (second, second_status), labels, kinds, ids = result[1]
-        raise_if_corrupt(self._reader.index.path, ids, (first_status, second_status))
-        return PairBatch(first, second, *map(torch.from_numpy, (labels, kinds, ids)))
+        keys, batch = result[1][0]
+        raise_if_corrupt(self._reader.files.index, keys[:, 1], batch.status.numpy())
+        labels, kinds = batch.numbers.t().contiguous()
+        return PairBatch(
+            batch.first, batch.second, labels, kinds, torch.from_numpy(keys[:, 1].copy())
+        )
 
     def _next_result(self) -> tuple[int, tuple[Any, ...]] | None:
         """What the thread produced next; None at the end."""
@@ -207,7 +216,7 @@ class _FFCVPass:
                 if alive:
                     continue
                 self._reader.raise_failures()
-                raise RuntimeError(f"{self._reader.index.path}: the loader's thread died") from None
+                raise RuntimeError("the loader's thread died") from None
             if result is None:
                 self._thread.output_queue.put(None)  # the end stays the end
             return result
@@ -225,63 +234,50 @@ class _FFCVPass:
 
 
 class FFCVReader:
-    """Reads pairs of a checked `.beton` with FFCV.
+    """Reads pairs with FFCV.
 
     Args:
-        index: of the file, from `beton.read_index` (FFCV itself checks nothing).
-        options: batch size, changes, threads.
+        files: of the pack, checked and open; owned from here on.
+        options: changes, threads.
     """
 
-    def __init__(self, index: BetonIndex, options: ReaderOptions) -> None:
+    def __init__(self, files: ShardFiles, options: ReaderOptions) -> None:
         _tame_ffcv()
-        kernels.bind_decoder(ctypes.cast(lib.imdecode, ctypes.c_void_p).value or 0)
-        kernels.warm_up()
-        self.index = index
-        self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="pairdistill-decode")
-        self._sides = [_Decode(which, index, options, self._pool) for which in (0, 1)]
+        self.files = files
+        self._read = _Read(files, options)
+        decoder.warm_up(files.index.side)
+        names = files.index.layout.fields
         self._loader = Loader(
-            str(index.path),
-            batch_size=options.batch_pairs,
+            str(files.index.shards[0].path),
+            batch_size=1,  # batches come with the order
             num_workers=1,
             os_cache=True,
             order=OrderOption.SEQUENTIAL,
             seed=0,  # unused; left out, it would be drawn from numpy's global generator
-            pipelines=self._pipelines(),
+            indices=[0],  # likewise; left out, it would be a list of all samples
+            pipelines={
+                **dict.fromkeys(names),
+                "first": PipelineSpec("first", decoder=self._read),
+            },
             drop_last=False,
             batches_ahead=options.ahead,
         )
         self._passes: list[_FFCVPass] = []
 
-    def _pipelines(self) -> dict[str, PipelineSpec | None]:
-        numbers = {name: self.index.samples[name] for name in ("label", "kind")}
-        operations: dict[str, Operation] = {
-            "first": self._sides[0],
-            "second": self._sides[1],
-            **{name: _Look(np.ascontiguousarray(column)) for name, column in numbers.items()},
-            "checksum": _Look(None),
-        }
-        return {name: PipelineSpec(name, decoder=op) for name, op in operations.items()}
-
-    def start(self, epoch: int, ids: Indices) -> _FFCVPass:
+    def start(self, batches: Iterator[Keys]) -> _FFCVPass:
         """See `reading.Reader`."""
-        order = _OwnOrder(_keys(epoch, ids))
-        self._loader.traversal_order = order
-        self._loader.first_traversal_order = order.sample_order(
-            epoch
-        )  # its length is taken from this
-        self._passes = [p for p in self._passes if not p.drained]
-        self._passes.append(_FFCVPass(self, self._loader))
+        self._passes.append(_FFCVPass(self, self._loader, batches))
         return self._passes[-1]
 
     def raise_failures(self) -> None:
         """Raises in the consumer what a decoding thread raised."""
-        for side in self._sides:
-            if side.failures:
-                raise side.failures[0]
+        if self._read.failures:
+            raise self._read.failures[0]
 
     def close(self) -> None:
         """See `reading.Reader`."""
         for under_way in self._passes:
             under_way.close()
         self._passes.clear()
-        self._pool.shutdown(wait=True)
+        self._read.close()
+        self.files.close()

@@ -13,6 +13,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +103,40 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
         _check_size(*image.size, max_pixels)
         pixels = _pixels(image, data)
         return _upright(pixels, _orientation(image))
+
+
+class Facts(NamedTuple):
+    """What the header of an image says.
+
+    Attributes:
+        size: width and height in pixels, as stored.
+        colour: Pillow's mode and the format, for example ``RGB JPEG``.
+    """
+
+    size: tuple[int, int]
+    colour: str
+
+
+def facts(data: bytes, *, decoded: bool) -> Facts:
+    """Size and colour of an image.
+
+    Args:
+        data: the bytes of the file, trusted in nothing.
+        decoded: whether all of it must decode; else only its header is read.
+
+    Raises:
+        Unusable: as `decode`.
+    """
+    if decoded:
+        decode(data)
+    if not data:
+        raise Unusable("empty file (zero bytes)")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        image = _opened(data)
+        _check_size(*image.size, MAX_PIXELS)
+        return Facts(image.size, f"{image.mode} {image.format}")
 
 
 def encode_jpeg(rgb: Pixels, quality: int = 95) -> bytes:

@@ -1,61 +1,31 @@
-"""Compiled inner loops of the FFCV reader: check, decode, change and lay out the images of a batch.
+"""Compiled pixels and checksums: what every image passes between its JPEG and its batch.
 
-Written for numba's on-disk cache: FFCV's decoder is called by symbol name, not through ctypes
-(whose addresses numba refuses to cache), so only the very first process on a machine compiles.
-Plain serial loops that release the GIL; the reader runs them in several threads.
+`augment` says in plain numpy what changes are; here are the same numbers as plain loops in 32-bit
+arithmetic, which the compiler turns into vector instructions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 import numpy.typing as npt
-from numba import njit, types
 
-_SYMBOL = "pairdistill_ffcv_imdecode"
-_pointer, _u32 = types.voidptr, types.uint32
-# int imdecode(source, size, height, width, destination, crop height and width, offsets x and y,
-#              scale numerator and denominator, enable crop, mirror), as in libffcv.cpp
-_imdecode = types.ExternalFunction(
-    _SYMBOL,
-    types.int32(
-        _pointer, types.uint64, _u32, _u32, _pointer, *[_u32] * 6, types.uint8, types.uint8
-    ),
-)
+from distill.data.compiled import compiled
 
-GOOD, ALTERED, UNDECODABLE = 0, 1, 2
-"""Status of an image: fine; other bytes than were packed; no JPEG decoder takes it."""
-
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """``function`` as machine code that releases the GIL, kept on disk where there is a place.
-
-    Numba keeps it beside this file or below the user's cache folder; on a machine where neither
-    can be written, every process compiles for itself (about two seconds).
-    """
-    try:
-        return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # "cannot cache function: no locator available"
-        return njit(nogil=True)(function)
-
-
-def bind_decoder(address: int) -> None:
-    """Makes the C function at ``address`` the decoder of these loops (before their first call)."""
-    llvm.add_symbol(_SYMBOL, address)
+_i4 = np.int32
+_CRC_TABLES = 16
 
 
 def crc_tables() -> npt.NDArray[np.uint32]:
-    """Tables for CRC-32 eight bytes at a time, (8, 256): row k is byte b followed by k zero bytes.
+    """Tables for CRC-32 16 bytes at a time, (16, 256): row k is byte b followed by k zero bytes.
 
     The slicing method of Kounavis and Berry, "A systematic approach to building high performance
     software-based CRC generators", ISCC 2005; the polynomial is that of zlib.
     """
     base = [_entry(byte) for byte in range(256)]
     rows = [base]
-    for _ in range(7):
+    for _ in range(_CRC_TABLES - 1):
         rows.append([base[c & 0xFF] ^ (c >> 8) for c in rows[-1]])
     return np.array(rows, np.uint32)
 
@@ -67,98 +37,116 @@ def _entry(byte: int) -> int:
 
 
 @compiled
+def _four(word: Any, first: Any, tables: Any) -> Any:
+    """What four bytes contribute, the lowest of them looked up in row ``first``."""
+    low = np.uint32(255)
+    return (
+        tables[first, word & low]
+        ^ tables[first - 1, (word >> np.uint32(8)) & low]
+        ^ tables[first - 2, (word >> np.uint32(16)) & low]
+        ^ tables[first - 3, word >> np.uint32(24)]
+    )
+
+
+@compiled
 def crc32(data: Any, state: Any, tables: Any) -> Any:
-    """`zlib.crc32(data, state)` for a uint8 array."""
+    """`zlib.crc32(data, state)` for a contiguous uint8 array."""
     crc = np.uint32(state) ^ np.uint32(0xFFFFFFFF)
-    whole = len(data) // 8 * 8
-    for i in range(0, whole, 8):
-        a = crc ^ (
-            np.uint32(data[i])
-            | np.uint32(data[i + 1]) << np.uint32(8)
-            | np.uint32(data[i + 2]) << np.uint32(16)
-            | np.uint32(data[i + 3]) << np.uint32(24)
-        )
+    whole = len(data) // 16 * 16
+    words = data[:whole].view(np.uint32)
+    for i in range(0, whole // 4, 4):
         crc = (
-            tables[7, a & 0xFF]
-            ^ tables[6, (a >> 8) & 0xFF]
-            ^ tables[5, (a >> 16) & 0xFF]
-            ^ tables[4, (a >> 24) & 0xFF]
-            ^ tables[3, data[i + 4]]
-            ^ tables[2, data[i + 5]]
-            ^ tables[1, data[i + 6]]
-            ^ tables[0, data[i + 7]]
+            _four(words[i] ^ crc, 15, tables)
+            ^ _four(words[i + 1], 11, tables)
+            ^ _four(words[i + 2], 7, tables)
+            ^ _four(words[i + 3], 3, tables)
         )
     for i in range(whole, len(data)):
-        crc = tables[0, (crc ^ data[i]) & 0xFF] ^ (crc >> np.uint32(8))
+        crc = tables[0, (crc ^ np.uint32(data[i])) & np.uint32(255)] ^ (crc >> np.uint32(8))
     return np.uint32(crc ^ np.uint32(0xFFFFFFFF))
 
 
 @compiled
-def place(
-    source: Any, flip: Any, down: Any, right: Any, contrast: Any, brightness: Any, out: Any
-) -> None:
-    """`augment.apply` for one image: (S, S, 3) in, (3, S, S) out."""
-    side = source.shape[0]
-    tone = np.empty(256, np.uint8)
-    for v in range(256):
-        doubled = (2 * v - 255) * contrast + 255 * 65536
-        tone[v] = min(max((doubled * brightness + (1 << 32)) >> 33, 0), 255)
-    columns = np.empty(side, np.int64)
-    for x in range(side):
-        column = min(max(x - right, 0), side - 1)
-        columns[x] = side - 1 - column if flip else column
-    for y in range(side):
-        row = source[min(max(y - down, 0), side - 1)]
-        for x in range(side):
-            column = columns[x]
-            out[0, y, x] = tone[row[column, 0]]
-            out[1, y, x] = tone[row[column, 1]]
-            out[2, y, x] = tone[row[column, 2]]
+def _within(value: Any) -> Any:
+    """Clipped to 0 .. 255."""
+    return min(max(value, _i4(0)), _i4(255))
 
 
 @compiled
-def decode_images(
-    file: Any, regions: Any, crcs: Any, changes: Any, tables: Any, out: Any, status: Any
-) -> None:
-    """Decodes B images of one side of a batch.
-
-    Args:
-        file: the mapped `.beton`, (bytes,) uint8.
-        regions: offset and length of each JPEG, (B, 2) int64.
-        crcs: initial and expected CRC-32 of each, (B, 2) uint32.
-        changes: flip, down, right, contrast, brightness of each, (B, 5) int64.
-        tables: of `crc_tables`.
-        out: (B, 3, S, S) uint8, filled.
-        status: (B,) uint8, filled with `GOOD`, `ALTERED` or `UNDECODABLE`.
-    """
-    side = out.shape[2]
-    scratch = np.zeros((side, side, 3), np.uint8)
-    for i in range(len(regions)):
-        jpeg = file[regions[i, 0] : regions[i, 0] + regions[i, 1]]
-        if crc32(jpeg, crcs[i, 0], tables) != crcs[i, 1]:
-            status[i] = ALTERED
-            continue
-        code = _imdecode(
-            jpeg.ctypes, len(jpeg), side, side, scratch.ctypes, side, side, 0, 0, 1, 1, 0, 0
-        )
-        if code != 0:
-            status[i] = UNDECODABLE
-            continue
-        status[i] = GOOD
-        flip, down, right, contrast, brightness = changes[i]
-        place(scratch, flip, down, right, contrast, brightness, out[i])
+def _toned(value: Any, gain: Any, offset: Any) -> Any:
+    """`augment.tone_table` of one value."""
+    return np.uint8(_within(_i4(_i4(_i4(value * gain) + offset) >> _i4(16))))
 
 
-def warm_up() -> None:
-    """Compiles `decode_images`, or loads it from the cache, before any thread calls it."""
-    file = np.zeros(1, np.uint8)
-    file.setflags(write=False)  # as a mapped file is
-    decode_images(
-        file,
-        np.zeros((0, 2), np.int64),
-        np.zeros((0, 2), np.uint32),
-        np.zeros((0, 5), np.int64),
-        crc_tables(),
-        np.zeros((0, 3, 1, 1), np.uint8),
-        np.zeros(0, np.uint8),
-    )
+@compiled
+def _row_to_rgb(luma: Any, blue: Any, red: Any, gain: Any, offset: Any, out: Any) -> None:
+    """A row of Y, Cb and Cr as toned R, G and B, (3, S); JFIF's formulas as libjpeg rounds them."""
+    to_r, to_g, to_b = out[0], out[1], out[2]
+    half = _i4(32768)
+    for x in range(len(luma)):
+        y, u, v = _i4(luma[x]), _i4(_i4(blue[x]) - _i4(128)), _i4(_i4(red[x]) - _i4(128))
+        r = _within(_i4(y + _i4(_i4(_i4(_i4(91881) * v) + half) >> _i4(16))))
+        green = _i4(_i4(_i4(_i4(-22554) * u) + half) - _i4(_i4(46802) * v))
+        g = _within(_i4(y + _i4(green >> _i4(16))))
+        b = _within(_i4(y + _i4(_i4(_i4(_i4(116130) * u) + half) >> _i4(16))))
+        to_r[x] = _toned(r, gain, offset)
+        to_g[x] = _toned(g, gain, offset)
+        to_b[x] = _toned(b, gain, offset)
+
+
+@compiled
+def _moved(row: Any, flip: Any, right: Any, out: Any) -> None:
+    """A row mirrored or not and moved to the right, its edges repeated."""
+    side = len(row)
+    low, high = max(right, 0), side + min(right, 0)
+    inner = out[low:high]
+    if flip:
+        top = np.uint64(side - 1 - max(-right, 0))
+        for x in range(len(inner)):
+            inner[x] = row[top - np.uint64(x)]
+    else:
+        kept = row[low - right : high - right]
+        for x in range(len(inner)):
+            inner[x] = kept[x]
+    for x in range(low):
+        out[x] = row[side - 1] if flip else row[0]
+    for x in range(high, side):
+        out[x] = row[0] if flip else row[side - 1]
+
+
+@compiled
+def _tone(contrast: Any, brightness: Any) -> Any:
+    """`augment.tone` as 32-bit numbers."""
+    gain = (contrast * brightness + 32768) >> 16
+    offset = ((65536 - contrast) * 255 * brightness >> 17) + 32768
+    return _i4(gain), _i4(offset)
+
+
+@compiled
+def place_planes(planes: Any, change: Any, out: Any) -> None:
+    """`augment.apply` for one image in Y, Cb and Cr, (3, S, S), to RGB, (3, S, S)."""
+    side = planes.shape[1]
+    flip, down, right = change[0], change[1], change[2]
+    gain, offset = _tone(change[3], change[4])
+    rows = np.empty((3, side), np.uint8)
+    for y in range(side):
+        s = min(max(y - down, 0), side - 1)
+        _row_to_rgb(planes[0, s], planes[1, s], planes[2, s], gain, offset, rows)
+        for k in range(3):
+            _moved(rows[k], flip, right, out[k, y])
+
+
+@compiled
+def place(source: Any, change: Any, out: Any) -> None:
+    """`augment.apply` for one RGB image: (S, S, 3) in, (3, S, S) out."""
+    side = source.shape[0]
+    flip, down, right = change[0], change[1], change[2]
+    gain, offset = _tone(change[3], change[4])
+    rows = np.empty((3, side), np.uint8)
+    for y in range(side):
+        s = min(max(y - down, 0), side - 1)
+        for k in range(3):
+            row = rows[k]
+            for x in range(side):
+                row[x] = _toned(_i4(source[s, x, k]), gain, offset)
+            _moved(row, flip, right, out[k, y])

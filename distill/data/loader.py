@@ -8,14 +8,25 @@ import time
 from collections.abc import Iterator
 from typing import Protocol, Self
 
+import numpy as np
+
 from distill.config.tree import DataConfig
 from distill.data.augment import NONE, Amplitudes
 from distill.data.batch import OrderState, PairBatch
-from distill.data.beton_index import BetonIndex
 from distill.data.manifest import Pack
-from distill.data.order import EpochPlan, Share, check_global_batch, epochs, evaluation_slice
+from distill.data.order import (
+    Blocks,
+    Indices,
+    Keys,
+    Line,
+    Order,
+    Share,
+    check_global_batch,
+    evaluation_slice,
+)
 from distill.data.python_reader import PythonReader
 from distill.data.reading import Pass, Reader, ReaderOptions
+from distill.data.shard_files import ShardFiles, Windows
 
 log = logging.getLogger(__name__)
 
@@ -35,32 +46,22 @@ class RanksLike(Protocol):
 class PairLoader:
     """Training batches for ever, each with the place in the order after it.
 
-    The next epoch is begun as soon as this one is decoded, so its first batch does not wait.
     Use it as a context manager, or `close` it: threads belong to it.
 
     Args:
         reader: owned from here on.
-        plans: epochs of this rank, endless.
-        batch_pairs: pairs of a batch of this rank.
-        dropped_pairs: pairs of an epoch that fill no global batch and are left out, over all ranks.
+        line: the places that this rank works through.
+        batches: the same, as the reader is to get it.
 
     Attributes:
         wait_seconds: time spent waiting for batches so far, in seconds.
     """
 
-    def __init__(
-        self, reader: Reader, plans: Iterator[EpochPlan], batch_pairs: int, dropped_pairs: int = 0
-    ) -> None:
-        self._reader, self._plans, self._batch_pairs = reader, plans, batch_pairs
-        self.dropped_pairs = dropped_pairs
+    def __init__(self, reader: Reader, line: Line, batches: Iterator[Keys]) -> None:
+        self._reader, self._line = reader, line
         self.wait_seconds = 0.0
-        self._upcoming: tuple[EpochPlan, Pass] | None = None
-        self._plan, self._pass = self._begin()
+        self._pass: Pass = reader.start(batches)
         self._taken = 0
-
-    def _begin(self) -> tuple[EpochPlan, Pass]:
-        plan = next(self._plans)
-        return plan, self._reader.start(plan.start.epoch, plan.ids)
 
     def __iter__(self) -> Iterator[tuple[PairBatch, OrderState]]:
         return self
@@ -69,18 +70,13 @@ class PairLoader:
         """The next batch, (B pairs), and the state from which training would go on after it.
 
         Raises:
-            UserError: a corrupt image, naming the pair and the pack.
+            UserError: a corrupt image, naming the pair and the file.
         """
         began = time.perf_counter()
-        if self._taken * self._batch_pairs >= len(self._plan.ids):
-            self._plan, self._pass = self._upcoming or self._begin()
-            self._upcoming, self._taken = None, 0
-        elif self._upcoming is None and self._pass.drained:
-            self._upcoming = self._begin()
         batch = next(self._pass)
         self._taken += 1
         self.wait_seconds += time.perf_counter() - began
-        return batch, self._plan.state_after(self._taken, self._batch_pairs)
+        return batch, self._line.state_after(self._taken)
 
     def close(self) -> None:
         """Stops and joins every thread; safe to call twice."""
@@ -116,25 +112,25 @@ def make_train_loader(
         ranks: rank and world_size.
         batch_pairs_per_rank: pairs of one forward pass of a rank.
         state: the place to go on from, whatever number of ranks it was reached on.
-        accumulation: forward passes of one optimizer step; a step never spans two epochs.
+        accumulation: forward passes of one optimizer step.
 
     Raises:
         UserError: fewer pairs than one global batch, or a damaged pack.
     """
     share = Share(ranks.rank, ranks.world_size)
-    global_batch = batch_pairs_per_rank * share.world_size * accumulation
     n = pack.manifest.pairs
-    check_global_batch(n, global_batch, str(pack.path))
+    check_global_batch(n, batch_pairs_per_rank * share.world_size * accumulation, str(pack.path))
+    blocks = Blocks(data.block_pairs, data.window_blocks) if data.shuffle == "block" else None
+    line = Line(Order(seed, n, blocks), state, share, batch_pairs_per_rank)
+    files = ShardFiles(pack.index)
+    batches = line.batches() if blocks is None else Windows(files, line).batches()
     options = ReaderOptions(
-        batch_pairs=batch_pairs_per_rank,
         seed=seed,
         amplitudes=Amplitudes.from_config(data),
         threads=clamped_threads(data.workers),
         ahead=data.prefetch_batches,
     )
-    plans = epochs(seed, n, state, share, global_batch)
-    reader = open_reader(data.reader, pack.index(), options)
-    return PairLoader(reader, plans, batch_pairs_per_rank, n % global_batch)
+    return PairLoader(open_reader(data.reader, files, options), line, batches)
 
 
 def make_eval_loader(
@@ -148,31 +144,36 @@ def make_eval_loader(
         UserError: a damaged pack, or a corrupt image.
     """
     options = ReaderOptions(
-        batch_pairs=batch_pairs,
         seed=0,
         amplitudes=NONE,
         threads=clamped_threads(data.workers),
         ahead=data.prefetch_batches,
     )
     ids = evaluation_slice(pack.manifest.pairs, Share(rank, world_size))
-    reader = open_reader(data.reader, pack.index(), options)
+    reader = open_reader(data.reader, ShardFiles(pack.index), options)
     try:
-        if len(ids):
-            yield from reader.start(0, ids)
+        yield from reader.start(_in_order(ids, batch_pairs))
     finally:
         reader.close()
 
 
-def open_reader(name: str, index: BetonIndex, options: ReaderOptions) -> Reader:
+def _in_order(ids: Indices, batch_pairs: int) -> Iterator[Keys]:
+    """Batches of ``ids`` as they are, of epoch 0."""
+    for start in range(0, len(ids), batch_pairs):
+        part = ids[start : start + batch_pairs]
+        yield np.stack([np.zeros_like(part), part], axis=1)
+
+
+def open_reader(name: str, files: ShardFiles, options: ReaderOptions) -> Reader:
     """The reader called ``name``: an explicit choice, never a fallback."""
     if name == "python":
-        return PythonReader(index, options)
+        return PythonReader(files, options)
     from distill.data.ffcv_import import import_ffcv
 
     import_ffcv()
     from distill.data.ffcv_reader import FFCVReader
 
-    return FFCVReader(index, options)
+    return FFCVReader(files, options)
 
 
 def clamped_threads(wanted: int) -> int:

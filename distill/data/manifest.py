@@ -1,7 +1,7 @@
 """What a pack holds, and the check that it still does.
 
 PACK/
-  pairs.beton        the images, labels and kinds
+  pairs-00000.beton  the images, labels and kinds: the first shard, and so on
   manifest.json      this: written last, so a folder without it is no pack
   pairs.csv          one line a pair: who, from which photographs, how the second was made
   contact_sheet.png  pairs by kind
@@ -12,18 +12,51 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from distill.data.beton_index import BetonIndex, read_index
+from distill.data.beton import LAYOUTS
+from distill.data.beton_index import BetonIndex, check_index, open_index
+from distill.data.pack_index import PackIndex
 from distill.errors import UserError
 
-FORMAT: Literal[1] = 1
-BETON_NAME = "pairs.beton"
+FORMAT: Literal[2] = 2
 MANIFEST_NAME = "manifest.json"
+CHECKED_PAIRS = 1 << 20
+"""Packs up to this size are checked entry by entry when opened (a second); larger ones as they are
+read, and by `pairdistill verify`."""
 _MANIFEST_BYTES_MAX = 1 << 30
+_SHA256 = r"^[0-9a-f]{64}$"
+
+
+def shard_name(number: int) -> str:
+    """Name of the file of shard ``number``, counted from 0."""
+    return f"pairs-{number:05d}.beton"
+
+
+class ShardFacts(BaseModel):
+    """One `.beton` of a pack."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str
+    """File name, in the folder of the pack."""
+    pairs: int = Field(gt=0)
+    """Pairs in it."""
+    bytes: int = Field(gt=0)
+    """Its size."""
+    sha256: str = Field(pattern=_SHA256)
+    """SHA-256 of its content."""
+
+    @model_validator(mode="after")
+    def _plain_name(self) -> ShardFacts:
+        """Refuses a name that leads out of the folder."""
+        if PurePath(self.name).name != self.name or self.name in ("", ".", ".."):
+            raise ValueError("name: not a plain file name")
+        return self
 
 
 class Manifest(BaseModel):
@@ -31,8 +64,8 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    format: Literal[1] = FORMAT
-    """Version of this description."""
+    format: Literal[2] = FORMAT
+    """Version of this description; packs of version 1, a single file, still open."""
     purpose: Literal["train", "evaluation"]
     """`evaluation`: pair i shows photograph i // len(kinds), processed by kind i % len(kinds)."""
     pairs: int = Field(gt=0)
@@ -61,16 +94,38 @@ class Manifest(BaseModel):
     """SHA-256 over name, person and content of every photograph looked at."""
     request_digest: str = ""
     """SHA-256 over the photographs, settings and version: equal requests give equal packs."""
-    beton_bytes: int = Field(gt=0)
-    """Size of `pairs.beton`."""
-    beton_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """SHA-256 of `pairs.beton`."""
-    image_side: Literal[112] = 112
+    split: dict[str, int] = {}
+    """What was done so that nothing nearly the same is in both packs, where some were held out."""
+    licence: str = ""
+    """The licence of the photographs, as given when packing."""
+    purpose_note: str = ""
+    """What the photographs may be used for, as given when packing."""
+    forgotten: list[int] = []
+    """Labels of people who were removed: no pair has one of them, and no other label moved."""
+    shards: list[ShardFacts] = Field(min_length=1)
+    """The files, in the order of their pairs."""
+    second: Literal["packed", "online"] = "packed"
+    """Whether second images are in the pack, or made while training."""
+    kind_chances: dict[str, float] = {}
+    """Chance of each processing where second images are made online."""
+    second_options: dict[str, Any] = {}
+    """Settings of the processings where second images are made online."""
+    image_side: int = Field(default=112, ge=32, le=512, multiple_of=8)
     """Height and width of the images, in pixels."""
     jpeg_quality: int = Field(default=95, ge=1, le=100)
     """Quality of the JPEGs (4:4:4)."""
     versions: dict[str, str] = {}
     """Versions of pairdistill and of the libraries that made the pixels."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_file(cls, data: Any) -> Any:
+        """Version 1 had one file, `pairs.beton`."""
+        if not isinstance(data, dict) or data.get("format") != 1 or "shards" in data:
+            return data
+        facts = {"name": "pairs.beton", "pairs": data.get("pairs")}
+        facts |= {"bytes": data.pop("beton_bytes", 0), "sha256": data.pop("beton_sha256", "")}
+        return {**data, "format": FORMAT, "shards": [facts]}
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Manifest:
@@ -87,7 +142,26 @@ class Manifest(BaseModel):
             raise ValueError("pairs_per_kind: other names than kinds")
         if sum(self.pairs_per_kind.values()) != self.pairs:
             raise ValueError("pairs_per_kind: does not add up to pairs")
+        if sum(shard.pairs for shard in self.shards) != self.pairs:
+            raise ValueError("shards: do not add up to pairs")
         return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the digests of the shards: the content of the pack."""
+        return hashlib.sha256("".join(s.sha256 for s in self.shards).encode()).hexdigest()
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all shards."""
+        return sum(shard.bytes for shard in self.shards)
+
+    @property
+    def label_digest(self) -> str:
+        """SHA-256 of the names in the order of their labels."""
+        return hashlib.sha256(
+            "\0".join(self.identities).encode("utf-8", "surrogatepass")
+        ).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -102,23 +176,31 @@ class Pack:
     path: Path
     manifest: Manifest
 
-    @property
-    def beton(self) -> Path:
-        """The file with the images."""
-        return self.path / BETON_NAME
-
-    def index(self) -> BetonIndex:
+    @cached_property
+    def index(self) -> PackIndex:
         """Where every image is.
 
         Raises:
-            UserError: the file is damaged, or does not hold what the manifest says.
+            UserError: a shard is missing, damaged, or does not hold what the manifest says.
         """
         manifest = self.manifest
-        index = read_index(self.beton, classes=len(manifest.identities), kinds=len(manifest.kinds))
-        if len(index) != manifest.pairs:
+        shards = tuple(self._opened(facts) for facts in manifest.shards)
+        return PackIndex(shards, len(manifest.identities), len(manifest.kinds))
+
+    def _opened(self, facts: ShardFacts) -> BetonIndex:
+        """One shard, its header compared with the manifest."""
+        path = self.path / facts.name
+        if (size := _file_size(path)) != facts.bytes:
             raise UserError(
-                f"{self.beton}: holds {len(index)} pairs, its manifest says {manifest.pairs}",
-                fix="the files are of two packs: pack again",
+                f"{path}: {size} bytes, its manifest says {facts.bytes}",
+                fix="the file is truncated or of another pack: restore it, or pack again",
+            )
+        layout = LAYOUTS["singles" if self.manifest.second == "online" else "pairs"]
+        index = open_index(path, layout=layout, side=self.manifest.image_side)
+        if len(index) != facts.pairs:
+            raise UserError(
+                f"{path}: holds {len(index)} pairs, its manifest says {facts.pairs}",
+                fix="the files are of two packs: restore it, or pack again",
             )
         return index
 
@@ -128,33 +210,43 @@ def read_pack(path: str | Path, *, verify_digest: bool = False) -> Pack:
 
     Args:
         path: the folder.
-        verify_digest: also read all of `pairs.beton` and compare its SHA-256.
+        verify_digest: also read every shard and compare its SHA-256.
 
     Raises:
         UserError: no pack, a damaged one, or files of different packs, with the file at fault.
     """
     folder = Path(path)
     pack = Pack(folder, _read_manifest(folder))
-    size = _beton_size(pack.beton)
-    if size != pack.manifest.beton_bytes:
-        raise UserError(
-            f"{pack.beton}: {size} bytes, its manifest says {pack.manifest.beton_bytes}",
-            fix="the file is truncated or of another pack: pack again",
-        )
-    pack.index()
-    if verify_digest and file_sha256(pack.beton) != pack.manifest.beton_sha256:
-        raise UserError(
-            f"{pack.beton}: its SHA-256 is not that of its manifest",
-            fix="the file is damaged or of another pack: pack again",
-        )
+    index = pack.index
+    if len(index) <= CHECKED_PAIRS:
+        for shard in index.shards:
+            check_index(shard, index.classes, index.kinds)
+    if verify_digest:
+        for facts in pack.manifest.shards:
+            check_digest(folder / facts.name, facts.sha256)
     return pack
 
 
-def _beton_size(beton: Path) -> int:
+def check_digest(path: Path, sha256: str) -> None:
+    """Reads all of a shard.
+
+    Raises:
+        UserError: it is not what was packed.
+    """
+    if file_sha256(path) != sha256:
+        raise UserError(
+            f"{path}: its SHA-256 is not that of its manifest",
+            fix="the file is damaged or of another pack: restore it, or pack again",
+        )
+
+
+def _file_size(path: Path) -> int:
     try:
-        return beton.stat().st_size
+        return path.stat().st_size
     except OSError as error:
-        raise UserError(f"{beton}: {error.strerror}", fix="pack again") from error
+        raise UserError(
+            f"{path}: {error.strerror}", fix="restore the file from a copy, or pack again"
+        ) from error
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -2,35 +2,152 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
 
-import psutil
+from distill.data.beton import LAYOUTS, BetonWriter, Layout
+from distill.data.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    Pack,
+    ShardFacts,
+    file_sha256,
+    read_pack,
+    shard_name,
+)
+from distill.files import disk_errors, write_whole
 
-from distill.data.beton import BetonWriter
-from distill.data.manifest import BETON_NAME, MANIFEST_NAME, Manifest, Pack, file_sha256, read_pack
-from distill.files import disk_errors, sync_folder, write_whole
+SHARD_BYTES = 4 * 10**9
+"""Size at which a new shard is begun: large enough for few files, small enough for any file system,
+and little is lost with the one that a killed packer was writing."""
+_BYTES_A_PAIR = 4096
+"""A pair is rarely smaller; room for so many rows is left at the head of a shard."""
 
 
 class EncodedPair(NamedTuple):
     """One pair, ready to be stored.
 
     Attributes:
-        first: 112x112 JPEG of the sample.
-        second: 112x112 JPEG of the processed image.
+        first: JPEG of the sample.
+        second: JPEG of the processed image; empty where it is made online.
         label: index of the person.
         kind: index of the way the second image was made.
+        face: 48 bytes about the face, where the second image is made online.
     """
 
     first: bytes
     second: bytes
     label: int
     kind: int
+    face: bytes = b""
+
+
+class Tally:
+    """Pairs of each person and of each kind."""
+
+    def __init__(self) -> None:
+        self.labels: Counter[int] = Counter()
+        self.kinds: Counter[int] = Counter()
+
+    def count(self, pair: EncodedPair) -> EncodedPair:
+        """Takes in one pair, and gives it back."""
+        self.labels[pair.label] += 1
+        self.kinds[pair.kind] += 1
+        return pair
+
+
+class ShardWriter:
+    """Pairs to as many `.beton` files as they need; a context manager.
+
+    Args:
+        folder: of the pack.
+        total: pairs of the whole pack.
+        image_side: height and width of the images, in pixels.
+        layout: what a sample consists of.
+        shard_bytes: size at which a new shard is begun, in bytes.
+        named: what errors speak of.
+        finished: shards that are there already, with their pairs.
+        at_end: told of each shard when it is whole.
+        first_number: number of the first shard that is written, where it does not follow
+            ``finished``.
+
+    Attributes:
+        facts: of the shards so far.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        total: int,
+        *,
+        image_side: int = 112,
+        layout: Layout = LAYOUTS["pairs"],
+        shard_bytes: int = SHARD_BYTES,
+        named: Path | None = None,
+        finished: Sequence[ShardFacts] = (),
+        at_end: Callable[[ShardFacts], None] = lambda _: None,
+        first_number: int | None = None,
+    ) -> None:
+        self._folder, self._named = folder, named
+        self._left = total - sum(shard.pairs for shard in finished)
+        self._side, self._layout, self._shard_bytes = image_side, layout, shard_bytes
+        self._at_end = at_end
+        self.facts = list(finished)
+        self._number = len(self.facts) if first_number is None else first_number
+        self._open: BetonWriter | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def append(self, pair: EncodedPair) -> None:
+        """Stores one pair."""
+        assert self._left > 0, "more pairs than were announced"
+        writer = self._open or self._begin()
+        writer.append(*pair)
+        self._left -= 1
+        full = writer.data_bytes + len(pair.first) + len(pair.second) > self._shard_bytes
+        if full or writer.appended == self._capacity or not self._left:
+            self._end()
+
+    def _begin(self) -> BetonWriter:
+        self._capacity = min(self._left, max(self._shard_bytes // _BYTES_A_PAIR, 1))
+        writer = BetonWriter(
+            self._folder / shard_name(self._number),
+            self._capacity,
+            self._side,
+            layout=self._layout,
+            named=self._named,
+        )
+        self._open = self._stack.enter_context(writer)
+        return writer
+
+    def _end(self) -> None:
+        """Closes the open shard, and says what is in it."""
+        assert self._open is not None
+        pairs, self._open = self._open.appended, None
+        self._stack.close()
+        path = self._folder / shard_name(self._number)
+        self._number += 1
+        facts = ShardFacts(
+            name=path.name, pairs=pairs, bytes=path.stat().st_size, sha256=file_sha256(path)
+        )
+        self.facts.append(facts)
+        self._at_end(facts)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            assert not self._left, "fewer pairs than were announced"
+        self._stack.__exit__(kind, error, trace)
 
 
 def write_pack(
@@ -41,9 +158,12 @@ def write_pack(
     identities: Sequence[str],
     kinds: Sequence[str],
     named: Path | None = None,
+    image_side: int = 112,
+    second: Literal["packed", "online"] = "packed",
+    shard_bytes: int = SHARD_BYTES,
     **description: Any,
 ) -> Pack:
-    """Writes `pairs.beton` and `manifest.json` into ``folder``, which is made where it is missing.
+    """Writes shards and `manifest.json` into ``folder``, which is made where it is missing.
 
     Args:
         folder: where to.
@@ -52,6 +172,9 @@ def write_pack(
         identities: names, indexed by label.
         kinds: names, indexed by kind; read after the last pair.
         named: what errors speak of instead of ``folder``.
+        image_side: height and width of the images, in pixels.
+        second: whether second images are packed.
+        shard_bytes: size at which a new shard is begun, in bytes.
         description: other fields of `Manifest`.
 
     Raises:
@@ -59,53 +182,52 @@ def write_pack(
     """
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    labels: Counter[int] = Counter()
-    kind_counts: Counter[int] = Counter()
-    with BetonWriter(folder / BETON_NAME, count, named=named) as writer:
+    tally = Tally()
+    layout = layout_of(second)
+    with ShardWriter(
+        folder, count, image_side=image_side, layout=layout, shard_bytes=shard_bytes, named=named
+    ) as writer:
         for pair in pairs:
-            labels[pair.label] += 1
-            kind_counts[pair.kind] += 1
-            writer.append(*pair)
+            writer.append(tally.count(pair))
+    return write_manifest(
+        folder,
+        writer.facts,
+        tally,
+        identities=identities,
+        kinds=kinds,
+        named=named,
+        image_side=image_side,
+        second=second,
+        **description,
+    )
+
+
+def layout_of(second: Literal["packed", "online"]) -> Layout:
+    """What a sample consists of where second images are packed, or made online."""
+    return LAYOUTS["singles" if second == "online" else "pairs"]
+
+
+def write_manifest(
+    folder: Path,
+    shards: Sequence[ShardFacts],
+    tally: Tally,
+    *,
+    identities: Sequence[str],
+    kinds: Sequence[str],
+    named: Path | None = None,
+    **description: Any,
+) -> Pack:
+    """Writes `manifest.json`, which makes a folder of shards a pack."""
+    pairs = sum(shard.pairs for shard in shards)
     manifest = Manifest(
-        pairs=count,
+        pairs=pairs,
         identities=list(identities),
         kinds=list(kinds),
-        pairs_per_identity=[labels[i] for i in range(len(identities))],
-        pairs_per_kind={name: kind_counts[i] for i, name in enumerate(kinds)},
-        beton_bytes=(folder / BETON_NAME).stat().st_size,
-        beton_sha256=file_sha256(folder / BETON_NAME),
-        **{"purpose": "train", "photographs": count, **description},
+        pairs_per_identity=[tally.labels[i] for i in range(len(identities))],
+        pairs_per_kind={name: tally.kinds[i] for i, name in enumerate(kinds)},
+        shards=list(shards),
+        **{"purpose": "train", "photographs": pairs, **description},
     )
     text = manifest.model_dump_json(indent=1)
     write_whole(folder / MANIFEST_NAME, text.encode("utf-8"), named=named)
     return read_pack(folder)
-
-
-def partial_folder(out: Path) -> Path:
-    """Makes the folder, beside ``out``, in which its content grows until it is whole."""
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(out)
-        partial.mkdir()
-    return partial
-
-
-def _remove_abandoned(out: Path) -> None:
-    """Removes what packers of ``out`` that were killed left behind."""
-    pattern = re.compile(re.escape(f".{out.name}.") + r"(\d+)\.(partial|old)")
-    for entry in out.parent.iterdir():
-        owner = pattern.fullmatch(entry.name)
-        if owner and (int(owner[1]) == os.getpid() or not psutil.pid_exists(int(owner[1]))):
-            shutil.rmtree(entry, ignore_errors=True)
-
-
-def put_in_place(partial: Path, out: Path) -> None:
-    """Renames ``partial`` to ``out``; what stood there, if anything, is removed after that."""
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    with disk_errors(out):
-        if out.exists():
-            out.rename(old)
-        partial.rename(out)
-        sync_folder(out.parent)
-        shutil.rmtree(old, ignore_errors=True)

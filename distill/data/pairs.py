@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from distill.data.keyed import keyed_rng
 from distill.data.second import draw_kinds
-from distill.errors import UserError
 
 
 class Photo(NamedTuple):
@@ -86,39 +85,3 @@ def _other(
     place = bisect_left(own, photo.row, key=lambda p: p.row)
     step = int(keyed_rng(seed, photo.origin, repeat, "other").integers(1, len(own)))
     return own[(place + step) % len(own)]
-
-
-def split(
-    photos: Sequence[Photo], seed: int, fraction: float, names: Sequence[str]
-) -> tuple[list[Photo], list[Photo]]:
-    """Photographs to train on and photographs held out, every person in both.
-
-    Args:
-        photos: usable ones.
-        seed: of the draw.
-        fraction: share of each person's photographs that is held out, in (0, 1); at least one
-            and never all of them.
-        names: people, indexed by label.
-
-    Raises:
-        UserError: people with one photograph, which cannot be in both.
-    """
-    people = by_person(photos)
-    alone = [names[label] for label, own in sorted(people.items()) if len(own) < 2]
-    if alone:
-        raise UserError(
-            f"{len(alone)} people have one usable photograph, --holdout needs two: {_some(alone)}",
-            fix="add photographs of them, or leave them out with --min-images 2",
-        )
-    held: set[int] = set()
-    for own in people.values():
-        count = min(max(round(len(own) * fraction), 1), len(own) - 1)
-        lots = sorted(own, key=lambda p: (keyed_rng(seed, p.origin, "holdout").random(), p.row))
-        held.update(p.row for p in lots[:count])
-    train = [p for p in photos if p.row not in held]
-    return train, [p for p in photos if p.row in held]
-
-
-def _some(names: Sequence[str], limit: int = 5) -> str:
-    """The first few names."""
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

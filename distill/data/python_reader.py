@@ -6,6 +6,7 @@ The slow reference for the FFCV reader, with the same order and the same pixels;
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator
 
@@ -16,81 +17,98 @@ import torch
 
 from distill.data.augment import Changes, apply, changes
 from distill.data.batch import PairBatch
-from distill.data.beton import SIDE, checksum_salts
+from distill.data.beton import ALLOCATION, checksum_salts
 from distill.data.beton_index import BetonIndex
-from distill.data.order import Indices
-from distill.data.reading import ReaderOptions, corrupt, packed_crcs
+from distill.data.order import Keys
+from distill.data.reading import ReaderOptions, corrupt
+from distill.data.shard_files import ShardFiles
 
 
 class PythonReader:
-    """Reads pairs of a checked `.beton` when they are asked for, without threads.
+    """Reads pairs when they are asked for, without threads.
 
     Args:
-        index: of the file.
-        options: batch size and changes; threads and batches ahead do not apply.
+        files: of the pack, checked and open; owned from here on.
+        options: changes; threads and batches ahead do not apply.
     """
 
-    def __init__(self, index: BetonIndex, options: ReaderOptions) -> None:
-        self._index, self._options = index, options
-        self._file = np.memmap(index.path, np.uint8, mode="r")
+    def __init__(self, files: ShardFiles, options: ReaderOptions) -> None:
+        self._files, self._index, self._options = files, files.index, options
 
-    def start(self, epoch: int, ids: Indices) -> _PythonPass:
+    def start(self, batches: Iterator[Keys]) -> _PythonPass:
         """See `reading.Reader`."""
-        return _PythonPass(self._batches(epoch, ids))
+        return _PythonPass(map(self._batch, batches))
 
     def close(self) -> None:
-        """See `reading.Reader`; the mapping goes with the object."""
+        """See `reading.Reader`."""
+        self._files.close()
 
-    def _batches(self, epoch: int, ids: Indices) -> Iterator[PairBatch]:
-        size = self._options.batch_pairs
-        for start in range(0, len(ids), size):
-            yield self._batch(epoch, ids[start : start + size])
+    def _batch(self, keys: Keys) -> PairBatch:
+        ids = keys[:, 1].copy()
+        change = changes(self._options.seed, keys[:, 0], ids, self._options.amplitudes)
+        pairs = [self._pair(pair, row, change) for row, pair in enumerate(ids.tolist())]
+        first, second, labels, kinds = zip(*pairs, strict=True)
+        images, others = (torch.from_numpy(np.stack(side)) for side in (first, second))
+        numbers = torch.tensor(labels), torch.tensor(kinds), torch.from_numpy(ids)
+        return PairBatch(images, others, *numbers)
 
-    def _batch(self, epoch: int, ids: Indices) -> PairBatch:
-        change = changes(self._options.seed, epoch, ids, self._options.amplitudes)
-        first, second = (self._side(ids, which, change) for which in (0, 1))
-        rows = self._index.samples[ids]
-        labels, kinds = (torch.from_numpy(np.ascontiguousarray(rows[n])) for n in ("label", "kind"))
-        return PairBatch(first, second, labels, kinds, torch.from_numpy(ids.copy()))
-
-    def _side(self, ids: Indices, which: int, change: Changes) -> torch.Tensor:
-        expected = packed_crcs(self._index, ids, which)
-        images = [
-            apply(self._decoded(int(sample), which, int(expected[row])), change, row, which)
-            for row, sample in enumerate(ids)
-        ]
-        return torch.from_numpy(np.stack(images))
-
-    def _decoded(self, sample: int, which: int, expected: int) -> npt.NDArray[np.uint8]:
-        """One image, (S, S, 3).
+    def _pair(
+        self, pair: int, row: int, change: Changes
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], int, int]:
+        """Both images, changed, (3, S, S); label and kind.
 
         Raises:
-            UserError: other bytes than were packed, or no JPEG.
+            UserError: the pair is not what was packed.
         """
-        row = self._index.samples[sample]
-        start, size = (
-            int(self._index.pointers[sample, which]),
-            int(self._index.sizes[sample, which]),
-        )
-        jpeg = self._file[start : start + size].tobytes()
-        salt = checksum_salts(int(row["label"]), int(row["kind"]))[which]
-        if zlib.crc32(jpeg, salt) != expected:
-            raise corrupt(self._index.path, sample, which, 1)
+        (number, place) = self._index.locate(np.array([pair]))[0].tolist()
+        shard, file = self._index.shards[number], self._files.handles[number]
+        entry, regions = _entry(file, shard, place)
+        label, kind = int(entry["label"]), int(entry["kind"])
+        if regions is None or not (label < self._index.classes and kind < self._index.kinds):
+            raise corrupt(self._index, pair, 0, 4)
+        salts, sums = checksum_salts(label, kind), int(entry["checksum"]) % 2**64
+        images = []
+        for which, (start, size) in enumerate(regions):
+            jpeg = os.pread(file, size, start)
+            if zlib.crc32(jpeg, salts[which]) != sums >> 32 * which & 0xFFFFFFFF:
+                raise corrupt(self._index, pair, which, 1 if len(jpeg) == size else 3)
+            images.append(apply(self._decoded(jpeg, pair, which), change, row, which))
+        return images[0], images[1], label, kind
+
+    def _decoded(self, jpeg: bytes, pair: int, which: int) -> npt.NDArray[np.uint8]:
+        """One image, (S, S, 3)."""
+        side = self._index.side
         try:
-            rgb: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(
-                jpeg, colorspace="RGB", fastdct=True
-            )
+            height, width, colours, sampling = simplejpeg.decode_jpeg_header(jpeg)
+            if (height, width, colours, sampling) != (side, side, "YCbCr", "444"):
+                raise ValueError("another form")
+            rgb: npt.NDArray[np.uint8]
+            rgb = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", fastdct=True)
         except ValueError as error:
-            raise corrupt(self._index.path, sample, which, 2) from error
-        if rgb.shape != (SIDE, SIDE, 3):
-            raise corrupt(self._index.path, sample, which, 2)
+            raise corrupt(self._index, pair, which, 2) from error
         return rgb
 
 
-class _PythonPass:
-    """One pass, read as it is consumed."""
+def _entry(
+    file: int, shard: BetonIndex, row: int
+) -> tuple[npt.NDArray[np.void], list[tuple[int, int]] | None]:
+    """The metadata of a sample, and where its images are: None if the two places disagree."""
+    layout = shard.layout
+    size = len(layout.images) * ALLOCATION.itemsize
+    data = os.pread(file, layout.row.itemsize, layout.metadata_start + row * layout.row.itemsize)
+    table = os.pread(file, size, shard.table + row * size)
+    if (len(data), len(table)) != (layout.row.itemsize, size):
+        return np.zeros(1, layout.row)[0], None
+    entry, stored = np.frombuffer(data, layout.row)[0], np.frombuffer(table, ALLOCATION)
+    regions = list(zip(stored["ptr"].tolist(), stored["size"].tolist(), strict=True))
+    agree = [int(entry[name]["data_ptr"]) for name in layout.images] == stored["ptr"].tolist()
+    agree = agree and set(stored["sample_id"].tolist()) == {row}
+    inside = all(start >= shard.data_start and start + n <= shard.table for start, n in regions)
+    return entry, regions if agree and inside else None
 
-    drained = False
+
+class _PythonPass:
+    """One request, read as it is consumed."""
 
     def __init__(self, batches: Iterator[PairBatch]) -> None:
         self._batches = batches

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -11,26 +10,29 @@ import numpy.typing as npt
 
 from distill.data.augment import Amplitudes, Numbers
 from distill.data.batch import PairBatch
-from distill.data.beton_index import BetonIndex
-from distill.data.order import Indices
+from distill.data.order import Keys
+from distill.data.pack_index import PackIndex
 from distill.errors import UserError
 
-FAULTS = {1: "its bytes are not those that were packed", 2: "it is not a readable JPEG"}
-"""Meaning of the status of an image that is not good (`kernels.ALTERED`, `kernels.UNDECODABLE`)."""
+FAULTS = {
+    1: "its bytes are not those that were packed",
+    2: "it is not a readable JPEG of the pack's form",
+    3: "the file ends before it, or cannot be read",
+    4: "its entry is damaged",
+}
+"""Meaning of the status of an image that is not good (of `decoder`)."""
 
 
 class ReaderOptions(NamedTuple):
     """How a reader reads.
 
     Attributes:
-        batch_pairs: pairs of a batch B; the last batch of a pass may be smaller.
         seed: of the changes.
         amplitudes: of the changes.
         threads: decoding threads.
         ahead: batches decoded ahead of the consumer.
     """
 
-    batch_pairs: int
     seed: int
     amplitudes: Amplitudes
     threads: int = 1
@@ -38,11 +40,7 @@ class ReaderOptions(NamedTuple):
 
 
 class Pass(Protocol):
-    """One pass over some pairs, being read."""
-
-    @property
-    def drained(self) -> bool:
-        """Whether everything is decoded and waits for the consumer."""
+    """Batches of one request, being read."""
 
     def __iter__(self) -> Iterator[PairBatch]: ...
 
@@ -55,35 +53,35 @@ class Pass(Protocol):
 class Reader(Protocol):
     """Reads pairs of one pack in any order asked for."""
 
-    def start(self, epoch: int, ids: Indices) -> Pass:
-        """Begins a pass over ``ids``, changed as ``epoch`` says; several may be under way."""
+    def start(self, batches: Iterator[Keys]) -> Pass:
+        """Begins to read ``batches``, each row changed as its epoch says; without end if they are.
+
+        Args:
+            batches: epoch and pair of each row, (B, 2); taken as they are decoded, by a thread.
+        """
 
     def close(self) -> None:
-        """Lets go of the file and of every thread."""
+        """Lets go of the files and of every thread."""
 
 
-def packed_crcs(index: BetonIndex, ids: Numbers, which: int) -> Numbers:
-    """CRC-32 that the images had when they were packed, (B,) int64."""
-    return (index.samples["checksum"][ids] >> (32 * which)) & 0xFFFFFFFF
-
-
-def corrupt(path: Path, sample: int, which: int, status: int) -> UserError:
+def corrupt(index: PackIndex, pair: int, which: int, status: int) -> UserError:
     """The error for an image that cannot be trusted."""
-    side = ("first", "second")[which]
+    shard, _ = index.shard_of(pair)
     return UserError(
-        f"{path}: {side} image of pair {sample} is corrupt: {FAULTS[status]}",
+        f"{shard.path}: {('first', 'second')[which]} image of pair {pair} is corrupt:"
+        f" {FAULTS[status]}",
         fix="restore the file from a copy, or pack again",
     )
 
 
-def raise_if_corrupt(path: Path, ids: Numbers, statuses: tuple[npt.NDArray[np.uint8], ...]) -> None:
+def raise_if_corrupt(index: PackIndex, ids: Numbers, statuses: npt.NDArray[np.uint8]) -> None:
     """Raises for the first image whose status is not good.
 
     Args:
+        index: of the pack.
         ids: pairs of the batch, (B,).
-        statuses: of the first and of the second images, (B,) each.
+        statuses: of both images of each, (B, 2).
     """
-    for which, status in enumerate(statuses):
-        if status.any():
-            row = int(np.flatnonzero(status)[0])
-            raise corrupt(path, int(ids[row]), which, int(status[row]))
+    if statuses.any():
+        row, which = np.argwhere(statuses)[0].tolist()
+        raise corrupt(index, int(ids[row]), which, int(statuses[row, which]))

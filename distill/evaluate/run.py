@@ -103,7 +103,7 @@ def evaluate(
         classes=task.classes,
         pack={
             "name": pack.path.name,
-            "digest": pack.manifest.beton_sha256,
+            "digest": pack.manifest.digest,
             "sources_known": is_known(pack),
         },
         checkpoint=checkpoint or {},

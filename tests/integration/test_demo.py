@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 def demo(out: Path) -> str:
     words = ["demo", "--out", str(out), "--people", "3", "train.steps=3", "evaluate.every_steps=0"]
     done = subprocess.run(
-        [sys.executable, "-m", "distill", *words, "monitor.pictures_every_steps=0"],
+        [sys.executable, "-m", "distill", *words, "monitor.images=false"],
         capture_output=True,
         text=True,
         check=False,

@@ -61,7 +61,7 @@ def test_a_pack_is_made_counted_and_found_again(capsys, people, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["missing"], "missing: no such folder"),
+        (["missing"], "missing: no such file or folder"),
         (["in", "--kinds", "blurr=0.5"], "did you mean 'blur'"),
         (["in", "--kinds", "blur=2"], "not a probability"),
         (["in", "--holdout", "1.5"], "--holdout 1.5; stay within 0.0 .. 0.9"),

@@ -40,6 +40,7 @@ def options(**changes) -> PackOptions:
 def bad_source(read):
     class Source:
         name = "planted"
+        expected = None
 
         def __iter__(self):
             for i in range(40):
@@ -73,7 +74,13 @@ if __name__ == "__main__":
     if sys.argv[3] != "-":
         limit = int(sys.argv[3])
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    options = PackOptions(aligned=True, workers=int(sys.argv[4]), second_per_image=int(sys.argv[5]))
+    options = PackOptions(
+        aligned=True,
+        workers=int(sys.argv[4]),
+        second_per_image=int(sys.argv[5]),
+        shard_bytes=1 << 20,
+        kinds={"blur": 1.0},
+    )
     try:
         pack(open_source(sys.argv[1]), Path(sys.argv[2]), options)
     except UserError as error:
@@ -161,27 +168,82 @@ def wait_for(condition, seconds=60.0):
     return found
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
-def test_a_stopped_packer_leaves_no_pack_and_no_process(people, tmp_path, how):
+def begun(tmp_path, people, condition):
+    """A packer with two workers in the middle of its work, and its output folder."""
     to = tmp_path / "to"
     to.mkdir()
-    process = start(tmp_path, people, to / "out", "-", 2, 1000)
-    wait_for(lambda: list(to.glob(".out.*.partial/.pairs.beton.*")))
+    process = start(tmp_path, people, to / "out", "-", 2, 60)
+    wait_for(lambda: condition(to / ".out.partial") or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
+    return process, to
+
+
+def ended(process, how):
+    """Stops a packer as ``how`` does; no process of it is left."""
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 2
-    group_wide = (
-        [process.pid, *(c.pid for c in children)] if how == signal.SIGINT else [process.pid]
-    )
-    for pid in group_wide:  # a terminal sends Ctrl-C to every process of the group
-        os.kill(pid, how)
+    pids = [process.pid, *(c.pid for c in children)] if how == signal.SIGINT else [process.pid]
+    for pid in pids:  # a terminal sends Ctrl-C to every process of the group
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, how)
     _, trouble = process.communicate(timeout=60)
     assert process.returncode == (1 if how == signal.SIGINT else -9) or process.returncode == -2
     assert trouble.count("Traceback") <= 1  # the script's own; no worker speaks
     wait_for(lambda: not any(c.is_running() and c.status() != "zombie" for c in children))
-    left = [p.name for p in to.iterdir()]
-    if how == signal.SIGINT:
-        assert left == []
-    else:
-        assert [name.endswith(".partial") for name in left] == [True]
+
+
+def content(folder):
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(people, tmp_path_factory):
+    """The files that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    process = start(folder, people, folder / "out", "-", 2, 60)
+    said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert len(list((folder / "out").glob("*.beton"))) >= 5
+    return content(folder / "out")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
+def test_a_stopped_packer_goes_on_to_the_same_bytes(people, tmp_path, how, uninterrupted):
+    """Stopped after some shards: they are kept as they are, and the rest follows."""
+    process, to = begun(tmp_path, people, lambda f: len(list(f.glob(".facts-*"))) >= 2)
+    ended(process, how)
+    assert [p.name for p in to.iterdir()] == [".out.partial"]
+    first = to / ".out.partial" / "pairs-00000.beton"
+    kept = first.stat().st_ino, first.stat().st_mtime_ns
+    process = start(tmp_path, people, to / "out", "-", 2, 60)
+    assert process.wait(timeout=200) == 0
+    assert [p.name for p in to.iterdir()] == ["out"]
+    assert content(to / "out") == uninterrupted
+    first = to / "out" / "pairs-00000.beton"
+    assert (first.stat().st_ino, first.stat().st_mtime_ns) == kept
+
+
+def test_a_damaged_finished_shard_is_made_anew(people, tmp_path, uninterrupted):
+    process, to = begun(tmp_path, people, lambda f: len(list(f.glob(".facts-*"))) >= 2)
+    ended(process, signal.SIGKILL)
+    with (to / ".out.partial" / "pairs-00001.beton").open("r+b") as file:
+        file.seek(2_500_000)
+        file.write(b"x")
+    process = start(tmp_path, people, to / "out", "-", 2, 60)
+    assert process.wait(timeout=200) == 0
+    assert content(to / "out") == uninterrupted
+
+
+def test_an_unfinished_pack_of_another_request_is_begun_anew(people, tmp_path):
+    process, to = begun(tmp_path, people, lambda f: len(list(f.glob(".facts-*"))) >= 1)
+    ended(process, signal.SIGKILL)
+    result = pack(open_source(str(people)), to / "out", options())
+    assert [p.name for p in to.iterdir()] == ["out"]
+    assert result.train.manifest.pairs == 21
+
+
+def test_two_packers_of_one_folder(people, tmp_path):
+    process, to = begun(tmp_path, people, lambda f: (f / "journal.jsonl").exists())
+    with pytest.raises(UserError, match="another process is packing to it"):
         pack(open_source(str(people)), to / "out", options())
-        assert [p.name for p in to.iterdir()] == ["out"]  # what was left is cleaned up
+    ended(process, signal.SIGKILL)

@@ -112,9 +112,9 @@ def test_what_was_left_out_and_why(packed):
 def test_pairs_csv_matches_the_pack(packed):
     _, result = packed
     for made in (result.train, result.evaluation):
-        index, lines = made.index(), rows(made.path / "pairs.csv")
-        assert len(lines) == len(index)
-        for line, sample in zip(lines, index.samples, strict=True):
+        (shard,), lines = made.index.shards, rows(made.path / "pairs.csv")
+        assert len(lines) == len(shard)
+        for line, sample in zip(lines, shard.samples, strict=True):
             assert made.manifest.identities[sample["label"]] == line["identity"]
             assert made.manifest.kinds[sample["kind"]] == line["kind"]
             assert line["first"].startswith(line["identity"])
@@ -138,7 +138,7 @@ def test_three_workers_make_the_same_bytes(packed, people, tmp_path):
     again = pack(open_source(str(people)), tmp_path / "again", options(workers=3))
     assert not again.reused
     for name in ("train", "evaluation"):
-        for file in ("pairs.beton", "manifest.json", "pairs.csv", "contact_sheet.png"):
+        for file in ("pairs-00000.beton", "manifest.json", "pairs.csv", "contact_sheet.png"):
             assert (out / name / file).read_bytes() == (
                 tmp_path / "again" / name / file
             ).read_bytes()
@@ -149,9 +149,9 @@ def test_three_workers_make_the_same_bytes(packed, people, tmp_path):
 def test_the_same_request_is_reused_and_another_refused(packed, people, tmp_path):
     out = tmp_path / "pack"
     shutil.copytree(packed[0], out)
-    before = (out / "train" / "pairs.beton").stat().st_mtime_ns
+    before = (out / "train" / "pairs-00000.beton").stat().st_mtime_ns
     assert pack(open_source(str(people)), out, options(workers=2)).reused
-    assert (out / "train" / "pairs.beton").stat().st_mtime_ns == before
+    assert (out / "train" / "pairs-00000.beton").stat().st_mtime_ns == before
     with pytest.raises(UserError, match="another folder, or replace it with --overwrite"):
         pack(open_source(str(people)), out, options(seed=5))
     replaced = pack(open_source(str(people)), out, options(seed=5, overwrite=True))
@@ -162,8 +162,8 @@ def test_the_same_request_is_reused_and_another_refused(packed, people, tmp_path
 def test_a_damaged_pack_is_not_reused(packed, people, tmp_path):
     out = tmp_path / "pack"
     shutil.copytree(packed[0], out)
-    os.truncate(out / "evaluation" / "pairs.beton", 99)
-    with pytest.raises(UserError, match=r"evaluation/pairs\.beton.*with --overwrite"):
+    os.truncate(out / "evaluation" / "pairs-00000.beton", 99)
+    with pytest.raises(UserError, match=r"evaluation/pairs-00000\.beton.*with --overwrite"):
         pack(open_source(str(people)), out, options())
     assert not pack(open_source(str(people)), out, options(overwrite=True)).reused
 
@@ -204,7 +204,7 @@ def test_limits_on_rejected_and_on_few_images(people, tmp_path):
 def test_the_most_prominent_face_is_taken():
     source = pytest.importorskip("distill.data.sources.openpeople").OpenPeopleSource(people=1)
     from distill.data.images import decode
-    from distill.data.pack.work import find_face
+    from distill.data.locate import find_face
 
     portrait = next(decode(s.read()) for s in source if "portrait" in s.origin)
     small = cv2.resize(portrait, None, fx=0.4, fy=0.4, interpolation=cv2.INTER_AREA)

@@ -215,6 +215,7 @@ every_steps = 5
 every_steps = 4
 [monitor]
 log_every_steps = 1
+images = true
 pictures_every_steps = 5
 """)
     return World(root)

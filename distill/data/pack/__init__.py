@@ -7,11 +7,15 @@ photos    first round: which photographs can be used
 parts     second round: pairs, tables and pictures of one pack
 work      what worker processes do
 workers   the processes
+scratch   the folder in which a pack grows
+journal   what the first round found, for a packer that goes on after a kill
+resume    shards that are finished, likewise
 spool     aligned faces on disk, between the rounds
 tables    rejected.csv and pairs.csv
 """
 
-from distill.data.pack.build import open_source, pack
+from distill.data.pack.build import pack
 from distill.data.pack.options import DEFAULT_KINDS, PackOptions, PackResult
+from distill.data.sources.open import open_source
 
 __all__ = ["DEFAULT_KINDS", "PackOptions", "PackResult", "open_source", "pack"]

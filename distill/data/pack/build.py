@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from distill.data.pack.journal import JOURNAL_NAME
 from distill.data.pack.options import PackOptions, PackResult, request_digest, versions
 from distill.data.pack.parts import Part, PartWriter
 from distill.data.pack.photos import Rejected, Survey, source_digest, survey
+from distill.data.pack.scratch import new_folder
+from distill.data.pack.sides import split_survey, with_own_labels
 from distill.data.pack.spool import SpoolWriter
 from distill.data.pack.standing import (
     EVALUATION_NAME,
@@ -22,11 +24,10 @@ from distill.data.pack.standing import (
 from distill.data.pack.tables import Table
 from distill.data.pack.work import Recipe
 from distill.data.pack.workers import Team, team
-from distill.data.pack_writer import partial_folder, put_in_place
-from distill.data.pairs import Photo, evaluation_pairs, split, training_pairs
+from distill.data.pairs import Photo, evaluation_pairs, training_pairs
+from distill.data.second import warm_up
 from distill.data.sources import Source
-from distill.data.sources.folder import FolderSource
-from distill.data.sources.openpeople import OpenPeopleSource
+from distill.data.splits import Split
 
 SPOOL_NAME = "faces.spool"
 
@@ -53,17 +54,6 @@ def silent(_title: str, _total: int | None) -> Iterator[Advances]:
     yield _Silent()
 
 
-def open_source(name: str) -> Source:
-    """The photographs that ``name`` stands for: a folder of people, or ``openpeople``.
-
-    Raises:
-        UserError: no such folder, or nothing in it.
-    """
-    if name == "openpeople" and not Path(name).is_dir():
-        return OpenPeopleSource()
-    return FolderSource(Path(name))
-
-
 def pack(
     source: Source, out: Path, options: PackOptions | None = None, progress: Progress = silent
 ) -> PackResult:
@@ -72,7 +62,8 @@ def pack(
     First every photograph is read, its face found and aligned; then every planned pair is made and
     stored. The same request gives the same bytes whatever the number of workers. All grows in a
     folder beside ``out`` that is renamed when it is whole: a failure, a kill or Ctrl-C leaves
-    ``out`` as it was.
+    ``out`` as it was. After a kill the same request goes on from there: with the next photograph,
+    and then with the first shard that is not whole.
 
     Args:
         source: of photographs.
@@ -88,34 +79,31 @@ def pack(
     standing = reusable(out, options, lambda: _compared(source, progress))
     if standing is not None:
         return standing
-    with new_folder(out) as folder, team(options.processes()) as workers:
+    warm_up(options.kinds)  # here once, rather than in every worker
+    with new_folder(out, begun_by(source, options)) as folder, team(options.processes()) as workers:
         with (
-            progress("aligning faces", _length(source)) as bar,
+            progress("aligning faces", source.expected) as bar,
             SpoolWriter(folder / SPOOL_NAME, out) as spool,
         ):
             found = survey(source, options, spool, workers, bar.advance)
-        write_rejected(found.rejected, folder, out)
-        for part in parts_of(found, folder, options):
-            write_part(part, found, source, out, options, workers, progress)
-        (folder / SPOOL_NAME).unlink()
+        sides = _sides(found, folder, options, workers, progress) if options.holdout else None
+        write_rejected([*found.rejected, *_dropped(sides)], folder, out)
+        for part in parts_of(found, sides, folder, options):
+            write_part(part, found, sides, source, out, options, workers, progress)
+        for name in (SPOOL_NAME, JOURNAL_NAME):
+            (folder / name).unlink()
     return opened(out, holdout=options.holdout > 0)
+
+
+def begun_by(source: Source, options: PackOptions) -> dict[str, Any]:
+    """What a request is known by before its photographs have been read."""
+    return {"source": source.name, "digest": request_digest("", options), "of": source.expected}
 
 
 def _compared(source: Source, progress: Progress) -> str:
     """The digest of the photographs, to compare with that of a pack."""
-    with progress("comparing photographs", _length(source)) as bar:
+    with progress("comparing photographs", source.expected) as bar:
         return source_digest(source, bar.advance)
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A folder that becomes ``out`` if the block ends well, and else is gone."""
-    partial = partial_folder(out)
-    try:
-        yield partial
-        put_in_place(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_rejected(rejected: list[Rejected], folder: Path, named: Path) -> None:
@@ -125,29 +113,48 @@ def write_rejected(rejected: list[Rejected], folder: Path, named: Path) -> None:
             table.row(row.path, row.reason)
 
 
-def parts_of(found: Survey, folder: Path, options: PackOptions) -> list[Part]:
+def _sides(
+    found: Survey, folder: Path, options: PackOptions, workers: Team, progress: Progress
+) -> Split:
+    """The photographs to train on and those held out."""
+    with progress("looking for near duplicates", len(found.photos)) as bar:
+        return split_survey(found, str(folder / SPOOL_NAME), options, workers, bar.advance)
+
+
+def _dropped(sides: Split | None) -> Iterator[Rejected]:
+    """Photographs that were left out for being on both sides."""
+    for photo, twin in sides.dropped if sides else ():
+        yield Rejected(photo.origin, f"held out, but nearly the same as {twin.origin}")
+
+
+def parts_of(found: Survey, sides: Split | None, folder: Path, options: PackOptions) -> list[Part]:
     """The packs to make: one of all photographs, or one to train on and one of those held out."""
-    if not options.holdout:
-        return [_training(found.photos, folder, options)]
-    train, held = split(found.photos, options.seed, options.holdout, found.names)
+    if sides is None:
+        return [_training(found.photos, found.names, folder, options)]
+    train, trained = sides.train, found.names
+    held, tested = sides.held, found.names
+    if options.split_by == "identity":
+        train, trained = with_own_labels(train, found.names)
+        held, tested = with_own_labels(held, found.names)
     kinds = list(options.kinds)
     plans = evaluation_pairs(held, options.seed, kinds)
     evaluation = folder / EVALUATION_NAME
     return [
-        _training(train, folder / TRAIN_NAME, options),
-        Part("evaluation", evaluation, plans, len(held) * len(kinds), len(held)),
+        _training(train, trained, folder / TRAIN_NAME, options),
+        Part("evaluation", evaluation, plans, len(held) * len(kinds), len(held), tested),
     ]
 
 
-def _training(photos: list[Photo], folder: Path, options: PackOptions) -> Part:
+def _training(photos: list[Photo], people: list[str], folder: Path, options: PackOptions) -> Part:
     per_image = options.second_per_image
     plans = training_pairs(photos, options.seed, options.kinds, per_image)
-    return Part("train", folder, plans, len(photos) * per_image, len(photos))
+    return Part("train", folder, plans, len(photos) * per_image, len(photos), people)
 
 
 def write_part(
     part: Part,
     found: Survey,
+    sides: Split | None,
     source: Source,
     out: Path,
     options: PackOptions,
@@ -159,26 +166,32 @@ def write_part(
     recipe = Recipe(
         str(spool / SPOOL_NAME), options.seed, options.quality, options.second_options()
     )
-    writer = PartWriter(part, out, found.names, options.kinds)
+    writer = PartWriter(part, out, options.kinds)
     with progress(f"making {part.purpose} pairs", part.pairs) as bar:
-        writer.write(workers, recipe, bar.advance, **_described(found, source, options))
+        writer.write(
+            workers,
+            recipe,
+            bar.advance,
+            shard_bytes=options.shard_bytes,
+            **_described(found, sides, source, options),
+        )
 
 
-def _described(found: Survey, source: Source, options: PackOptions) -> dict[str, Any]:
+def _described(
+    found: Survey, sides: Split | None, source: Source, options: PackOptions
+) -> dict[str, Any]:
     """Fields of the manifest that both packs share."""
     return {
         "seed": options.seed,
         "options": options.described(),
         "source": source.name,
+        "licence": options.licence,
+        "purpose_note": options.purpose_note,
         "samples_seen": found.seen,
-        "samples_rejected": found.seen - len(found.photos),
+        "samples_rejected": found.seen - len(found.photos) + len(list(_dropped(sides))),
+        "split": sides.counts() if sides else {},
         "source_digest": found.digest,
         "request_digest": request_digest(found.digest, options),
         "jpeg_quality": options.quality,
         "versions": versions(),
     }
-
-
-def _length(source: Source) -> int | None:
-    """How many photographs there are, where the source knows."""
-    return len(source) if isinstance(source, Sized) else None

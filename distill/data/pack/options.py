@@ -7,11 +7,15 @@ import json
 import os
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from typing import Any, get_args
 
 from distill import __version__
+from distill.data.locate import LandmarkChoice
 from distill.data.manifest import FORMAT, Pack
+from distill.data.pack_writer import SHARD_BYTES
 from distill.data.second import SecondOptions
 from distill.data.second.options import GlassesMode
+from distill.data.splits import SPLITS, SplitBy
 from distill.errors import UserError
 
 DEFAULT_KINDS = {"pose": 0.3, "eyes": 0.2, "glasses": 0.35, "forehead": 0.35, "blur": 0.5}
@@ -31,10 +35,18 @@ class PackOptions:
         workers: processes; 0 for as many as there are cores.
         quality: of the JPEGs, 1 .. 100 (4:4:4).
         aligned: whether the images are 112x112 faces on the template already.
+        landmarks: where the face is: what the source says, else what the detector finds (`auto`);
+            or one of them alone; or the template, as ``aligned`` says too.
+        second: further choices of the processings, fields of `SecondOptions`.
         glasses: `auto` removes frames where it finds them and else draws some; or always one.
         min_images: people with fewer usable photographs are left out.
+        max_images: people with more usable photographs are left out; 0 for no limit.
+        split_by: `image` holds out photographs of each person, `identity` all of some people.
         max_rejected: largest share of photographs that may be rejected, in [0, 1].
         overwrite: whether a pack that is there already may be replaced.
+        shard_bytes: size at which a new file is begun, in bytes.
+        licence: of the photographs, for the manifest.
+        purpose_note: what they may be used for, for the manifest.
     """
 
     kinds: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_KINDS))
@@ -44,10 +56,17 @@ class PackOptions:
     workers: int = 0
     quality: int = 95
     aligned: bool = False
+    landmarks: LandmarkChoice = "auto"
+    second: dict[str, Any] = field(default_factory=dict)
     glasses: GlassesMode = "auto"
     min_images: int = 1
+    max_images: int = 0
+    split_by: SplitBy = "image"
     max_rejected: float = 1.0
     overwrite: bool = False
+    shard_bytes: int = SHARD_BYTES
+    licence: str = ""
+    purpose_note: str = ""
 
     def __post_init__(self) -> None:
         """Checks every number.
@@ -62,7 +81,9 @@ class PackOptions:
             ("workers", 0, 1024),
             ("quality", 1, 100),
             ("min_images", 1, 1_000_000),
+            ("max_images", 0, 1_000_000_000),
             ("max_rejected", 0.0, 1.0),
+            ("shard_bytes", 1 << 16, 1 << 44),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -70,18 +91,27 @@ class PackOptions:
                 raise UserError(f"{option} {value}", fix=f"stay within {low} .. {high}")
         if not self.kinds or not all(0.0 < p <= 1.0 for p in self.kinds.values()):
             raise UserError(f"--kinds {self.kinds}", fix="give chances above 0 and at most 1")
+        if self.split_by not in SPLITS:
+            raise UserError(f"--split-by {self.split_by}", fix=f"choose from {', '.join(SPLITS)}")
+        if self.landmarks not in get_args(LandmarkChoice):
+            allowed = ", ".join(get_args(LandmarkChoice))
+            raise UserError(f"--landmarks {self.landmarks}", fix=f"choose from {allowed}")
         self.second_options()
+
+    def landmarks_from(self) -> LandmarkChoice:
+        """Where the points of a face come from."""
+        return "template" if self.aligned else self.landmarks
 
     def second_options(self) -> SecondOptions:
         """The choices of the processings."""
-        return SecondOptions(glasses=self.glasses)
+        return SecondOptions.from_described({"glasses": self.glasses, **self.second})
 
     def processes(self) -> int:
         """Worker processes to use."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return self.workers or cores or 1
 
-    def described(self) -> dict[str, str | int | float | bool | dict[str, float]]:
+    def described(self) -> dict[str, Any]:
         """What decides the content of a pack, for its manifest (not workers, not overwrite)."""
         return {
             "kinds": dict(self.kinds),
@@ -89,9 +119,14 @@ class PackOptions:
             "holdout": self.holdout,
             "seed": self.seed,
             "quality": self.quality,
-            "aligned": self.aligned,
-            "glasses": self.glasses,
+            "landmarks": self.landmarks_from(),
+            "second": self.second_options().described(),
             "min_images": self.min_images,
+            "max_images": self.max_images,
+            "split_by": self.split_by,
+            "shard_bytes": self.shard_bytes,
+            "licence": self.licence,
+            "purpose_note": self.purpose_note,
         }
 
 

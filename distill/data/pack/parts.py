@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from distill.data.beton import PAIRS
 from distill.data.contact_sheet import SheetPair, contact_sheet
-from distill.data.pack.tables import Table
+from distill.data.faces import FACE_SIZE
+from distill.data.manifest import ShardFacts
+from distill.data.pack.resume import RowFiles, stored_pairs, verified_shards
 from distill.data.pack.work import PairJpegs, Recipe, make_pair
 from distill.data.pack.workers import Team
-from distill.data.pack_writer import EncodedPair, write_pack
+from distill.data.pack_writer import EncodedPair, ShardWriter, Tally, write_manifest
 from distill.data.pairs import PairPlan
 from distill.files import disk_errors
 
@@ -29,6 +33,7 @@ class Part(NamedTuple):
         plans: its pairs in order.
         pairs: how many there are.
         photographs: of how many photographs.
+        people: names, indexed by label.
     """
 
     purpose: Literal["train", "evaluation"]
@@ -36,6 +41,7 @@ class Part(NamedTuple):
     plans: Iterable[PairPlan]
     pairs: int
     photographs: int
+    people: Sequence[str]
 
 
 class Kinds:
@@ -60,49 +66,83 @@ class PartWriter:
     Args:
         part: what to make.
         named: the pack as the user knows it, for errors.
-        people: names, indexed by label.
         kinds: single ways, first in the pack's list.
     """
 
-    def __init__(
-        self, part: Part, named: Path, people: Sequence[str], kinds: Iterable[str]
-    ) -> None:
-        self._part, self._named, self._people = part, named, people
+    def __init__(self, part: Part, named: Path, kinds: Iterable[str]) -> None:
+        self._part, self._named, self._people = part, named, part.people
         self._kinds = Kinds(kinds)
         self._shown: dict[str, dict[str, SheetPair]] = {}  # by kind, and then by person
 
     def write(
-        self, team: Team, recipe: Recipe, advance: Callable[[], None], **description: Any
+        self,
+        team: Team,
+        recipe: Recipe,
+        advance: Callable[[], None],
+        *,
+        shard_bytes: int,
+        **description: Any,
     ) -> None:
-        """Makes the folder.
+        """Makes the folder; shards that an earlier packer finished are checked and kept.
 
         Args:
             team: does the work.
             recipe: how.
             advance: told of each pair.
+            shard_bytes: size at which a new shard is begun, in bytes.
             description: fields of the manifest that do not follow from the pairs.
 
         Raises:
             UserError: the disk is full, or a worker failed.
         """
-        part = self._part
+        part, tally = self._part, Tally()
         part.folder.mkdir(exist_ok=True)
-        columns = ("pair", "identity", "kind", "first", "other", "how", "note")
-        with Table(part.folder / PAIRS_NAME, self._named, *columns) as table:
-            made = team.do(make_pair, part.plans, recipe, name=lambda plan: plan.first.origin)
-            write_pack(
+        finished = verified_shards(part.folder)
+        rows = RowFiles(part.folder, self._named, len(finished))
+        left = sum(shard.pairs for shard in finished)
+        made = self._made(team, recipe, finished)
+        with (
+            closing(rows),
+            ShardWriter(
                 part.folder,
-                self._stored(made, table, advance),
                 part.pairs,
-                identities=self._people,
-                kinds=self._kinds.names,
+                shard_bytes=shard_bytes,
                 named=self._named,
-                purpose=part.purpose,
-                photographs=part.photographs,
-                **description,
-            )
+                finished=finished,
+                at_end=rows.end,
+            ) as writer,
+        ):
+            for place, (plan, jpegs) in enumerate(made):
+                pair, row = self._seen(plan, jpegs)
+                tally.count(pair)
+                if place >= left:
+                    rows.add(place, *row)
+                    writer.append(pair)
+                advance()
+        rows.join(part.folder / PAIRS_NAME)
         with disk_errors(self._named):
             contact_sheet(self._pairs_to_show(), part.folder / SHEET_NAME)
+        write_manifest(
+            part.folder,
+            writer.facts,
+            tally,
+            identities=self._people,
+            kinds=self._kinds.names,
+            named=self._named,
+            purpose=part.purpose,
+            photographs=part.photographs,
+            **description,
+        )
+
+    def _made(
+        self, team: Team, recipe: Recipe, finished: list[ShardFacts]
+    ) -> Iterator[tuple[PairPlan, PairJpegs]]:
+        """All pairs in order: those of finished shards as they are, then the new ones."""
+        plans = iter(self._part.plans)
+        for stored in stored_pairs(self._part.folder, finished, PAIRS, FACE_SIZE):
+            first, second = stored.images
+            yield next(plans), PairJpegs(first, second, stored.how)
+        yield from team.do(make_pair, plans, recipe, name=lambda plan: plan.first.origin)
 
     def _pairs_to_show(self) -> list[SheetPair]:
         """Pairs made by one processing alone; where there are none, those made by several."""
@@ -110,21 +150,14 @@ class PartWriter:
         names = single or list(self._shown)[:SHEET_PAIRS]
         return [pair for name in names for pair in self._shown[name].values()]
 
-    def _stored(
-        self,
-        made: Iterator[tuple[PairPlan, PairJpegs]],
-        table: Table,
-        advance: Callable[[], None],
-    ) -> Iterator[EncodedPair]:
-        """Pairs in order; each has its line in the table, a few are kept for the sheet."""
-        for place, (plan, jpegs) in enumerate(made):
-            kind = self._kinds.number(plan.kinds)
-            name, first = self._kinds.names[kind], plan.first
-            other = plan.other.origin if plan.other and "other" in jpegs.how else ""
-            identity = self._people[first.label]
-            table.row(place, identity, name, first.origin, other, jpegs.how, first.note)
-            shown = self._shown.setdefault(name, {})
-            if len(shown) < SHEET_PAIRS:
-                shown.setdefault(identity, SheetPair(name, jpegs.first, jpegs.second, jpegs.how))
-            yield EncodedPair(jpegs.first, jpegs.second, first.label, kind)
-            advance()
+    def _seen(self, plan: PairPlan, jpegs: PairJpegs) -> tuple[EncodedPair, tuple[str, ...]]:
+        """A pair with its line for the table; a few are kept for the sheet."""
+        kind = self._kinds.number(plan.kinds)
+        name, first = self._kinds.names[kind], plan.first
+        other = plan.other.origin if plan.other and "other" in jpegs.how else ""
+        identity = self._people[first.label]
+        shown = self._shown.setdefault(name, {})
+        if len(shown) < SHEET_PAIRS:
+            shown.setdefault(identity, SheetPair(name, jpegs.first, jpegs.second, jpegs.how))
+        pair = EncodedPair(jpegs.first, jpegs.second, first.label, kind)
+        return pair, (identity, name, first.origin, other, jpegs.how, first.note)

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from distill.data.images import Unusable
+from distill.data.pack.journal import journalled
 from distill.data.pack.options import PackOptions
 from distill.data.pack.spool import SpoolWriter
 from distill.data.pack.tables import as_text
 from distill.data.pack.work import Prepared, prepare
 from distill.data.pack.workers import Team
 from distill.data.pairs import Photo
+from distill.data.people import people_taken, reason_against
 from distill.data.sources import Sample, Source
 from distill.data.sources.folder import FolderSource
 from distill.errors import UserError
@@ -90,9 +92,13 @@ def survey(
         UserError: nothing usable, or more rejected than allowed.
     """
     result = Survey(rejected=list(_left_out_by(source)))
-    digest, seen_before = SourceDigest(), dict[bytes, Sample]()
+    digest, seen_before = SourceDigest(), dict[bytes, tuple[str, str]]()
     found: list[tuple[str, Photo]] = []
-    for sample, prepared in team.do(prepare, source, options.aligned, name=lambda s: s.origin):
+
+    def look(samples: Iterator[Sample]) -> Iterator[tuple[Sample, Prepared]]:
+        return team.do(prepare, samples, options.landmarks_from(), name=lambda s: s.origin)
+
+    for sample, prepared in journalled(source, look, spool):
         result.seen += 1
         digest.add(sample, prepared.sha256)
         reason = _reason_against(sample, prepared, seen_before)
@@ -104,7 +110,7 @@ def survey(
             found.append((as_text(sample.identity), photo))
         advance()
     result.digest = digest.hexdigest()
-    _label(result, found, options.min_images)
+    _label(result, found, options)
     _check(source, result, options, usable=len(found))
     return result
 
@@ -118,28 +124,30 @@ def _left_out_by(source: Source) -> Iterator[Rejected]:
             yield Rejected(path.name, "image outside the folder of any person")
 
 
-def _reason_against(sample: Sample, prepared: Prepared, seen: dict[bytes, Sample]) -> str:
+def _reason_against(sample: Sample, prepared: Prepared, seen: dict[bytes, tuple[str, str]]) -> str:
     """Why a photograph cannot be used; nothing if it can."""
     if prepared.face is None:
         return prepared.reason
-    earlier = seen.setdefault(prepared.sha256, sample)
-    if earlier is sample:
+    if prepared.sha256 not in seen:
+        seen[prepared.sha256] = sample.origin, sample.identity
         return ""
-    if earlier.identity == sample.identity:
-        return f"same content as {as_text(earlier.origin)}"
-    return f"same content as {as_text(earlier.origin)}, which is of another person"
+    origin, identity = seen[prepared.sha256]
+    if identity == sample.identity:
+        return f"same content as {as_text(origin)}"
+    return f"same content as {as_text(origin)}, which is of another person"
 
 
-def _label(result: Survey, found: Sequence[tuple[str, Photo]], min_images: int) -> None:
-    """Numbers the people by their sorted names, and leaves out those with too few photographs."""
+def _label(result: Survey, found: Sequence[tuple[str, Photo]], options: PackOptions) -> None:
+    """Numbers the people, and leaves out those with too few or too many photographs."""
+    low, high = options.min_images, options.max_images
     counts = Counter(name for name, _ in found)
-    result.names = sorted(name for name, n in counts.items() if n >= min_images)
+    result.names = people_taken(counts, low, high)
     labels = {name: label for label, name in enumerate(result.names)}
     for name, photo in found:
         if name in labels:
             result.photos.append(photo._replace(label=labels[name]))
         else:
-            reason = f"person has {counts[name]} usable photographs, fewer than {min_images}"
+            reason = reason_against(counts[name], low, high)
             result.rejected.append(Rejected(photo.origin, reason))
     result.photos.sort(key=lambda photo: (photo.label, photo.row))
 
@@ -162,6 +170,8 @@ def _check(source: Source, result: Survey, options: PackOptions, *, usable: int)
 
 def _remedy(options: PackOptions, usable: int) -> str:
     """What may help where no photograph is left, of ``usable`` before people were left out."""
+    if usable and options.max_images:
+        return f"lower --min-images {options.min_images}, or raise --max-images"
     if usable:
         return f"lower --min-images {options.min_images}"
     if options.aligned:

@@ -16,7 +16,7 @@ ROW = np.dtype([("rgb", np.uint8, (FACE_SIZE, FACE_SIZE, 3)), ("points", "<f4", 
 
 
 class SpoolWriter:
-    """Appends aligned faces to a file.
+    """Appends aligned faces to a file, from its beginning.
 
     Raises:
         UserError: the disk is full.
@@ -24,16 +24,19 @@ class SpoolWriter:
 
     def __init__(self, path: Path, named: Path) -> None:
         """Opens ``path``; errors speak of ``named``, which the user knows."""
-        self._named = named
+        self.named, self.path = named, path
         with disk_errors(named):
-            self._file = path.open("wb")
+            path.touch()
+            self._file = path.open(
+                "r+b"
+            )  # rows of a killed packer are read before they are rewritten
         self.rows = 0
 
     def append(self, face: AlignedFace) -> int:
         """Stores a face and gives the number of its row."""
         row = np.zeros((), ROW)
         row["rgb"], row["points"] = face.rgb, face.points
-        with disk_errors(self._named):
+        with disk_errors(self.named):
             self._file.write(row.tobytes())
         self.rows += 1
         return self.rows - 1
@@ -47,8 +50,17 @@ class SpoolWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with disk_errors(self._named):
-            self._file.close()
+        with disk_errors(self.named):
+            try:
+                if error is None:
+                    self._file.truncate()
+            finally:
+                self._file.close()
+
+
+def rows_in(path: Path) -> int:
+    """Faces that a file holds."""
+    return path.stat().st_size // ROW.itemsize
 
 
 def read_face(path: str, row: int) -> AlignedFace:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
-from distill.data.manifest import BETON_NAME, MANIFEST_NAME, read_pack
+from distill.data.manifest import MANIFEST_NAME, read_pack
 from distill.data.pack.options import PackOptions, PackResult, request_digest
 from distill.data.pack.parts import PAIRS_NAME, SHEET_NAME
 from distill.errors import UserError
@@ -13,7 +14,6 @@ from distill.errors import UserError
 REJECTED_NAME = "rejected.csv"
 TRAIN_NAME, EVALUATION_NAME = "train", "evaluation"
 OWN_NAMES = {
-    BETON_NAME,
     MANIFEST_NAME,
     PAIRS_NAME,
     SHEET_NAME,
@@ -21,7 +21,8 @@ OWN_NAMES = {
     TRAIN_NAME,
     EVALUATION_NAME,
 }
-"""Everything `pack` ever puts into a folder; a folder with anything else is not replaced."""
+_BETON = re.compile(r"pairs(-\d{5,})?\.beton")
+"""Shards. With `OWN_NAMES`, all that `pack` ever puts into a folder; one with more stays."""
 
 
 def reusable(
@@ -79,9 +80,15 @@ def _is_pack(out: Path) -> bool:
     if not out.is_dir():
         raise UserError(f"{out}: a file, not a folder", fix="choose another name")
     names = {entry.name for entry in out.iterdir()}
-    if foreign := sorted(names - OWN_NAMES):
+    if foreign := sorted(n for n in names - OWN_NAMES if not _BETON.fullmatch(n)):
         raise UserError(
             f"{out}: not empty, and {foreign[0]!r} in it is no part of a pack",
             fix="choose another folder",
         )
     return bool(names)
+
+
+def parts_at(folder: Path) -> list[Path]:
+    """The packs in a folder that `pack` made: itself, or its train and evaluation parts."""
+    parts = [folder / name for name in (TRAIN_NAME, EVALUATION_NAME)]
+    return [part for part in parts if part.is_dir()] or [folder]

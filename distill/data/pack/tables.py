@@ -22,7 +22,7 @@ class Table:
     Args:
         path: the file.
         named: what errors call it (the pack the user asked for).
-        columns: its first row.
+        columns: its first row; none for a part of a table.
 
     Raises:
         UserError: the disk is full or not writable.
@@ -33,7 +33,8 @@ class Table:
         with disk_errors(named):
             self._file = path.open("w", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
-        self.row(*columns)
+        if columns:
+            self.row(*columns)
 
     def row(self, *cells: str | int) -> None:
         """Adds one row."""
@@ -49,6 +50,10 @@ class Table:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the file, durably."""
         with disk_errors(self._named):
             try:
                 self._file.flush()

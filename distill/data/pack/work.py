@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-import numpy as np
+import simplejpeg
 
-from distill.data.faces import FACE_SIZE, TEMPLATE, AlignedFace, Face, FaceDetector, align_face
-from distill.data.images import Pixels, Unusable, decode, encode_jpeg
+from distill.data.faces import AlignedFace
+from distill.data.images import Unusable, decode, encode_jpeg
 from distill.data.keyed import keyed_rng
+from distill.data.locate import LandmarkChoice, locate
 from distill.data.pack.spool import read_face
 from distill.data.pairs import PairPlan
 from distill.data.second import SecondOptions, combine
@@ -67,51 +68,17 @@ class Recipe:
     options: SecondOptions
 
 
-def prepare(sample: Sample, aligned: bool) -> Prepared:
+def prepare(sample: Sample, landmarks: LandmarkChoice) -> Prepared:
     """Reads a photograph, and finds and aligns the face in it."""
     digest = b""
     try:
         data = sample.read()
         digest = hashlib.sha256(data).digest()
         rgb = decode(data)
-        face, note = as_aligned(rgb) if aligned else find_face(rgb)
+        face, note = locate(rgb, landmarks, sample.landmarks)
     except Unusable as fault:
         return Prepared(digest, None, fault.reason)
     return Prepared(digest, face, note)
-
-
-def as_aligned(rgb: Pixels) -> tuple[AlignedFace, str]:
-    """An image that is a face on the template already.
-
-    Raises:
-        Unusable: another size.
-    """
-    height, width = rgb.shape[:2]
-    if (height, width) != (FACE_SIZE, FACE_SIZE):
-        raise Unusable(f"{width}x{height}, not an aligned {FACE_SIZE}x{FACE_SIZE} face")
-    return AlignedFace(rgb, TEMPLATE), ""
-
-
-def find_face(rgb: Pixels) -> tuple[AlignedFace, str]:
-    """The face that a photograph is of, aligned; and a note where there are several.
-
-    Raises:
-        Unusable: no face.
-    """
-    faces = FaceDetector().detect(rgb)
-    if not faces:
-        raise Unusable("no face found")
-    face = max(faces, key=lambda face: prominence(face, rgb))
-    note = f"{len(faces)} faces, the most prominent taken" if len(faces) > 1 else ""
-    return align_face(rgb, face.points), note
-
-
-def prominence(face: Face, rgb: Pixels) -> float:
-    """Side of the face in pixels, halved at a corner of the photograph and whole at its centre."""
-    middle = np.array(rgb.shape[1::-1]) / 2
-    centre = (face.box[:2] + face.box[2:]) / 2
-    distance = float(np.linalg.norm(centre - middle) / np.linalg.norm(middle))
-    return face.side * (1 - 0.5 * min(distance, 1.0))
 
 
 def make_pair(plan: PairPlan, recipe: Recipe) -> PairJpegs:
@@ -127,5 +94,5 @@ def make_pair(plan: PairPlan, recipe: Recipe) -> PairJpegs:
     )
     first_jpeg, second_jpeg = (encode_jpeg(rgb, recipe.quality) for rgb in (face.rgb, second))
     for jpeg in (first_jpeg, second_jpeg):
-        assert decode(jpeg).shape == (FACE_SIZE, FACE_SIZE, 3)
+        assert simplejpeg.decode_jpeg(jpeg).shape == face.rgb.shape
     return PairJpegs(first_jpeg, second_jpeg, how)

@@ -1,43 +1,30 @@
-"""Second images: predetermined processings of a face, each a function in a file of its own.
+"""Second images: predetermined processings of a face, the same when packing and when loading.
 
-A new kind is one file and one line of `_REGISTRY`. A processing takes an aligned face, a keyed
-generator, another face of the same person (or None) and the options, and gives the processed face
-(points moved with it) and a few words on how it was made. It keeps no state: the result depends
-on its arguments alone.
+A kind is a compiled function in `pixels` (a file of its own and a line in `pixels.kinds`) and a
+line of `words`. It takes an aligned face, another face of the same person (or none), what the
+finder says of glasses, the options and a random stream, and gives the processed face with its
+points moved along. It keeps no state: the result depends on its arguments alone.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from distill.data.faces import AlignedFace
+from distill.data.faces import FACE_SIZE, TEMPLATE, AlignedFace
 from distill.data.images import Pixels
-from distill.data.second.blur import blur
-from distill.data.second.eyes import eyes
-from distill.data.second.forehead import forehead
-from distill.data.second.glasses import glasses
+from distill.data.keyed import keyed_rng
+from distill.data.second.frame_finder import worn_of
 from distill.data.second.options import SecondOptions
-from distill.data.second.pose import pose
+from distill.data.second.pixels import kinds as compiled
+from distill.data.second.words import words
 from distill.errors import UserError
 
-Processing = Callable[
-    [AlignedFace, np.random.Generator, AlignedFace | None, SecondOptions], tuple[AlignedFace, str]
-]
-
-_REGISTRY: dict[str, Processing] = {
-    "pose": pose,
-    "eyes": eyes,
-    "glasses": glasses,
-    "forehead": forehead,
-    "blur": blur,
-}
-"""In the order in which several are applied to one image: the camera's faults come last."""
-
-KINDS: tuple[str, ...] = tuple(_REGISTRY)
+KINDS: tuple[str, ...] = compiled.NAMES
 """Names of all kinds, in the order of application."""
 
 
@@ -78,22 +65,57 @@ def combine(
         kinds: names, at least one, none twice.
         face: the sample; not changed.
         rng_of: gives each kind its generator, e.g. ``lambda kind: keyed_rng(seed, sample, kind)``.
-        other: another face of the same person.
+        other: another face of the same person, of the same size.
         options: ranges and choices; None for the defaults.
 
     Returns:
         (size, size, 3) uint8, and how each was made, joined by ``"; "``.
     """
+    made, how = process(kinds, face, rng_of, other=other, options=options)
+    return made.rgb, how
+
+
+def process(
+    kinds: Sequence[str],
+    face: AlignedFace,
+    rng_of: Callable[[str], np.random.Generator],
+    *,
+    other: AlignedFace | None = None,
+    options: SecondOptions | None = None,
+) -> tuple[AlignedFace, str]:
+    """As `combine`, with the points of the processed face."""
     assert kinds, "at least one kind"
-    chosen = options or SecondOptions()
-    told = []
+    assert other is None or other.rgb.shape == face.rgb.shape, "faces of one size"
+    chosen, donor = options or SecondOptions(), other or face
+    keys, drawn = np.zeros(len(KINDS), np.uint64), 0
     for kind in sorted(set(kinds), key=KINDS.index):
-        processed, how = _REGISTRY[kind](face, rng_of(kind), other, chosen)
-        told.append(f"{kind}: {how}")
-        if kind == "pose" and other is not None:
-            other = face  # the picture now shows `other`; the sample is what else there is
-        face = processed
-    return face.rgb, "; ".join(told)
+        drawn |= 1 << KINDS.index(kind)
+        keys[KINDS.index(kind)] = rng_of(kind).integers(0, 2**64, dtype=np.uint64)
+    looked_for = "glasses" in kinds and chosen.glasses != "draw"
+    worn, worn_other = (worn_of(f) if looked_for else 0 for f in (face, donor))
+    out, moved = np.empty_like(_own(face.rgb)), np.empty((5, 2), np.float32)
+    told = np.zeros((len(KINDS), compiled.TOLD))
+    compiled.combine(
+        compiled.pointers(drawn), drawn, _own(face.rgb), _own(face.points), _own(donor.rgb),
+        _own(donor.points), other is not None, worn, worn_other, chosen.numbers(), keys, out, moved,
+        told,
+    )  # fmt: skip
+    how = [f"{k}: {words(k, told[i])}" for i, k in enumerate(KINDS) if drawn >> i & 1]
+    return AlignedFace(out, moved), "; ".join(how)
+
+
+def warm_up(kinds: Iterable[str] = KINDS) -> None:
+    """Compiles some kinds, or loads them from numba's cache, before others need them.
+
+    The first time on a machine that takes about 5 s a kind; afterwards, a fraction of a second.
+    """
+    face = AlignedFace(np.zeros((FACE_SIZE, FACE_SIZE, 3), np.uint8), TEMPLATE)
+    process(list(kinds), face, lambda kind: keyed_rng("warm up", kind))
+
+
+def _own(values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """A contiguous array that may be written: the one form that compiled code is made for."""
+    return np.array(values, np.uint8 if values.ndim == 3 else np.float32, order="C")
 
 
 def draw_kinds(probabilities: Mapping[str, float], rng: np.random.Generator) -> tuple[str, ...]:
@@ -132,7 +154,7 @@ def parse_kinds(text: str) -> dict[str, float]:
 
 
 def _known(name: str) -> str:
-    if name in _REGISTRY:
+    if name in KINDS:
         return name
     near = difflib.get_close_matches(name, KINDS, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
@@ -162,4 +184,6 @@ __all__ = [
     "draw_kinds",
     "make_second",
     "parse_kinds",
+    "process",
+    "warm_up",
 ]

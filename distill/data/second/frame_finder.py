@@ -6,26 +6,31 @@ rim that is there lights up along its whole lower half on BOTH sides, while skin
 outside it does not. The best fit of each map, the line across the bridge of the nose and the
 lines under the eyes go into a logistic regression of eight numbers.
 
-Measured by `benchmarks/fit_frame_finder.py` on the 219 frontal faces of `openpeople`, each once
-bare and three times with DRAWN frames, and each person judged by a fit on the other nine: in
-colour AUC 0.995, recall 0.967 at 0.032 false positives; as grey photographs 0.961, 0.900 at 0.137.
-Photographs of real glasses were not at hand: expect less there, above all for rimless ones.
+How well it does, and on what that was measured, is in docs/second_images.md
+(`benchmarks/fit_frame_finder.py`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from distill.data.faces import AlignedFace
 from distill.data.images import Pixels
-from distill.data.second.canvas import LUMA, Floats, Frame
-from distill.data.second.frames import Lens
+from distill.data.second.pixels import glasses
+from distill.data.second.pixels.face import Plane, plane_of
+from distill.data.second.pixels.lens import APART, CANDIDATES, DROP, HEIGHT, SQUARE, WIDTH
 
+Floats = npt.NDArray[np.float32]
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""Weights of R, G and B in brightness (ITU-R BT.601)."""
+MAX_TURN = 0.25
+"""Heads turned further are not searched (see `Plane.turn`)."""
 PER_UNIT = 40
 """Pixels per eye distance of the patch that is searched."""
 LEFT, TOP, RIGHT, BOTTOM = -1.3, -0.75, 1.3, 0.85
@@ -57,32 +62,29 @@ class _Regression:
 
 
 _COLOUR = _Regression(
-    centre=(0.382, 0.294, 0.324, 0.298, 0.789, 0.280, 0.460, 0.583),
-    weights=(-3.73, 3.96, 26.86, 5.84, 6.67, 2.82, 2.95, 0.24),
-    bias=4.960,
+    centre=(0.386, 0.278, 0.301, 0.284, 0.807, 0.212, 0.510, 0.582),
+    weights=(-1.83, 6.52, 27.38, -0.33, 4.96, -1.45, 2.22, 1.73),
+    bias=4.680,
 )
 _GREY = _Regression(
-    centre=(0.382, 0.295, 0.0, 0.290, 0.789, 0.281, 0.460, 0.583),
-    weights=(-3.49, 11.70, 0.0, 8.27, 5.57, 1.84, 3.31, 0.61),
-    bias=1.863,
+    centre=(0.386, 0.279, 0.0, 0.275, 0.807, 0.212, 0.510, 0.582),
+    weights=(-1.68, 13.12, 0.0, 5.30, 5.08, -1.91, 3.42, 0.53),
+    bias=1.964,
 )
 
 
-@dataclass(frozen=True)
-class FoundFrames:
+class FoundFrames(NamedTuple):
     """What the finder thinks of a face.
 
     Attributes:
         probability: of frames, in [0, 1].
-        lens: the lens outline that fits best (right eye; the left one is its mirror image).
+        candidate: the lens outline of `lens.CANDIDATES` that fits best.
         dark: whether the lenses hide the eyes.
-        evidence: rim evidence of every pixel of the face in [0, 1], (size, size).
     """
 
     probability: float
-    lens: Lens
+    candidate: int
     dark: bool
-    evidence: Floats
 
     @property
     def found(self) -> bool:
@@ -90,47 +92,50 @@ class FoundFrames:
         return self.probability > THRESHOLD or self.dark
 
 
-def find_frames(frame: Frame) -> FoundFrames:
-    """Looks for frames on a face that is seen from the front (see `Frame.turn`)."""
-    patch = _patch(frame)
-    maps = _evidence(patch)
-    features, best = _features(patch, maps)
+def find_frames(face: AlignedFace) -> FoundFrames:
+    """Looks for frames on a face that is seen from the front (see `Plane.turn`)."""
+    patch = _patch(face)
+    features, best = _features(patch, _evidence(patch))
     regression = _GREY if _is_grey(patch) else _COLOUR
-    lens = _candidates()[best]
     return FoundFrames(
         probability=regression.probability(features),
-        lens=lens,
+        candidate=best,
         dark=_eye_brightness(patch) < DARK_LENS,
-        evidence=_back(frame, maps.max(axis=0)),
     )
 
 
-def features_of(frame: Frame) -> npt.NDArray[np.float64]:
+def worn_of(face: AlignedFace) -> int:
+    """What `find_frames` says, in one number for compiled code; 0 where a head is turned far."""
+    if abs(plane(face).turn) > MAX_TURN:
+        return 0
+    seen = find_frames(face)
+    if not seen.found:
+        return 0
+    return glasses.FOUND | glasses.DARK * seen.dark | seen.candidate << glasses.LENS_SHIFT
+
+
+def plane(face: AlignedFace) -> Plane:
+    """The coordinates of a face."""
+    found: Plane = plane_of(np.array(face.points, np.float32, order="C"), face.rgb.shape[0])
+    return found
+
+
+def features_of(face: AlignedFace) -> npt.NDArray[np.float64]:
     """The eight numbers that the regression sees; for fitting it."""
-    patch = _patch(frame)
+    patch = _patch(face)
     return _features(patch, _evidence(patch))[0]
 
 
-def _patch_matrix(frame: Frame) -> npt.NDArray[np.float64]:
-    """(2, 3) from pixels of the patch to pixels of the face."""
-    corner = frame.pixels([LEFT, TOP])
-    return np.column_stack([frame.axes[0] / PER_UNIT, frame.axes[1] / PER_UNIT, corner])
-
-
-def _patch(frame: Frame) -> Pixels:
+def _patch(face: AlignedFace) -> Pixels:
     """The band about the eyes, upright and at a fixed scale."""
+    p = plane(face)
+    across, down = np.array([p.ux, p.uy]), np.array([-p.uy, p.ux])
+    corner = np.array([p.ox, p.oy]) + LEFT * across + TOP * down
+    matrix = np.column_stack([across / PER_UNIT, down / PER_UNIT, corner])
     size = (round((RIGHT - LEFT) * PER_UNIT), round((BOTTOM - TOP) * PER_UNIT))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpAffine(
-        frame.face.rgb, _patch_matrix(frame), size, flags=flags, borderMode=cv2.BORDER_REPLICATE
-    )
+    warped = cv2.warpAffine(face.rgb, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(cv2.GaussianBlur(warped, (0, 0), 0.8), np.uint8)
-
-
-def _back(frame: Frame, evidence: Floats) -> Floats:
-    """A map of the patch at the places of the face's own pixels."""
-    size = (frame.size, frame.size)
-    return np.asarray(cv2.warpAffine(evidence, _patch_matrix(frame), size), np.float32)
 
 
 def _skin_brightness(patch: Pixels) -> float:
@@ -212,23 +217,6 @@ def _eye_brightness(patch: Pixels) -> float:
     return float(np.percentile(luma, 75)) / _skin_brightness(patch)
 
 
-@lru_cache(maxsize=1)
-def _candidates() -> tuple[Lens, ...]:
-    """Lens shapes that are tried."""
-    grid = product(
-        (2.0, 2.6, 4.0),
-        (0.33, 0.37, 0.41, 0.45, 0.49),
-        (0.23, 0.27, 0.31, 0.35, 0.39),
-        (-0.01, 0.04, 0.09, 0.14),
-        (0.08, 0.13),
-    )
-    return tuple(
-        Lens(width, height, square, max(width + gap, 0.44), drop)
-        for square, width, height, drop, gap in grid
-        if width + gap <= 0.62
-    )
-
-
 Places = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 
 
@@ -238,19 +226,19 @@ def _rings() -> tuple[Places, Places, Places]:
     angle = np.linspace(0, 2 * np.pi, POINTS, endpoint=False)
     lower = np.sin(angle) > -0.35  # brows lie along the upper half
     on, inside, outside = (
-        np.array(
-            [
-                [_scaled(c, s).outline(side, POINTS)[lower] for side in (-1, 1)]
-                for c in _candidates()
-            ]
-        )
-        for s in (1.0, 0.78, 1.22)
+        np.array([[_outline(lens, share, side)[lower] for side in (-1, 1)] for lens in CANDIDATES])
+        for share in (1.0, 0.78, 1.22)
     )
     return _places(on), _places(inside), _places(outside)
 
 
-def _scaled(lens: Lens, scale: float) -> Lens:
-    return Lens(lens.width * scale, lens.height * scale, lens.square, lens.apart, lens.drop)
+def _outline(lens: npt.NDArray[np.float64], share: float, side: int) -> npt.NDArray[np.float64]:
+    """`POINTS` places on the outline of a lens, made smaller or larger; side -1 is the left eye."""
+    angle = np.linspace(0, 2 * np.pi, POINTS, endpoint=False)
+    power = 2 / lens[SQUARE]
+    x = share * lens[WIDTH] * np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** power
+    y = share * lens[HEIGHT] * np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** power
+    return np.stack([side * (x + lens[APART]), y + lens[DROP]], axis=1)
 
 
 def _places(outlines: npt.NDArray[np.float64]) -> Places:

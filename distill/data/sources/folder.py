@@ -68,6 +68,11 @@ class FolderSource:
         """The folder's own name: the manifest holds no absolute path."""
         return f"folder:{self.root.resolve().name}"
 
+    @property
+    def expected(self) -> int:
+        """How many photographs there are."""
+        return len(self)
+
     def __iter__(self) -> Iterator[Sample]:
         for person, photographs in self.people.items():
             for path in photographs:

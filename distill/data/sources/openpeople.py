@@ -83,6 +83,11 @@ class OpenPeopleSource:
         """What the manifest says."""
         return f"openpeople:{self.people}"
 
+    @property
+    def expected(self) -> int:
+        """How many samples there are."""
+        return len(self)
+
     def __iter__(self) -> Iterator[Sample]:
         for folder in _folders()[: self.people]:
             for panel in PANELS:

@@ -217,10 +217,10 @@ def test_three_ranks_find_what_one_does(report, pack, tmp_path):
     """Uneven shares, a rank without any image, and a corrupt image that all ranks hear of."""
     make_pack(tmp_path / "few", [3])
     bad = make_pack(tmp_path / "bad", [0, 1, 2, 3])
-    raw = bytearray(bad.beton.read_bytes())
+    raw = bytearray(bad.index.shards[0].path.read_bytes())
     end = raw.rindex(b"\xff\xd9")
     raw[end - 200 : end - 100] = bytes(100)
-    bad.beton.write_bytes(raw)
+    bad.index.shards[0].path.write_bytes(raw)
     script = Path(__file__).with_name("rank_script.py")
     folders = [str(f) for f in (pack.path, tmp_path / "few", tmp_path / "bad", tmp_path)]
     assert spawn_local(folders, 3, program=[sys.executable, str(script)]) == 0

@@ -10,6 +10,7 @@ from PIL import Image
 
 from distill.data.faces import AlignedFace, FaceDetector, align_face
 from distill.data.images import decode
+from distill.data.second.frame_finder import plane
 from distill.data.sources.openpeople import OpenPeopleSource
 
 SHOWN = ("emotions_00", "emotions_01", "portrait", "selfie", "posture_amateur", "head_left")
@@ -56,3 +57,17 @@ def saved(image: Image.Image, kind: str, **how: object) -> bytes:
 @pytest.fixture(scope="session")
 def save():
     return saved
+
+
+def grid_of(face: AlignedFace) -> tuple[np.ndarray, np.ndarray]:
+    """Face coordinates x and y of every pixel: from between the eyes, in eye distances."""
+    p = plane(face)
+    rows, columns = np.mgrid[: face.rgb.shape[0], : face.rgb.shape[1]].astype(np.float64)
+    offset = np.stack([columns - p.ox, rows - p.oy], axis=-1)
+    local = offset @ np.linalg.inv(np.array([[p.ux, p.uy], [-p.uy, p.ux]]))
+    return local[..., 0], local[..., 1]
+
+
+@pytest.fixture(scope="session")
+def grid():
+    return grid_of

@@ -34,9 +34,10 @@ def jpeg_pairs():
 
 @pytest.fixture(scope="session")
 def make_pack(jpeg_pairs):
-    def make(folder, count=COUNT):
+    def make(folder, count=COUNT, **options):
         names = [f"person {i}" for i in range(PEOPLE)]
-        return write_pack(folder, jpeg_pairs[:count], count, identities=names, kinds=KINDS)
+        pairs = jpeg_pairs[:count]
+        return write_pack(folder, pairs, count, identities=names, kinds=KINDS, **options)
 
     return make
 
@@ -44,3 +45,23 @@ def make_pack(jpeg_pairs):
 @pytest.fixture(scope="session")
 def small_pack(make_pack, tmp_path_factory):
     return make_pack(tmp_path_factory.mktemp("packs") / "small")
+
+
+@pytest.fixture(scope="session")
+def sharded(make_pack, tmp_path_factory):
+    """The same pairs as `small_pack`, in several files."""
+    pack = make_pack(tmp_path_factory.mktemp("packs") / "sharded", shard_bytes=200_000)
+    assert len(pack.manifest.shards) >= 4
+    return pack
+
+
+@pytest.fixture(scope="session")
+def make_large_pack(make_pack):
+    """A pack of some 40 MB, whose images are of any bytes."""
+
+    def make(folder):
+        rng = np.random.default_rng(0)
+        pairs = (EncodedPair(rng.bytes(20_000), rng.bytes(20_000), 0, 0) for _ in range(1000))
+        return write_pack(folder, pairs, 1000, identities=["a"], kinds=["blur"])
+
+    return make

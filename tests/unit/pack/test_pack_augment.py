@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.config.tree import DataConfig
-from distill.data import augment, kernels
+from distill.data import augment, compiled, kernels
 from distill.data.augment import NONE, ONE, Amplitudes, Changes
 
 FULL = Amplitudes.from_config(
@@ -81,7 +81,7 @@ def test_compiled_code_gives_the_same_pixels(flip, down, right, contrast, bright
     rgb = image(seed)
     change = Changes(*(np.array([[v, v]]) for v in (flip, down, right, contrast, brightness)))
     out = np.empty((3, 112, 112), np.uint8)
-    kernels.place(rgb, flip, down, right, contrast, brightness, out)
+    kernels.place(rgb, np.array([flip, down, right, contrast, brightness]), out)
     assert np.array_equal(out, augment.apply(rgb, change, 0, 0))
 
 
@@ -98,5 +98,5 @@ def test_without_a_place_for_machine_code_it_is_compiled_in_memory(monkeypatch):
             raise RuntimeError("cannot cache function: no locator available")
         return lambda function: (function, options)
 
-    monkeypatch.setattr(kernels, "njit", njit)
-    assert kernels.compiled(abs) == (abs, {"nogil": True})
+    monkeypatch.setattr(compiled, "njit", njit)
+    assert compiled.compiled(abs) == (abs, {"nogil": True, "error_model": "numpy"})

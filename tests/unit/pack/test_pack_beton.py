@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.data import beton
-from distill.data.beton import HEADER, METADATA_START, SAMPLE, BetonWriter
+from distill.data.beton import HEADER, PAIRS, BetonWriter
 from distill.data.beton_index import read_index
 from distill.errors import UserError
 
@@ -33,7 +33,7 @@ def seen_by_ffcv(small_pack, tmp_path_factory):
     """What unpatched FFCV makes of the file (without its minute of compilation)."""
     found = tmp_path_factory.mktemp("stock") / "found.npz"
     env = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
-    command = [sys.executable, "-c", STOCK_FFCV, str(small_pack.beton), str(found)]
+    command = [sys.executable, "-c", STOCK_FFCV, str(small_pack.index.shards[0].path), str(found)]
     subprocess.run(command, check=True, env=env, timeout=120, cwd=found.parent)
     return np.load(found)
 
@@ -118,9 +118,13 @@ def header(**changes):
 
 def row(place, field, value, part=None):
     def change(data):
-        rows = np.frombuffer(data, SAMPLE, 6, METADATA_START).copy()
+        rows = np.frombuffer(data, PAIRS.row, 6, PAIRS.metadata_start).copy()
         (rows[field][part] if part else rows[field])[place] = value
-        return data[:METADATA_START] + rows.tobytes() + data[METADATA_START + rows.nbytes :]
+        return (
+            data[: PAIRS.metadata_start]
+            + rows.tobytes()
+            + data[PAIRS.metadata_start + rows.nbytes :]
+        )
 
     return change
 
@@ -177,7 +181,7 @@ def test_a_missing_file_is_named(tmp_path):
 def structural(good):
     """Everything but the JPEGs: header, fields, metadata, allocation table."""
     table = int(np.frombuffer(good, HEADER, 1)["alloc_table_ptr"][0])
-    return [*range(METADATA_START + 6 * SAMPLE.itemsize), *range(table, len(good))]
+    return [*range(PAIRS.metadata_start + 6 * PAIRS.row.itemsize), *range(table, len(good))]
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

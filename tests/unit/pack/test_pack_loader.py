@@ -14,8 +14,8 @@ import simplejpeg
 import torch
 
 from distill.config.tree import DataConfig
-from distill.data import ffcv_reader, kernels
-from distill.data.augment import changes
+from distill.data import decoder, ffcv_reader
+from distill.data.augment import Amplitudes, changes
 from distill.data.batch import OrderState
 from distill.data.loader import make_eval_loader, make_train_loader
 from distill.data.manifest import read_pack
@@ -25,9 +25,15 @@ FIELDS = ("first", "second", "labels", "kinds", "sample_ids")
 ONE_RANK = SimpleNamespace(rank=0, world_size=1)
 
 
-def train_loader(pack, reader="ffcv", ranks=ONE_RANK, batch=8, **other):
-    data = DataConfig(reader=reader, workers=2)
-    return make_train_loader(pack, data, seed=5, ranks=ranks, batch_pairs_per_rank=batch, **other)
+BEGINNING = OrderState(0, 0)
+AMPLITUDES = Amplitudes.from_config(DataConfig())
+
+
+def train_loader(pack, reader="ffcv", ranks=ONE_RANK, batch=8, state=BEGINNING, **settings):
+    data = DataConfig(reader=reader, workers=2, **settings)
+    return make_train_loader(
+        pack, data, seed=5, ranks=ranks, batch_pairs_per_rank=batch, state=state
+    )
 
 
 def taken(count, *args, **kwargs):
@@ -49,7 +55,7 @@ def test_both_readers_give_the_same_pairs_over_epochs(small_pack):
     for (a, state), (b, other_state) in zip(fast, slow, strict=True):
         assert state == other_state
         assert same(a, b)
-    assert fast[-1][1] == OrderState(3, 16)
+    assert fast[-1][1] == OrderState(3, 1)  # 160 pairs of 53
 
 
 def test_shapes_types_and_content(small_pack, jpeg_pairs):
@@ -98,11 +104,32 @@ def test_two_ranks_share_what_one_rank_sees(small_pack):
             assert torch.equal(together, getattr(batch, field))
 
 
-def test_accumulation_never_spans_two_epochs(small_pack):
-    states = [s for _, s in taken(7, small_pack, batch=8, accumulation=3)]
-    assert states[5] == OrderState(1, 0) and states[2] == OrderState(0, 24)
-    with train_loader(small_pack, accumulation=3) as loader:
-        assert loader.dropped_pairs == 5
+def test_batches_go_on_into_the_next_epoch(small_pack):
+    """53 pairs in batches of 8: the seventh holds the last 5 of an epoch and 3 of the next."""
+    batches = taken(14, small_pack)
+    ids = np.concatenate([batch.sample_ids.numpy() for batch, _ in batches])
+    for epoch in (0, 1):
+        assert np.array_equal(np.sort(ids[53 * epoch : 53 * (epoch + 1)]), np.arange(53))
+    assert batches[6][1] == OrderState(1, 3)
+    change = changes(5, np.repeat([0, 1], [5, 3]), batches[6][0].sample_ids.numpy(), AMPLITUDES)
+    assert change.down[5:].tolist() == changes(5, 1, ids[53:56], AMPLITUDES).down.tolist()
+
+
+@pytest.mark.parametrize("shuffle", ["full", "block"])
+def test_several_shards_are_read_as_one(small_pack, sharded, shuffle):
+    settings = {"shuffle": shuffle, "block_pairs": 7, "window_blocks": 3}
+    for (a, state), (b, other_state) in zip(
+        taken(12, small_pack, **settings), taken(12, sharded, **settings), strict=True
+    ):
+        assert state == other_state and same(a, b)
+
+
+def test_block_shuffle_gives_both_readers_the_same_pairs_and_resumes(sharded):
+    settings = {"shuffle": "block", "block_pairs": 5, "window_blocks": 4}
+    fast, slow = (taken(16, sharded, reader, **settings) for reader in ("ffcv", "python"))
+    assert all(same(a, b) for (a, _), (b, _) in zip(fast, slow, strict=True))
+    resumed = taken(6, sharded, state=fast[9][1], **settings)
+    assert all(same(a, b) for (a, _), (b, _) in zip(fast[10:], resumed, strict=True))
 
 
 @pytest.mark.parametrize("reader", ["ffcv", "python"])
@@ -156,16 +183,6 @@ def test_waiting_is_counted(small_pack, monkeypatch):
         assert loader.wait_seconds >= 0.2
 
 
-def test_the_next_epoch_is_read_ahead(small_pack):
-    with train_loader(small_pack, batch=26) as loader:
-        next(loader)
-        end = time.monotonic() + 30
-        while not loader._pass.drained and time.monotonic() < end:
-            time.sleep(0.02)
-        next(loader)
-        assert loader._upcoming is not None
-
-
 def test_evaluation_in_the_middle_of_training(small_pack):
     alone = taken(12, small_pack)
     with train_loader(small_pack) as loader:
@@ -206,22 +223,22 @@ def copy(small_pack, tmp_path):
 
 def overwrite(pack, sample, which, replacement, *, fix_checksum=False):
     """Replaces the start of a packed JPEG."""
-    index = pack.index()
-    with pack.beton.open("r+b") as file:
+    (index,) = pack.index.shards
+    with index.path.open("r+b") as file:
         file.seek(int(index.pointers[sample, which]))
         file.write(replacement)
     if fix_checksum:
-        from distill.data.beton import METADATA_START, SAMPLE, pair_checksum
+        from distill.data.beton import PAIRS, pair_checksum
 
-        data = bytearray(pack.beton.read_bytes())
-        rows = np.frombuffer(data, SAMPLE, len(index), METADATA_START)
+        data = bytearray(index.path.read_bytes())
+        rows = np.frombuffer(data, PAIRS.row, len(index), PAIRS.metadata_start)
         images = [
             bytes(data[p : p + s])
             for p, s in zip(index.pointers[sample], index.sizes[sample], strict=True)
         ]
         numbers = int(rows["label"][sample]), int(rows["kind"][sample])
         rows["checksum"][sample] = pair_checksum(*images, *numbers)
-        pack.beton.write_bytes(data)
+        index.path.write_bytes(data)
 
 
 def read_all(pack, reader):
@@ -240,30 +257,30 @@ def test_altered_bytes_are_named_before_their_batch(copy, reader, which):
         for sample in read_all(copy, reader):
             seen.append(sample)
     assert seen == list(range(20))
-    assert str(copy.beton) in caught.value.what
+    assert str(copy.index.shards[0].path) in caught.value.what
     assert decoding_threads() == []
 
 
 @pytest.mark.parametrize("reader", ["ffcv", "python"])
 def test_a_jpeg_that_no_decoder_takes_is_named(copy, reader):
     overwrite(copy, 23, 0, b"not a JPEG at all", fix_checksum=True)
-    with pytest.raises(UserError, match="pair 23 is corrupt: it is not a readable JPEG"):
+    with pytest.raises(UserError, match="pair 23 is corrupt: it is not a readable JPEG of"):
         list(read_all(copy, reader))
 
 
 @pytest.mark.parametrize("field", ["label", "kind"])
 def test_an_altered_label_is_found_even_within_its_range(copy, field):
-    from distill.data.beton import METADATA_START, SAMPLE
+    from distill.data.beton import PAIRS
 
-    data = bytearray(copy.beton.read_bytes())
-    rows = np.frombuffer(data, SAMPLE, 53, METADATA_START)
+    data = bytearray(copy.index.shards[0].path.read_bytes())
+    rows = np.frombuffer(data, PAIRS.row, 53, PAIRS.metadata_start)
     rows[field][7] = 1 - min(rows[field][7], 1)
-    copy.beton.write_bytes(data)
+    copy.index.shards[0].path.write_bytes(data)
     with pytest.raises(UserError, match="pair 7 is corrupt"):
         list(read_all(copy, "ffcv"))
 
 
-@pytest.mark.parametrize(("module", "name"), [(kernels, "decode_images"), (ffcv_reader, "changes")])
+@pytest.mark.parametrize(("module", "name"), [(decoder, "read_pairs"), (ffcv_reader, "changes")])
 def test_an_exception_in_a_decoding_thread_reaches_the_consumer(
     small_pack, monkeypatch, module, name
 ):
@@ -289,9 +306,6 @@ def test_a_dead_loader_thread_is_noticed(small_pack, monkeypatch):
 
 def test_changes_differ_between_epochs(small_pack):
     ids = np.arange(53)
-    from distill.data.augment import Amplitudes
-
-    amplitudes = Amplitudes.from_config(DataConfig())
     assert not np.array_equal(
-        changes(5, 0, ids, amplitudes).down, changes(5, 1, ids, amplitudes).down
+        changes(5, 0, ids, AMPLITUDES).down, changes(5, 1, ids, AMPLITUDES).down
     )

@@ -1,0 +1,256 @@
+"""Removing a person from a pack, and proving it.
+
+Shards that hold pairs of the person are written anew without them, under new names; then the
+manifest is replaced, in one instant; then the old files go. Killed before that instant, the pack
+is as it was; after it, asking again removes what is left. The person's label stays empty for ever,
+so all others keep theirs, and models trained on the pack still fit it.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from distill.data.beton_index import BetonIndex
+from distill.data.contact_sheet import SheetPair, contact_sheet
+from distill.data.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    Pack,
+    ShardFacts,
+    read_pack,
+    shard_name,
+)
+from distill.data.pack.parts import PAIRS_NAME, SHEET_NAME, SHEET_PAIRS
+from distill.data.pack.standing import REJECTED_NAME, parts_at
+from distill.data.pack.tables import Table
+from distill.data.pack_writer import EncodedPair, ShardWriter
+from distill.data.verify import face_bytes, stray_shards
+from distill.errors import UserError
+from distill.files import disk_errors, write_whole
+
+_NO_LIMIT = 1 << 62
+
+
+class Forgotten(NamedTuple):
+    """What was done to one pack.
+
+    Attributes:
+        pack: as it is now.
+        label: of the person.
+        pairs: removed.
+        shards: written anew.
+        scanned: images that are left, all of which were compared with those removed.
+    """
+
+    pack: Pack
+    label: int
+    pairs: int
+    shards: int
+    scanned: int
+
+
+def forget(identity: str, folder: Path) -> list[Forgotten]:
+    """Removes a person from the pack at ``folder``, or from its train and evaluation parts.
+
+    Raises:
+        UserError: nobody of that name, the only person of a pack, or what a pack can raise.
+    """
+    packs = [read_pack(path) for path in parts_at(folder)]
+    concerned = [pack for pack in packs if identity in pack.manifest.identities]
+    if not concerned:
+        for pack in packs:
+            _remove_strays(pack)
+        raise UserError(
+            f"{folder}: nobody is called {identity!r}",
+            fix=f"names are in {MANIFEST_NAME}, under identities",
+        )
+    done = [_forget(pack, identity) for pack in concerned]
+    _filter_table(folder / REJECTED_NAME, lambda row: not _is_about(row, identity))
+    return done
+
+
+def _is_about(row: dict[str, str], identity: str) -> bool:
+    """Whether a row of rejected.csv names the person, alone or in a path."""
+    parts = row["path"].split("/")
+    return identity in parts or f"{identity}/" in row["reason"]
+
+
+def _forget(pack: Pack, identity: str) -> Forgotten:
+    label = pack.manifest.identities.index(identity)
+    if pack.manifest.pairs_per_identity[label] == pack.manifest.pairs:
+        raise UserError(f"{pack.path}: {identity!r} is the only person in it", fix="delete it")
+    removed: set[bytes] = set()
+    shards, kinds = _without(pack, label, removed)
+    pairs = pack.manifest.pairs - sum(shard.pairs for shard in shards)
+    changed = sum(shard not in pack.manifest.shards for shard in shards)
+    changed = max(changed, len(pack.manifest.shards) - len(shards))
+    manifest = _manifest_without(pack.manifest, label, shards, kinds)
+    text = manifest.model_dump_json(indent=1)
+    write_whole(pack.path / MANIFEST_NAME, text.encode("utf-8"))
+    now = read_pack(pack.path)
+    _remove_strays(now)
+    _filter_table(now.path / PAIRS_NAME, lambda row: row["identity"] != identity)
+    _renew_sheet(now)
+    return Forgotten(now, label, pairs, changed, _prove(now, label, removed))
+
+
+def _without(pack: Pack, label: int, removed: set[bytes]) -> tuple[list[ShardFacts], Counter[int]]:
+    """The shards of the pack without one label, and the kinds of the pairs that went."""
+    kept: list[ShardFacts] = []
+    kinds: Counter[int] = Counter()
+    numbers = _free_numbers(pack)
+    for facts, shard in zip(pack.manifest.shards, pack.index.shards, strict=True):
+        of_person = np.asarray(shard.samples["label"] == label)
+        if not of_person.any():
+            kept.append(facts)
+            continue
+        kinds.update(shard.samples["kind"][of_person].tolist())
+        for row in np.flatnonzero(of_person).tolist():
+            pair = stored_pair(shard, row)
+            removed |= {hashlib.sha256(jpeg).digest() for jpeg in pair[:2] if jpeg}
+        if not of_person.all():
+            rows = np.flatnonzero(~of_person).tolist()
+            kept.append(_rewritten(pack.path, shard, rows, next(numbers)))
+    return kept, kinds
+
+
+def _free_numbers(pack: Pack) -> Iterator[int]:
+    """Numbers of shards that the pack does not have."""
+    _remove_strays(pack)
+    taken = {facts.name for facts in pack.manifest.shards}
+    number = 0
+    while True:
+        if shard_name(number) not in taken:
+            yield number
+        number += 1
+
+
+def _rewritten(folder: Path, shard: BetonIndex, rows: list[int], number: int) -> ShardFacts:
+    """Some rows of a shard as a shard of its own."""
+    facts: list[ShardFacts] = []
+    with ShardWriter(
+        folder,
+        len(rows),
+        image_side=shard.side,
+        layout=shard.layout,
+        shard_bytes=_NO_LIMIT,
+        at_end=facts.append,
+        first_number=number,
+    ) as writer:
+        for row in rows:
+            writer.append(stored_pair(shard, row))
+    return facts[0]
+
+
+def stored_pair(shard: BetonIndex, row: int) -> EncodedPair:
+    """A pair as it was packed."""
+    entry, places = shard.samples[row], shard.allocations[row]
+    with shard.path.open("rb") as file:
+        images = [os.pread(file.fileno(), int(p["size"]), int(p["ptr"])) for p in places]
+    first, second = (*images, b"")[:2]
+    return EncodedPair(first, second, int(entry["label"]), int(entry["kind"]), face_bytes(entry))
+
+
+def _manifest_without(
+    manifest: Manifest, label: int, shards: list[ShardFacts], kinds: Counter[int]
+) -> Manifest:
+    """The description of the pack without a person, whose label stays, empty."""
+    names, people = list(manifest.identities), list(manifest.pairs_per_identity)
+    gone, people[label] = people[label], 0
+    number = len(manifest.forgotten) + 1
+    while (name := f"(forgotten {number})") in names:
+        number += 1
+    names[label] = name
+    per_photograph = manifest.pairs // manifest.photographs
+    content = manifest.model_dump() | {
+        "identities": names,
+        "pairs_per_identity": people,
+        "pairs": manifest.pairs - gone,
+        "photographs": manifest.photographs - gone // per_photograph,
+        "pairs_per_kind": {
+            kind: manifest.pairs_per_kind[kind] - kinds[i] for i, kind in enumerate(manifest.kinds)
+        },
+        "forgotten": sorted([*manifest.forgotten, label]),
+        "shards": [shard.model_dump() for shard in shards],
+    }
+    return Manifest.model_validate(content)
+
+
+def _remove_strays(pack: Pack) -> None:
+    """Removes shards that the manifest does not name, of this or an earlier, cut-off call."""
+    with disk_errors(pack.path):
+        for path in stray_shards(pack.path, {facts.name for facts in pack.manifest.shards}):
+            path.unlink()
+
+
+def _filter_table(path: Path, stays: Callable[[dict[str, str]], bool]) -> None:
+    """Removes rows of a table; pairs are numbered anew."""
+    if not path.exists():
+        return
+    partial = path.with_name(f".{path.name}.partial")
+    with disk_errors(path):
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            columns = list(rows.fieldnames or ())
+            with Table(partial, path, *columns) as table:
+                for number, row in enumerate(filter(stays, rows)):
+                    numbered = row | {"pair": str(number)} if "pair" in row else row
+                    table.row(*(numbered[name] for name in columns))
+        partial.replace(path)
+
+
+def _renew_sheet(pack: Pack) -> None:
+    """Draws the contact sheet of the pairs that are left."""
+    sheet = pack.path / SHEET_NAME
+    if not sheet.exists():
+        return
+    with disk_errors(sheet):
+        sheet.unlink()
+        contact_sheet(_sheet_pairs(pack), sheet)
+
+
+def _sheet_pairs(pack: Pack) -> Iterator[SheetPair]:
+    """A few pairs of each single kind, each of another person."""
+    shown: dict[int, set[int]] = {}
+    for shard in pack.index.shards:
+        if not shard.layout.images[1:]:
+            return
+        for row, (label, kind) in enumerate(
+            zip(shard.samples["label"].tolist(), shard.samples["kind"].tolist(), strict=True)
+        ):
+            people = shown.setdefault(kind, set())
+            name = pack.manifest.kinds[kind]
+            if "+" in name or label in people or len(people) == SHEET_PAIRS:
+                continue
+            people.add(label)
+            pair = stored_pair(shard, row)
+            yield SheetPair(name, pair.first, pair.second)
+
+
+def _prove(pack: Pack, label: int, removed: set[bytes]) -> int:
+    """Looks at every pair that is left; how many images that were.
+
+    Raises:
+        UserError: the person is still there.
+    """
+    scanned = 0
+    for shard in pack.index.shards:
+        for row in range(len(shard)):
+            pair = stored_pair(shard, row)
+            images = [jpeg for jpeg in pair[:2] if jpeg]
+            same = any(hashlib.sha256(jpeg).digest() in removed for jpeg in images)
+            if pair.label == label or same:
+                raise UserError(
+                    f"{shard.path}: row {row} still holds an image of the person",
+                    fix="the same image is packed under another name: forget that one too",
+                )
+            scanned += len(images)
+    return scanned

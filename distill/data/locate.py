@@ -1,0 +1,96 @@
+"""Where the face of a photograph is: what the source says, what a detector finds, the template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from distill.data.faces import FACE_SIZE, TEMPLATE, AlignedFace, Face, FaceDetector, align_face
+from distill.data.images import Pixels, Unusable
+
+LandmarkChoice = Literal["auto", "source", "detector", "template"]
+"""`source`: the points that come with a sample; `detector`: of the most prominent face found;
+`template`: the image is a face on the template already; `auto`: `source` where there are points,
+else `detector`."""
+
+
+def locate(
+    rgb: Pixels,
+    choice: LandmarkChoice,
+    given: Sequence[tuple[float, float]] | None,
+    size: int = FACE_SIZE,
+) -> tuple[AlignedFace, str]:
+    """The face of a photograph on the template, and a note, which may be empty.
+
+    Args:
+        rgb: (H, W, 3) uint8, upright.
+        choice: where the points come from.
+        given: five points of the source in pixels, or None.
+        size: side of the result, in pixels.
+
+    Raises:
+        Unusable: no points where they are asked for, points that are no face, an image of another
+            size than the template's, no face found.
+    """
+    if choice == "template":
+        return as_aligned(rgb, size)
+    if choice == "source" and given is None:
+        raise Unusable("the source gives no landmarks")
+    if choice != "detector" and given is not None:
+        return _at_points(rgb, given, size), ""
+    return find_face(rgb, size)
+
+
+def as_aligned(rgb: Pixels, size: int = FACE_SIZE) -> tuple[AlignedFace, str]:
+    """An image that is a face on the template already.
+
+    Raises:
+        Unusable: another size.
+    """
+    height, width = rgb.shape[:2]
+    if (height, width) != (size, size):
+        raise Unusable(f"{width}x{height}, not an aligned {size}x{size} face")
+    return AlignedFace(rgb, TEMPLATE * np.float32(size / FACE_SIZE)), ""
+
+
+def find_face(rgb: Pixels, size: int = FACE_SIZE) -> tuple[AlignedFace, str]:
+    """The face that a photograph is of, aligned; and a note where there are several.
+
+    Raises:
+        Unusable: no face.
+    """
+    faces = FaceDetector().detect(rgb)
+    if not faces:
+        raise Unusable("no face found")
+    face = max(faces, key=lambda face: prominence(face, rgb))
+    note = f"{len(faces)} faces, the most prominent taken" if len(faces) > 1 else ""
+    return align_face(rgb, face.points, size), note
+
+
+def prominence(face: Face, rgb: Pixels) -> float:
+    """Side of the face in pixels, halved at a corner of the photograph and whole at its centre."""
+    middle = np.array(rgb.shape[1::-1]) / 2
+    centre = (face.box[:2] + face.box[2:]) / 2
+    distance = float(np.linalg.norm(centre - middle) / np.linalg.norm(middle))
+    return face.side * (1 - 0.5 * min(distance, 1.0))
+
+
+def _at_points(rgb: Pixels, given: Sequence[tuple[float, float]], size: int) -> AlignedFace:
+    """The face at the source's points.
+
+    Raises:
+        Unusable: not five finite points, or on one spot, mirrored, or outside the photograph.
+    """
+    points = np.asarray(given, np.float32)
+    if points.shape != (5, 2) or not np.isfinite(points).all():
+        raise Unusable("landmarks are not five finite points")
+    height, width = rgb.shape[:2]
+    centre = points.mean(axis=0)
+    if not (0 <= centre[0] < width and 0 <= centre[1] < height):
+        raise Unusable("landmarks lie outside the photograph")
+    across, down = points[1] - points[0], points[3:].mean(axis=0) - points[:2].mean(axis=0)
+    if across[0] * down[1] - across[1] * down[0] <= 0:
+        raise Unusable("landmarks are mirrored: left and right are as the viewer sees them")
+    return align_face(rgb, points, size)

@@ -1,0 +1,126 @@
+"""What packing would take, from a sample of the photographs: nothing is written."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sized
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from distill.data.pack.options import PackOptions
+from distill.data.pack.spool import ROW, SpoolWriter
+from distill.data.pack.work import Recipe, make_pair, prepare
+from distill.data.pack.workers import single_threaded
+from distill.data.pairs import Photo, training_pairs
+from distill.data.sources import Source
+from distill.errors import UserError
+
+SAMPLE = 100
+"""Photographs looked at, the first ones: a source may not know where its others are."""
+
+
+_ENTRY_BYTES = 56 + 2 * 24
+"""Of a pair in the metadata and in the table."""
+
+
+class Estimate(NamedTuple):
+    """What packing would take.
+
+    Attributes:
+        photographs: in the source.
+        sampled: of them looked at.
+        usable: share of those that can be used, 0 .. 1.
+        pairs: that would be made.
+        pack_bytes: size of the pack.
+        scratch_bytes: beside the pack while packing.
+        seconds: of all processes together, divided among them.
+        reasons: why photographs of the sample cannot be used, with their number.
+    """
+
+    photographs: int
+    sampled: int
+    usable: float
+    pairs: int
+    pack_bytes: int
+    scratch_bytes: int
+    seconds: float
+    reasons: dict[str, int]
+
+
+def estimate(source: Source, options: PackOptions) -> Estimate:
+    """Prepares a sample of the photographs, makes their pairs, and extends both to all.
+
+    Raises:
+        UserError: none of the sample can be used.
+    """
+    reasons: Counter[str] = Counter()
+    faces: list[Photo] = []
+    labels: dict[str, int] = {}
+    with tempfile.TemporaryDirectory() as folder, single_threaded():
+        path = Path(folder) / "faces"
+        samples = list(islice(source, SAMPLE))
+        if samples:
+            prepare(
+                samples[0], options.landmarks_from()
+            )  # models are loaded once, not once a photograph
+        began = time.perf_counter()
+        with SpoolWriter(path, path) as spool:
+            for sample in samples:
+                prepared = prepare(sample, options.landmarks_from())
+                if prepared.face is None:
+                    reasons[prepared.reason] += 1
+                    continue
+                label = labels.setdefault(sample.identity, len(labels))
+                faces.append(Photo(spool.append(prepared.face), sample.origin, label, ""))
+        looking = time.perf_counter() - began
+        if not faces:
+            raise UserError(
+                f"{source.name}: none of the first {len(samples)} photographs can be used"
+                f" ({'; '.join(reasons)})",
+                fix="give photographs with a visible face, or --aligned for aligned crops",
+            )
+        size, making = _pairs_of(faces, str(path), options)
+    return _extended(source, options, samples, len(faces), size, looking, making, dict(reasons))
+
+
+def _pairs_of(faces: list[Photo], spool: str, options: PackOptions) -> tuple[float, float]:
+    """Bytes and seconds of a pair, on average."""
+    recipe = Recipe(spool, options.seed, options.quality, options.second_options())
+    plans = list(training_pairs(faces, options.seed, options.kinds, options.second_per_image))
+    make_pair(plans[0], recipe)
+    began = time.perf_counter()
+    made = [make_pair(plan, recipe) for plan in plans]
+    seconds = time.perf_counter() - began
+    return sum(len(p.first) + len(p.second) for p in made) / len(made), seconds / len(made)
+
+
+def _extended(
+    source: Source,
+    options: PackOptions,
+    samples: Sized,
+    usable: int,
+    pair_bytes: float,
+    looking: float,
+    making: float,
+    reasons: dict[str, int],
+) -> Estimate:
+    """The sample's figures for the whole source."""
+    expected = source.expected
+    count = expected if expected is not None else sum(1 for _ in source)
+    share = usable / len(samples)
+    held = round(count * share * options.holdout)
+    pairs = round((count * share - held) * options.second_per_image) + held * len(options.kinds)
+    seconds = count * looking / len(samples) + pairs * making
+    return Estimate(
+        photographs=count,
+        sampled=len(samples),
+        usable=share,
+        pairs=pairs,
+        pack_bytes=round(pairs * (pair_bytes + _ENTRY_BYTES)),
+        scratch_bytes=round(count * share * ROW.itemsize),
+        seconds=seconds / options.processes(),
+        reasons=reasons,
+    )

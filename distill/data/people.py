@@ -1,0 +1,34 @@
+"""Which people are taken, and which number each has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+_WHOLE = re.compile(r"0|[1-9][0-9]{0,17}")
+
+
+def people_taken(counts: Mapping[str, int], low: int, high: int) -> list[str]:
+    """The people who have at least ``low`` and at most ``high`` photographs, by rising label.
+
+    Labels are places in this list, so gaps in a data set's own numbers close, and its own numbers
+    stay as names. Where all names are whole numbers they are ordered as numbers, else as text.
+
+    Args:
+        counts: usable photographs of each person.
+        low: fewer are too few.
+        high: more are too many; 0 for no limit.
+    """
+    taken = [name for name, count in counts.items() if low <= count and (not high or count <= high)]
+    if all(map(_WHOLE.fullmatch, taken)):
+        return sorted(taken, key=int)
+    return sorted(taken)
+
+
+def reason_against(count: int, low: int, high: int) -> str:
+    """Why a person with so many photographs is not taken; nothing if they are."""
+    if count < low:
+        return f"person has {count} usable photographs, fewer than {low}"
+    if high and count > high:
+        return f"person has {count} usable photographs, more than {high}"
+    return ""

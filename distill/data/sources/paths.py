@@ -1,0 +1,125 @@
+"""Files that are opened, and paths that a data set names and nobody vouches for."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from distill.data.images import Unusable
+from distill.errors import UserError
+
+MAX_PATH_CHARACTERS = 4096
+MAX_FILES = 1_000_000
+"""Files that one pattern may stand for."""
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"([0-9]{1,18})\.\.([0-9]{1,18})")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """A regular file, and how many bytes it has.
+
+    Raises:
+        UserError: it is missing, may not be read or is no regular file.
+    """
+    try:
+        # Without waiting: a named pipe that nobody writes to would never open.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as fault:
+        raise UserError(f"{path}: {fault.strerror}", fix="give a file that can be read") from None
+    with os.fdopen(handle, "rb") as file:
+        state = os.fstat(handle)
+        if not stat.S_ISREG(state.st_mode):
+            raise UserError(f"{path}: not a regular file", fix="give a file that can be read")
+        yield file, state.st_size
+
+
+def below(root: str, named: str) -> Path:
+    """The file that a data set calls ``named``, which must lie below ``root``.
+
+    Links are followed as long as they lead to somewhere below ``root``.
+
+    Args:
+        root: a folder, without links in its path (as `os.path.realpath` gives it).
+        named: a path relative to it, or an absolute one.
+
+    Raises:
+        Unusable: it lies elsewhere, or is no path at all.
+    """
+    if not named or "\0" in named or len(named) > MAX_PATH_CHARACTERS:
+        raise Unusable(f"not a path: {named[:80]!r}")
+    try:
+        path = os.path.realpath(os.path.join(root, named))  # noqa: PTH118  (many millions of them)
+    except OSError as fault:  # a name longer than there can be
+        raise Unusable(f"not a path: {named[:80]!r} ({fault.strerror})") from None
+    if not path.startswith(root.rstrip("/") + "/"):
+        raise Unusable(f"leads out of the folder of the data: {named[:200]!r}")
+    return Path(path)
+
+
+def files_of(path: str, ending: str) -> tuple[Path, ...]:
+    """One file, all with an ending in a folder (or, if none, in the folders in it), or a pattern's.
+
+    Raises:
+        UserError: none there, or one is missing or empty.
+    """
+    here = Path(path)
+    if here.is_dir():
+        found = sorted(here.glob(f"*{ending}"), key=os.fsencode)
+        found = found or sorted(here.glob(f"*/*{ending}"), key=os.fsencode)
+    else:
+        found = [here] if here.exists() else [Path(name) for name in expanded(path)]
+    if not found:
+        raise UserError(f"{path}: no {ending} in it", fix=f"give a folder of {ending} files")
+    for file in found:
+        with opened(file) as (_, size):
+            if size == 0:
+                raise UserError(f"{file}: empty (zero bytes)", fix="make it again, or take it out")
+    return tuple(found)
+
+
+def with_origins(files: tuple[Path, ...]) -> Iterator[tuple[Path, str]]:
+    """Files with their paths relative to the folder that holds them all, ``/`` between parts."""
+    top = Path(os.path.commonpath([file.parent.absolute() for file in files]))
+    for file in files:
+        yield file, file.absolute().relative_to(top).as_posix()
+
+
+def name_of(files: tuple[Path, ...]) -> str:
+    """What the manifest says of files, without an absolute path."""
+    first = files[0].resolve()
+    more = f" and {len(files) - 1} more" if files[1:] else ""
+    return f"{first.parent.name}/{first.name}{more}"
+
+
+def expanded(pattern: str) -> list[str]:
+    """What braces stand for: ``a-{00..12}.tar`` and ``{x,y}.tar``, in this order.
+
+    Raises:
+        UserError: for more than `MAX_FILES`.
+    """
+    found = [pattern]
+    while match := _BRACES.search(found[0]):
+        choices = _choices(match[1], pattern)
+        if len(choices) * len(found) > MAX_FILES:
+            raise UserError(f"{pattern}: more than {MAX_FILES} files", fix="name fewer")
+        parts = (_BRACES.split(name, maxsplit=1) for name in found)
+        found = [before + choice + after for before, _, after in parts for choice in choices]
+    return found
+
+
+def _choices(inside: str, pattern: str) -> list[str]:
+    """The choices of one pair of braces."""
+    match = _RANGE.fullmatch(inside)
+    if match is None:
+        return inside.split(",")
+    first, last = int(match[1]), int(match[2])
+    if not 0 <= last - first < MAX_FILES:
+        raise UserError(f"{pattern}: {inside} is no range of at most {MAX_FILES}", fix="mend it")
+    return [str(number).zfill(len(match[1])) for number in range(first, last + 1)]

@@ -1,0 +1,129 @@
+"""Splits: nothing nearly the same on both sides, whatever the groups are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill.data.pairs import Photo
+from distill.data.people import people_taken, reason_against
+from distill.data.splits import split_by_identity, split_by_image
+from distill.errors import UserError
+
+
+def photos_of(labels):
+    return [Photo(row, f"{label}/{row}.jpg", label, "") for row, label in enumerate(labels)]
+
+
+def names_of(labels):
+    return [f"person {i}" for i in range(max(labels) + 1)]
+
+
+people = st.lists(st.integers(0, 5), min_size=2, max_size=40).map(
+    lambda labels: sorted(labels + sorted(set(labels)))
+)
+"""Labels of photographs, each person twice or more; not without gaps."""
+
+
+@st.composite
+def cases(draw):
+    labels = draw(people)
+    roots = [
+        draw(st.integers(0, row)) if draw(st.booleans()) else row for row in range(len(labels))
+    ]
+    group_of = np.arange(len(labels))
+    for row, root in enumerate(roots):
+        group_of[row] = group_of[root]
+    return photos_of(labels), group_of, names_of(labels), draw(st.floats(0.05, 0.9))
+
+
+@settings(deadline=None)
+@given(cases(), st.integers(0, 3))
+def test_by_image_no_group_is_on_both_sides(case, seed):
+    photos, group_of, names, fraction = case
+    split = split_by_image(photos, group_of, seed, fraction, names)
+    train, held = ({int(group_of[p.row]) for p in side} for side in (split.train, split.held))
+    assert not train & held
+    assert sorted(split.train + split.held) == photos and not split.dropped
+    for label in {p.label for p in photos}:
+        own = [p for p in photos if p.label == label]
+        mine = [p for p in split.held if p.label == label]
+        assert any(p.label == label for p in split.train)
+        groups = {int(group_of[p.row]) for p in own}
+        alone = [g for g in groups if all(p.label == label for p in photos if group_of[p.row] == g)]
+        # Held out wherever one group of theirs can go and something of them stays.
+        assert bool(mine) == bool(alone and len(groups) > 1)
+    absent = {p.label for p in photos} - {p.label for p in split.held}
+    assert split.not_held == len(absent)
+
+
+@settings(deadline=None)
+@given(people, st.floats(0.05, 0.9), st.integers(0, 3), st.randoms(use_true_random=False))
+def test_by_image_without_groups(labels, fraction, seed, rng):
+    photos, names = photos_of(labels), names_of(labels)
+    split = split_by_image(photos, np.arange(len(labels)), seed, fraction, names)
+    for label in set(labels):
+        own = labels.count(label)
+        mine = sum(p.label == label for p in split.held)
+        assert mine == min(max(round(own * fraction), 1), own - 1)
+    assert (split.moved, split.groups, split.not_held) == (0, 0, 0)
+    shuffled = rng.sample(photos, len(photos))
+    again = split_by_image(shuffled, np.arange(len(labels)), seed, fraction, names)
+    assert set(again.held) == set(split.held)
+
+
+@settings(deadline=None)
+@given(cases(), st.integers(0, 3))
+def test_by_identity_nobody_and_nothing_is_on_both_sides(case, seed):
+    photos, group_of, names, fraction = case
+    everybody = {p.label for p in photos}
+    if len(everybody) < 2:
+        with pytest.raises(UserError, match="1 person"):
+            split_by_identity(photos, group_of, seed, fraction, names)
+        return
+    try:
+        split = split_by_identity(photos, group_of, seed, fraction, names)
+    except UserError as error:
+        assert "nearly the same as others" in str(error)
+        return
+    trained, tested = ({p.label for p in side} for side in (split.train, split.held))
+    gone = {photo.label for photo, _ in split.dropped}
+    assert not trained & (tested | gone) and trained | tested | gone == everybody
+    assert len(trained) == len(everybody) - min(
+        max(round(len(everybody) * fraction), 1), len(everybody) - 1
+    )
+    train_groups = {int(group_of[p.row]) for p in split.train}
+    assert not train_groups & {int(group_of[p.row]) for p in split.held}
+    for photo, twin in split.dropped:
+        assert group_of[photo.row] == group_of[twin.row] and twin in split.train
+    everything = split.train + split.held + [photo for photo, _ in split.dropped]
+    assert sorted(everything) == photos
+
+
+def test_what_moved_is_counted():
+    photos, group_of = photos_of([0] * 10), np.arange(10)
+    free = split_by_image(photos, group_of, 0, 0.3, ["x"])
+    one, other = free.held[0].row, free.train[0].row
+    group_of[max(one, other)] = min(one, other)
+    split = split_by_image(photos, group_of, 0, 0.3, ["x"])
+    assert (split.groups, split.moved) == (1, 1)
+    assert split.counts()["near_duplicates_moved"] == 1
+
+
+def test_one_photograph_is_refused_by_name():
+    with pytest.raises(UserError, match=r"1 people have one usable photograph.*person 1"):
+        split_by_image(photos_of([0, 0, 1]), np.arange(3), 0, 0.2, names_of([0, 1]))
+
+
+def test_numbers_keep_their_order_and_gaps_close():
+    counts = {"10": 3, "9": 3, "2": 1, "100": 50}
+    assert people_taken(counts, 1, 0) == ["2", "9", "10", "100"]
+    assert people_taken(counts, 2, 10) == ["9", "10"]
+    assert people_taken({"b": 1, "10": 1, "9": 1}, 1, 0) == ["10", "9", "b"]
+    assert people_taken({"007": 1, "7": 1, "10": 1}, 1, 0) == ["007", "10", "7"]
+    assert people_taken({}, 1, 0) == []
+    assert reason_against(1, 2, 0) == "person has 1 usable photographs, fewer than 2"
+    assert reason_against(9, 2, 8) == "person has 9 usable photographs, more than 8"
+    assert reason_against(8, 2, 8) == ""
