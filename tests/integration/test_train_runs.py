@@ -56,6 +56,8 @@ def step_with_faults(engine, batches, recipe, step, *rest, **more):
     mine = {what for what, rank, at in FAULTS if (int(rank), int(at)) == (engine.ranks.rank, step)}
     if "kill" in mine:
         os.kill(os.getpid(), signal.SIGKILL)
+    if "term" in mine:
+        os.kill(os.getpid(), signal.SIGTERM)
     if "ctrl-c" in mine:  # reaches the parent, as in a terminal, which passes it on
         os.kill(os.getppid(), signal.SIGINT)
         time.sleep(0.5)
@@ -381,6 +383,23 @@ def test_nan_is_skipped_on_all_ranks_then_stops_the_run(world: World) -> None:
     assert [event["step"] for event in events] == [3, 6, 7]
     assert done.stderr.count("step 7") == 1
     assert len(events[0]["sample_ids"]["1"]) == 4
+
+
+def test_what_is_not_finite_is_never_the_newest_checkpoint(world: World) -> None:
+    """A stop in the midst of skipped steps saves nothing; nor is a run done that ends in them."""
+    words = ("train.nonfinite_limit=3", "train.steps=6", "checkpoint.every_steps=2")
+    words += ("data.evaluation=", "monitor.tensorboard=false")
+    done = world.two_ranks("streak", *words, faults="nan:1:2 nan:1:3 term:1:2")
+    run = world.run_dir("streak")
+    assert done.returncode == 143, done.stderr
+    assert "not saved" in done.stdout + done.stderr
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000002"]
+    done = world.two_ranks("streak", *words, faults="nan:0:5")
+    assert done.returncode == 3, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: step 6, the last: the loss is not finite; last good checkpoint: ")
+    assert sorted(path.name for path in run.checkpoints.iterdir())[-1] == "step-00000004"
+    assert not run.complete.exists()
 
 
 def test_an_interval_that_cannot_be_saved_is_a_warning(world: World) -> None:
