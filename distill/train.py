@@ -142,8 +142,8 @@ def _save_stopped(job: Job, state: TrainState, by: Signals) -> None:
         return
     place = job.saved[1] or "the start"
     job.monitor.say(
-        f"stopped by {by.name} while losses are not finite, so this step is not saved; the same command "
-        f"goes on from {place}"
+        f"stopped by {by.name} while losses are not finite, so this step is not saved; "
+        f"the same command goes on from {place}"
     )
 
 

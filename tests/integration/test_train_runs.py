@@ -397,7 +397,7 @@ def test_what_is_not_finite_is_never_the_newest_checkpoint(world: World) -> None
     done = world.two_ranks("streak", *words, faults="nan:0:5")
     assert done.returncode == 3, done.stderr
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: step 6, the last: the loss is not finite; last good checkpoint: ")
+    assert last.startswith("error: step 6, the last: the loss is not finite; last good checkpoint")
     assert sorted(path.name for path in run.checkpoints.iterdir())[-1] == "step-00000004"
     assert not run.complete.exists()
 
