@@ -7,6 +7,7 @@
 PYTHON ?=
 VENV ?= .venv
 PYTEST_ARGS ?=
+BENCH_ARGS ?= --preset cpu --rounds 5
 TEST_WORKERS ?= 2
 
 BIN := $(VENV)/bin
@@ -14,11 +15,12 @@ BIN := $(VENV)/bin
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-data doctor clean distclean
+.PHONY: help setup demo test lint format bench bench-loss bench-data doctor clean distclean
 
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
-	@echo "  Variables: PYTHON=python3.12 (which interpreter), VENV=.venv, PYTEST_ARGS='-k loss'"
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@echo "  Variables: PYTHON=python3.12 (which interpreter), VENV=.venv, PYTEST_ARGS='-k loss',"
+	@echo "             BENCH_ARGS='--preset h100'"
 
 setup: ## virtual environment, pinned packages, FFCV, native loss (only what is missing or changed)
 	@python="$$(sh scripts/find_python.sh "$(PYTHON)" "$(VENV)/bin/python")" && \
@@ -42,6 +44,9 @@ format: setup ## rewrite the sources in the house style
 
 bench: setup ## speed of the loss and of the data loader on this machine
 	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+bench-loss: setup ## the loss against other implementations: table, CSV and plot in docs/benchmarks (BENCH_ARGS)
+	@$(BIN)/python -m distill.losses.bench --compile --save docs/benchmarks $(BENCH_ARGS)
 
 bench-data: setup ## packing and loading against their limits; table and plot in docs/benchmarks
 	@$(BIN)/python benchmarks/bench_data.py --out docs/benchmarks

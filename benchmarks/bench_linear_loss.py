@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 
 from distill.losses import PairLossSpec, implementation_info, linear_pair_loss, pair_loss
-from distill.losses.bench import TYPES, device_name, medians
+from distill.losses.bench import TYPES, medians
+from distill.losses.bench_table import device_name
 from distill.losses.live_memory import LiveMemory
 
 T = 3.0

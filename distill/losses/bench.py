@@ -1,33 +1,45 @@
-"""Times the pair loss with its gradients against plain torch and torch.compile in one process.
+"""Times the pair loss with its gradients against plain torch, torch.compile and other kernels.
 
-    python -m distill.losses.bench --logits 8e6 --classes 1000,100000 --compile --csv results.csv
+    make bench-loss                                 # the CPU's table, with torch.compile
+    make bench-loss BENCH_ARGS="--preset h100"      # on a GPU; not run so far
+    python -m distill.losses.bench --logits 8e6 --classes 1000,100000 --compile
 
     forward+backward   pair_loss, then its gradient through autograd: two reads, one write
     loss and gradient  pair_loss_and_grad: one read, one write; "in place" over the logits
     plain              torch.nn.functional, forward and backward; with --compile compiled too
+    Liger, QuACK       `bench_peers.py`, which says how to install them; they need a CUDA device
 
 Every round times each implementation once, so that what else the machine does hits all of them;
-the median over the rounds is shown. GB/s are the bytes that must move, six or four times the size
-of one side's logits, over the time; beside it their share of the machine's copy bandwidth in the
-same rounds. Peak memory is that of the tensors a call makes, counted exactly (`live_memory.py`;
-what an operator uses inside itself is not seen, nor what a compiled step does).
+the median over the rounds is shown, and the least is in the CSV. GB/s are the bytes that must move,
+six or four times the size of one side's logits, over the time; beside it their share of the
+machine's copy bandwidth in the same rounds. Peak memory: on CUDA that of the allocator; on the CPU
+that of the tensors a call makes, counted exactly (`live_memory.py`; what an operator uses inside
+itself is not seen). What could not be measured stays blank, and a note says why.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import platform
+import os
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from distill.losses import PairLossSpec, fused, implementation_info, plain
+from distill.losses.bench_peers import Step, peer_steps
+from distill.losses.bench_table import (
+    HEAD,
+    PRESETS,
+    Line,
+    Size,
+    device_name,
+    notes,
+    save,
+    stamp,
+)
 from distill.losses.live_memory import LiveMemory
 
 TYPES = {
@@ -36,66 +48,50 @@ TYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-Step = Callable[[], object]
 
 
-@dataclass(frozen=True)
-class Line:
-    """One implementation at one size; times are medians."""
-
-    device: str
-    similarity: str
-    dtype: str
-    temperature: float
-    pairs: int
-    classes: int
-    what: str
-    ms: float
-    gb_s: float
-    copy_gb_s: float
-    peak_mb: float
-    peak_bytes_per_logit: float
-    times_native: float
-
-    def cells(self) -> list[str]:
-        """As text."""
-        return [
-            *(self.similarity, self.dtype, str(self.pairs), str(self.classes), self.what),
-            *(f"{self.ms:.2f}", f"{self.times_native:.1f}", f"{self.gb_s:.1f}"),
-            *(f"{self.gb_s / self.copy_gb_s:.0%}", f"{self.peak_mb:.1f}"),
-            f"{self.peak_bytes_per_logit:.1f}",
-        ]
-
-
-HEAD = (
-    *("similarity", "type", "B", "C", "what", "ms", "times native", "GB/s", "of copy"),
-    *("peak MB", "peak bytes per logit"),
-)
 NATIVE, IN_ONE_GO, IN_PLACE = "forward+backward", "loss and gradient", "the same in place"
+COMPILED = "torch.compile"
 SWEEPS = {IN_ONE_GO: 4, IN_PLACE: 4}
 """Logits of one side that must move, read or written; 6 in everything else."""
+CALLS_ON_CUDA = 10
+"""Calls queued between two events, so that a launch does not wait for the one before."""
 
 
 def seconds(step: Step, device: str) -> float:
-    """Wall time of one call, the device's work included."""
+    """Wall time of one call; on CUDA the device's time between events, a call's share of it."""
     if device == "cuda":
-        torch.cuda.synchronize()
+        return _device_seconds(step)
     start = time.perf_counter()
     step()
-    if device == "cuda":
-        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
-def medians(steps: dict[str, Step], device: str, rounds: int) -> dict[str, float]:
-    """Median seconds of each step, timed in turn; one round before that warms up."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
+def _device_seconds(step: Step) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    start.record()
+    for _ in range(CALLS_ON_CUDA):
+        step()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / 1e3 / CALLS_ON_CUDA
+
+
+def times(steps: dict[str, Step], device: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each step in each round, timed in turn; one round before that warms up."""
+    taken: dict[str, list[float]] = {name: [] for name in steps}
     for done in range(rounds + 1):
         for name, step in steps.items():
-            taken = seconds(step, device)
+            spent = seconds(step, device)
             if done:
-                times[name].append(taken)
-    return {name: statistics.median(values) for name, values in times.items()}
+                taken[name].append(spent)
+    return taken
+
+
+def medians(steps: dict[str, Step], device: str, rounds: int) -> dict[str, float]:
+    """Median seconds of each step."""
+    taken = times(steps, device, rounds)
+    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 class Case(NamedTuple):
@@ -127,83 +123,131 @@ def in_one_go(tensors: tuple[torch.Tensor, ...], case: Case, inplace: bool) -> S
     return lambda: op(first, second, tensors[2], *settings)
 
 
-def make_steps(tensors: tuple[torch.Tensor, ...], case: Case, compiled: bool) -> dict[str, Step]:
-    """Everything that is timed, by its name in the table."""
-    steps = {
+def make_steps(
+    tensors: tuple[torch.Tensor, ...], case: Case, compiled: bool
+) -> dict[str, Step | str]:
+    """Everything in the table by its name: what is timed, or why it is not."""
+    steps: dict[str, Step | str] = {
         NATIVE: make_step(fused.row_terms, tensors, case),
         IN_ONE_GO: in_one_go(tensors, case, inplace=False),
         IN_PLACE: in_one_go(tensors, case, inplace=True),
         "plain": make_step(plain.row_terms, tensors, case),
+        COMPILED: "asked for with --compile",
     }
     if compiled:
         torch._dynamo.reset()
         function = torch.compile(plain.row_terms, fullgraph=True)
-        steps["torch.compile"] = make_step(function, tensors, case)
-    return steps
+        steps[COMPILED] = make_step(function, tensors, case)
+    return steps | peer_steps(tensors, case.temperature, case.spec)
 
 
-def peak_bytes(step: Step) -> int:
-    """Most bytes of tensors that a call has alive at once, besides its arguments."""
+def tried(steps: dict[str, Step | str]) -> dict[str, Step | str]:
+    """Every step called once; what of others' does not run is replaced by its error's first line.
+
+    One implementation that lacks memory, or a size it refuses, must not end a table of many.
+    """
+    outcome: dict[str, Step | str] = {}
+    for name, step in steps.items():
+        outcome[name] = step
+        if isinstance(step, str):
+            continue
+        try:
+            step()
+        except (ImportError, RuntimeError, AssertionError, ValueError, TypeError) as error:
+            if name in (NATIVE, IN_ONE_GO, IN_PLACE):
+                raise
+            outcome[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+    return outcome
+
+
+def peak_bytes(step: Step, device: str) -> int:
+    """Most bytes that a call has at once, besides its arguments."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - before
     with LiveMemory() as memory:
         step()
     return int(memory.peak_bytes)
 
 
-def measure(args: argparse.Namespace, similarity: str, dtype: str, classes: int) -> list[Line]:
+def measure(args: argparse.Namespace, size: Size) -> list[Line]:
     """The lines of one size."""
-    spec = PairLossSpec(similarity=similarity)  # type: ignore[arg-type]
-    case = Case(spec, args.temperature)
-    pairs = max(1, int(args.logits) // classes) if args.logits else args.pairs
-    logits = [
-        torch.randn((pairs, classes), device=args.device).to(TYPES[dtype]).requires_grad_()
+    load = os.getloadavg()[0]
+    spec = PairLossSpec(similarity=size.similarity)  # type: ignore[arg-type]
+    shape = (size.pairs, size.classes)
+    first, second = (
+        torch.randn(shape, device=args.device).to(TYPES[size.dtype]).requires_grad_()
         for _ in range(2)
-    ]
-    labels = torch.randint(0, classes, (pairs,), device=args.device)
-    steps = make_steps((logits[0], logits[1], labels), case, args.compile)
-    source = torch.empty(max(2**24, pairs * classes), device=args.device)
+    )
+    labels = torch.randint(0, size.classes, (size.pairs,), device=args.device)
+    steps = tried(make_steps((first, second, labels), Case(spec, args.temperature), args.compile))
+    source = torch.empty(max(2**24, size.pairs * size.classes), device=args.device)
     target = torch.empty_like(source)
-    took = medians(steps | {"copy": lambda: target.copy_(source)}, args.device, args.rounds)
-    size = pairs * classes * TYPES[dtype].itemsize
-    lines = []
-    for what, step in steps.items():
-        # The mode in which memory is counted would have the compiled step compiled anew.
-        peak = 0 if what == "torch.compile" else peak_bytes(step)
-        lines.append(
-            Line(
-                device=device_name(args.device),
-                similarity=similarity,
-                dtype=dtype,
-                temperature=args.temperature,
-                pairs=pairs,
-                classes=classes,
-                what=what,
-                ms=1e3 * took[what],
-                gb_s=SWEEPS.get(what, 6) * size / took[what] / 1e9,
-                copy_gb_s=2 * source.numel() * source.itemsize / took["copy"] / 1e9,
-                peak_mb=peak / 1e6,
-                peak_bytes_per_logit=peak / (2 * pairs * classes),
-                times_native=took[what] / took[NATIVE],
-            )
+    timed = {name: step for name, step in steps.items() if not isinstance(step, str)}
+    taken = times(timed | {"copy": lambda: target.copy_(source)}, args.device, args.rounds)
+    took = {name: statistics.median(values) for name, values in taken.items()}
+    least = {name: 1e3 * min(values) for name, values in taken.items()}
+    copy = 2 * source.numel() * source.itemsize / took["copy"]
+    found = [_found(what, step, took.get(what), args.device) for what, step in steps.items()]
+    return [
+        Line(
+            device=device_name(args.device),
+            **size._asdict(),
+            temperature=args.temperature,
+            what=one.what,
+            ms=one.seconds and 1e3 * one.seconds,
+            least_ms=least.get(one.what),
+            gb_s=one.seconds and _moved(size, one.what) / one.seconds / 1e9,
+            copy_gb_s=copy / 1e9,
+            share_of_copy=one.seconds and _moved(size, one.what) / one.seconds / copy,
+            peak_mb=one.peak if one.peak is None else one.peak / 1e6,
+            peak_bytes_per_logit=(
+                one.peak if one.peak is None else one.peak / (2 * size.pairs * size.classes)
+            ),
+            times_native=one.seconds and one.seconds / took[NATIVE],
+            load=load,
+            note=one.note,
         )
-    return lines
+        for one in found
+    ]
 
 
-def device_name(device: str) -> str:
-    """The processor or the GPU, and how many threads."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+class Found(NamedTuple):
+    """What was measured of one implementation: seconds, bytes, and why one of them is None."""
+
+    what: str
+    seconds: float | None
+    peak: int | None
+    note: str
 
 
-def write_csv(path: Path, lines: list[Line]) -> None:
-    """The lines and the versions they were measured with."""
-    with path.open("w", newline="") as file:
-        names = [f.name for f in fields(Line)]
-        writer = csv.DictWriter(file, [*names, "torch", "build", "date"])
-        writer.writeheader()
-        info = implementation_info()
-        stamp = {"torch": info.torch, "build": info.build, "date": time.strftime("%Y-%m-%d")}
-        writer.writerows(asdict(line) | stamp for line in lines)
+def _found(what: str, step: Step | str, taken: float | None, device: str) -> Found:
+    if isinstance(step, str):
+        return Found(what, None, None, step)
+    # Counting on the CPU is a mode in which the compiled step would be compiled anew.
+    if what == COMPILED and device == "cpu":
+        return Found(what, taken, None, "its peak memory is not counted on the CPU")
+    return Found(what, taken, peak_bytes(step, device), "")
+
+
+def _moved(size: Size, what: str) -> int:
+    """Bytes that must move."""
+    return SWEEPS.get(what, 6) * size.pairs * size.classes * TYPES[size.dtype].itemsize
+
+
+def sizes(args: argparse.Namespace) -> list[Size]:
+    """What is measured, in the order of the table."""
+    if args.preset:
+        return PRESETS[args.preset]
+    return [
+        Size(similarity, dtype, max(1, int(args.logits) // classes or args.pairs), classes)
+        for similarity in args.similarities.split(",")
+        for dtype in args.types.split(",")
+        for classes in map(int, args.classes.split(","))
+    ]
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -211,6 +255,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else ""
     )
+    parser.add_argument("--preset", choices=tuple(PRESETS), help="sizes of a whole table")
     parser.add_argument("--pairs", type=int, default=32, help="B (default 32)")
     parser.add_argument("--logits", type=float, default=0, help="B * C; then B follows from C")
     parser.add_argument("--classes", default="1000,10000,100000", help="values of C, with commas")
@@ -221,8 +266,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves them")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--compile", action="store_true", help="time torch.compile too")
-    parser.add_argument("--csv", type=Path, help="also write the table here")
-    return parser.parse_args(argv)
+    parser.add_argument("--save", type=Path, help="folder for the table as CSV and a plot")
+    args = parser.parse_args(argv)
+    if args.preset and args.preset != "cpu":
+        args.device = "cuda"
+    return args
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -232,17 +280,19 @@ def main(argv: list[str] | None = None) -> None:
         torch.set_num_threads(args.threads)
     if args.device not in fused.native_devices():
         raise SystemExit(f"error: the native op is not built for {args.device}; run `make setup`")
+    stamped = stamp(args.device)
     print(implementation_info().summary(), device_name(args.device), sep="\n")
     print(" | ".join(HEAD))
     lines: list[Line] = []
-    for similarity in args.similarities.split(","):
-        for dtype in args.types.split(","):
-            for classes in map(int, args.classes.split(",")):
-                for line in measure(args, similarity, dtype, classes):
-                    lines.append(line)
-                    print(" | ".join(line.cells()), flush=True)
-    if args.csv:
-        write_csv(args.csv, lines)
+    for size in sizes(args):
+        for line in measure(args, size):
+            lines.append(line)
+            print(" | ".join(line.cells()), flush=True)
+        if args.save:  # after each size: a table of many takes long
+            path = save(args.save, lines, stamped)
+    print(*(f"blank: {note}" for note in notes(lines)), sep="\n")
+    if args.save:
+        print(f"written: {path} and {path.with_suffix('.png').name}")
 
 
 if __name__ == "__main__":
