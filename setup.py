@@ -6,11 +6,13 @@ needed to build it: clusters build on login nodes.
 
 Environment:
     PAIRDISTILL_CUDA        1: CUDA must be built; 0: it must not; unset: built where nvcc is.
-    PAIRDISTILL_CUDA_ARCHS  e.g. "80;90"; default 75;80;86;89;90, and PTX of the last for newer.
+    PAIRDISTILL_CUDA_ARCHS  e.g. "80;90"; default 75;80;86;89;90;100;120, and PTX of the last
+                            for newer.
     CUDA_HOME, CXX          where nvcc is, and which C++ compiler is used.
 
 A compiler that fails fails the build. Objects are kept under build/kernels and used again while
-their sources, headers, flags and compiler stay the same.
+their sources, headers, flags and compiler stay the same. Beside nvcc's object lies what it reports
+of each kernel (registers, spills): `pair_loss_launch-cuda-*.txt`.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ ROOT = Path(__file__).resolve().parent
 SOURCES = ROOT / "kernels"
 OBJECTS = ROOT / "build" / "kernels"
 OLDEST_TORCH = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # the ABI of torch 2.11
-CUDA_ARCHS = "75;80;86;89;90"
+CUDA_ARCHS = "75;80;86;89;90;100;120"
 X86_FLAGS = {
     "generic": [],
     "avx2": ["-mavx2", "-mfma"],
@@ -121,6 +123,7 @@ def cpu_steps(cuda: str | None) -> list[Step]:
     steps = [
         Step(SOURCES / "pair_loss_schema.cpp", "schema", described),
         Step(SOURCES / "pair_loss.cpp", "cpu", operators),
+        Step(SOURCES / "pair_loss_stream.cpp", "cpu", operators),
     ]
     # Without errno and traps a loop may be turned into vectors; the arithmetic stays IEEE.
     loops = [*common, "-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"]
@@ -131,14 +134,20 @@ def cpu_steps(cuda: str | None) -> list[Step]:
 
 
 def cuda_steps(cuda: str) -> list[Step]:
-    """The CUDA operators, for every architecture in one call."""
+    """The kernels, for every architecture in one call, and the operators that launch them."""
     archs = cuda_archs()
     targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
     targets.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
-    command = [cuda, "-std=c++17", "-O3", "--threads", "2", "-Xcompiler", "-fPIC,-Wno-attributes"]
-    command += ["-DUSE_CUDA", "-DPAIR_LOSS_ISA=cuda", OLDEST_TORCH, *targets]
-    command += ["-isystem", str(torch_folder() / "include"), "-Xptxas", "-warn-spills"]
-    return [Step(SOURCES / "pair_loss.cu", "cuda", command)]
+    common = ["-std=c++17", "-DPAIR_LOSS_ISA=cuda"]
+    kernels = [cuda, *common, "-O3", "--threads", "2", "-Xcompiler", "-fPIC,-Wno-attributes"]
+    kernels += [*targets, "-Xptxas", "-v"]
+    operators = [*shlex.split(os.environ.get("CXX", "g++")), *common, "-O2", "-fPIC", "-Wall"]
+    operators += ["-Wno-attributes", "-Wno-unknown-pragmas", "-DUSE_CUDA", OLDEST_TORCH]
+    operators += [f"-isystem{torch_folder() / 'include'}"]
+    return [
+        Step(SOURCES / "pair_loss_launch.cu", "cuda", kernels),
+        Step(SOURCES / "pair_loss_cuda.cpp", "cuda", operators),
+    ]
 
 
 def compile_step(step: Step) -> Path:
@@ -148,9 +157,20 @@ def compile_step(step: Step) -> Path:
         partial = target.with_suffix(f".{os.getpid()}.o")
         command = [*step.command, "-c", str(step.source), "-o", str(partial)]
         print(shlex.join(command), flush=True)
-        subprocess.run(command, check=True, cwd=ROOT)
+        if step.source.suffix == ".cu":
+            run_with_report(command, target.with_suffix(".txt"))
+        else:
+            subprocess.run(command, check=True, cwd=ROOT)
         partial.replace(target)
     return target
+
+
+def run_with_report(command: list[str], report: Path) -> None:
+    """Run nvcc and keep what it says; shown where it fails."""
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+    report.write_text(done.stdout + done.stderr)
+    if done.returncode:
+        raise SystemExit(f"{done.stdout}{done.stderr}error: nvcc failed")
 
 
 def link(objects: list[Path], cuda: str | None) -> Path:

@@ -3,7 +3,7 @@
     engine = Engine.create(model, config, ranks)
     engine.set_lr(lr)
     for each of `train.accumulation` micro-batches:
-        output = engine.forward(images, labels)
+        output = engine.forward(images)
         engine.backward(loss)
         info = engine.step()          # None until the last micro-batch
 
@@ -135,9 +135,9 @@ class Engine:
         """Learning rate of the next step."""
         set_lr(self._optimizer, lr)
 
-    def forward(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> ClassifierOutput:
+    def forward(self, images: torch.Tensor) -> ClassifierOutput:
         """Classify (N, 3, 112, 112) images in [-1, 1]; one call for each `backward`."""
-        output: ClassifierOutput = self._engine(images, labels)
+        output: ClassifierOutput = self._engine(images)
         return output
 
     def backward(self, loss: torch.Tensor) -> None:

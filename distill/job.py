@@ -107,16 +107,26 @@ def seed_everything(seed: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def is_complete(plan: Plan) -> bool:
+def is_complete(plan: Plan, config: Config) -> bool:
     """Whether nothing is left to do, as rank 0 sees it."""
-    done = plan.run.complete
-    found = json.loads(done.read_text(encoding="utf-8")) if done.exists() else None
-    return bool(gather_objects(found == completion(plan))[0])
+    try:
+        found = json.loads(plan.run.complete.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # not done, or not known: then its checkpoint tells
+        found = None
+    return bool(gather_objects(found == completion(plan, config))[0])
 
 
-def completion(plan: Plan) -> dict[str, object]:
-    """What ``complete.json`` says of a finished run; more steps or another pack make it stale."""
-    return {"steps": plan.total_steps, "train": plan.train.manifest.digest}
+def completion(plan: Plan, config: Config) -> dict[str, object]:
+    """What ``complete.json`` says of a finished run.
+
+    More steps make it stale; so do another pack and network, which its checkpoint then refuses.
+    """
+    return {
+        "steps": plan.total_steps,
+        "train": plan.train.manifest.digest,
+        "model": config.model.model_dump(mode="json"),
+        "head": config.head.model_dump(mode="json"),
+    }
 
 
 def begin_or_resume(

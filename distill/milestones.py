@@ -68,8 +68,12 @@ def _best(job: Job, state: TrainState, found: dict[str, float]) -> float | None:
 
 
 def save_due(job: Job, state: TrainState) -> bool:
-    """Whether this step is to be saved and has not been."""
-    return _due(state.step, job.config.checkpoint.every_steps) and job.saved[0] != state.step
+    """Whether this step is to be saved and has not been.
+
+    Not while losses are not finite: then the weights may be spoilt, the last save is the good one.
+    """
+    due = _due(state.step, job.config.checkpoint.every_steps) and not state.skipped_in_a_row
+    return due and job.saved[0] != state.step
 
 
 def save_now(job: Job, state: TrainState, *, must: bool = False) -> None:
@@ -114,7 +118,7 @@ def finish(job: Job, state: TrainState) -> None:
     with together():
         if job.ranks.is_first:
             export_weights(checkpoint, run.weights)
-            write_whole(run.complete, json.dumps(completion(job.plan)).encode())
+            write_whole(run.complete, json.dumps(completion(job.plan, job.config)).encode())
     report = f", report in {run.report}" if job.plan.evaluation else ""
     job.monitor.say(f"{state.step} steps done: weights in {run.weights}{report}")
     barrier()

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from distill.ranks import Ranks
 
 
+_USES = {"train": "training", "evaluation": "evaluation"}
+
+
 @dataclass(frozen=True)
 class Plan:
     """A run whose settings and packs fit together.
@@ -85,6 +88,6 @@ def _open(field: str, folder: str, purpose: str) -> Pack:
     pack = read_pack(folder)
     if pack.manifest.purpose != purpose:
         raise UserError(
-            f"{field} = {folder!r}: this is a pack for {pack.manifest.purpose}", fix=make_it
+            f"{field} = {folder!r}: a pack for {_USES[pack.manifest.purpose]}", fix=make_it
         )
     return pack

@@ -207,12 +207,12 @@ def leave_process_group() -> None:
         dist.destroy_process_group()
 
 
-def _alone() -> bool:
-    return not dist.is_initialized() or dist.get_world_size() == 1
+def _alone(group: dist.ProcessGroup | None = None) -> bool:
+    return not dist.is_initialized() or dist.get_world_size(group) == 1
 
 
-def _collective_device() -> torch.device:
-    on_cuda = dist.get_backend() == "nccl"
+def _collective_device(group: dist.ProcessGroup | None = None) -> torch.device:
+    on_cuda = dist.get_backend(group) == "nccl"
     return torch.device("cuda", torch.cuda.current_device()) if on_cuda else torch.device("cpu")
 
 
@@ -234,21 +234,21 @@ def _all_reduce(values: torch.Tensor, operation: Any) -> torch.Tensor:
     return moved.to(values.device)
 
 
-def gather_objects(value: Any) -> list[Any]:
-    """``value`` of every rank, in rank order, on every rank.
+def gather_objects(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+    """``value`` of every rank (of ``group``, or of all), in rank order, on every rank.
 
     Values travel as JSON, never as pickle: lists, dictionaries, strings, numbers, None.
     """
     payload = json.dumps(value).encode()
-    if _alone():
+    if _alone(group):
         return [json.loads(payload)]
-    device, world_size = _collective_device(), dist.get_world_size()
+    device, world_size = _collective_device(group), dist.get_world_size(group)
     sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world_size)]
-    dist.all_gather(sizes, torch.tensor([len(payload)], device=device))
+    dist.all_gather(sizes, torch.tensor([len(payload)], device=device), group)
     longest = int(max(size.item() for size in sizes))
     padded = torch.tensor(list(payload.ljust(longest)), dtype=torch.uint8, device=device)
     parts = [torch.empty_like(padded) for _ in range(world_size)]
-    dist.all_gather(parts, padded)
+    dist.all_gather(parts, padded, group)
     return [json.loads(bytes(part.tolist())) for part in parts]
 
 

@@ -1,7 +1,7 @@
 """One training step: batch, one forward pass over both images, loss, backward, update.
 
     first  (B, 3, 112, 112) \
-                             concatenated (2B, 3, 112, 112) -> network -> logits (2B, C) -> loss
+                             concatenated (2B, 3, 112, 112) -> network -> scores (2B, C) -> loss
     second (B, 3, 112, 112) /
 
 At its end the ranks exchange one short vector: the losses, whose means are what gets logged, and
@@ -22,14 +22,13 @@ import torch.nn.functional as F
 from distill.config.tree import Config
 from distill.data.batch import PairBatch, as_network_input
 from distill.data.keyed import keyed_rng
-from distill.losses import IGNORED_LABEL, PairLossSpec, pair_loss
+from distill.losses import IGNORED_LABEL, PairLossSpec, margined_logits, pair_loss
 from distill.ranks import all_reduce_sum, gather_objects
 from distill.schedules import learning_rate, temperature_at, weight_at
 from distill.stop import agreed_signal
 
 if TYPE_CHECKING:
     from distill.engine import Engine
-    from distill.models.classifier import ClassifierOutput
 
 Scalars = dict[str, torch.Tensor]
 
@@ -49,7 +48,7 @@ class Recipe:
     @property
     def spec(self) -> PairLossSpec:
         """The static choices of the loss."""
-        return PairLossSpec.from_config(self.config.loss)
+        return PairLossSpec.from_config(self.config.loss, self.config.head)
 
 
 class Answers(NamedTuple):
@@ -70,12 +69,14 @@ class BatchLoss(NamedTuple):
     Attributes:
         total: float32 scalar with gradient.
         scalars: what is logged of it.
-        logits: (2B, C), without gradient; (B, C) where only first images are used.
+        scores: (2B, C), without gradient; (B, C) where only first images are used.
+        scale: logits are the scores times it.
     """
 
     total: torch.Tensor
     scalars: Scalars
-    logits: torch.Tensor
+    scores: torch.Tensor
+    scale: float
 
 
 class StepReport(NamedTuple):
@@ -135,17 +136,17 @@ def train_step(
         "optimizer/grad_norm": info.grad_norm,
     }
     blamed = _sample_ids_of_nonfinite(measured, batches) if info.skipped else {}
-    answers = _answers(loss.logits, answers_of) if answers_of else None
+    answers = _answers(loss.scores, loss.scale, answers_of) if answers_of else None
     return StepReport(means, info.skipped, blamed, agreed_signal(flags), answers)
 
 
 def batch_loss(engine: Engine, batch: PairBatch, recipe: Recipe, step: int) -> BatchLoss:
     """The loss of B pairs (on the engine's device), T and weight as in step ``step``."""
     if recipe.config.train.images == "first":
-        return _first_alone(engine, batch, recipe.config.loss.label_smoothing)
+        return _first_alone(engine, batch, recipe.spec)
     images = as_network_input(torch.cat((batch.first, batch.second)))
-    output = engine.forward(images, batch.labels.repeat(2))
-    first, second = output.logits.chunk(2)
+    output = engine.forward(images)
+    first, second = output.scores.chunk(2)
     loss = pair_loss(
         first,
         second,
@@ -153,7 +154,6 @@ def batch_loss(engine: Engine, batch: PairBatch, recipe: Recipe, step: int) -> B
         temperature=temperature_at(recipe.config.loss, step),
         weight=weight_at(recipe.config.loss, step),
         spec=recipe.spec,
-        targets=_two_halves(output.targets),
         implementation=recipe.config.loss.implementation,
     )
     scalars = {
@@ -166,15 +166,7 @@ def batch_loss(engine: Engine, batch: PairBatch, recipe: Recipe, step: int) -> B
         "pair/agreement": loss.agreement,
         "pair/embedding_cosine": _mean_cosine(output.embeddings),
     }
-    return BatchLoss(loss.total, scalars, output.logits.detach())
-
-
-def _two_halves(targets: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """(2B,) margined target logits as those of the first and of the second images."""
-    if targets is None:
-        return None
-    first, second = targets.chunk(2)
-    return first, second
+    return BatchLoss(loss.total, scalars, output.scores.detach(), output.scale)
 
 
 def _mean_cosine(embeddings: torch.Tensor) -> torch.Tensor:
@@ -183,33 +175,25 @@ def _mean_cosine(embeddings: torch.Tensor) -> torch.Tensor:
     return F.cosine_similarity(first, second).mean()
 
 
-def _first_alone(engine: Engine, batch: PairBatch, label_smoothing: float) -> BatchLoss:
+def _first_alone(engine: Engine, batch: PairBatch, spec: PairLossSpec) -> BatchLoss:
     """The baseline: cross-entropy of the sample images, no second image."""
-    output = engine.forward(as_network_input(batch.first), batch.labels)
+    output = engine.forward(as_network_input(batch.first))
     loss = F.cross_entropy(
-        _with_margin(output, batch.labels),
+        margined_logits(output.scores.float(), batch.labels, spec),
         batch.labels,
         ignore_index=IGNORED_LABEL,
-        label_smoothing=label_smoothing,
+        label_smoothing=spec.label_smoothing,
     )
-    correct = (output.logits.argmax(1) == batch.labels).float().mean()
+    correct = (output.scores.argmax(1) == batch.labels).float().mean()
     value = loss.detach()
     scalars = {"loss/total": value, "loss/ce_first": value, "accuracy/first": correct}
-    return BatchLoss(loss, scalars, output.logits.detach())
+    return BatchLoss(loss, scalars, output.scores.detach(), output.scale)
 
 
-def _with_margin(output: ClassifierOutput, labels: torch.Tensor) -> torch.Tensor:
-    """Logits (N, C) in which each own class has its margin, float32."""
-    logits = output.logits.float()
-    if output.targets is None:
-        return logits
-    column = labels.clamp(min=0).unsqueeze(1)
-    return logits.scatter(1, column, output.targets.float().unsqueeze(1))
-
-
-def _answers(logits: torch.Tensor, pairs: int) -> Answers:
+def _answers(scores: torch.Tensor, scale: float, pairs: int) -> Answers:
     """Answers to the first ``pairs`` pairs, from (2B, C)."""
-    both = logits.view(2, -1, logits.shape[1])[:, :pairs].float().softmax(2).max(2)
+    logits = scale * scores.view(2, -1, scores.shape[1])[:, :pairs].float()
+    both = logits.softmax(2).max(2)
     return Answers(both.indices.cpu(), both.values.cpu())
 
 

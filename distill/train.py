@@ -79,7 +79,7 @@ def train(config: Config, ranks: Ranks) -> Outcome:
         seed_everything(config.run.seed)
         model = build_classifier(config, len(plan.classes))
         with sole_job(plan, ranks), StopRequests() as stops:
-            if is_complete(plan):
+            if is_complete(plan, config):
                 say(ranks, f"{plan.run.root}: already complete, {plan.total_steps} steps")
                 return Outcome(plan.total_steps)
             engine = Engine.create(model, config, ranks)
@@ -126,11 +126,25 @@ def _work(job: Job, state: TrainState, pairs: PairLoader) -> Outcome:
         _tell(job, state, report, batches, pace)
         _judge(job, state, report, batches)
         if report.stop is not None:
-            save_now(job, state, must=True)
-            job.monitor.say(f"stopped by {report.stop.name}; the same command goes on from here")
+            _save_stopped(job, state, report.stop)
             return Outcome(state.step, report.stop)
+    if state.skipped_in_a_row:
+        raise _not_finite(job, f"step {state.step}, the last: the loss is not finite")
     finish(job, state)
     return Outcome(state.step)
+
+
+def _save_stopped(job: Job, state: TrainState, by: Signals) -> None:
+    """Save where a signal stops the run; not while losses are not finite (`save_due`)."""
+    if not state.skipped_in_a_row:
+        save_now(job, state, must=True)
+        job.monitor.say(f"stopped by {by.name}; the same command goes on from here")
+        return
+    place = job.saved[1] or "the start"
+    job.monitor.say(
+        f"stopped by {by.name} while losses are not finite, so this step is not saved; "
+        f"the same command goes on from {place}"
+    )
 
 
 def _counted(job: Job, state: TrainState, report: StepReport) -> TrainState:
@@ -159,14 +173,20 @@ def _judge(job: Job, state: TrainState, report: StepReport, batches: list[PairBa
         skipped = f"{text}: step skipped on all ranks"
         job.monitor.event(state.step, skipped, report.blamed, shown=not last)
         if last:
-            raise TrainingStopped(
-                f"{text}; last good checkpoint: {job.saved[1] or 'none yet'}",
-                fix="lower optimizer.lr or raise train.nonfinite_limit; the same command resumes",
-            )
+            raise _not_finite(job, text)
     if job.spikes.see(report.scalars["loss/total"]):
         ids = gather_objects([i for batch in batches for i in batch.sample_ids.tolist()])
         text = f"step {state.step}: the loss jumped to {report.scalars['loss/total']:.4g}"
         job.monitor.event(state.step, text, dict(enumerate(ids)))
+
+
+def _not_finite(job: Job, text: str) -> TrainingStopped:
+    """The end of a run whose losses are not finite."""
+    return TrainingStopped(
+        f"{text}; last good checkpoint: {job.saved[1] or 'none yet'}",
+        fix="lower optimizer.lr or raise train.nonfinite_limit; the command then "
+        + ("goes on from there" if job.saved[1] else "starts anew"),
+    )
 
 
 def _tell(

@@ -1,22 +1,12 @@
-// The operators' CPU implementation.
-//
-// The work is cut into pieces of whole columns of one pair, of a size that does not depend on the
-// number of threads, and pieces are merged in their order: any number of threads gives the same
-// bits. Everything outside the vector loops is computed in float64.
-#include "pair_loss_op.h"
-
+// The operators over whole rows on the CPU: forward, backward, and both in one sweep of memory.
 #include <cstdlib>
-#include <cstring>
 #include <string>
 #include <vector>
 
-#include "pair_loss_types.h"
+#include "pair_loss_rows.h"
 
 namespace pairdistill {
 namespace {
-
-constexpr int64_t kPiece = 65536;          // columns of a piece
-constexpr int64_t kColumnsOfTask = 16384;  // columns that are worth waking a thread for
 
 #ifdef PAIR_LOSS_X86
 bool has_avx512() {
@@ -37,253 +27,247 @@ const CpuTable& chosen_table() {
 const CpuTable& chosen_table() { return generic::table; }
 #endif
 
+}  // namespace
+
 const CpuTable& cpu_table() {
   static const CpuTable& table = chosen_table();
   return table;
 }
 
-double read(const Pairs& p, const void* values, int64_t at) {
-  return p.wide() ? static_cast<const double*>(values)[at] : static_cast<const float*>(values)[at];
-}
+namespace {
 
-void write(const Pairs& p, void* values, int64_t at, double value) {
-  if (p.wide()) {
-    static_cast<double*>(values)[at] = value;
-  } else {
-    static_cast<float*>(values)[at] = static_cast<float>(value);
+// Rows whose scores are to be in the cache still when their gradients are computed: of all threads
+// that have a row each, or of a wave that all threads share.
+constexpr int64_t kCacheBytes = 24 << 20;
+constexpr int64_t kWaveBytes = 4 << 20;
+constexpr int64_t kTasksOfThread = 4;  // rows, or pieces of a wave, for each thread
+
+// The upstream gradients of a row's three values.
+struct Upstream {
+  double first, second, similarity;
+};
+
+// One call over whole rows. Where there are rows for all threads and the cache holds one for each,
+// a thread takes a row from its scores to its gradients; else all threads share the pieces of a
+// wave of rows, phase by phase. The bits are the same.
+struct Sweep {
+  Pairs p;
+  Choices<double> c;
+  const RowOutputs* out;      // null: backward from saved statistics
+  void* saved;                // statistics to write or to read; null where nobody needs them
+  const Destination* gradients;  // null: forward alone
+  std::vector<PairState<double>> states;
+  std::vector<RowStats<double>> stats;
+  std::vector<double> sums;
+
+  void reduce(int64_t row, int64_t piece, PairState<double>& state) const {
+    state = generic::empty_state<double>();
+    if (!ignored(p, row)) add_piece(p, row, piece, c, state);
   }
-}
 
-const void* address(const Pairs& p, const void* base, int64_t element) {
-  return static_cast<const char*>(base) + element * p.logit_bytes();
-}
+  RowValues<double> finish(int64_t row, const PairState<double>& total,
+                           RowStats<double>& found) const {
+    found = RowStats<double>{};
+    if (ignored(p, row)) return generic::ignored_values<double>();
+    return generic::finish(total, p.labels[row], p.columns, c, found);
+  }
 
-// Columns [from, to) of one pair, with the target's column cut out: up to two runs.
-struct Run {
-  int64_t from, count;
-};
-struct Runs {
-  Run run[2];
-  bool holds_target;
-};
-Runs without_target(int64_t from, int64_t to, int64_t label) {
-  const bool inside = label >= from && label < to;
-  if (!inside) return Runs{{{from, to - from}, {to, 0}}, false};
-  return Runs{{{from, label - from}, {label + 1, to - label - 1}}, true};
-}
+  template <class Up>
+  void gradient(int64_t row, int64_t piece, const RowStats<double>& found, const Up& up) const {
+    if (ignored(p, row)) return clear_piece(p, *gradients, row, piece);
+    const Upstream u = up(row);
+    const PairGradient<double> g =
+        generic::row_gradient(found, u.first, u.second, u.similarity, p.columns, c);
+    piece_gradient(p, *gradients, row, piece, g, c.kind);
+  }
 
-ConstColumns columns(const Pairs& p, int64_t row, Run run) {
-  return ConstColumns{address(p, p.first, row * p.stride_first + run.from),
-                      address(p, p.second, row * p.stride_second + run.from), run.count};
-}
+  void put(int64_t row, const RowValues<double>& values, const RowStats<double>& found) const {
+    out->put(row, values);
+    if (saved) write_stats(p.wide(), saved, row, found);
+  }
 
-// Both logits of one column, in float64.
-struct Column {
-  double first, second;
-};
-Column column(const Pairs& p, int64_t row, int64_t at) {
-  // The vector loops know the types: one column's state has its logits as its maxima.
-  const Choices<double> none{kNone, 1.0, 0.0, 0.0, 0.0, 0.0};
-  const PairState<double> one =
-      cpu_table().reduce(p.type, columns(p, row, Run{at, 1}), at, none);
-  return Column{one.first.sum, one.second.sum};
-}
-
-int64_t pieces_of(const Pairs& p) { return (p.classes + kPiece - 1) / kPiece; }
-
-// Calls work(row, piece, from, to) for every piece of every row that is not ignored.
-template <class Work>
-void for_each_piece(const Pairs& p, const Work& work) {
-  const int64_t pieces = pieces_of(p), length = p.classes < kPiece ? p.classes : kPiece;
-  const int64_t grain = (kColumnsOfTask + length - 1) / length;
-  torch::stable::parallel_for(0, p.pairs * pieces, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t row = task / pieces, piece = task % pieces, from = piece * kPiece;
-      if (p.labels[row] < 0) continue;
-      work(row, piece, from, from + kPiece < p.classes ? from + kPiece : p.classes);
+  // A row from its scores to its gradients.
+  template <class Up>
+  void whole_row(int64_t row, const Up& up) const {
+    const int64_t pieces = pieces_of(p);
+    PairState<double> total, next;
+    RowStats<double> found;
+    reduce(row, 0, total);
+    for (int64_t piece = 1; piece < pieces; ++piece) {
+      reduce(row, piece, next);
+      generic::merge(total, next, c);
     }
-  });
-}
-
-PairState<double> piece_state(const Pairs& p, int64_t row, int64_t from, int64_t to,
-                              const Choices<double>& c) {
-  const Runs runs = without_target(from, to, p.labels[row]);
-  PairState<double> state = generic::empty_state<double>();
-  for (const Run& run : runs.run)
-    if (run.count > 0)
-      generic::merge(state, cpu_table().reduce(p.type, columns(p, row, run), run.from, c), c);
-  return state;
-}
-
-// The statistics as they will be read back: rounded to the type they are stored in.
-RowStats<double> read_stats(const Pairs& p, const void* stats, int64_t row) {
-  RowStats<double> out;
-  double* values = reinterpret_cast<double*>(&out);
-  for (int i = 0; i < kStatsOfRow; ++i) values[i] = read(p, stats, row * kStatsOfRow + i);
-  return out;
-}
-
-void write_stats(const Pairs& p, void* stats, int64_t row, const RowStats<double>& in) {
-  const double* values = reinterpret_cast<const double*>(&in);
-  for (int i = 0; i < kStatsOfRow; ++i) write(p, stats, row * kStatsOfRow + i, values[i]);
-}
-
-void check_labels(const Pairs& p) {
-  for (int64_t row = 0; row < p.pairs; ++row)
-    STD_TORCH_CHECK(p.labels[row] >= -1 && p.labels[row] < p.classes, "pair_loss: labels[", row,
-                    "] = ", p.labels[row], ": must be in [0, ", p.classes, "), or -1 for ignored");
-}
-
-void write_row(const Pairs& p, const ForwardOutputs& out, int64_t row,
-               const RowValues<double>& values) {
-  write(p, out.ce_first.data_ptr(), row, values.ce_first);
-  write(p, out.ce_second.data_ptr(), row, values.ce_second);
-  write(p, out.similarity.data_ptr(), row, values.similarity);
-  static_cast<int64_t*>(out.top_first.data_ptr())[row] = values.top_first;
-  static_cast<int64_t*>(out.top_second.data_ptr())[row] = values.top_second;
-}
-
-void finish_row(const Pairs& p, const ForwardOutputs& out, int64_t row,
-                const PairState<double>* states, const Choices<double>& c) {
-  RowStats<double> stats{};
-  if (p.labels[row] < 0) {
-    write_row(p, out, row, RowValues<double>{0.0, 0.0, 0.0, -1, -1});
-    return write_stats(p, out.stats.data_ptr(), row, stats);
-  }
-  PairState<double> state = states[0];
-  for (int64_t piece = 1; piece < pieces_of(p); ++piece) generic::merge(state, states[piece], c);
-  const Column z_y = column(p, row, p.labels[row]);
-  const double target1 = p.target_first ? read(p, p.target_first, row) : z_y.first;
-  const double target2 = p.target_second ? read(p, p.target_second, row) : z_y.second;
-  write_row(p, out, row,
-            generic::finish(state, z_y.first, z_y.second, target1, target2, p.labels[row],
-                            p.classes, c, stats));
-  write_stats(p, out.stats.data_ptr(), row, stats);
-}
-
-// mmd's second sweep, over all columns, the target's too.
-void add_mmd(const Pairs& p, const ForwardOutputs& out, const Choices<double>& c) {
-  const int64_t pieces = pieces_of(p);
-  std::vector<double> sums(p.pairs * pieces * 2, 0.0);
-  void* stats = out.stats.data_ptr();
-  for_each_piece(p, [&](int64_t row, int64_t piece, int64_t from, int64_t to) {
-    double* sum = &sums[(row * pieces + piece) * 2];
-    cpu_table().mmd(p.type, columns(p, row, Run{from, to - from}), read_stats(p, stats, row),
-                    c.inv_temperature, sum, sum + 1);
-  });
-  for (int64_t row = 0; row < p.pairs; ++row) {
-    double mean1 = 0.0, mean2 = 0.0;
-    for (int64_t piece = 0; piece < pieces; ++piece) {
-      mean1 += sums[(row * pieces + piece) * 2];
-      mean2 += sums[(row * pieces + piece) * 2 + 1];
+    RowValues<double> values = finish(row, total, found);
+    if (c.kind == kMmd && !ignored(p, row)) {
+      double sum[2] = {0.0, 0.0};
+      for (int64_t piece = 0; piece < pieces; ++piece) {
+        double part[2] = {0.0, 0.0};
+        add_mmd(p, row, piece, found, c, part);
+        for (int i = 0; i < 2; ++i) sum[i] += part[i];
+      }
+      values.similarity = generic::finish_mmd(found, sum[0], sum[1], c);
     }
-    write(p, stats, row * kStatsOfRow + 5, mean1);
-    write(p, stats, row * kStatsOfRow + 11, mean2);
-    write(p, out.similarity.data_ptr(), row, c.scale * (mean1 + mean2));
+    put(row, values, found);
+    for (int64_t piece = 0; gradients && piece < pieces; ++piece) gradient(row, piece, found, up);
   }
-}
+
+  // Rows [begin, end), each of several pieces.
+  template <class Up>
+  void wave(int64_t begin, int64_t end, const Up& up) {
+    const int64_t pieces = pieces_of(p);
+    states.resize((end - begin) * pieces);
+    stats.resize(end - begin);
+    std::vector<RowValues<double>> values(end - begin);
+    for_pieces(p, begin, end, [&](int64_t row, int64_t piece) {
+      reduce(row, piece, states[(row - begin) * pieces + piece]);
+    });
+    for (int64_t row = begin; row < end; ++row) {
+      PairState<double>* of_row = &states[(row - begin) * pieces];
+      for (int64_t i = 1; i < pieces; ++i) generic::merge(of_row[0], of_row[i], c);
+      values[row - begin] = finish(row, of_row[0], stats[row - begin]);
+    }
+    if (c.kind == kMmd) wave_mmd(begin, end, values);
+    for (int64_t row = begin; row < end; ++row) put(row, values[row - begin], stats[row - begin]);
+    if (!gradients) return;
+    for_pieces(p, begin, end, [&](int64_t row, int64_t piece) {
+      gradient(row, piece, stats[row - begin], up);
+    });
+  }
+
+  void wave_mmd(int64_t begin, int64_t end, std::vector<RowValues<double>>& values) {
+    const int64_t pieces = pieces_of(p);
+    sums.assign((end - begin) * pieces * 2, 0.0);
+    for_pieces(p, begin, end, [&](int64_t row, int64_t piece) {
+      if (!ignored(p, row))
+        add_mmd(p, row, piece, stats[row - begin], c, &sums[((row - begin) * pieces + piece) * 2]);
+    });
+    for (int64_t row = begin; row < end; ++row) {
+      if (ignored(p, row)) continue;
+      double sum[2] = {0.0, 0.0};
+      for (int64_t i = 0; i < 2 * pieces; ++i) sum[i % 2] += sums[(row - begin) * pieces * 2 + i];
+      values[row - begin].similarity =
+          generic::finish_mmd(stats[row - begin], sum[0], sum[1], c);
+    }
+  }
+
+  template <class Up>
+  void run(const Up& up) {
+    const int64_t pieces = pieces_of(p), threads = torch::stable::get_num_threads();
+    const int64_t row_bytes = 2 * p.columns * p.score_bytes();
+    const bool cached = !gradients || threads * row_bytes <= kCacheBytes;
+    if (pieces == 1 || (cached && p.pairs >= kTasksOfThread * threads))
+      return for_rows(0, p.pairs, p.columns, [&](int64_t row) { whole_row(row, up); });
+    const int64_t busy = (kTasksOfThread * threads + pieces - 1) / pieces;
+    const int64_t fitting = gradients ? kWaveBytes / row_bytes : p.pairs;
+    const int64_t rows = fitting > busy ? fitting : busy;
+    for (int64_t begin = 0; begin < p.pairs; begin += rows)
+      wave(begin, begin + rows < p.pairs ? begin + rows : p.pairs, up);
+  }
+};
+
+Upstream no_upstream(int64_t) { return Upstream{0.0, 0.0, 0.0}; }
 
 ForwardResult forward_cpu(const Tensor& first, const Tensor& second, const Tensor& labels,
-                          const MaybeTensor& target_first, const MaybeTensor& target_second,
-                          double temperature, int64_t kind, double forward, double reverse,
-                          double scale, double label_smoothing, int64_t /*stop_gradient*/) {
-  const Pairs p = checked_pairs(first, second, labels, target_first, target_second);
-  const Choices<double> c =
-      checked_choices(temperature, kind, forward, reverse, scale, label_smoothing);
-  check_labels(p);
-  const ForwardOutputs out(first, p);
-  const int64_t pieces = pieces_of(p);
-  std::vector<PairState<double>> states(p.pairs * pieces);
-  for_each_piece(p, [&](int64_t row, int64_t piece, int64_t from, int64_t to) {
-    states[row * pieces + piece] = piece_state(p, row, from, to, c);
-  });
-  for (int64_t row = 0; row < p.pairs; ++row) finish_row(p, out, row, &states[row * pieces], c);
-  if (c.kind == kMmd) add_mmd(p, out, c);
+                          PAIR_LOSS_CHOICES) {
+  const Pairs p = checked_pairs(first, second, labels);
+  const Choices<double> c = checked_choices(PAIR_LOSS_CHOICE_NAMES, p.wide());
+  check_labels(p.labels, p.pairs, p.columns);
+  const ForwardOutputs out(first, p.pairs, p.wide());
+  const RowOutputs rows(out, p.wide());
+  Sweep{p, c, &rows, out.stats.data_ptr(), nullptr, {}, {}, {}}.run(no_upstream);
   return out.result();
 }
 
-// One number, in the type of the logits.
-void write_logit(const Pairs& p, void* values, int64_t at, double value) {
-  switch (p.type) {
-    case kFloat64: static_cast<double*>(values)[at] = value; return;
-    case kFloat32: static_cast<float*>(values)[at] = float(value); return;
-    case kFloat16: static_cast<uint16_t*>(values)[at] = generic::to_half(float(value)); return;
-    case kBFloat16: static_cast<uint16_t*>(values)[at] = generic::to_bfloat(float(value)); return;
-  }
+// The pair of gradients, laid out without gaps.
+Destination destination(const Tensor& first, const Tensor& second) {
+  return Destination{first.data_ptr(), second.data_ptr(), first.stride(0), second.stride(0)};
 }
 
-struct Exact {
-  static double of(double x) { return std::exp(x); }
-};
-
-// The target's column: the similarity's gradient, and the cross-entropy's where no margin takes it.
-void target_gradient(const Pairs& p, const BackwardOutputs& out, int64_t row,
-                     const PairGradient<double>& g, int kind) {
-  const int64_t label = p.labels[row], at = row * p.classes + label;
-  const Column z_y = column(p, row, label);
-  double d1, d2;
-  generic::soft_gradient<Exact>(kind, g, z_y.first, z_y.second, d1, d2);
-  if (p.target_first) {
-    write(p, out.target_first.data_ptr(), row, g.first.at_target);
-    write(p, out.target_second.data_ptr(), row, g.second.at_target);
-  } else {
-    d1 += g.first.at_target;
-    d2 += g.second.at_target;
-  }
-  write_logit(p, out.first.data_ptr(), at, d1);
-  write_logit(p, out.second.data_ptr(), at, d2);
+BackwardResult backward_cpu(const Tensor& grad_values, const Tensor& first, const Tensor& second,
+                            const Tensor& labels, const Tensor& stats, PAIR_LOSS_CHOICES) {
+  const Pairs p = checked_pairs(first, second, labels);
+  const Choices<double> c = checked_choices(PAIR_LOSS_CHOICE_NAMES, p.wide());
+  check_labels(p.labels, p.pairs, p.columns);
+  const void* saved = checked_matrix("stats", stats, p.pairs, kStatsOfRow, p.wide());
+  const void* up = checked_matrix("grad_values", grad_values, p.pairs, kValuesOfRow, p.wide());
+  const Tensor grad_first = torch::stable::new_empty(first, {p.pairs, p.columns});
+  const Tensor grad_second = torch::stable::new_empty(first, {p.pairs, p.columns});
+  const Destination gradients = destination(grad_first, grad_second);
+  const Sweep sweep{p, c, nullptr, nullptr, &gradients, {}, {}, {}};
+  for_pieces(p, 0, p.pairs, [&](int64_t row, int64_t piece) {
+    sweep.gradient(row, piece, read_stats(p.wide(), saved, row), [&](int64_t at) {
+      return Upstream{read(p.wide(), up, 3 * at), read(p.wide(), up, 3 * at + 1),
+                      read(p.wide(), up, 3 * at + 2)};
+    });
+  });
+  return {grad_first, grad_second};
 }
 
-void piece_gradient(const Pairs& p, const BackwardOutputs& out, int64_t row, int64_t from,
-                    int64_t to, const PairGradient<double>& g, int kind) {
-  const Runs runs = without_target(from, to, p.labels[row]);
-  for (const Run& run : runs.run) {
-    const int64_t at = (row * p.classes + run.from) * p.logit_bytes();
-    const Columns destination{static_cast<char*>(out.first.data_ptr()) + at,
-                              static_cast<char*>(out.second.data_ptr()) + at};
-    if (run.count > 0)
-      cpu_table().gradient(p.type, kind, columns(p, row, run), destination, g);
-  }
-  if (runs.holds_target) target_gradient(p, out, row, g, kind);
-}
-
-// No gradient reaches an ignored pair, whatever its logits are.
-void clear_ignored(const Pairs& p, const BackwardOutputs& out) {
-  const int64_t bytes = p.classes * p.logit_bytes();
+// The share of each row in the total: its weight, over the sum of weights for the mean.
+std::vector<double> row_shares(const Pairs& p, const void* weights, int64_t reduction) {
+  std::vector<double> shares(p.pairs);
+  double sum = 0.0;
   for (int64_t row = 0; row < p.pairs; ++row) {
-    if (p.labels[row] >= 0) continue;
-    std::memset(static_cast<char*>(out.first.data_ptr()) + row * bytes, 0, bytes);
-    std::memset(static_cast<char*>(out.second.data_ptr()) + row * bytes, 0, bytes);
-    if (!p.target_first) continue;
-    write(p, out.target_first.data_ptr(), row, 0.0);
-    write(p, out.target_second.data_ptr(), row, 0.0);
+    shares[row] = ignored(p, row) ? 0.0 : weights ? read(p.wide(), weights, row) : 1.0;
+    sum += shares[row];
   }
+  if (reduction != kMean || sum == 0.0) return shares;
+  for (double& share : shares) share /= sum;
+  return shares;
 }
 
-BackwardResult backward_cpu(const Tensor& grad_ce_first, const Tensor& grad_ce_second,
-                            const Tensor& grad_similarity, const Tensor& first,
-                            const Tensor& second, const Tensor& labels,
-                            const MaybeTensor& target_first, const MaybeTensor& target_second,
-                            const Tensor& stats, double temperature, int64_t kind, double forward,
-                            double reverse, double scale, double label_smoothing,
-                            int64_t stop_gradient) {
-  const Pairs p = checked_pairs(first, second, labels, target_first, target_second);
-  const Choices<double> c =
-      checked_choices(temperature, kind, forward, reverse, scale, label_smoothing);
-  check_labels(p);
-  check_stats(stats, p);
-  const void* up1 = checked_upstream("grad_ce_first", grad_ce_first, p);
-  const void* up2 = checked_upstream("grad_ce_second", grad_ce_second, p);
-  const void* up_similarity = checked_upstream("grad_similarity", grad_similarity, p);
-  const BackwardOutputs out(first, p);
-  for_each_piece(p, [&](int64_t row, int64_t, int64_t from, int64_t to) {
-    const PairGradient<double> g = generic::row_gradient(
-        read_stats(p, stats.data_ptr(), row), read(p, up1, row), read(p, up2, row),
-        read(p, up_similarity, row), stop_gradient != 1, stop_gradient != 2, p.classes, c);
-    piece_gradient(p, out, row, from, to, g, c.kind);
+// The total and the outputs of each row; the gradients go where `gradients` says.
+Tensor loss_and_grad(const Pairs& p, const Tensor& like, const ForwardOutputs& out,
+                     const Destination& gradients, const MaybeTensor& weights, double ce_weight,
+                     double similarity_weight, int64_t reduction, const Choices<double>& c) {
+  STD_TORCH_CHECK(reduction >= kRows && reduction <= kSum,
+                  "pair_loss_and_grad: reduction must be 0 .. 2");
+  check_labels(p.labels, p.pairs, p.columns);
+  const std::vector<double> shares =
+      row_shares(p, checked_weights(weights, p.pairs, p.wide()), reduction);
+  const RowOutputs rows(out, p.wide());
+  const double of_similarity = c.kind == kNone ? 0.0 : similarity_weight;
+  Sweep{p, c, &rows, nullptr, &gradients, {}, {}, {}}.run([&](int64_t row) {
+    const double ce = shares[row] * ce_weight;
+    return Upstream{ce, ce, shares[row] * of_similarity};
   });
-  clear_ignored(p, out);
-  return out.result();
+  double total = 0.0;
+  for (int64_t row = 0; row < p.pairs; ++row) {
+    if (ignored(p, row)) continue;
+    double value = ce_weight * (read(p.wide(), rows.values, 3 * row) +
+                                read(p.wide(), rows.values, 3 * row + 1));
+    if (of_similarity != 0.0) value += of_similarity * read(p.wide(), rows.values, 3 * row + 2);
+    total += shares[row] * value;
+  }
+  const Tensor result = torch::stable::new_empty(like, {}, accumulation_type(p));
+  write(p.wide(), result.data_ptr(), 0, total);
+  return result;
+}
+
+LossAndGradResult and_grad_cpu(const Tensor& first, const Tensor& second, const Tensor& labels,
+                               const MaybeTensor& weights, double ce_weight,
+                               double similarity_weight, int64_t reduction, PAIR_LOSS_CHOICES) {
+  const Pairs p = checked_pairs(first, second, labels);
+  const Choices<double> c = checked_choices(PAIR_LOSS_CHOICE_NAMES, p.wide());
+  const ForwardOutputs out(first, p.pairs, p.wide());
+  const Tensor grad_first = torch::stable::new_empty(first, {p.pairs, p.columns});
+  const Tensor grad_second = torch::stable::new_empty(first, {p.pairs, p.columns});
+  const Tensor total = loss_and_grad(p, first, out, destination(grad_first, grad_second), weights,
+                                     ce_weight, similarity_weight, reduction, c);
+  return {total, out.values, out.extras, out.tops, grad_first, grad_second};
+}
+
+LossInPlaceResult and_grad_in_place_cpu(Tensor first, Tensor second, const Tensor& labels,
+                                        const MaybeTensor& weights, double ce_weight,
+                                        double similarity_weight, int64_t reduction,
+                                        PAIR_LOSS_CHOICES) {
+  const Pairs p = checked_pairs(first, second, labels);
+  check_in_place(first, second);
+  const Choices<double> c = checked_choices(PAIR_LOSS_CHOICE_NAMES, p.wide());
+  const ForwardOutputs out(first, p.pairs, p.wide());
+  const Tensor total = loss_and_grad(p, first, out, destination(first, second), weights, ce_weight,
+                                     similarity_weight, reduction, c);
+  return {total, out.values, out.extras, out.tops};
 }
 
 // Which table runs on this processor; for `doctor`.
@@ -294,6 +278,8 @@ std::string cpu_instructions() { return cpu_table().name; }
 STABLE_TORCH_LIBRARY_IMPL(pairdistill, CPU, m) {
   m.impl("pair_loss", TORCH_BOX(&forward_cpu));
   m.impl("pair_loss_backward", TORCH_BOX(&backward_cpu));
+  m.impl("pair_loss_and_grad", TORCH_BOX(&and_grad_cpu));
+  m.impl("pair_loss_and_grad_", TORCH_BOX(&and_grad_in_place_cpu));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pairdistill, CompositeExplicitAutograd, m) {

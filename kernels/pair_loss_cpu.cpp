@@ -12,18 +12,6 @@ namespace {
 // maximum and the sweep for the sums, so that memory is read once.
 constexpr int64_t kBlock = 1024;
 
-// The same constants in the type of the arithmetic.
-template <class R>
-Choices<R> narrowed(const Choices<double>& c) {
-  return Choices<R>{c.kind,       R(c.inv_temperature), R(c.forward),
-                    R(c.reverse), R(c.scale),           R(c.smoothing)};
-}
-
-Side<double> widened(const Side<float>& s) {
-  return Side<double>{s.m, s.s, s.t, s.a, s.sum, s.top};
-}
-Side<double> widened(const Side<double>& s) { return s; }
-
 template <class R>
 R maximum(const R* z, int64_t n) {
   R m = minus_infinity<R>();
@@ -32,128 +20,124 @@ R maximum(const R* z, int64_t n) {
   return m;
 }
 
+// The first place of a value; runs that do not hold it are passed over as vectors.
 template <class R>
 int64_t first_equal(const R* z, int64_t n, R value) {
-  for (int64_t i = 0; i < n; ++i)
+  constexpr int64_t kRun = 64;
+  int64_t i = 0;
+  for (; i + kRun <= n; i += kRun) {
+    int found = 0;
+#pragma omp simd reduction(| : found)
+    for (int64_t j = 0; j < kRun; ++j) found |= z[i + j] == value;
+    if (found) break;
+  }
+  for (; i < n; ++i)
     if (z[i] == value) return i;
   return kNoColumn;
 }
 
-// One block relative to its own maxima; where they are -inf, relative to 0, so that no column
-// makes a NaN that was not there.
+// Adds one block to the sums of a row whose maxima, the block's included, are m1 and m2; where they
+// are -inf, it is taken relative to 0, so that no column makes a NaN that was not there.
 template <int KIND, int POWER, class R>
-PairState<R> block_sums(const R* z1, const R* z2, int64_t n, const Choices<R>& c) {
-  PairState<R> out = empty_state<R>();
-  out.first.m = maximum(z1, n);
-  out.second.m = maximum(z2, n);
-  const R m1 = out.first.m == minus_infinity<R>() ? R(0) : out.first.m;
-  const R m2 = out.second.m == minus_infinity<R>() ? R(0) : out.second.m;
-  const R inv_t = c.inv_temperature;
-  R s1 = 0, s2 = 0, t1 = 0, t2 = 0, a1 = 0, a2 = 0, sum1 = 0, sum2 = 0;
-#pragma omp simd reduction(+ : s1, s2, t1, t2, a1, a2, sum1, sum2)
+void add_block(const R* x1, const R* x2, int64_t n, const Choices<R>& c, R m1, R m2,
+               PairState<double>& total) {
+  m1 = m1 == minus_infinity<R>() ? R(0) : m1;
+  m2 = m2 == minus_infinity<R>() ? R(0) : m2;
+  const R scale = c.logit_scale, soft_scale = c.soft_scale;
+  R s1 = 0, s2 = 0, t1 = 0, t2 = 0, a1 = 0, a2 = 0, h1 = 0, h2 = 0, sum1 = 0, sum2 = 0;
+#pragma omp simd reduction(+ : s1, s2, t1, t2, a1, a2, h1, h2, sum1, sum2)
   for (int64_t i = 0; i < n; ++i) {
-    const R x1 = z1[i] - m1, x2 = z2[i] - m2;
-    const R xs1 = x1 * inv_t, xs2 = x2 * inv_t;
-    const R soft1 = KIND == kNone ? R(0) : PolynomialExp::of(xs1);
-    const R soft2 = KIND == kNone ? R(0) : PolynomialExp::of(xs2);
-    s1 += POWER ? raised<POWER>(soft1, x1, xs1) : PolynomialExp::of(x1);
-    s2 += POWER ? raised<POWER>(soft2, x2, xs2) : PolynomialExp::of(x2);
-    sum1 += z1[i];
-    sum2 += z2[i];
-    if (KIND != kNone) {
-      t1 += soft1;
-      t2 += soft2;
-      if (KIND != kMmd) {
-        R x, y;
-        factors(KIND, z1[i], z2[i], m1, m2, inv_t, x, y);
-        a1 += guarded(soft1, x);
-        a2 += guarded(soft2, y);
-      }
+    const R by1 = x1[i] - m1, by2 = x2[i] - m2;
+    const R xs1 = by1 * soft_scale, xs2 = by2 * soft_scale;
+    const R soft1 = PolynomialExp::of(xs1), soft2 = PolynomialExp::of(xs2);
+    const R z1 = by1 * scale, z2 = by2 * scale;
+    s1 += POWER ? raised<POWER>(soft1, z1, xs1) : PolynomialExp::of(z1);
+    s2 += POWER ? raised<POWER>(soft2, z2, xs2) : PolynomialExp::of(z2);
+    t1 += soft1;
+    t2 += soft2;
+    h1 += guarded(soft1, xs1);
+    h2 += guarded(soft2, xs2);
+    sum1 += x1[i];
+    sum2 += x2[i];
+    if (KIND == kKl || KIND == kCe) {
+      R f1, f2;
+      factors(KIND, x1[i], x2[i], m1, m2, soft_scale, f1, f2);
+      a1 += guarded(soft1, f1);
+      a2 += guarded(soft2, f2);
     }
   }
-  out.first = Side<R>{out.first.m, s1, t1, a1, sum1, kNoColumn};
-  out.second = Side<R>{out.second.m, s2, t2, a2, sum2, kNoColumn};
-  return out;
+  add_side(total.first, Side<double>{0.0, s1, t1, a1, 0.0, sum1, h1, kNoColumn});
+  add_side(total.second, Side<double>{0.0, s2, t2, a2, 0.0, sum2, h2, kNoColumn});
 }
 
-template <int KIND, class R>
-PairState<R> block_state(int power, const R* z1, const R* z2, int64_t n, const Choices<R>& c) {
-  switch (power) {
-    case 1: return block_sums<KIND, 1>(z1, z2, n, c);
-    case 2: return block_sums<KIND, 2>(z1, z2, n, c);
-    case 3: return block_sums<KIND, 3>(z1, z2, n, c);
-    case 4: return block_sums<KIND, 4>(z1, z2, n, c);
-    default: return block_sums<KIND, 0>(z1, z2, n, c);
-  }
-}
-
+// Moves the maxima of a row up to those of a block; the top classes with them.
 template <class R>
-PairState<R> block_state_of(int power, const R* z1, const R* z2, int64_t n,
-                            const Choices<R>& c) {
-  switch (c.kind) {
-    case kKl: return block_state<kKl>(power, z1, z2, n, c);
-    case kCe: return block_state<kCe>(power, z1, z2, n, c);
-    case kMmd: return block_state<kMmd>(power, z1, z2, n, c);
-    default: return block_sums<kNone, 0>(z1, z2, n, c);
-  }
+void take_maxima(const R* x1, const R* x2, int64_t n, int64_t column, const Choices<double>& c,
+                 PairState<double>& total) {
+  const R m1 = maximum(x1, n), m2 = maximum(x2, n);
+  const bool higher1 = m1 > total.first.m, higher2 = m2 > total.second.m;
+  if (!higher1 && !higher2) return;
+  if (higher1) total.first.top = column + first_equal(x1, n, m1);
+  if (higher2) total.second.top = column + first_equal(x2, n, m2);
+  rebase(total, larger<double>(total.first.m, m1), larger<double>(total.second.m, m2), c);
 }
 
-template <class Type>
-PairState<double> reduce_typed(ConstColumns z, int64_t column, const Choices<double>& c) {
+template <int KIND, int POWER, class Type>
+void reduce_typed(ConstColumns x, int64_t column, const Choices<double>& c,
+                  PairState<double>& total) {
   using R = typename Type::Real;
-  const Choices<R> narrow = narrowed<R>(c);
-  const int power = power_of(c.inv_temperature);
-  PairState<double> total = empty_state<double>();
+  const Choices<R> narrow = converted<R>(c);
   R buffer1[kBlock], buffer2[kBlock];
-  for (int64_t at = 0; at < z.count; at += kBlock) {
-    const int64_t n = z.count - at < kBlock ? z.count - at : kBlock;
-    const R* z1 = Type::load(z.first, at, n, buffer1);
-    const R* z2 = Type::load(z.second, at, n, buffer2);
-    const PairState<R> block = block_state_of(power, z1, z2, n, narrow);
-    PairState<double> wide{widened(block.first), widened(block.second)};
-    if (wide.first.m > total.first.m)
-      wide.first.top = column + at + first_equal(z1, n, block.first.m);
-    if (wide.second.m > total.second.m)
-      wide.second.top = column + at + first_equal(z2, n, block.second.m);
-    if (at == 0) {
-      total = wide;
-    } else {
-      merge(total, wide, c);
-    }
+  for (int64_t at = 0; at < x.count; at += kBlock) {
+    const int64_t n = x.count - at < kBlock ? x.count - at : kBlock;
+    const R* x1 = Type::load(x.first, at, n, buffer1);
+    const R* x2 = Type::load(x.second, at, n, buffer2);
+    take_maxima(x1, x2, n, column + at, c, total);
+    add_block<KIND, POWER>(x1, x2, n, narrow, R(total.first.m), R(total.second.m), total);
   }
-  return total;
 }
 
-template <class R>
-SideStats<R> narrowed(const SideStats<double>& s) {
-  return SideStats<R>{R(s.ce_shift), R(s.ce_inv_total), R(s.ce_rest),
-                      R(s.m),        R(s.inv_t),        R(s.mean)};
+template <int KIND, class Type>
+void reduce_of_power(ConstColumns x, int64_t column, const Choices<double>& c,
+                     PairState<double>& total) {
+  switch (power_of(c.logit_scale, c.soft_scale)) {
+    case 1: return reduce_typed<KIND, 1, Type>(x, column, c, total);
+    case 2: return reduce_typed<KIND, 2, Type>(x, column, c, total);
+    case 3: return reduce_typed<KIND, 3, Type>(x, column, c, total);
+    case 4: return reduce_typed<KIND, 4, Type>(x, column, c, total);
+    default: return reduce_typed<KIND, 0, Type>(x, column, c, total);
+  }
+}
+
+// none and mmd sum the same: nothing but what the softened answers' maxima and totals need.
+template <class Type>
+void reduce_of_kind(ConstColumns x, int64_t column, const Choices<double>& c,
+                    PairState<double>& total) {
+  switch (c.kind) {
+    case kKl: return reduce_of_power<kKl, Type>(x, column, c, total);
+    case kCe: return reduce_of_power<kCe, Type>(x, column, c, total);
+    default: return reduce_of_power<kNone, Type>(x, column, c, total);
+  }
 }
 
 template <class Type>
-void mmd_typed(ConstColumns z, const RowStats<double>& stats, double inv_temperature, double* sum1,
+void mmd_typed(ConstColumns x, const RowStats<double>& stats, double soft_scale, double* sum1,
                double* sum2) {
   using R = typename Type::Real;
-  const RowStats<R> narrow{narrowed<R>(stats.first), narrowed<R>(stats.second)};
-  const R inv_t = R(inv_temperature);
+  const RowStats<R> narrow{converted<R>(stats.first), converted<R>(stats.second)};
+  const R scale = R(soft_scale);
   R buffer1[kBlock], buffer2[kBlock];
-  for (int64_t at = 0; at < z.count; at += kBlock) {
-    const int64_t n = z.count - at < kBlock ? z.count - at : kBlock;
-    const R* z1 = Type::load(z.first, at, n, buffer1);
-    const R* z2 = Type::load(z.second, at, n, buffer2);
+  for (int64_t at = 0; at < x.count; at += kBlock) {
+    const int64_t n = x.count - at < kBlock ? x.count - at : kBlock;
+    const R* x1 = Type::load(x.first, at, n, buffer1);
+    const R* x2 = Type::load(x.second, at, n, buffer2);
     R part1 = 0, part2 = 0;
 #pragma omp simd reduction(+ : part1, part2)
     for (int64_t i = 0; i < n; ++i)
-      mmd_terms<PolynomialExp>(narrow, z1[i], z2[i], inv_t, part1, part2);
+      mmd_terms<PolynomialExp>(narrow, x1[i], x2[i], scale, part1, part2);
     *sum1 += part1;
     *sum2 += part2;
   }
-}
-
-template <class R>
-SideGradient<R> narrowed(const SideGradient<double>& g) {
-  return SideGradient<R>{R(g.ce_shift), R(g.ce),   R(g.flat), R(g.at_target), R(g.m),
-                         R(g.inv_t),    R(g.mean), R(g.own),  R(g.cross)};
 }
 
 template <int KIND, int POWER, class R>
@@ -174,8 +158,7 @@ void block_gradient(const R* z1, const R* z2, int64_t n, const PairGradient<R>& 
 template <int KIND, int POWER, class Type>
 void gradient_typed(ConstColumns z, Columns out, const PairGradient<double>& wide) {
   using R = typename Type::Real;
-  const PairGradient<R> g{narrowed<R>(wide.first), narrowed<R>(wide.second),
-                          R(wide.inv_temperature)};
+  const PairGradient<R> g = converted<R>(wide);
   R in1[kBlock], in2[kBlock], out1[kBlock], out2[kBlock];
   for (int64_t at = 0; at < z.count; at += kBlock) {
     const int64_t n = z.count - at < kBlock ? z.count - at : kBlock;
@@ -192,8 +175,9 @@ void gradient_typed(ConstColumns z, Columns out, const PairGradient<double>& wid
 template <int KIND, class Type>
 void gradient_of_power(ConstColumns z, Columns out, const PairGradient<double>& g) {
   PairGradient<double> shared = g;
-  const bool possible = shared_shift(shared.first) && shared_shift(shared.second);
-  switch (possible ? power_of(g.inv_temperature) : 0) {
+  const bool possible = shared_shift(shared.first, g.logit_scale) &&
+                        shared_shift(shared.second, g.logit_scale);
+  switch (possible ? power_of(g.logit_scale, g.soft_scale) : 0) {
     case 1: return gradient_typed<KIND, 1, Type>(z, out, shared);
     case 2: return gradient_typed<KIND, 2, Type>(z, out, shared);
     case 3: return gradient_typed<KIND, 3, Type>(z, out, shared);
@@ -212,23 +196,23 @@ void gradient_of_kind(int kind, ConstColumns z, Columns out, const PairGradient<
   }
 }
 
-PairState<double> reduce(LogitType type, ConstColumns z, int64_t column,
-                         const Choices<double>& c) {
+void reduce(LogitType type, ConstColumns x, int64_t column, const Choices<double>& c,
+            PairState<double>& total) {
   switch (type) {
-    case kFloat64: return reduce_typed<Double>(z, column, c);
-    case kFloat16: return reduce_typed<Half>(z, column, c);
-    case kBFloat16: return reduce_typed<BFloat>(z, column, c);
-    default: return reduce_typed<Float>(z, column, c);
+    case kFloat64: return reduce_of_kind<Double>(x, column, c, total);
+    case kFloat16: return reduce_of_kind<Half>(x, column, c, total);
+    case kBFloat16: return reduce_of_kind<BFloat>(x, column, c, total);
+    default: return reduce_of_kind<Float>(x, column, c, total);
   }
 }
 
-void mmd(LogitType type, ConstColumns z, const RowStats<double>& stats, double inv_temperature,
+void mmd(LogitType type, ConstColumns x, const RowStats<double>& stats, double soft_scale,
          double* sum1, double* sum2) {
   switch (type) {
-    case kFloat64: return mmd_typed<Double>(z, stats, inv_temperature, sum1, sum2);
-    case kFloat16: return mmd_typed<Half>(z, stats, inv_temperature, sum1, sum2);
-    case kBFloat16: return mmd_typed<BFloat>(z, stats, inv_temperature, sum1, sum2);
-    default: return mmd_typed<Float>(z, stats, inv_temperature, sum1, sum2);
+    case kFloat64: return mmd_typed<Double>(x, stats, soft_scale, sum1, sum2);
+    case kFloat16: return mmd_typed<Half>(x, stats, soft_scale, sum1, sum2);
+    case kBFloat16: return mmd_typed<BFloat>(x, stats, soft_scale, sum1, sum2);
+    default: return mmd_typed<Float>(x, stats, soft_scale, sum1, sum2);
   }
 }
 

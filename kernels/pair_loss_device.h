@@ -1,52 +1,109 @@
-// How a launch meets torch: the device, the stream and the errors. Tests put a header in its place
-// that runs the kernels on the CPU (tests/unit/losses/cuda_on_cpu).
+// How a launch meets CUDA: the device's figures, dynamic shared memory, clusters and errors. Tests
+// put a header in its place that runs the kernels on the CPU (tests/unit/losses/cuda_on_cpu).
 #pragma once
 
+#include <mutex>
 #include <stdexcept>
 #include <string>
 
 #include <cuda_runtime.h>
-#include <dlfcn.h>
 
-#include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/tensor.h>
+#include "pair_loss_plan.h"
 
-#define PAIR_LOSS_DISPATCH_KEY CUDA
-#define PAIR_LOSS_LAUNCH(kernel, blocks, threads, stream, ...) \
-  kernel<<<blocks, threads, 0, stream>>>(__VA_ARGS__)
+#define PAIR_LOSS_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 
 namespace pairdistill {
 namespace cuda {
-
-using DeviceGuard = torch::stable::accelerator::DeviceGuard;
-
-inline bool on_device(const torch::stable::Tensor& tensor) { return tensor.is_cuda(); }
 
 inline void check(cudaError_t status, const char* what) {
   if (status != cudaSuccess)
     throw std::runtime_error(std::string("pair_loss: ") + what + ": " + cudaGetErrorString(status));
 }
 
-// The stream that torch launches on. The function is in the part of torch that only its CUDA builds
-// have; looked up here, so that one library loads in a CPU torch as well.
-inline cudaStream_t current_stream(int device) {
-  using Function = AOTITorchError (*)(int32_t, void**);
-  static const Function function = [] {
-    void* library = dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_NOLOAD);
-    return library ? reinterpret_cast<Function>(
-                         dlsym(library, "aoti_torch_get_current_cuda_stream"))
-                   : nullptr;
-  }();
-  if (!function) throw std::runtime_error("pair_loss: this torch was built without CUDA");
-  void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(function(device, &stream));
-  return static_cast<cudaStream_t>(stream);
+inline int64_t attribute(int device, cudaDeviceAttr which) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, which, device), "device attribute");
+  return value;
 }
 
-inline int multiprocessors(int device) {
-  int count = 0;
-  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "device");
-  return count;
+struct Grid {
+  int64_t blocks, threads, shared_bytes, cluster;
+  void* stream;
+};
+
+// The configuration of a launch; it lives as long as the call.
+struct Config {
+  cudaLaunchConfig_t launch{};
+  cudaLaunchAttribute attribute{};
+
+  explicit Config(const Grid& grid) {
+    launch.gridDim = dim3(unsigned(grid.blocks));
+    launch.blockDim = dim3(unsigned(grid.threads));
+    launch.dynamicSmemBytes = size_t(grid.shared_bytes);
+    launch.stream = static_cast<cudaStream_t>(grid.stream);
+    if (grid.cluster == 1) return;
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = unsigned(grid.cluster);
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    launch.attrs = &attribute;
+    launch.numAttrs = 1;
+  }
+  Config(const Config&) = delete;
+};
+
+// More than 48 KB, and clusters of more than 8, are asked for by name.
+template <class... Parameters>
+void allow(void (*kernel)(Parameters...), const Grid& grid) {
+  const void* const function = reinterpret_cast<const void*>(kernel);
+  if (grid.shared_bytes > 48 * 1024)
+    check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               int(grid.shared_bytes)),
+          "shared memory");
+  if (grid.cluster > 8)
+    check(cudaFuncSetAttribute(function, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
+          "cluster size");
+}
+
+template <class... Parameters, class... Arguments>
+void launch(const Grid& grid, void (*kernel)(Parameters...), const Arguments&... arguments) {
+  const Config config(grid);
+  allow(kernel, grid);
+  check(cudaLaunchKernelEx(&config.launch, kernel, Parameters(arguments)...), "launch");
+}
+
+// The largest cluster whose blocks can have all the shared memory there is, and run.
+template <class Kernel>
+int64_t largest_cluster(Kernel kernel, int device, int64_t shared_bytes) {
+  if (attribute(device, cudaDevAttrClusterLaunch) == 0) return 1;
+  for (int64_t size = 16; size > 1; size /= 2) {
+    const Grid grid{size, row_threads(4), shared_bytes, size, nullptr};
+    const Config config(grid);
+    allow(kernel, grid);
+    int clusters = 0;
+    const cudaError_t status = cudaOccupancyMaxActiveClusters(&clusters, kernel, &config.launch);
+    if (status == cudaSuccess && clusters > 0) return size;
+    (void)cudaGetLastError();  // a size that this device refuses: the next smaller one
+  }
+  return 1;
+}
+
+// What the device `device`, which must be the current one, is made of. Asked once.
+template <class Kernel>
+DeviceShape device_shape(int device, Kernel kernel) {
+  constexpr int kMostDevices = 128;
+  static std::once_flag asked[kMostDevices];
+  static DeviceShape shapes[kMostDevices];
+  if (device < 0 || device >= kMostDevices)
+    throw std::runtime_error("pair_loss: more than 128 devices are not served");
+  std::call_once(asked[device], [&] {
+    DeviceShape& d = shapes[device];
+    d.multiprocessors = attribute(device, cudaDevAttrMultiProcessorCount);
+    d.shared_of_block = attribute(device, cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    d.shared_of_processor = attribute(device, cudaDevAttrMaxSharedMemoryPerMultiprocessor);
+    d.cache_bytes = attribute(device, cudaDevAttrL2CacheSize);
+    d.largest_cluster = largest_cluster(kernel, device, d.shared_of_block);
+  });
+  return shapes[device];
 }
 
 }  // namespace cuda

@@ -82,6 +82,7 @@ def main() -> None:
     # Threads that wait for each other sleep, unless told otherwise. Spinning, as OpenMP has it by
     # itself, takes the cores from decoding threads and from other ranks. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.umask(0o077)  # faces, and models of them, are personal data
     try:
         build_app()()
     except UserError as error:

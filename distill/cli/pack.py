@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -48,7 +49,9 @@ def pack_command(
         ),
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes; 0 for one a core.")] = 0,
+    workers: Annotated[
+        int, typer.Option(help="Processes, at most one a core; 0 for one a core.")
+    ] = 0,
     quality: Annotated[int, typer.Option(help="JPEG quality, 1 .. 100 (4:4:4).")] = 95,
     aligned: Annotated[
         bool,
@@ -173,8 +176,30 @@ def pack_command(
     if dry_run:
         show_estimate(photographs, options)
         return
-    result = pack(photographs, out, options, progress_bar)
+    result = pack(photographs, out, clamped(options), progress_bar)
     show_result(result, out)
+    tell_not_tried(photographs)
+
+
+def clamped(options: PackOptions) -> PackOptions:
+    """No more workers than cores, which would only take memory; with a note."""
+    from distill.console import warn
+
+    cores = replace(options, workers=0).processes()
+    if options.workers <= cores:
+        return options
+    warn(f"--workers {options.workers}: this process has {cores} cores; using {cores}")
+    return replace(options, workers=cores)
+
+
+def tell_not_tried(source: Source) -> None:
+    """Say which files of a folder were passed over for their ending."""
+    from distill.console import warn
+    from distill.data.sources.folder import FolderSource
+
+    if isinstance(source, FolderSource) and (others := source.other_endings):
+        kinds = ", ".join(f"{n} {ending or 'without one'}" for ending, n in others.most_common(5))
+        warn(f"{others.total()} files were not tried, for their ending is of no image: {kinds}")
 
 
 def show_estimate(source: Source, options: PackOptions) -> None:
@@ -211,7 +236,8 @@ def show_result(result: PackResult, out: Path) -> None:
     show(counts(packs))
     manifest = result.train.manifest
     rejected = f"{manifest.samples_rejected} of {manifest.samples_seen} photographs rejected"
-    say(f"{rejected}; the reasons are in {out / 'rejected.csv'}")
+    reasons = f"; the reasons are in {out / 'rejected.csv'}" if manifest.samples_rejected else ""
+    say(rejected + reasons)
     for made in packs:
         say(f"{made.manifest.purpose}: {made.path} (pairs by kind: contact_sheet.png)")
 

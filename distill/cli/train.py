@@ -94,7 +94,6 @@ def _train_here(config: Config) -> int:
     """Be one rank, in this process."""
     from distill.spawn import spawned_rank
 
-    os.umask(0o077)  # models of faces are personal data
     with spawned_rank():
         from distill.ranks import from_environment
         from distill.train import train

@@ -16,6 +16,8 @@ from distill.errors import UserError
 
 Tree: TypeAlias = dict[str, Any]
 
+_TOML_WANTED = "give a text file like that of `pairdistill train --print-config`"
+
 
 def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -> Config:
     """The configuration of a run.
@@ -90,9 +92,11 @@ def _read_toml(path: Path) -> Tree:
     except FileNotFoundError:
         raise UserError(f"configuration {path} does not exist", fix="check the path") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"configuration {path} cannot be read: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        what = f"configuration {path} cannot be read: {reason}"
+        raise UserError(what, fix=_TOML_WANTED) from None
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"configuration {path} is not TOML: {error}") from None
+        raise UserError(f"configuration {path} is not TOML: {error}", fix=_TOML_WANTED) from None
 
 
 def _value(text: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from distill.evaluate.report import Condition, Report
@@ -12,12 +13,13 @@ NONE = "-"
 
 def report_table(report: Report) -> Table:
     """Conditions as rows; percentages but for the AUC, "-" where a number cannot be had."""
-    table = Table(title=report.heading, title_justify="left", header_style="bold")
-    table.add_column("probe")
-    for title in ("top-1 %", "top-5 %", "same %", "AUC", "EER %", "10-fold %"):
-        table.add_column(title, justify="right")
+    table = Table(title=report.heading, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    table.padding, table.pad_edge = 0, False  # so that all of it fits into 80 columns
+    table.add_column("probe", no_wrap=True)
+    for title in ("top-1\n%", "top-5\n%", "same\n%", "AUC", "EER\n%", "10-fold\n%"):
+        table.add_column(title, justify="right", no_wrap=True)
     for far in shown_fars(report):
-        table.add_column(f"TAR % at FAR {100 * float(far):g}%", justify="right")
+        table.add_column(f"TAR %\n@{100 * float(far):g}%", justify="right", no_wrap=True)
     for condition in report.conditions:
         table.add_row(condition.name, *cells(condition, shown_fars(report)))
     return table
@@ -34,7 +36,7 @@ def cells(condition: Condition, fars: list[str]) -> list[str]:
     named, verified = condition.identification, condition.verification
     return [
         *(percent(getattr(named, name, None)) for name in ("top1", "top5", "agreement")),
-        NONE if verified.auc is None else f"{verified.auc:.4f}",
+        NONE if verified.auc is None else f"{verified.auc:.3f}",
         percent(verified.eer),
         percent(verified.accuracy, verified.accuracy_std),
         *(percent(verified.tar_at_far[far]) for far in fars),
@@ -42,10 +44,10 @@ def cells(condition: Condition, fars: list[str]) -> list[str]:
 
 
 def percent(value: float | None, spread: float | None = None) -> str:
-    """``97.1``, or ``97.1 ± 0.4``."""
+    """``97.1``, or ``97.1 ±0.4``."""
     if value is None:
         return NONE
-    return f"{100 * value:.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}")
+    return f"{100 * value:.1f}" + ("" if spread is None else f" ±{100 * spread:.1f}")
 
 
 def notes(report: Report) -> list[str]:
@@ -54,6 +56,10 @@ def notes(report: Report) -> list[str]:
     lines = [f"clean: {clean.genuine} genuine and {clean.impostor} impostor pairs"]
     if clean.impostor < clean.impostor_total:
         lines[0] += f" (drawn from {clean.impostor_total})"
+    if report.conditions[0].identification is None:
+        lines.append("top-1, top-5, same: the classifier knows none of these people")
+    if shown_fars(report):
+        lines.append("TAR @1%: pairs of one person accepted where 1% of the others are (FAR)")
     for name, reason in clean.reasons.items():
         lines.append(f"{name.replace('tar_at_far_', 'TAR at FAR ')}: {reason}")
     if not report.pack.get("sources_known"):

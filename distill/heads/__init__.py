@@ -1,7 +1,6 @@
 """Layers from embeddings to identities."""
 
 from distill.heads.build import build_head
-from distill.heads.margin import Margin
 from distill.heads.replicated import CosineHead, LinearHead
 
-__all__ = ["CosineHead", "LinearHead", "Margin", "build_head"]
+__all__ = ["CosineHead", "LinearHead", "build_head"]

@@ -1,19 +1,27 @@
 """The loss of a pair: both cross-entropies and the similarity of the two softened answers.
 
 `pair_loss` is what a training step calls. `reference.py` says in plain torch what is computed;
-`fused.py` calls `torch.ops.pairdistill.pair_loss`, built from `kernels/`.
+`fused.py` calls `torch.ops.pairdistill`, built from `kernels/`.
 """
 
 from distill.losses.choice import ImplementationInfo, implementation_info, implementation_name
-from distill.losses.pair import pair_loss
-from distill.losses.spec import IGNORED_LABEL, PairLoss, PairLossSpec
+from distill.losses.linear import linear_pair_loss
+from distill.losses.margin import margined_logits
+from distill.losses.pair import pair_loss, pair_loss_and_grad
+from distill.losses.sharded import ClassShards
+from distill.losses.spec import IGNORED_LABEL, PairLoss, PairLossAndGrad, PairLossSpec
 
 __all__ = [
     "IGNORED_LABEL",
+    "ClassShards",
     "ImplementationInfo",
     "PairLoss",
+    "PairLossAndGrad",
     "PairLossSpec",
     "implementation_info",
     "implementation_name",
+    "linear_pair_loss",
+    "margined_logits",
     "pair_loss",
+    "pair_loss_and_grad",
 ]

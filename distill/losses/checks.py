@@ -1,15 +1,22 @@
-"""Clear errors for wrong arguments of the pair loss, before any arithmetic."""
+"""Clear errors for wrong arguments of the pair loss, before any arithmetic.
+
+Shapes, types and devices are always looked at. Values of labels and weights are looked at on the
+CPU; on a GPU looking would make the host wait, so there the kernel asserts on the device. With
+PAIRDISTILL_DEBUG=1 in the environment they are looked at everywhere, and cosines too.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 
 import torch
 
 from distill.errors import UserError
-from distill.losses.spec import IGNORED_LABEL, Targets
+from distill.losses.spec import IGNORED_LABEL, PairLossSpec
 
 FLOAT_TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+DEBUG = "PAIRDISTILL_DEBUG"
 
 
 def check_arguments(
@@ -18,14 +25,27 @@ def check_arguments(
     labels: torch.Tensor,
     temperature: float,
     weight: float,
-    targets: Targets | None,
+    spec: PairLossSpec,
+    sample_weights: torch.Tensor | None,
+    reduction: str,
 ) -> None:
-    """Raise :class:`UserError` naming the argument, its value and the fix; reads no GPU memory."""
+    """Raise :class:`UserError` naming the argument, its value and the fix."""
     check_numbers(temperature, weight)
-    check_logits(first, second)
+    check_scores(first, second)
     check_labels(labels, first)
-    if targets is not None:
-        check_targets(targets, first)
+    check_reduction(reduction, spec)
+    if sample_weights is not None:
+        check_weights(sample_weights, first)
+    # Values can only be looked at in eager mode.
+    if torch.compiler.is_compiling():
+        return
+    debug = os.environ.get(DEBUG, "0") not in ("", "0")
+    if debug or labels.device.type == "cpu":
+        check_label_values(labels, first.shape[1])
+        if sample_weights is not None:
+            check_weight_values(sample_weights)
+    if debug and spec.has_margin:
+        check_cosines(first, second)
 
 
 def check_numbers(temperature: float, weight: float) -> None:
@@ -46,36 +66,36 @@ def check_numbers(temperature: float, weight: float) -> None:
         )
 
 
-def check_logits(first: torch.Tensor, second: torch.Tensor) -> None:
+def check_scores(first: torch.Tensor, second: torch.Tensor) -> None:
     """Two (B, C) tensors of one shape, type and device, C >= 2, whose rows are contiguous."""
-    for name, logits in (("first", first), ("second", second)):
-        if logits.dtype not in FLOAT_TYPES:
+    for name, scores in (("first", first), ("second", second)):
+        if scores.dtype not in FLOAT_TYPES:
             raise UserError(
-                f"{name} logits are {logits.dtype}: must be floating point",
+                f"{name} scores are {scores.dtype}: must be floating point",
                 fix="pass float32, float64, float16 or bfloat16",
             )
-        if logits.dim() != 2 or logits.shape[0] < 1 or logits.shape[1] < 2:
+        if scores.dim() != 2 or scores.shape[0] < 1 or scores.shape[1] < 2:
             raise UserError(
-                f"{name} logits have shape {tuple(logits.shape)}: must be (B, C), B >= 1, C >= 2",
+                f"{name} scores have shape {tuple(scores.shape)}: must be (B, C), B >= 1, C >= 2",
                 fix="pass one row of at least two class scores for each image",
             )
-        if logits.stride(1) != 1:
+        if scores.stride(1) != 1:
             raise UserError(
-                f"{name} logits have stride {logits.stride(1)} between classes: must be 1",
+                f"{name} scores have stride {scores.stride(1)} between classes: must be 1",
                 fix="call .contiguous() on them",
             )
     for what in ("shape", "dtype", "device"):
         a, b = getattr(first, what), getattr(second, what)
         if a != b:
             raise UserError(
-                f"first and second logits differ in {what}: {a} and {b}",
+                f"first and second scores differ in {what}: {a} and {b}",
                 fix="pass the two halves of one batch",
             )
 
 
-def check_labels(labels: torch.Tensor, logits: torch.Tensor) -> None:
-    """(B,) int64 on the logits' device; on the CPU also -1 or in [0, C), the value named."""
-    B, C = logits.shape
+def check_labels(labels: torch.Tensor, scores: torch.Tensor) -> None:
+    """(B,) int64 on the scores' device."""
+    B = scores.shape[0]
     if labels.dtype != torch.int64:
         raise UserError(
             f"labels are {labels.dtype}: must be integers (int64)", fix="call .long() on them"
@@ -84,15 +104,11 @@ def check_labels(labels: torch.Tensor, logits: torch.Tensor) -> None:
         raise UserError(
             f"labels have shape {tuple(labels.shape)}: must be ({B},)", fix="one label a pair"
         )
-    if labels.device != logits.device:
+    if labels.device != scores.device:
         raise UserError(
-            f"labels are on {labels.device}, logits on {logits.device}",
-            fix="move the labels to the logits' device",
+            f"labels are on {labels.device}, scores on {scores.device}",
+            fix="move the labels to the scores' device",
         )
-    # Values can only be looked at in eager mode, and on a GPU looking would make the host wait:
-    # there the kernel asserts on the device.
-    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
-        check_label_values(labels, C)
 
 
 def check_label_values(labels: torch.Tensor, classes: int) -> None:
@@ -106,19 +122,53 @@ def check_label_values(labels: torch.Tensor, classes: int) -> None:
         )
 
 
-def check_targets(targets: Targets, logits: torch.Tensor) -> None:
-    """Two floating (B,) tensors on the logits' device."""
-    if len(targets) != 2:
-        raise UserError(f"targets holds {len(targets)} tensors: must be 2", fix="one for each side")
-    for name, target in zip(("first", "second"), targets, strict=True):
-        if tuple(target.shape) != (logits.shape[0],) or target.dtype not in FLOAT_TYPES:
+def check_reduction(reduction: str, spec: PairLossSpec) -> None:
+    """One of the three; a similarity of the batch has no rows."""
+    if reduction not in ("none", "mean", "sum"):
+        raise UserError(f"reduction = {reduction!r}: unknown", fix="choose one of none, mean, sum")
+    if reduction == "none" and spec.over_batch:
+        raise UserError(
+            "reduction = 'none' with loss.mmd_kernel = 'rbf': it is of the batch, not of pairs",
+            fix="choose reduction 'mean' or 'sum', or the kernel 'linear'",
+        )
+
+
+def check_weights(weights: torch.Tensor, scores: torch.Tensor) -> None:
+    """(B,) floating point on the scores' device."""
+    if weights.dtype not in FLOAT_TYPES:
+        raise UserError(
+            f"sample_weights are {weights.dtype}: must be floating point",
+            fix="call .float() on them",
+        )
+    if tuple(weights.shape) != (scores.shape[0],):
+        raise UserError(
+            f"sample_weights have shape {tuple(weights.shape)}: must be ({scores.shape[0]},)",
+            fix="one weight a pair",
+        )
+    if weights.device != scores.device:
+        raise UserError(
+            f"sample_weights are on {weights.device}, scores on {scores.device}",
+            fix="move them to the scores' device",
+        )
+
+
+def check_weight_values(weights: torch.Tensor) -> None:
+    """Every weight must be a finite number of at least 0; names the first that is not."""
+    wrong = ~((weights >= 0) & (weights < math.inf))
+    if bool(wrong.any()):
+        at = int(wrong.nonzero()[0, 0])
+        raise UserError(
+            f"sample_weights[{at}] = {float(weights[at])}: must be a finite number of at least 0",
+            fix="set it to 0 for a pair that shall not count",
+        )
+
+
+def check_cosines(first: torch.Tensor, second: torch.Tensor) -> None:
+    """Where there is a margin, scores must lie in [-1, 1], up to rounding."""
+    for name, scores in (("first", first), ("second", second)):
+        largest = float(scores.abs().max())
+        if largest > 1.0 + 16 * torch.finfo(scores.dtype).eps:
             raise UserError(
-                f"targets of the {name} images: {target.dtype} {tuple(target.shape)}, must be "
-                f"floating point ({logits.shape[0]},)",
-                fix="one target logit a pair",
-            )
-        if target.device != logits.device:
-            raise UserError(
-                f"targets of the {name} images are on {target.device}, logits on {logits.device}",
-                fix="move them to the logits' device",
+                f"{name} scores reach {largest:g}: with a margin they must be cosines in [-1, 1]",
+                fix="pass cosines and give their scale as the spec's logit_scale",
             )

@@ -44,10 +44,10 @@ def results(
     """Values (cross-entropies, similarity) and gradients of the sum of all, as float64."""
     first, second = (z.to(dtype).clone().requires_grad_() for z in pairs[:2])
     terms = function(first, second, pairs[2], T, spec)
-    total = sum(t.sum() for t in terms[:3])
+    total = sum(t.sum() for t in terms.parts)
     torch.autograd.backward(torch.as_tensor(total))
     assert first.grad is not None and second.grad is not None
-    return tuple(t.detach().double() for t in (*terms[:3], first.grad, second.grad))
+    return tuple(t.detach().double() for t in (*terms.parts, first.grad, second.grad))
 
 
 def largest_errors(ours: Results, true: Results) -> tuple[float, float, float]:

@@ -1,6 +1,8 @@
-"""The loss of a batch of pairs: one call for the training step."""
+"""The loss of a batch of pairs: for autograd, and with its gradient in one go."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 
@@ -11,9 +13,11 @@ from distill.losses.spec import (
     IGNORED_LABEL,
     Implementation,
     PairLoss,
+    PairLossAndGrad,
     PairLossSpec,
+    Reduction,
     RowTerms,
-    Targets,
+    accumulation_dtype,
 )
 
 
@@ -25,23 +29,26 @@ def pair_loss(
     temperature: float,
     weight: float,
     spec: PairLossSpec,
-    targets: Targets | None = None,
+    sample_weights: torch.Tensor | None = None,
+    reduction: Reduction = "mean",
     implementation: Implementation = "auto",
 ) -> PairLoss:
-    """``w_ce * (CE(first) + CE(second)) + weight * S(p, q)``, mean over the valid pairs.
+    """``w_ce * (CE(first) + CE(second)) + weight * S(p, q)``, reduced over the valid pairs.
 
-    Each pair's terms are added first, then the mean is taken over the pairs whose label is
-    not -1; with none, the loss and its gradient are 0.
+    Each pair's terms are added first, then the pairs are reduced whose label is not -1; with none,
+    the loss and its gradient are 0.
 
     Args:
-        first: margin-free logits of the first images, (B, C); float64/32/16 or bfloat16.
-        second: margin-free logits of the second images, same shape, type and device.
+        first: scores of the first images, (B, C); float64/32/16 or bfloat16. Logits are
+            ``spec.logit_scale`` times the scores.
+        second: scores of the second images, same shape, type and device.
         labels: identities, (B,) int64 in [0, C), or -1 for a pair to ignore.
         temperature: softening temperature T > 0 of the similarity, a Python number.
         weight: weight of the similarity, >= 0; at 0 it is measured and not added.
         spec: the static choices.
-        targets: margined target logits, two (B,) tensors; they replace z_y in the
-            cross-entropies alone and receive their gradient.
+        sample_weights: weight of each pair, (B,) floating point >= 0; None for 1. The mean is over
+            their sum.
+        reduction: ``mean``, ``sum``, or ``none`` for one value a pair.
         implementation: ``auto``, ``native`` or ``reference``.
 
     Returns:
@@ -49,38 +56,155 @@ def pair_loss(
 
     Raises:
         UserError: an argument is out of its bounds, or the chosen implementation is not built
-            for the device of the logits.
+            for the device of the scores.
     """
-    check_arguments(first, second, labels, temperature, weight, targets)
+    check_arguments(first, second, labels, temperature, weight, spec, sample_weights, reduction)
     name = implementation_name(implementation, first.device.type)
     compute = fused.row_terms if name == "native" else reference.row_terms
     with torch.autocast(first.device.type, enabled=False):
-        terms = compute(first, second, labels, temperature, spec, targets)
-        return reduce_terms(terms, labels, weight, spec)
+        terms = compute(first, second, labels, temperature, spec)
+        return reduce_terms(terms, labels, weight, spec, sample_weights, reduction)
+
+
+def pair_loss_and_grad(
+    first: torch.Tensor,
+    second: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    temperature: float,
+    weight: float,
+    spec: PairLossSpec,
+    sample_weights: torch.Tensor | None = None,
+    reduction: Reduction = "mean",
+    inplace: bool = False,
+    implementation: Implementation = "auto",
+) -> PairLossAndGrad:
+    """The loss and the gradients of its total in one go: natively, one read and one write.
+
+    Arguments as in :func:`pair_loss`. Autograd is not involved: the loss is detached, and what
+    the scores came from gets its gradient by ``torch.autograd.backward((x1, x2), (g1, g2))``.
+
+    Args:
+        inplace: the gradients replace the scores, whose memory is returned.
+
+    Raises:
+        UserError: as `pair_loss`.
+    """
+    check_arguments(first, second, labels, temperature, weight, spec, sample_weights, reduction)
+    name = implementation_name(implementation, first.device.type)
+    scores = first.detach(), second.detach()
+    settings = (temperature, weight, spec, sample_weights, reduction)
+    with torch.autocast(first.device.type, enabled=False):
+        if name == "native" and not spec.over_batch:
+            return _native(scores, labels, *settings, inplace)
+        return _through_autograd(name, scores, labels, *settings, inplace)
+
+
+def _through_autograd(
+    name: Literal["native", "reference"],
+    scores: tuple[torch.Tensor, torch.Tensor],
+    labels: torch.Tensor,
+    temperature: float,
+    weight: float,
+    spec: PairLossSpec,
+    sample_weights: torch.Tensor | None,
+    reduction: Reduction,
+    inplace: bool,
+) -> PairLossAndGrad:
+    """For what has no operator: the reference, and similarities of the batch."""
+    compute = fused.row_terms if name == "native" else reference.row_terms
+    with torch.enable_grad():
+        first, second = (x.clone().requires_grad_() for x in scores)
+        terms = compute(first, second, labels, temperature, spec)
+        loss = reduce_terms(terms, labels, weight, spec, sample_weights, reduction)
+    gradients = torch.autograd.grad(loss.total.sum(), (first, second))
+    if inplace:
+        gradients = scores[0].copy_(gradients[0]), scores[1].copy_(gradients[1])
+    return PairLossAndGrad(loss._replace(total=loss.total.detach()), *gradients)
+
+
+def _native(
+    scores: tuple[torch.Tensor, torch.Tensor],
+    labels: torch.Tensor,
+    temperature: float,
+    weight: float,
+    spec: PairLossSpec,
+    sample_weights: torch.Tensor | None,
+    reduction: Reduction,
+    inplace: bool,
+) -> PairLossAndGrad:
+    ops = torch.ops.pairdistill
+    op = ops.pair_loss_and_grad_ if inplace else ops.pair_loss_and_grad
+    weights = _weights_like(sample_weights, scores[0])
+    total, values, extras, tops, *gradients = op(
+        *scores,
+        labels.contiguous(),
+        weights,
+        spec.ce_weight,
+        weight,
+        fused.REDUCTIONS[reduction],
+        *fused.choices(spec, temperature),
+    )
+    loss = reduce_terms(RowTerms(values, extras, tops), labels, weight, spec, weights, reduction)
+    if reduction != "none":
+        loss = loss._replace(total=total)
+    return PairLossAndGrad(loss, *(scores if inplace else gradients))
+
+
+def _weights_like(weights: torch.Tensor | None, scores: torch.Tensor) -> torch.Tensor | None:
+    """Sample weights as the operators take them."""
+    if weights is None:
+        return None
+    return weights.detach().to(accumulation_dtype(scores)).contiguous()
 
 
 def reduce_terms(
-    terms: RowTerms, labels: torch.Tensor, weight: float, spec: PairLossSpec
+    terms: RowTerms,
+    labels: torch.Tensor,
+    weight: float,
+    spec: PairLossSpec,
+    sample_weights: torch.Tensor | None = None,
+    reduction: Reduction = "mean",
 ) -> PairLoss:
-    """Sum of each pair's terms, then the mean over the pairs that are not ignored."""
-    valid = labels != IGNORED_LABEL
-    share = valid.to(terms.ce_first.dtype) / valid.sum().clamp(min=1)
-    ce_first, ce_second = (terms.ce_first * share).sum(), (terms.ce_second * share).sum()
-    over_batch = terms.similarity.dim() == 0
-    similarity = terms.similarity if over_batch else (terms.similarity * share).sum()
-    total = spec.ce_weight * (ce_first + ce_second)
-    if weight > 0.0 and spec.similarity != "none":
-        total = total + weight * similarity
-    first_correct, second_correct = (top == labels for top in terms[3:])
-    known = (terms.top_first >= 0) & (terms.top_second >= 0)
-    agree = (terms.top_first == terms.top_second) & known
-    return PairLoss(
-        total=total,
-        ce_first=ce_first.detach(),
-        ce_second=ce_second.detach(),
-        similarity=similarity.detach(),
-        # The share of an ignored pair is 0.
-        agreement=torch.where(agree, share, 0.0).sum(),
-        correct_first=torch.where(first_correct, share, 0.0).sum(),
-        correct_second=torch.where(second_correct, share, 0.0).sum(),
+    """Sum of each pair's terms, then the reduction over the pairs that are not ignored.
+
+    Args:
+        terms: what an implementation computed, with by-products.
+        labels: (B,) int64.
+        weight: weight of the similarity.
+        spec: the static choices.
+        sample_weights: (B,), or None.
+        reduction: as in `pair_loss`.
+    """
+    values = terms.values
+    of_row = (labels != IGNORED_LABEL).to(values.dtype)
+    if sample_weights is not None:
+        of_row = of_row * sample_weights.detach().to(values.dtype)
+    sum_of_weights = of_row.sum()
+    share = of_row / torch.where(sum_of_weights > 0, sum_of_weights, 1.0)
+    table = _table(terms, labels)
+    weighed = weight > 0.0 and spec.similarity != "none"
+    row_total = spec.ce_weight * (values[:, 0] + values[:, 1])
+    if weighed and terms.batch_similarity is None:
+        row_total = row_total + weight * values[:, 2]
+    if reduction == "none":
+        return PairLoss(of_row * row_total, *table.unbind(1))
+    total = (share if reduction == "mean" else of_row) @ row_total
+    means = list((share @ table).unbind())
+    if terms.batch_similarity is not None:
+        means[2] = terms.batch_similarity.detach()
+        if weighed:
+            times = 1.0 if reduction == "mean" else sum_of_weights
+            total = total + times * weight * terms.batch_similarity
+    return PairLoss(total, *means)
+
+
+def _table(terms: RowTerms, labels: torch.Tensor) -> torch.Tensor:
+    """(B, 10) detached: values, by-products, and whether answers agree and are right."""
+    assert terms.extras is not None, "this implementation computes no by-products"
+    first, second = terms.tops.unbind(1)
+    known = labels != IGNORED_LABEL
+    flags = torch.stack(
+        [(first == second) & (first >= 0), (first == labels) & known, (second == labels) & known], 1
     )
+    return torch.cat([terms.values.detach(), terms.extras, flags.to(terms.values.dtype)], 1)

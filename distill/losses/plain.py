@@ -1,6 +1,7 @@
 """The pair loss as one writes it with `torch.nn.functional`: the yardstick of tests and benchmarks.
 
-Not the oracle (that is `reference.py`, which keeps more digits): what a user would have today.
+Not the oracle (that is `reference.py`, which keeps more digits): what a user would have today. No
+entropies and probabilities: who wants speed would not compute them.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from distill.losses.margin import logits_of, margined_logits
 from distill.losses.spec import IGNORED_LABEL, PairLossSpec, RowTerms, accumulation_dtype
 
 
@@ -21,26 +23,29 @@ def row_terms(
     """The terms of each pair; float16 and bfloat16 computed in float32, as autocast does.
 
     Args:
-        first: logits of the first images, (B, C).
-        second: logits of the second images, (B, C).
+        first: scores of the first images, (B, C).
+        second: scores of the second images, (B, C).
         labels: identities, (B,) int64; -1 ignores the pair.
         temperature: softening temperature T > 0.
         spec: the static choices; the RBF discrepancy is left out.
     """
-    z1, z2 = (z.to(accumulation_dtype(z)) for z in (first, second))
+    x1, x2 = (x.to(accumulation_dtype(x)) for x in (first, second))
     ce_first, ce_second = (
         F.cross_entropy(
-            z,
+            margined_logits(x, labels, spec),
             labels,
             reduction="none",
             ignore_index=IGNORED_LABEL,
             label_smoothing=spec.label_smoothing,
         )
-        for z in (z1, z2)
+        for x in (x1, x2)
     )
+    z1, z2 = logits_of(x1, spec), logits_of(x2, spec)
     similarity = spec.similarity_scale(temperature) * _similarity(z1, z2, temperature, spec)
     return RowTerms(
-        ce_first, ce_second, similarity * (labels != IGNORED_LABEL), z1.argmax(1), z2.argmax(1)
+        values=torch.stack([ce_first, ce_second, similarity * (labels != IGNORED_LABEL)], 1),
+        extras=None,
+        tops=torch.stack([z1.argmax(1), z2.argmax(1)], 1),
     )
 
 

@@ -1,7 +1,9 @@
 """The pair loss in plain torch, for any floating type: the oracle of the native op.
 
+    z = s x       logits of the scores x, with s = spec.logit_scale
     u = z / T     p = softmax(u of the first image)     q = softmax(u of the second image)
     CE(z, y)   = log(1 + sum_{c != y} exp(z_c - z_y)) + e (z_y - mean z)      e: label smoothing
+                 with z_y = s psi(x_y) where there is a margin (margin.py)
     KL(p||q)   = sum p (log p - log q)          H(p, q) = - sum p log q         |p - q|^2
 
 float16 and bfloat16 logits are computed in float32. Slow and clear; nothing here is fused.
@@ -12,8 +14,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from distill.losses.margin import logits_of, margined_target
 from distill.losses.rbf import batch_mmd
-from distill.losses.spec import IGNORED_LABEL, PairLossSpec, RowTerms, Targets, accumulation_dtype
+from distill.losses.spec import IGNORED_LABEL, PairLossSpec, RowTerms, accumulation_dtype
 
 
 def row_terms(
@@ -22,28 +25,41 @@ def row_terms(
     labels: torch.Tensor,
     temperature: float,
     spec: PairLossSpec,
-    targets: Targets | None = None,
 ) -> RowTerms:
     """The terms of each pair.
 
     Args:
-        first: margin-free logits of the first images, (B, C).
-        second: margin-free logits of the second images, (B, C).
+        first: scores of the first images, (B, C).
+        second: scores of the second images, (B, C).
         labels: identities, (B,) int64; -1 ignores the pair.
         temperature: softening temperature T > 0.
         spec: the static choices.
-        targets: logits that replace z_y in the cross-entropies alone, (B,) each.
     """
-    z1, z2, valid = valid_rows(first, second, labels)
+    x1, x2, valid = valid_rows(first, second, labels)
+    z1, z2 = logits_of(x1, spec), logits_of(x2, spec)
     y = labels.clamp(min=0)
-    t1, t2 = (None, None) if targets is None else (torch.where(valid, t, 0.0) for t in targets)
+    terms = [
+        cross_entropy(z, y, spec.label_smoothing, margined_target(x, y, spec)) * valid
+        for z, x in ((z1, x1), (z2, x2))
+    ]
+    term = similarity(z1, z2, valid, temperature, spec)
+    of_batch = term if spec.over_batch else None
+    terms.append(torch.zeros_like(terms[0]) if spec.over_batch else term)
+    extras = [x for z in (z1, z2) for x in softened(z.detach() / temperature, y)]
     return RowTerms(
-        ce_first=cross_entropy(z1, y, spec.label_smoothing, t1) * valid,
-        ce_second=cross_entropy(z2, y, spec.label_smoothing, t2) * valid,
-        similarity=similarity(z1, z2, valid, temperature, spec),
-        top_first=top_class(z1),
-        top_second=top_class(z2),
+        values=torch.stack(terms, 1),
+        extras=torch.stack([x * valid for x in (*extras[::2], *extras[1::2])], 1),
+        tops=torch.where(valid[:, None], torch.stack([top_class(x1), top_class(x2)], 1), -1),
+        batch_similarity=of_batch,
     )
+
+
+def softened(u: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Entropy of softmax(u) in nats, and its share of the labels' classes; (B,) each."""
+    log_p = u.log_softmax(1)
+    p = log_p.exp()
+    entropy = -(p * torch.where(p == 0, 0.0, log_p)).sum(1)
+    return entropy, p.gather(1, labels[:, None]).squeeze(1)
 
 
 def cross_entropy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -10,11 +11,10 @@ import torch
 from distill.errors import UserError
 
 if TYPE_CHECKING:
-    from distill.config.tree import LossConfig
+    from distill.config.tree import HeadConfig, LossConfig
 
 Implementation = Literal["auto", "native", "reference"]
-Targets = tuple[torch.Tensor, torch.Tensor]
-"""Margined target logits of the first and the second images, (B,) each."""
+Reduction = Literal["none", "mean", "sum"]
 
 IGNORED_LABEL = -1
 """A pair with this label adds nothing to the loss, to the means or to the gradient."""
@@ -33,6 +33,11 @@ class PairLossSpec:
         stop_gradient: side that the similarity treats as a constant.
         ce: ``sum`` CE(first) + CE(second), or their ``mean``.
         label_smoothing: share of the target spread evenly over all C classes, in [0, 1).
+        logit_scale: s > 0; the scores given to the loss are logits divided by it, for a cosine
+            head the cosines.
+        margin_angle_rad: ArcFace's additive angle on the target's cosine, in [0, pi/2); it and
+            the next want scores that are cosines, and only the cross-entropies see them.
+        margin_cosine: CosFace's margin on the target's cosine, in [0, 1).
     """
 
     similarity: Literal["kl", "ce", "mmd", "none"] = "kl"
@@ -42,6 +47,9 @@ class PairLossSpec:
     stop_gradient: Literal["none", "first", "second"] = "none"
     ce: Literal["sum", "mean"] = "sum"
     label_smoothing: float = 0.0
+    logit_scale: float = 1.0
+    margin_angle_rad: float = 0.0
+    margin_cosine: float = 0.0
 
     def __post_init__(self) -> None:
         _one_of("loss.similarity", self.similarity, ("kl", "ce", "mmd", "none"))
@@ -49,15 +57,23 @@ class PairLossSpec:
         _one_of("loss.mmd_kernel", self.mmd_kernel, ("linear", "rbf"))
         _one_of("loss.stop_gradient", self.stop_gradient, ("none", "first", "second"))
         _one_of("loss.ce", self.ce, ("sum", "mean"))
-        if not 0.0 <= self.label_smoothing < 1.0:
+        _in_range("loss.label_smoothing", self.label_smoothing, 1.0, "0 .. 0.2")
+        _in_range("head.arc_margin_rad", self.margin_angle_rad, math.pi / 2, "0 .. 0.5")
+        _in_range("head.cos_margin", self.margin_cosine, 1.0, "0 .. 0.4")
+        if not 0.0 < self.logit_scale < math.inf:
             raise UserError(
-                f"loss.label_smoothing = {self.label_smoothing}: must be in [0, 1)",
-                fix="set it to 0 .. 0.2",
+                f"head.scale = {self.logit_scale}: must be greater than 0",
+                fix="set it to 1 for logits, to 10 .. 64 for cosines",
             )
 
     @classmethod
-    def from_config(cls, config: LossConfig) -> PairLossSpec:
-        """The static part of a ``[loss]`` section; T and the weight vary with the step."""
+    def from_config(cls, config: LossConfig, head: HeadConfig | None = None) -> PairLossSpec:
+        """The static part of a ``[loss]`` section; T and the weight vary with the step.
+
+        ``head`` says what the scores are: cosines with their scale and margin, or logits.
+        """
+        cosine = head is not None and head.kind == "cosine"
+        margin = head.margin if head is not None and cosine else "none"
         return cls(
             similarity=config.similarity,
             direction=config.direction,
@@ -66,12 +82,22 @@ class PairLossSpec:
             stop_gradient=config.stop_gradient,
             ce=config.ce,
             label_smoothing=config.label_smoothing,
+            logit_scale=head.scale if head is not None and cosine else 1.0,
+            margin_angle_rad=(
+                head.arc_margin_rad if head and margin in ("arcface", "combined") else 0.0
+            ),
+            margin_cosine=head.cos_margin if head and margin in ("cosface", "combined") else 0.0,
         )
 
     @property
     def over_batch(self) -> bool:
         """True where the similarity belongs to the batch and not to each pair."""
         return self.similarity == "mmd" and self.mmd_kernel == "rbf"
+
+    @property
+    def has_margin(self) -> bool:
+        """True where the cross-entropies see a margin on the target."""
+        return self.margin_angle_rad > 0.0 or self.margin_cosine > 0.0
 
     @property
     def direction_weights(self) -> tuple[float, float]:
@@ -91,13 +117,21 @@ class PairLossSpec:
 
 
 class PairLoss(NamedTuple):
-    """The loss of a batch; all fields are scalars, means over the pairs that are not ignored.
+    """The loss of a batch.
+
+    With the reductions ``mean`` and ``sum`` all fields are scalars, and all but the total are
+    weighted means over the pairs that are not ignored. With ``none`` every field is (B,), one value
+    a pair, 0 in ignored ones; the total has its sample weight, the others have not.
 
     Attributes:
         total: ``w_ce * (ce_first + ce_second) + weight * similarity``; the one with a gradient.
         ce_first: cross-entropy of the first images, in nats.
         ce_second: cross-entropy of the second images, in nats.
         similarity: similarity term, T^2 included where asked for, before its weight.
+        entropy_first: entropy of the softened answers to the first images, in nats.
+        entropy_second: likewise of the second images.
+        p_target_first: softened probability of the own class of the first images.
+        p_target_second: likewise of the second images.
         agreement: share of pairs whose two answers (arg-max) are equal.
         correct_first: share of first images answered with their label.
         correct_second: share of second images answered with their label.
@@ -107,27 +141,66 @@ class PairLoss(NamedTuple):
     ce_first: torch.Tensor
     ce_second: torch.Tensor
     similarity: torch.Tensor
+    entropy_first: torch.Tensor
+    entropy_second: torch.Tensor
+    p_target_first: torch.Tensor
+    p_target_second: torch.Tensor
     agreement: torch.Tensor
     correct_first: torch.Tensor
     correct_second: torch.Tensor
+
+
+class PairLossAndGrad(NamedTuple):
+    """A loss without autograd, and the gradients of its total.
+
+    Attributes:
+        loss: detached; with the reduction ``none`` the gradients are of the sum of its totals.
+        grad_first: (B, C) gradient to the first scores, in their type.
+        grad_second: likewise to the second scores.
+    """
+
+    loss: PairLoss
+    grad_first: torch.Tensor
+    grad_second: torch.Tensor
 
 
 class RowTerms(NamedTuple):
     """What every implementation computes for each pair; 0 in the rows of ignored pairs.
 
     Attributes:
-        ce_first: (B,) cross-entropies with gradient, float32 (float64 for float64 logits).
-        ce_second: likewise for the second images.
-        similarity: (B,) similarity with gradient; a scalar where it belongs to the batch.
-        top_first: (B,) int64 arg-max of the first logits; -1 in rows with NaN.
-        top_second: likewise for the second logits.
+        values: (B, 3) both cross-entropies and the similarity, with gradient, float32 (float64 for
+            float64 scores).
+        extras: (B, 4) entropies of both softened answers in nats, and their probabilities of the
+            target; None where nobody computed them.
+        tops: (B, 2) int64 arg-max of the first and of the second scores; -1 in rows with NaN and
+            of ignored pairs.
+        batch_similarity: scalar with gradient where the similarity belongs to the batch.
     """
 
-    ce_first: torch.Tensor
-    ce_second: torch.Tensor
-    similarity: torch.Tensor
-    top_first: torch.Tensor
-    top_second: torch.Tensor
+    values: torch.Tensor
+    extras: torch.Tensor | None
+    tops: torch.Tensor
+    batch_similarity: torch.Tensor | None = None
+
+    @property
+    def ce_first(self) -> torch.Tensor:
+        """(B,) cross-entropies of the first images."""
+        return self.values[:, 0]
+
+    @property
+    def ce_second(self) -> torch.Tensor:
+        """(B,) cross-entropies of the second images."""
+        return self.values[:, 1]
+
+    @property
+    def similarity(self) -> torch.Tensor:
+        """(B,) similarities; a scalar where it belongs to the batch."""
+        return self.values[:, 2] if self.batch_similarity is None else self.batch_similarity
+
+    @property
+    def parts(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The three terms of the loss."""
+        return self.ce_first, self.ce_second, self.similarity
 
 
 def accumulation_dtype(logits: torch.Tensor) -> torch.dtype:
@@ -138,3 +211,8 @@ def accumulation_dtype(logits: torch.Tensor) -> torch.dtype:
 def _one_of(field: str, value: str, valid: tuple[str, ...]) -> None:
     if value not in valid:
         raise UserError(f"{field} = {value!r}: unknown", fix=f"choose one of {', '.join(valid)}")
+
+
+def _in_range(field: str, value: float, end: float, usual: str) -> None:
+    if not 0.0 <= value < end:
+        raise UserError(f"{field} = {value}: must be in [0, {end:.6g})", fix=f"set it to {usual}")

@@ -9,7 +9,7 @@ from torch import nn
 
 from distill.config.tree import Config
 from distill.errors import UserError
-from distill.heads import build_head
+from distill.heads import CosineHead, LinearHead, build_head
 from distill.models.registry import build_backbone
 
 
@@ -18,34 +18,33 @@ class ClassifierOutput(NamedTuple):
 
     Attributes:
         embeddings: (N, D), as the backbone gives them (not of unit length).
-        logits: (N, C), scaled and free of margins, float32 or wider.
-        targets: (N,) logits of the own class with the margin, for the cross-entropy alone;
-            None where there is no margin or no labels were given.
+        scores: (N, C), what the loss takes, float32 or wider: logits of a linear head, cosines of
+            a cosine head; free of margins.
+        scale: logits are the scores times it.
     """
 
     embeddings: torch.Tensor
-    logits: torch.Tensor
-    targets: torch.Tensor | None
+    scores: torch.Tensor
+    scale: float = 1.0
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """(N, C), scaled and free of margins."""
+        return self.scores if self.scale == 1.0 else self.scale * self.scores
 
 
 class PairClassifier(nn.Module):
     """Images to identities. Both images of a pair go through it as one concatenated batch."""
 
-    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, head: LinearHead | CosineHead) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
 
-    def forward(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> ClassifierOutput:
-        """Classify images.
-
-        Args:
-            images: (N, 3, 112, 112) in [-1, 1], RGB, in the dtype of the weights.
-            labels: (N,) int64 in [0, C), -1 for ignored; needed only where there is a margin.
-        """
+    def forward(self, images: torch.Tensor) -> ClassifierOutput:
+        """Classify images, (N, 3, 112, 112) in [-1, 1], RGB, in the dtype of the weights."""
         embeddings = self.backbone(images)
-        logits, targets = self.head(embeddings, labels)
-        return ClassifierOutput(embeddings, logits, targets)
+        return ClassifierOutput(embeddings, self.head(embeddings), self.head.scale)
 
 
 def build_classifier(config: Config, classes: int) -> PairClassifier:

@@ -18,7 +18,7 @@ from distill import console
 from distill.config import dump_toml
 from distill.monitor.metrics_file import MetricsFile, read_metrics
 from distill.monitor.tensorboard import TensorBoard
-from distill.monitor.terminal import Terminal
+from distill.monitor.terminal import Terminal, held_out
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -88,7 +88,8 @@ class Monitor:
             self._terminal.numbers(step, scalars)
 
     def evaluation(self, step: int, scalars: dict[str, float]) -> None:
-        """Record what was measured after ``step`` steps, as ``evaluation_PROBE/METRIC``."""
+        """Record, as ``evaluation_PROBE/METRIC``, and show what was measured after ``step``."""
+        self.say(f"step {step}, held-out {held_out(scalars)}")
         if step not in self._evaluated:
             self._record(step, {f"{_EVALUATION}{tag}": value for tag, value in scalars.items()})
 

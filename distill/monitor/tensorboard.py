@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ class TensorBoard:
             SummaryWriter,
         )  # slow to import, and rank 0 alone needs it
 
+        self._hook = threading.excepthook
+        threading.excepthook = self._on_thread_error
         purge = resumed_step + 1 if resumed_step else None
         self._writer = SummaryWriter(str(folder), purge_step=purge)
 
@@ -45,4 +48,10 @@ class TensorBoard:
 
     def close(self) -> None:
         """Write what is left and close."""
+        threading.excepthook = self._hook
         self._writer.close()
+
+    def _on_thread_error(self, error: threading.ExceptHookArgs) -> None:
+        """No stack trace of the thread that writes: its error is raised again at the next call."""
+        if not type(error.thread).__module__.startswith("tensorboard."):
+            self._hook(error)

@@ -84,3 +84,20 @@ def summary(scalars: dict[str, float]) -> str:
     return "  ".join(
         f"{word} {form.format(scalars[tag])}" for word, tag, form in shown if tag in scalars
     )
+
+
+def held_out(scalars: dict[str, float]) -> str:
+    """The metric that says most, for each kind of probe, in a line.
+
+    Args:
+        scalars: what an evaluation found, by ``PROBE/METRIC``; ``processed`` is a mean.
+    """
+    for metric, word in (("top1", "top-1"), ("auc", "AUC")):
+        found = {
+            tag.removesuffix(f"/{metric}"): value
+            for tag, value in scalars.items()
+            if tag.endswith(f"/{metric}") and not tag.startswith("processed/")
+        }
+        if found:
+            return f"{word}: " + " ".join(f"{probe} {v:.3f}" for probe, v in found.items())
+    return "photographs: too few for any number"

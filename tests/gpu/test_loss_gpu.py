@@ -1,145 +1,136 @@
-"""The CUDA kernels against the float64 reference on the CPU; run wherever there is a GPU."""
+"""The CUDA kernels on a GPU against the float64 reference on the CPU, on every way and type."""
 
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from distill.losses import PairLossSpec, fused, implementation_name, pair_loss, reference
+from distill.losses import (
+    PairLossSpec,
+    fused,
+    implementation_name,
+    pair_loss,
+    pair_loss_and_grad,
+    registration,
+)
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "losses"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "losses" / "cuda_on_cpu"))
+import agreement
+from loss_cases import Case, make_case
 
 pytestmark = pytest.mark.gpu
-
-SCALES = (0.1, 1.0, 10.0, 64.0)
-TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-# What a gradient loses by being rounded to its type, relative; and float32's arithmetic, absolute,
-# of values of order 1 (times T^2), besides half a unit in the last place of the largest logit.
-ROUNDING = {torch.float64: 0.0, torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2**-8}
+OPS = torch.ops.pairdistill
+WAYS = ("small", "cluster:2", "cluster:4", "cluster:8", "cluster:16", "split")
 
 
-def make(B: int, C: int, scale: float, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
-    generator = torch.Generator().manual_seed(B * 7 + C)
-    first = scale * torch.randn(B, C, generator=generator)
-    second = first + scale * torch.randn(B, C, generator=generator)
-    labels = torch.randint(0, C, (B,), generator=generator)
-    return first.to(dtype), second.to(dtype), labels
+@pytest.fixture(autouse=True)
+def on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "cuda" in fused.native_devices(), "a GPU, and an extension that was built without CUDA"
+    monkeypatch.setattr(agreement, "DEVICE", "cuda")
 
 
-def run(function, first, second, labels, temperature, spec, targets=None):
-    z1, z2 = first.clone().requires_grad_(), second.clone().requires_grad_()
-    terms = function(z1, z2, labels, temperature, spec, targets)
-    (terms.ce_first + terms.ce_second + terms.similarity).sum().backward()
-    return [x.detach().double().cpu() for x in (*terms[:3], z1.grad, z2.grad)]
+def go(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sends the rows ``way``; skips where the device has no such clusters."""
+    monkeypatch.setenv("PAIRDISTILL_CUDA_PATH", way)
+    if way.startswith("cluster") and torch.cuda.get_device_capability() < (9, 0):
+        pytest.skip(f"{torch.cuda.get_device_name()} has no clusters")
+    z, y = torch.zeros(1, 64, device="cuda"), torch.zeros(1, dtype=torch.int64, device="cuda")
+    try:
+        OPS.pair_loss(z, z, y, *fused.choices(PairLossSpec(), 2.0))
+    except RuntimeError as error:
+        if "has at most" not in str(error):
+            raise
+        pytest.skip(str(error).split("\n")[0])
 
 
-def agree(first, second, labels, temperature: float, spec: PairLossSpec) -> None:
-    true = run(
-        reference.row_terms, first.double().cpu(), second.double().cpu(), labels, temperature, spec
-    )
-    ours = run(fused.row_terms, first.cuda(), second.cuda(), labels.cuda(), temperature, spec)
-    largest = max(first.abs().max().item(), second.abs().max().item())
-    unit = 2.0**-53 if first.dtype == torch.float64 else 2.0**-24
-    tolerance = unit * (16 * max(1.0, spec.similarity_scale(temperature)) + 2 * largest)
-    for index, (a, b) in enumerate(zip(ours, true, strict=True)):
-        rounding = ROUNDING[first.dtype] if index >= 3 else 0.0
-        torch.testing.assert_close(a, b, rtol=rounding + tolerance, atol=tolerance)
+def cuda(case: Case, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return case.first.to("cuda", dtype), case.second.to("cuda", dtype), case.labels.cuda()
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("direction", ["forward", "reverse", "symmetric"])
-@pytest.mark.parametrize("similarity", ["none", "kl", "ce", "mmd"])
-def test_every_similarity_direction_scale_and_type(similarity, direction, scale) -> None:
-    for dtype in TYPES:
-        for B, C in ((1, 2), (3, 37), (5, 1003), (2, 70001)):
-            spec = PairLossSpec(
-                similarity=similarity, direction=direction, label_smoothing=0.1 if C > 2 else 0.0
-            )
-            agree(*make(B, C, scale, dtype), 3.0, spec)
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_agrees_with_the_reference(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(way, monkeypatch)
+    agreement.run_all()
+    agreement.streams_of_chunks()
 
 
-@pytest.mark.parametrize("C", [2, 7, 8, 9, 255, 4095, 4096, 4097, 100_001, 1_000_003])
-def test_labels_at_every_edge(C: int) -> None:
-    first, second, _ = make(4, C, 4.0, torch.bfloat16)
-    labels = torch.tensor([0, C - 1, C // 2, -1])
-    agree(first, second, labels, 2.0, PairLossSpec())
-    terms = fused.row_terms(first.cuda(), second.cuda(), labels.cuda(), 2.0, PairLossSpec())
-    assert torch.equal(terms.top_first[:3].cpu(), first[:3].float().argmax(1))
+@pytest.mark.parametrize("way", ["", *WAYS])
+@pytest.mark.parametrize("C", [4097, 30_011, 250_007, 1_000_003])
+def test_long_rows(way: str, C: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(way, monkeypatch)
+    for similarity in ("kl", "mmd"):
+        for dtype in (torch.bfloat16, torch.float32):
+            case = make_case(3, C, 3.0, dtype=dtype, ignored=True)
+            try:
+                agreement.check(case, dtype, 3.0, PairLossSpec(similarity=similarity))
+            except RuntimeError as error:
+                if "do not fit on the chip" not in str(error):
+                    raise
+                pytest.skip("rows of this size do not go this way on this device")
 
 
-@pytest.mark.parametrize("similarity", ["kl", "ce", "mmd"])
-def test_strided_rows_of_different_alignment(similarity: str) -> None:
-    first, second, labels = make(4, 5001, 2.0, torch.float16)
-    spec = PairLossSpec(similarity=similarity)
-    wide = torch.full((4, 11_000), torch.nan, dtype=torch.float16, device="cuda")
-    a, b = wide[:, 1:5002], wide[:, 5004:10_005]
-    a.copy_(first)
-    b.copy_(second)
-    ours = fused.row_terms(a, b, labels.cuda(), 2.0, spec)
-    true = reference.row_terms(first.double(), second.double(), labels, 2.0, spec)
-    for x, y in zip(ours[:3], true[:3], strict=True):
-        torch.testing.assert_close(x.double().cpu(), y, rtol=1e-5, atol=1e-5)
+def test_the_rule_on_many_pairs() -> None:
+    """Enough pairs that every multiprocessor works on several, and waves follow each other."""
+    for C in (1000, 20_000, 150_001):
+        case = make_case(300, C, 3.0, dtype=torch.bfloat16, ignored=True)
+        agreement.check(case, torch.bfloat16, 3.0, PairLossSpec(), torch.rand(300))
 
 
-def test_excluded_classes_nan_and_ignored_pairs() -> None:
-    first, second, _ = make(4, 9000, 1.0, torch.float32)
-    labels = torch.tensor([0, 8999, 3, -1])
-    first[:, 100:7000] = second[:, 100:7000] = -torch.inf
-    first[3] = torch.nan
-    for similarity in ("kl", "ce", "mmd"):
-        agree(first[:3], second[:3], labels[:3], 2.0, PairLossSpec(similarity=similarity))
-    second[1, 8000] = torch.nan
-    ours = run(fused.row_terms, first.cuda(), second.cuda(), labels.cuda(), 2.0, PairLossSpec())
-    for value in ours:
-        assert not value[3].any()
-        assert value[[0, 2]].isfinite().all()
-    assert ours[1][1].isnan()
-    assert ours[2][1].isnan()
-    assert ours[4][1].isnan().all()
-
-
-def test_margin_targets_and_a_far_target() -> None:
-    first, second, labels = make(5, 300, 3.0, torch.float32)
-    results = []
-    for function, device in ((reference.row_terms, "cpu"), (fused.row_terms, "cuda")):
-        wide = torch.float64 if device == "cpu" else torch.float32
-        z1, z2, y = first.to(device, wide), second.to(device, wide), labels.to(device)
-        margined = tuple((z.gather(1, y[:, None])[:, 0] - 2).requires_grad_() for z in (z1, z2))
-        terms = function(z1, z2, y, 2.0, PairLossSpec(), margined)
-        (terms.ce_first + 3 * terms.ce_second).sum().backward()
-        results.append([x.double().cpu() for x in (*terms[:2], *(m.grad for m in margined))])
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+def test_a_far_target_keeps_its_digits() -> None:
     z = torch.zeros(1, 3, device="cuda")
     z[0, 0] = 30.0
-    ce = fused.row_terms(z, z, torch.zeros(1, dtype=torch.long, device="cuda"), 1.0, PairLossSpec())
-    assert ce.ce_first.item() == pytest.approx(2 * math.exp(-30), rel=1e-5)
+    y = torch.zeros(1, dtype=torch.int64, device="cuda")
+    terms = fused.row_terms(z, z, y, 1.0, PairLossSpec())
+    assert terms.values[0, 0].item() == pytest.approx(2 * math.exp(-30), rel=1e-5)
 
 
-@pytest.mark.parametrize("similarity", ["kl", "ce", "mmd"])
-def test_the_same_bits_every_time_and_no_waiting_for_the_device(similarity: str) -> None:
-    first, second, labels = (x.cuda() for x in make(3, 300_001, 3.0, torch.bfloat16))
-    spec = PairLossSpec(similarity=similarity)
-    run(fused.row_terms, first, second, labels, 2.0, spec)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("similarity", ["kl", "mmd"])
+def test_the_same_bits_every_time(
+    way: str, similarity: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(way, monkeypatch)
+    tensors = cuda(make_case(40, 40_003, 3.0), torch.bfloat16)
+    arguments = (None, 1.0, 1.0, 1, *fused.choices(PairLossSpec(similarity=similarity), 2.0))
+    once = OPS.pair_loss_and_grad(*tensors, *arguments)
+    for _ in range(20):
+        again = OPS.pair_loss_and_grad(*tensors, *arguments)
+        assert all(agreement.same_bits(a, b) for a, b in zip(once, again, strict=True))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_waits_for_the_device(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(way, monkeypatch)
+    first, second, labels = cuda(make_case(3, 20_001, 3.0), torch.bfloat16)
+    first.requires_grad_()
+    options = {"temperature": 2.0, "weight": 1.0, "spec": PairLossSpec()}
     torch.cuda.set_sync_debug_mode("error")
     try:
-        z1 = first.clone().requires_grad_()
-        loss = pair_loss(z1, second, labels, temperature=2.0, weight=1.0, spec=spec)
-        loss.total.backward()
+        pair_loss(first, second, labels, **options).total.backward()
+        pair_loss_and_grad(first.detach(), second, labels, **options)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    once, again = (run(fused.row_terms, first, second, labels, 2.0, spec) for _ in range(2))
-    for a, b in zip(once, again, strict=True):
-        assert torch.equal(a, b)
 
 
-def test_captured_in_a_cuda_graph() -> None:
-    first, second, labels = (x.cuda() for x in make(4, 20_000, 2.0, torch.float32))
-    z1, z2 = first.clone().requires_grad_(), second.clone().requires_grad_()
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("similarity", ["kl", "mmd"])
+def test_captured_in_a_cuda_graph(
+    way: str, similarity: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(way, monkeypatch)
+    first, second, labels = cuda(make_case(4, 20_000, 2.0), torch.float32)
+    arguments = (None, 1.0, 1.0, 1, *fused.choices(PairLossSpec(similarity=similarity), 2.0))
 
-    def step() -> torch.Tensor:
-        loss = pair_loss(z1, z2, labels, temperature=2.0, weight=1.0, spec=PairLossSpec())
-        return torch.autograd.grad(loss.total, (z1, z2))[0]
+    def step() -> tuple[torch.Tensor, ...]:
+        values, _, _, stats = OPS.pair_loss(first, second, labels, *arguments[4:])
+        up = torch.ones_like(values)
+        grads = OPS.pair_loss_backward(up, first, second, labels, stats, *arguments[4:])
+        return (*OPS.pair_loss_and_grad(first, second, labels, *arguments), *grads)
 
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -149,10 +140,119 @@ def test_captured_in_a_cuda_graph() -> None:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         captured = step()
-    with torch.no_grad():
-        z1.mul_(0.5)
+    first.mul_(0.5)
     graph.replay()
-    assert torch.equal(captured, step())
+    assert all(agreement.same_bits(a, b) for a, b in zip(captured, step(), strict=True))
+
+
+def test_the_current_stream_is_followed() -> None:
+    """The loss waits for what its own stream still computes, and for nothing else."""
+    first, second, labels = cuda(make_case(4, 50_000, 2.0), torch.float32)
+    arguments = (None, 1.0, 1.0, 1, *fused.choices(PairLossSpec(), 2.0))
+    true = OPS.pair_loss_and_grad(first, second, labels, *arguments)
+    late = torch.full_like(first, torch.nan)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(50_000_000)
+        late.copy_(first)
+        ours = OPS.pair_loss_and_grad(late, second, labels, *arguments)
+    torch.cuda.current_stream().wait_stream(stream)
+    assert all(agreement.same_bits(a, b) for a, b in zip(ours, true, strict=True))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_device_that_is_not_the_current_one() -> None:
+    tensors = cuda(make_case(4, 5000, 2.0), torch.float32)
+    arguments = (None, 1.0, 1.0, 1, *fused.choices(PairLossSpec(), 2.0))
+    true = OPS.pair_loss_and_grad(*tensors, *arguments)
+    ours = OPS.pair_loss_and_grad(*(t.to("cuda:1") for t in tensors), *arguments)
+    for a, b in zip(ours, true, strict=True):
+        assert a.device.index == 1
+        torch.testing.assert_close(a.cpu(), b.cpu())
+
+
+def test_more_than_2_31_scores() -> None:
+    """Rows that lie beyond 32 bits of columns answer as the same rows alone."""
+    B, C = 2200, 1_000_003
+    if torch.cuda.mem_get_info()[0] < 4.5 * B * C * 2:
+        pytest.skip("needs 20 GB of free GPU memory")
+    first = torch.randn(B, C, device="cuda", dtype=torch.bfloat16)
+    second = torch.randn(B, C, device="cuda", dtype=torch.bfloat16)
+    labels = torch.arange(B, device="cuda") * 400
+    arguments = (None, 1.0, 1.0, 2, *fused.choices(PairLossSpec(), 2.0))
+    rows = slice(B - 8, B, 7)
+    kept = first[rows].clone(), second[rows].clone(), labels[rows].clone()
+    _, values, _, tops = OPS.pair_loss_and_grad_(first, second, labels, *arguments)
+    _, few, _, few_tops, *grads = OPS.pair_loss_and_grad(*kept, *arguments)
+    torch.testing.assert_close(values[rows], few, rtol=1e-5, atol=1e-5)
+    assert torch.equal(tops[rows], few_tops)
+    for a, b in ((first[rows], grads[0]), (second[rows], grads[1])):
+        torch.testing.assert_close(a, b, rtol=2**-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_memory_beside_the_gradients(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place, a call needs less than a hundredth of the scores; else the gradients, and that."""
+    go(way, monkeypatch)
+    first, second, labels = cuda(make_case(64, 40_000, 1.0), torch.bfloat16)
+    arguments = (None, 1.0, 1.0, 1, *fused.choices(PairLossSpec(similarity="mmd"), 2.0))
+    scores = 2 * first.numel() * first.element_size()
+    for op, most in ((OPS.pair_loss_and_grad_, 0.01), (OPS.pair_loss_and_grad, 1.01)):
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        op(first, second, labels, *arguments)
+        assert torch.cuda.max_memory_allocated() - before < most * scores + 2**20
+
+
+def test_opcheck_of_every_operator() -> None:
+    first, second, labels = cuda(make_case(3, 40, 1.0), torch.float32)
+    choices = fused.choices(PairLossSpec(similarity="mmd"), 2.0)
+    total = (None, 1.0, 1.0, 1)
+    values, _, _, stats = OPS.pair_loss(first, second, labels, *choices)
+    state, tops = registration.empty_state(3, torch.float32, first.device)
+    sums = torch.zeros(3, 2, device="cuda")
+    calls = {
+        "pair_loss": (first.clone().requires_grad_(), second, labels),
+        "pair_loss_backward": (torch.ones_like(values), first, second, labels, stats),
+        "pair_loss_and_grad": (first, second, labels, *total),
+        "pair_loss_and_grad_": (first, second, labels, *total),
+        "pair_loss_accumulate_": (state, tops, first, second, labels, 0),
+        "pair_loss_merge": (torch.stack([state, state]), torch.stack([tops, tops])),
+        "pair_loss_finish": (state, tops, labels, 40),
+        "pair_loss_mmd_accumulate_": (sums, first, second, labels, 0, stats),
+        "pair_loss_mmd_finish_": (stats, values, sums, labels),
+        "pair_loss_gradient_": (first, second, labels, 0, torch.ones_like(values), stats, 40),
+    }
+    for name, arguments in calls.items():
+        torch.library.opcheck(getattr(OPS, name).default, (*arguments, *choices))
+
+
+def test_compiles_whole() -> None:
+    torch._dynamo.reset()
+    first, second, labels = cuda(make_case(4, 2000, 2.0), torch.float32)
+
+    def step(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> torch.Tensor:
+        options = {"temperature": temperature, "weight": 0.5, "spec": PairLossSpec()}
+        return pair_loss(z1, z2, labels, **options).total
+
+    compiled = torch.compile(step, fullgraph=True)
+    for temperature in (2.0, 3.0, 3.5):
+        results = []
+        for run in (step, compiled):
+            z1 = first.clone().requires_grad_()
+            run(z1, second, temperature).backward()
+            results.append(z1.grad)
+        torch.testing.assert_close(*results)
+
+
+def test_a_way_that_cannot_be_gone_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, labels = cuda(make_case(2, 2_000_000, 1.0), torch.float32)
+    for way in ("small", "fast"):
+        monkeypatch.setenv("PAIRDISTILL_CUDA_PATH", way)
+        with pytest.raises(RuntimeError, match="PAIRDISTILL_CUDA_PATH"):
+            OPS.pair_loss(first, second, labels, *fused.choices(PairLossSpec(), 2.0))
 
 
 def test_native_is_what_runs_on_this_device() -> None:

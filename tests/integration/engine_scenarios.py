@@ -36,6 +36,7 @@ from distill.data.batch import OrderState
 from distill.engine import Engine
 from distill.engine_parts.loss_scale import LossScale
 from distill.errors import UserError
+from distill.losses import PairLossSpec, margined_logits
 from distill.models.classifier import build_classifier
 from distill.ranks import Ranks, all_reduce_sum
 
@@ -56,7 +57,7 @@ class Net(nn.Module):
         self.fc = nn.Linear(72, 11)
         self.head = nn.Linear(11, CLASSES, bias=False)
 
-    def forward(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         features = self.norm(self.act(self.conv(images))).flatten(1)
         return self.head(torch.tanh(self.fc(self.drop(features))))
 
@@ -109,7 +110,7 @@ def play(
             x, y = images[at : at + size], labels[at : at + size]
             if step == poisoned and engine.ranks.rank == world - 1 and micro == 0:
                 x = x * float("nan")
-            loss = factor * F.cross_entropy(engine.forward(x, y).float(), y)
+            loss = factor * F.cross_entropy(engine.forward(x).float(), y)
             engine.backward(loss)
             assert engine.accumulating == (micro < config.train.accumulation - 1)
             info = engine.step()
@@ -222,9 +223,11 @@ def classifiers(ranks: Ranks, _: Path) -> dict[str, Any]:
             draw = torch.Generator().manual_seed(step + 10 * ranks.rank)
             images = torch.randn(4, 3, 112, 112, generator=draw)
             labels = torch.randint(0, CLASSES, (4,), generator=draw)
-            output = engine.forward(images, labels)
+            output = engine.forward(images)
             assert type(output).__name__ == "ClassifierOutput"
-            loss = F.cross_entropy(output.logits, labels) - output.targets.mean()
+            loss = F.cross_entropy(output.logits, labels)
+            spec = PairLossSpec.from_config(config.loss, config.head)
+            loss = loss + F.cross_entropy(margined_logits(output.scores, labels, spec), labels)
             engine.backward(loss)
             seen.append([float(loss.detach()), engine.step().grad_norm])
         found[str(stage)] = seen

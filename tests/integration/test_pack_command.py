@@ -1,5 +1,7 @@
 """`pairdistill pack` as it is typed: help, tables, and mistakes in one line with exit status 2."""
 
+import os
+import subprocess
 import sys
 
 import cv2
@@ -69,7 +71,10 @@ def test_a_pack_is_made_counted_and_found_again(capsys, people, tmp_path):
         (["in", "--glasses", "melt"], "choose from remove, draw, auto"),
         (["in", "--workers", "many"], "--workers"),
         (["in", "--hold-out", "0.2"], "No such option"),
-        (["in"], "none of 8 photographs can be used"),
+        (["in"], "give photographs with a visible face, or --aligned"),
+        (["in", "--aligned", "--min-images", "9"], "none of 8 photographs can be used"),
+        (["in", "--aligned", "--min-images", "9"], "lower --min-images 9"),
+        (["large", "--aligned"], "leave --aligned away"),
         (["in/ann"], "4 images, but no folder for a person"),
         (["empty"], "no images in it"),
     ],
@@ -78,8 +83,41 @@ def test_mistakes_are_one_line_and_leave_nothing(
     capsys, people, tmp_path, monkeypatch, words, said
 ):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "large" / "eve").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "large" / "eve" / "0.png"), np.zeros((150, 200, 3), np.uint8))
     monkeypatch.chdir(tmp_path)
     status, _, trouble = run(capsys, "pack", words[0], "out", "--workers", "1", *words[1:])
     assert status == 2
     assert said in " ".join(trouble.split())
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "in"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "in", "large"]
+
+
+def test_what_was_not_tried_and_too_many_workers_are_told(capsys, people, tmp_path):
+    for name in ("a.heic", "b.HEIC", "Thumbs.db", "README"):
+        (people / "ann" / name).write_bytes(b"?")
+    os.mkfifo(people / "ann" / "pipe.png")
+    (people / "bob" / "gone.png").symlink_to("nowhere")
+    words = ("pack", people, tmp_path / "out", "--aligned", "--workers", 1000, "--kinds", "blur")
+    status, said, notes = run(capsys, *words)
+    cores = len(os.sched_getaffinity(0))
+    assert status == 0 and "2 of 10 photographs rejected; the reasons are in" in said
+    assert f"--workers 1000: this process has {cores} cores; using {cores}" in notes
+    assert "4 files were not tried, for their ending is of no image: 2 .heic, 1" in notes
+    listed = (tmp_path / "out" / "rejected.csv").read_text()
+    assert "ann/pipe.png,not a regular file" in listed and "bob/gone.png,no such file" in listed
+
+
+def test_what_it_makes_is_for_its_owner_alone(people, tmp_path):
+    """Faces are personal data, whatever the shell's mask is. (In a process: a mask is global.)"""
+    words = ("pack", people, tmp_path / "out", "--aligned", "--workers", "1", "--kinds", "blur")
+    command = [sys.executable, "-m", "distill", *map(str, words)]
+    subprocess.run(command, check=True, capture_output=True, umask=0)
+    made = [tmp_path / "out", *(tmp_path / "out").iterdir()]
+    assert len(made) > 4 and not any(path.stat().st_mode & 0o077 for path in made)
+
+
+def test_a_pack_of_other_settings_is_called_so(capsys, people, tmp_path):
+    words = ("pack", people, tmp_path / "out", "--aligned", "--workers", 1, "--kinds", "blur")
+    assert run(capsys, *words, "--holdout", 0.25)[0] == 0
+    status, _, trouble = run(capsys, *words)
+    assert status == 2 and "another folder, or replace it with --overwrite" in trouble

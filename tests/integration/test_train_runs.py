@@ -28,6 +28,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from distill.config import Config, load_config
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.errors import UserError
+from distill.job import is_complete
+from distill.plan import make_plan
 from distill.ranks import Ranks
 from distill.run_dir import RunDir
 from distill.train import train
@@ -54,6 +56,8 @@ def step_with_faults(engine, batches, recipe, step, *rest, **more):
     mine = {what for what, rank, at in FAULTS if (int(rank), int(at)) == (engine.ranks.rank, step)}
     if "kill" in mine:
         os.kill(os.getpid(), signal.SIGKILL)
+    if "term" in mine:
+        os.kill(os.getpid(), signal.SIGTERM)
     if "ctrl-c" in mine:  # reaches the parent, as in a terminal, which passes it on
         os.kill(os.getppid(), signal.SIGINT)
         time.sleep(0.5)
@@ -279,6 +283,21 @@ def test_a_finished_run_says_so(reference: World, capsys: pytest.CaptureFixture[
     assert reference.run_dir("reference").metrics.read_text() == before
 
 
+def test_what_is_finished_is_this_network_and_nothing_unreadable(reference: World) -> None:
+    def finished(name: str, *words: str) -> bool:
+        config = reference.config(name, *words)
+        return is_complete(make_plan(config, ALONE), config)
+
+    assert finished("reference") and finished("reference", "optimizer.lr=9")
+    assert not finished("reference", "head.scale=9")
+    assert not finished("reference", "model.embedding_dim=9")
+    copy = reference.run_dir("copy")
+    copy.root.mkdir()
+    for content in (b"{", b"\xff", reference.run_dir("reference").complete.read_bytes()):
+        copy.complete.write_bytes(content)
+        assert finished("copy") == content.endswith(b"}")
+
+
 def test_torchrun_gives_the_same_to_the_last_bit(reference: World) -> None:
     """The same settings once more, from another launcher: two runs are equal."""
     torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0")
@@ -353,10 +372,11 @@ def test_nan_is_skipped_on_all_ranks_then_stops_the_run(world: World) -> None:
     done = world.two_ranks("nan", *words, faults="nan:1:2 nan:1:5 nan:0:6")
     assert done.returncode == 3, done.stderr
     last = done.stderr.splitlines()[-1]
-    checkpoint = world.run_dir("nan").checkpoints / "step-00000006"
+    checkpoint = world.run_dir("nan").checkpoints / "step-00000004"  # step 6 was not finite
     assert last.startswith("error: step 7: the loss is not finite on rank 0 (pairs ")
     assert f"last good checkpoint: {checkpoint}" in last
-    assert checkpoint.is_dir()
+    kept = sorted(path.name for path in checkpoint.parent.iterdir())
+    assert kept == ["step-00000002", "step-00000004"]
     lines = {line["step"]: line for line in world.metrics("nan")}
     assert [step for step, line in lines.items() if line["loss/total"] is None] == [3, 6, 7]
     assert lines[5]["progress/skipped_steps"] == 1.0
@@ -364,6 +384,23 @@ def test_nan_is_skipped_on_all_ranks_then_stops_the_run(world: World) -> None:
     assert [event["step"] for event in events] == [3, 6, 7]
     assert done.stderr.count("step 7") == 1
     assert len(events[0]["sample_ids"]["1"]) == 4
+
+
+def test_what_is_not_finite_is_never_the_newest_checkpoint(world: World) -> None:
+    """A stop in the midst of skipped steps saves nothing; nor is a run done that ends in them."""
+    words = ("train.nonfinite_limit=3", "train.steps=6", "checkpoint.every_steps=2")
+    words += ("data.evaluation=", "monitor.tensorboard=false")
+    done = world.two_ranks("streak", *words, faults="nan:1:2 nan:1:3 term:1:2")
+    run = world.run_dir("streak")
+    assert done.returncode == 143, done.stderr
+    assert "not saved" in done.stdout + done.stderr
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000002"]
+    done = world.two_ranks("streak", *words, faults="nan:0:5")
+    assert done.returncode == 3, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: step 6, the last: the loss is not finite; last good checkpoint")
+    assert sorted(path.name for path in run.checkpoints.iterdir())[-1] == "step-00000004"
+    assert not run.complete.exists()
 
 
 def test_an_interval_that_cannot_be_saved_is_a_warning(world: World) -> None:

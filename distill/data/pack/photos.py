@@ -111,7 +111,7 @@ def survey(
         advance()
     result.digest = digest.hexdigest()
     _label(result, found, options)
-    _check(source, result, options)
+    _check(source, result, options, usable=len(found))
     return result
 
 
@@ -152,20 +152,31 @@ def _label(result: Survey, found: Sequence[tuple[str, Photo]], options: PackOpti
     result.photos.sort(key=lambda photo: (photo.label, photo.row))
 
 
-def _check(source: Source, result: Survey, options: PackOptions) -> None:
+def _check(source: Source, result: Survey, options: PackOptions, *, usable: int) -> None:
     """Refuses a source of which too little is left."""
     lost = result.seen - len(result.photos)
     first = "; ".join(f"{r.path}: {r.reason}" for r in result.rejected[:3])
     if not result.photos:
         raise UserError(
             f"{source.name}: none of {result.seen} photographs can be used ({first})",
-            fix="give photographs with a visible face, or --aligned for 112x112 crops",
+            fix=_remedy(options, usable),
         )
     if lost > options.max_rejected * result.seen:
         raise UserError(
             f"{source.name}: {lost} of {result.seen} photographs rejected ({first})",
             fix=f"mend the source, or allow more than --max-rejected {options.max_rejected:g}",
         )
+
+
+def _remedy(options: PackOptions, usable: int) -> str:
+    """What may help where no photograph is left, of ``usable`` before people were left out."""
+    if usable and options.max_images:
+        return f"lower --min-images {options.min_images}, or raise --max-images"
+    if usable:
+        return f"lower --min-images {options.min_images}"
+    if options.aligned:
+        return "give 112x112 crops, or leave --aligned away"
+    return "give photographs with a visible face, or --aligned for 112x112 crops"
 
 
 def source_digest(samples: Iterable[Sample], advance: Callable[[], None]) -> str:

@@ -40,6 +40,8 @@ def reusable(
     """
     if not _is_pack(out):
         return None
+    if not options.overwrite and (out / MANIFEST_NAME).exists() == (options.holdout > 0):
+        raise _another(out)
     try:
         standing = opened(out, holdout=options.holdout > 0)
     except UserError as error:
@@ -49,11 +51,15 @@ def reusable(
     if standing.train.manifest.request_digest == request_digest(source_digest(), options):
         return standing.as_reused()
     if not options.overwrite:
-        raise UserError(
-            f"{out}: holds a pack of other photographs or settings",
-            fix="choose another folder, or replace it with --overwrite",
-        )
+        raise _another(out)
     return None
+
+
+def _another(out: Path) -> UserError:
+    return UserError(
+        f"{out}: holds a pack of other photographs or settings",
+        fix="choose another folder, or replace it with --overwrite",
+    )
 
 
 def opened(out: Path, *, holdout: bool) -> PackResult:

@@ -8,6 +8,7 @@ inside is judged when it is read, so that a bad image has a row in `rejected.csv
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,14 +36,14 @@ class FolderSource:
         people: the people, sorted, with their photographs (at least one each).
         empty: names of the people's folders that hold no image.
         stray: image files directly in ``root``, which belong to nobody.
-        other_files: number of files left out because of their ending.
+        other_endings: endings of the files that are not tried, lower case, with their numbers.
     """
 
     root: Path
     people: dict[str, list[Path]] = field(init=False)
     empty: list[str] = field(init=False)
     stray: list[Path] = field(init=False)
-    other_files: int = field(init=False)
+    other_endings: Counter[str] = field(init=False)
 
     def __post_init__(self) -> None:
         """Lists the folder once.
@@ -57,7 +58,7 @@ class FolderSource:
             ("people", people),
             ("empty", empty),
             ("stray", stray),
-            ("other_files", others),
+            ("other_endings", others),
         ):
             object.__setattr__(self, name, value)
         _check_not_empty(self)
@@ -90,8 +91,10 @@ def read_file(path: Path) -> bytes:
             `MAX_FILE_BYTES`.
     """
     try:
+        if not path.exists():
+            raise Unusable("no such file")
         if not path.is_file():
-            raise Unusable("not a regular file, or gone")
+            raise Unusable("not a regular file")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise Unusable(f"file larger than {MAX_FILE_BYTES >> 20} MiB")
         return path.read_bytes()
@@ -99,18 +102,18 @@ def read_file(path: Path) -> bytes:
         raise Unusable(f"cannot be read: {fault.strerror or fault}") from None
 
 
-def _people(root: Path) -> tuple[dict[str, list[Path]], list[str], int]:
-    """People with their photographs, people without any, and how many files are no images."""
+def _people(root: Path) -> tuple[dict[str, list[Path]], list[str], Counter[str]]:
+    """People with their photographs, people without any, and the endings of all other files."""
     people: dict[str, list[Path]] = {}
     empty: list[str] = []
-    others = 0
+    others: Counter[str] = Counter()
     for folder in _entries(root):
         if not folder.is_dir():
-            others += not _is_image(folder)
+            others.update(_other_endings([folder]))
             continue
         files = list(_files_below(folder, root))
         images = [f for f in files if _is_image(f)]
-        others += len(files) - len(images)
+        others.update(_other_endings(files))
         if images:
             people[folder.name] = images
         else:
@@ -131,7 +134,7 @@ def _files_below(folder: Path, root: Path) -> Iterator[Path]:
         # Last in, first out: real folders are walked before links to them.
         pending += [e for e in entries if e.is_dir() and e.is_symlink()]
         pending += [e for e in reversed(entries) if e.is_dir() and not e.is_symlink()]
-        found += [e for e in entries if e.is_file()]
+        found += [e for e in entries if not e.is_dir()]  # pipes and broken links are told of, too
     return iter(sorted(found, key=_order))
 
 
@@ -160,6 +163,10 @@ def _order(path: Path) -> bytes:
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_ENDINGS
+
+
+def _other_endings(files: list[Path]) -> list[str]:
+    return [f.suffix.lower() for f in files if not _is_image(f)]
 
 
 def _check_not_empty(source: FolderSource) -> None:

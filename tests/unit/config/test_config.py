@@ -87,6 +87,11 @@ def test_a_bad_file_is_named(tmp_path: Path, content: bytes | None, says: str) -
         load_config(path)
 
 
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Is a directory; give a text file"):
+        load_config(tmp_path)
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30),

@@ -1,6 +1,7 @@
 """A whole evaluation against loops over the decoded images, and on several ranks."""
 
 import dataclasses
+import io
 import json
 import sys
 from pathlib import Path
@@ -20,11 +21,13 @@ from drawn_people import (
     make_pack,
     other_of,
 )
+from rich.console import Console
 
 from distill.errors import UserError
 from distill.evaluate import evaluate, scalars, write_report
-from distill.evaluate.report import CLEAN
-from distill.evaluate.table import notes
+from distill.evaluate.report import CLEAN, Condition, Identification, Verification
+from distill.evaluate.table import notes, report_table
+from distill.evaluate.verify import FARS
 from distill.ranks import Ranks, spawn_local
 
 ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
@@ -165,6 +168,27 @@ def test_provenance_of_another_pack_or_none(tmp_path):
     table.unlink()
     found = evaluate(make_model(), pack, make_config(), ALONE)
     assert not found.pack["sources_known"] and "no pairs.csv" in notes(found)[-1]
+
+
+def test_the_table_is_whole_on_80_columns(report):
+    """With every number at its longest."""
+    fars = dict.fromkeys(FARS, 1.0)
+    verified = Verification(1, 1, 1, 1, 0.9876, 0.9999, 0.9876, 0.1234, fars)
+    named = Identification(1, 1.0, 1.0, 1.0, 1.0)
+    rows = [Condition(name, named, verified) for name in (CLEAN, "forehead")]
+    screen = io.StringIO()
+    shown = report_table(dataclasses.replace(report, conditions=rows))
+    Console(file=screen, width=80).print(shown)
+    words = screen.getvalue().splitlines()[-2].split()
+    expected = "forehead 100.0 100.0 100.0 0.988 100.0 98.8 ±12.3 100.0 100.0 100.0 100.0"
+    assert words == expected.split()
+
+
+def test_people_nobody_knows_are_told(report):
+    strangers = dataclasses.replace(report.conditions[0], identification=None)
+    found = dataclasses.replace(report, conditions=[strangers])
+    assert "knows none of these people" in "".join(notes(found))
+    assert "knows none" not in "".join(notes(report))
 
 
 def test_files(report, tmp_path):

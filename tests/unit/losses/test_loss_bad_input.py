@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.config.tree import LossConfig
+from distill.config.tree import HeadConfig, LossConfig
 from distill.errors import UserError
 from distill.losses import (
     PairLossSpec,
@@ -18,6 +18,8 @@ from distill.losses import (
     implementation_info,
     implementation_name,
     pair_loss,
+    pair_loss_and_grad,
+    registration,
 )
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -25,9 +27,10 @@ from loss_cases import needs_native
 
 Z = torch.zeros(3, 5)
 Y = torch.tensor([0, 4, -1])
+RBF = PairLossSpec(similarity="mmd", mmd_kernel="rbf")
 
 
-def call(**changes):
+def call(function=pair_loss, **changes):
     arguments = {
         "first": Z,
         "second": Z,
@@ -37,7 +40,7 @@ def call(**changes):
         "spec": PairLossSpec(),
     } | changes
     first, second, labels = (arguments.pop(k) for k in ("first", "second", "labels"))
-    return pair_loss(first, second, labels, **arguments)
+    return function(first, second, labels, **arguments)
 
 
 def test_good_arguments_pass() -> None:
@@ -60,26 +63,31 @@ def test_good_arguments_pass() -> None:
         ({"labels": torch.tensor([0.0, 1.0, 2.0])}, "labels are torch.float32"),
         ({"labels": torch.tensor([0, 1])}, r"labels have shape \(2,\): must be \(3,\)"),
         ({"labels": Y[:, None]}, r"labels have shape \(3, 1\)"),
-        ({"labels": Y.to("meta")}, "labels are on meta, logits on cpu"),
+        ({"labels": Y.to("meta")}, "labels are on meta, scores on cpu"),
         ({"first": torch.zeros(3, 6)}, "differ in shape"),
         ({"first": Z.double()}, "differ in dtype"),
         ({"second": Z.to("meta")}, "differ in device"),
-        ({"first": Z.long()}, "first logits are torch.int64"),
-        ({"first": torch.zeros(3)}, r"first logits have shape \(3,\)"),
+        ({"first": Z.long()}, "first scores are torch.int64"),
+        ({"first": torch.zeros(3)}, r"first scores have shape \(3,\)"),
         ({"first": torch.zeros(3, 1), "second": torch.zeros(3, 1)}, "C >= 2"),
         ({"first": torch.zeros(0, 5), "second": torch.zeros(0, 5)}, "B >= 1"),
-        ({"second": torch.zeros(5, 3).T}, "second logits have stride 3 between classes"),
-        ({"targets": (torch.zeros(3),)}, "targets holds 1"),
-        ({"targets": (torch.zeros(3), torch.zeros(2))}, "targets of the second images"),
-        ({"targets": (torch.zeros(3).long(), torch.zeros(3))}, "targets of the first images"),
-        ({"targets": (torch.zeros(3), torch.zeros(3).to("meta"))}, "are on meta"),
+        ({"second": torch.zeros(5, 3).T}, "second scores have stride 3 between classes"),
+        ({"sample_weights": torch.ones(3).long()}, "sample_weights are torch.int64"),
+        ({"sample_weights": torch.ones(2)}, r"sample_weights have shape \(2,\): must be \(3,\)"),
+        ({"sample_weights": torch.ones(3).to("meta")}, "sample_weights are on meta"),
+        ({"sample_weights": torch.tensor([1, math.nan, 1])}, r"sample_weights\[1\] = nan"),
+        ({"sample_weights": torch.tensor([1, 1, -0.5])}, r"sample_weights\[2\] = -0.5"),
+        ({"sample_weights": torch.tensor([math.inf, 1, 1])}, r"sample_weights\[0\] = inf"),
+        ({"reduction": "batchmean"}, "reduction = 'batchmean'"),
+        ({"reduction": "none", "spec": RBF}, "reduction = 'none' with loss.mmd_kernel = 'rbf'"),
         ({"implementation": "cuda"}, "loss.implementation = 'cuda': unknown"),
     ],
 )
 def test_bad_arguments(changes, message: str) -> None:
-    with pytest.raises(UserError, match=message) as caught:
-        call(**changes)
-    assert caught.value.fix
+    for function in (pair_loss, pair_loss_and_grad):
+        with pytest.raises(UserError, match=message) as caught:
+            call(function, **changes)
+        assert caught.value.fix
 
 
 @pytest.mark.parametrize(
@@ -91,6 +99,10 @@ def test_bad_arguments(changes, message: str) -> None:
         ({"stop_gradient": "p"}, "loss.stop_gradient"),
         ({"ce": "max"}, "loss.ce"),
         ({"label_smoothing": 1.0}, "loss.label_smoothing = 1.0"),
+        ({"logit_scale": 0.0}, "head.scale = 0.0"),
+        ({"logit_scale": math.nan}, "head.scale = nan"),
+        ({"margin_angle_rad": 1.6}, r"head.arc_margin_rad = 1.6: must be in \[0, 1.5708\)"),
+        ({"margin_cosine": -0.1}, "head.cos_margin = -0.1"),
     ],
 )
 def test_bad_choices(changes, message: str) -> None:
@@ -108,15 +120,26 @@ def test_spec_takes_every_static_field_of_the_settings() -> None:
         ce="mean",
         label_smoothing=0.2,
     )
-    spec = PairLossSpec.from_config(config)
-    assert vars(spec) == {k: getattr(config, k) for k in vars(spec)}
+    head = HeadConfig(margin="combined", scale=12.0, arc_margin_rad=0.2, cos_margin=0.3)
+    spec = PairLossSpec.from_config(config, head)
+    of_head = {"logit_scale": 12.0, "margin_angle_rad": 0.2, "margin_cosine": 0.3}
+    assert vars(spec) == {k: getattr(config, k) for k in vars(spec) if k not in of_head} | of_head
     assert PairLossSpec() == PairLossSpec.from_config(LossConfig())
+
+
+def test_the_debug_mode_looks_at_cosines(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = PairLossSpec(logit_scale=8.0, margin_angle_rad=0.5)
+    assert call(first=2 + Z, spec=spec).total.isfinite()
+    monkeypatch.setenv("PAIRDISTILL_DEBUG", "1")
+    with pytest.raises(UserError, match="first scores reach 2: with a margin they must be cosines"):
+        call(first=2 + Z, spec=spec)
+    assert call(first=1 + Z, spec=spec).total.isfinite()
 
 
 @needs_native
 def test_the_op_itself_refuses_what_it_cannot_read() -> None:
     op = torch.ops.pairdistill.pair_loss
-    choices = (None, None, 2.0, 1, 1.0, 0.0, 1.0, 0.0, 0)
+    choices = fused.choices(PairLossSpec(), 2.0)
     with pytest.raises(RuntimeError, match=r"labels\[0\] = 9: must be in \[0, 5\)"):
         op(Z, Z, torch.tensor([9, 0, 0]), *choices)
     with pytest.raises(RuntimeError, match="differ in shape"):
@@ -125,6 +148,44 @@ def test_the_op_itself_refuses_what_it_cannot_read() -> None:
         op(Z, torch.zeros(5, 3).T, Y, *choices)
     with pytest.raises(RuntimeError, match="int64"):
         op(Z, Z, Y.int(), *choices)
+    with pytest.raises(RuntimeError, match="at least 2 classes"):
+        op(Z[:, :1], Z[:, :1], Y - Y, *choices)
+    for at, value, name in ((0, 0.0, "temperature"), (7, -1.0, "logit_scale"), (8, 2.0, "angle")):
+        wrong = (*choices[:at], value, *choices[at + 1 :])
+        with pytest.raises(RuntimeError, match=name):
+            op(Z, Z, Y, *wrong)
+
+
+@needs_native
+def test_scores_that_cannot_hold_both_gradients_are_refused() -> None:
+    same, halves = torch.rand(3, 5), torch.rand(6, 5)
+    with pytest.raises(RuntimeError, match="the same memory"):
+        call(pair_loss_and_grad, first=same, second=same, inplace=True)
+    with pytest.raises(RuntimeError, match="rows that overlap"):
+        call(pair_loss_and_grad, first=same[:1].expand(3, 5), second=halves[:3], inplace=True)
+    result = call(pair_loss_and_grad, first=halves[:3], second=halves[3:], inplace=True)
+    assert result.grad_first.data_ptr() == halves.data_ptr()
+
+
+@needs_native
+def test_the_primitives_refuse_tensors_of_another_shape() -> None:
+    ops, choices = torch.ops.pairdistill, fused.choices(PairLossSpec(), 2.0)
+    state, tops = registration.empty_state(3, torch.float32, torch.device("cpu"))
+    with pytest.raises(RuntimeError, match=r"state must be a contiguous \(3, 14\)"):
+        ops.pair_loss_accumulate_(state[:, :13], tops, Z, Z, Y, 0, *choices)
+    with pytest.raises(RuntimeError, match="float32"):
+        ops.pair_loss_accumulate_(state.double(), tops, Z, Z, Y, 0, *choices)
+    with pytest.raises(RuntimeError, match="tops must be"):
+        ops.pair_loss_accumulate_(state, tops.int(), Z, Z, Y, 0, *choices)
+    with pytest.raises(RuntimeError, match="class_start"):
+        ops.pair_loss_accumulate_(state, tops, Z, Z, Y, -1, *choices)
+    with pytest.raises(RuntimeError, match=r"labels\[1\] = 4"):
+        ops.pair_loss_finish(state, tops, Y, 4, *choices)
+    stats = torch.zeros(3, 12)
+    with pytest.raises(RuntimeError, match="grad_values must be"):
+        ops.pair_loss_gradient_(Z.clone(), Z.clone(), Y, 0, stats, stats, 5, *choices)
+    with pytest.raises(RuntimeError, match="fewer than class_start"):
+        ops.pair_loss_gradient_(Z.clone(), Z.clone(), Y, 3, stats[:, :3], stats, 5, *choices)
 
 
 def test_an_explicit_choice_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,86 +1,78 @@
 """The CUDA kernels themselves, run thread by thread on the CPU: for machines without a GPU.
 
-`cuda_on_cpu/` gives g++ the little of CUDA's language that `kernels/pair_loss.cu` uses. What runs
-is that file, its launches, splits, shuffles and barriers; what a GPU does differently (its exp,
-its memory system) is for `tests/gpu`.
+`cuda_on_cpu/` gives g++ the little of CUDA's language that `kernels/*.cuh` use. What runs is those
+files and their launches: blocks, clusters, shared memory, shuffles and barriers. What a GPU does
+differently (its exp, its memory system) is for `tests/gpu`.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
-PROGRAM = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import torch
-from distill.losses import fused
-fused.LIBRARY = Path(sys.argv[2])
-import test_loss_edges as edges
-import test_loss_native as native
-from test_loss_native import TOLERANCE, PairLossSpec, check, make_case
-for dtype in TOLERANCE:
-    for similarity in native.SIMILARITIES:
-        spec = PairLossSpec(similarity=similarity, label_smoothing=0.1)
-        for B, C, scale in ((3, 37, 0.1), (1, 9001, 64.0), (2, 4097, 1.0)):
-            check(make_case(B, C, scale, dtype=dtype, ignored=B > 1), dtype, 3.0, spec)
-    # Both rows unaligned, in the same way and in different ways.
-    case = make_case(2, 301, 2.0, dtype=dtype)
-    expected = fused.row_terms(case.first.to(dtype), case.second.to(dtype), case.labels, 2.0, spec)
-    for at in (302, 304):
-        wide = torch.full((2, 700), torch.nan, dtype=dtype)
-        first, second = wide[:, 1:302], wide[:, at + 1 : at + 302]
-        first.copy_(case.first), second.copy_(case.second)
-        ours = fused.row_terms(first, second, case.labels, 2.0, spec)
-        for a, b in zip(ours, expected):
-            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
-for C in (2, 7, 8, 9, 8193):
-    native.test_odd_sizes_and_labels_at_every_edge(C)
-for spec in edges.SPECS:
-    edges.test_ignored_pairs_touch_nothing_whatever_they_hold(spec)
-edges.test_classes_excluded_on_both_sides(PairLossSpec(), torch.float32)
-edges.test_nan_poisons_its_row_and_no_other(PairLossSpec(), float("nan"), 1500)
-native.test_margin_targets_and_their_gradient(torch.float32)
-print("agreed")
-"""
+sys.path.insert(0, str(Path(__file__).parent / "cuda_on_cpu"))
+import emulate
+
+AGREEMENT = "import agreement; fused.native_devices(); agreement."
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`pair_loss.cu` compiled for the CPU."""
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
-        pytest.skip("no C++ compiler here")
-    torch_folder = Path(torch.__file__).parent
-    kernels = ROOT / "kernels"
-    out = tmp_path_factory.mktemp("cuda_on_cpu") / "emulated.so"
-    flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-w", "-x", "c++"]
-    flags += ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-DPAIR_LOSS_ISA=cuda"]
-    flags += ['-DPAIR_LOSS_DEVICE_HEADER="device_on_cpu.h"', '-DPAIR_LOSS_BUILD="emulated"']
-    folders = [f"-I{HERE / 'cuda_on_cpu'}", f"-I{kernels}", f"-isystem{torch_folder / 'include'}"]
-    sources = [str(kernels / name) for name in ("pair_loss.cu", "pair_loss_schema.cpp")]
-    libraries = ["-x", "none", f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"]
-    command = [compiler, *flags, *folders, *sources, *libraries, "-o", str(out)]
-    subprocess.run(command, check=True)
-    return out
+    return emulate.build(tmp_path_factory.mktemp("cuda_on_cpu"))
 
 
-def test_cuda_kernels_agree_with_the_reference(library: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(HERE), str(library)],
-        env={**os.environ, "EMULATED_MULTIPROCESSORS": "2"},  # rows are split over blocks
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+def assert_agreed(done) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "agreed"
+
+
+@pytest.mark.parametrize("way", ["small", "cluster:2", "cluster:4", "split"])
+def test_every_way_agrees_with_the_reference(library: Path, way: str) -> None:
+    assert_agreed(emulate.run(library, AGREEMENT + "run_all()", PAIRDISTILL_CUDA_PATH=way))
+
+
+# Multiprocessors, shared memory of a block, of a multiprocessor, cache, largest cluster.
+@pytest.mark.parametrize("device", ["2,10000,36864,65536,2", "2,26000,36864,65536,1"])
+def test_rows_that_do_not_fit(library: Path, device: str) -> None:
+    """On devices so small that the rule reads rows again, by clusters or in waves."""
+    assert_agreed(emulate.run(library, AGREEMENT + "long_rows()", EMULATED_DEVICE=device))
+
+
+def test_streams_of_chunks(library: Path) -> None:
+    assert_agreed(emulate.run(library, AGREEMENT + "streams_of_chunks()"))
+
+
+@pytest.mark.parametrize("module", ["test_loss_stream.py", "test_loss_edges.py"])
+def test_what_holds_on_the_cpu_holds_for_the_kernels(library: Path, module: str) -> None:
+    """The CPU's own tests. Only bits that depend on alignment are no promise of the GPU's."""
+    others = "not strided_and_unaligned and not any_cut"
+    program = "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    flags = ["-q", "-x", "-p", "no:cacheprovider", "-k", others]
+    done = emulate.run(library, program, *flags, str(Path(__file__).with_name(module)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+@pytest.mark.parametrize(("way", "label"), [("small", -2), ("split", 37)])
+def test_a_label_out_of_range_stops_the_device(library: Path, way: str, label: int) -> None:
+    program = (
+        "import torch; from distill.losses import PairLossSpec; fused.native_devices();"
+        "z = torch.zeros(2, 37); y = torch.tensor([3, int(sys.argv[1])]);"
+        "torch.ops.pairdistill.pair_loss(z, z, y, *fused.choices(PairLossSpec(), 2.0))"
+    )
+    done = emulate.run(library, program, str(label), PAIRDISTILL_CUDA_PATH=way)
+    assert done.returncode < 0
+    assert "a label is out of range" in done.stderr
+
+
+def test_a_wish_that_cannot_be_served_is_an_error(library: Path) -> None:
+    program = (
+        "import torch; from distill.losses import PairLossSpec; fused.native_devices();"
+        "z = torch.zeros(2, 37); y = torch.zeros(2, dtype=torch.int64);"
+        "torch.ops.pairdistill.pair_loss(z, z, y, *fused.choices(PairLossSpec(), 2.0))"
+    )
+    done = emulate.run(library, program, PAIRDISTILL_CUDA_PATH="cluster:16")
+    assert done.returncode == 1
+    assert "at most 4" in done.stderr

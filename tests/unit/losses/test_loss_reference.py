@@ -47,23 +47,35 @@ def test_cross_entropy_keeps_what_rounding_would_lose(gap: float) -> None:
     assert F.cross_entropy(z, torch.tensor([0])).item() == 0.0  # what is being avoided
 
 
-def test_margin_targets_replace_the_target_logit_in_the_cross_entropy_alone() -> None:
+def test_a_margin_moves_the_target_in_the_cross_entropy_alone() -> None:
+    x1, x2 = (z.tanh() for z in logits())
+    y = torch.tensor([0, 8, 3, -1])
+    spec = PairLossSpec(logit_scale=16.0, margin_angle_rad=0.4, margin_cosine=0.1)
+    terms = reference.row_terms(x1, x2, y, T, spec)
+    for x, ours in ((x1, terms.ce_first), (x2, terms.ce_second)):
+        z = 16.0 * x
+        for row, label in enumerate(y[:3].tolist()):
+            theta = math.acos(x[row, label])
+            beyond = math.cos(theta) - (1 - math.cos(0.4))
+            psi = math.cos(theta + 0.4) if theta <= math.pi - 0.4 else beyond
+            z[row, label] = 16.0 * (psi - 0.1)
+        expected = F.cross_entropy(z, y, reduction="none", ignore_index=-1)
+        torch.testing.assert_close(ours, expected)
+    without = reference.row_terms(16 * x1, 16 * x2, y, T, PairLossSpec())
+    torch.testing.assert_close(terms.similarity, without.similarity)
+    torch.testing.assert_close(terms.extras, without.extras)
+
+
+def test_entropy_and_share_of_the_target_are_those_of_scipy() -> None:
     z1, z2 = logits()
-    y = torch.tensor([0, 8, 3, 3])
-    margined = [z.gather(1, y[:, None])[:, 0] - 0.7 for z in (z1, z2)]
-    spec = PairLossSpec()
-    with_margin = reference.row_terms(z1, z2, y, T, spec, (margined[0], margined[1]))
-    replaced = [
-        z.scatter(1, y[:, None], m[:, None]) for z, m in zip((z1, z2), margined, strict=True)
-    ]
-    torch.testing.assert_close(
-        with_margin.ce_first, F.cross_entropy(replaced[0], y, reduction="none")
-    )
-    torch.testing.assert_close(
-        with_margin.ce_second, F.cross_entropy(replaced[1], y, reduction="none")
-    )
-    without = reference.row_terms(z1, z2, y, T, spec)
-    torch.testing.assert_close(with_margin.similarity, without.similarity)
+    y = torch.tensor([0, 8, -1, 3])
+    extras = reference.row_terms(z1, z2, y, T, PairLossSpec()).extras.numpy()
+    for side, z in enumerate((z1, z2)):
+        p = scipy.special.softmax(z.numpy() / T, axis=1)
+        entropies = scipy.special.entr(p).sum(1) * (y >= 0).numpy()
+        np.testing.assert_allclose(extras[:, side], entropies, rtol=1e-12)
+        shares = p[np.arange(4), y.numpy()] * (y >= 0).numpy()
+        np.testing.assert_allclose(extras[:, 2 + side], shares, rtol=1e-12)
 
 
 def test_kl_is_that_of_torch_and_of_scipy() -> None:
@@ -191,5 +203,5 @@ def test_reference_passes_gradcheck() -> None:
     for similarity in ("kl", "ce", "mmd", "none"):
         spec = PairLossSpec(similarity=similarity, direction="forward", label_smoothing=0.1)
         assert torch.autograd.gradcheck(
-            lambda a, b, s=spec: reference.row_terms(a, b, y, T, s)[:3], (z1, z2)
+            lambda a, b, s=spec: reference.row_terms(a, b, y, T, s).parts, (z1, z2)
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.losses import PairLossSpec, fused, pair_loss
+from distill.losses import PairLossSpec, fused, pair_loss, pair_loss_and_grad, registration
 
 sys.path.insert(0, str(Path(__file__).parent))
 from loss_cases import make_case, needs_native
@@ -17,54 +17,105 @@ pytestmark = needs_native
 KINDS = ("none", "kl", "ce", "mmd")
 
 
-def inputs(kind: str, *, targets: bool, dtype: torch.dtype = torch.float64, grad: bool = True):
-    case = make_case(3, 6, 1.0, ignored=True).to(dtype)
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    margined = [torch.tensor([0.3, -0.2, 0.8], dtype=wide) for _ in range(2)]
-    tensors = [case.first, case.second, *(margined if targets else [])]
-    for tensor in tensors:
-        tensor.requires_grad_(grad)
-    choices = (2.0, fused.KINDS[kind], 0.7, 0.3, 4.0, 0.1, 0)
-    return case.first, case.second, case.labels, *(margined if targets else (None, None)), *choices
+def inputs(kind: str, *, margin: bool, dtype: torch.dtype = torch.float64, grad: bool = True):
+    case = make_case(3, 6, 1.0, ignored=True)
+    first, second = (x.tanh().to(dtype).requires_grad_(grad) for x in (case.first, case.second))
+    choices = (2.0, fused.KINDS[kind], 0.7, 0.3, 4.0, 0.1, 0, 8.0)
+    return first, second, case.labels, *choices, *((0.4, 0.2) if margin else (0.0, 0.0))
 
 
-@pytest.mark.parametrize("targets", [False, True])
+@pytest.mark.parametrize("margin", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradcheck(kind: str, targets: bool) -> None:
-    first, second, labels, t1, t2, *choices = inputs(kind, targets=targets)
+def test_gradcheck(kind: str, margin: bool) -> None:
+    first, second, labels, *choices = inputs(kind, margin=margin)
 
-    def values(*tensors):
-        a, b, *margined = tensors
-        given = margined or (None, None)
-        return torch.ops.pairdistill.pair_loss(a, b, labels, *given, *choices)[:3]
+    def values(a, b):
+        return torch.ops.pairdistill.pair_loss(a, b, labels, *choices)[0]
 
-    tensors = (first, second, t1, t2) if targets else (first, second)
-    assert torch.autograd.gradcheck(values, tensors)
+    assert torch.autograd.gradcheck(values, (first, second))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reduction", [0, 1, 2])
+def test_gradcheck_of_the_gradient_that_comes_along(kind: str, reduction: int) -> None:
+    """Numerical differences of its own total."""
+    first, second, labels, *choices = inputs(kind, margin=True)
+    weights = torch.tensor([0.5, 2.0, 1.5], dtype=torch.float64)
+    op = torch.ops.pairdistill.pair_loss_and_grad
+
+    class Loss(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, a, b):
+            total, *_, ga, gb = op(a, b, labels, weights, 0.5, 0.3, reduction, *choices)
+            ctx.save_for_backward(ga, gb)
+            return total
+
+        @staticmethod
+        def backward(ctx, up):
+            return tuple(up * g for g in ctx.saved_tensors)
+
+    assert torch.autograd.gradcheck(Loss.apply, (first, second))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("targets", [False, True])
-def test_opcheck_forward(targets: bool, dtype: torch.dtype) -> None:
-    args = inputs("kl", targets=targets, dtype=dtype)
+@pytest.mark.parametrize("margin", [False, True])
+def test_opcheck_forward(margin: bool, dtype: torch.dtype) -> None:
+    args = inputs("kl", margin=margin, dtype=dtype)
     torch.library.opcheck(torch.ops.pairdistill.pair_loss.default, args)
 
 
-@pytest.mark.parametrize("targets", [False, True])
-def test_opcheck_backward(targets: bool) -> None:
-    args = inputs("ce", targets=targets, grad=False)
-    stats = torch.ops.pairdistill.pair_loss(*args)[5]
-    upstream = [torch.rand(3, dtype=torch.float64) for _ in range(3)]
-    torch.library.opcheck(
-        torch.ops.pairdistill.pair_loss_backward.default, (*upstream, *args[:5], stats, *args[5:])
-    )
+def overloads() -> dict[str, tuple]:
+    """Arguments of every other operator."""
+    first, second, labels, *choices = inputs("mmd", margin=True, dtype=torch.float32, grad=False)
+    ops = torch.ops.pairdistill
+    values, _, _, stats = ops.pair_loss(first, second, labels, *choices)
+    state, tops = registration.empty_state(3, torch.float32, torch.device("cpu"))
+    ops.pair_loss_accumulate_(state, tops, first, second, labels, 0, *choices)
+    both, weights = (first, second, labels), torch.rand(3)
+    return {
+        "pair_loss_backward": (torch.rand(3, 3), *both, stats, *choices),
+        "pair_loss_and_grad": (*both, weights, 0.5, 1.0, 1, *choices),
+        "pair_loss_and_grad_": (*both, None, 0.5, 1.0, 0, *choices),
+        "pair_loss_accumulate_": (state, tops, *both, 0, *choices),
+        "pair_loss_merge": (torch.stack([state] * 2), torch.stack([tops] * 2), *choices),
+        "pair_loss_finish": (state, tops, labels, 6, *choices),
+        "pair_loss_mmd_accumulate_": (torch.zeros(3, 2), *both, 0, stats, *choices),
+        "pair_loss_mmd_finish_": (stats, values, torch.rand(3, 2), labels, *choices),
+        "pair_loss_gradient_": (*both, 0, torch.rand(3, 3), stats, 6, *choices),
+    }
+
+
+def test_every_overload_is_checked() -> None:
+    names = {n for n in registration._FAKES if n != "pair_loss"}
+    assert set(overloads()) == names
+
+
+@pytest.mark.parametrize("name", [n for n in registration._FAKES if n != "pair_loss"])
+def test_opcheck(name: str) -> None:
+    torch.library.opcheck(getattr(torch.ops.pairdistill, name).default, overloads()[name])
 
 
 def test_a_second_derivative_is_refused_with_a_reason() -> None:
-    first, second, labels, *rest = inputs("kl", targets=False)
-    ce = torch.ops.pairdistill.pair_loss(first, second, labels, *rest)[0].sum()
+    first, second, labels, *rest = inputs("kl", margin=False)
+
+    def values(a, b):
+        return torch.ops.pairdistill.pair_loss(a, b, labels, *rest)[0]
+
+    ce = values(first, second)[:, 0].sum()
     (grad,) = torch.autograd.grad(ce, first, create_graph=True)
     with pytest.raises(RuntimeError, match="second derivative is not implemented"):
         grad.sum().backward()
+    with pytest.raises(RuntimeError, match="second derivative is not implemented"):
+        torch.autograd.gradgradcheck(values, (first, second))
+
+
+def test_the_loss_that_comes_with_a_gradient_has_none_of_its_own() -> None:
+    first, second, labels, *rest = inputs("kl", margin=False)
+    total = torch.ops.pairdistill.pair_loss_and_grad(
+        first, second, labels, None, 1.0, 1.0, 1, *rest
+    )[0]
+    with pytest.raises(RuntimeError, match="Call pair_loss"):
+        total.backward()
 
 
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
@@ -87,6 +138,34 @@ def test_compiles_whole_and_follows_the_temperature(kernel: str) -> None:
             results.append((total.detach(), agreement, first.grad))
         for a, b in zip(*results, strict=True):
             torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_loss_and_gradient_compile_whole(inplace: bool) -> None:
+    torch._dynamo.reset()
+    case = make_case(4, 20, 1.0).to(torch.float32)
+    spec = PairLossSpec(logit_scale=4.0, margin_cosine=0.2)
+
+    def step(first, second, weights):
+        loss, *grads = pair_loss_and_grad(
+            first,
+            second,
+            case.labels,
+            temperature=2.5,
+            weight=0.5,
+            spec=spec,
+            sample_weights=weights,
+            inplace=inplace,
+        )
+        return *loss, *grads
+
+    weights = torch.rand(4)
+    results = [
+        run(case.first.tanh(), case.second.tanh(), weights)
+        for run in (step, torch.compile(step, fullgraph=True, backend="aot_eager"))
+    ]
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_half_logits_under_autocast_and_amp_types() -> None:

@@ -24,11 +24,16 @@ def test_benchmark_prints_a_line_for_each_case_and_writes_csv(
     path = tmp_path / "loss.csv"
     options = ["--pairs", "2", "--classes", "50,70", "--types", "float32", "--rounds", "1"]
     bench.main([*options, "--similarities", "kl", "--csv", str(path)])
-    assert capsys.readouterr().out.count("kl | float32") == 2
+    assert capsys.readouterr().out.count("kl | float32") == 8
     lines = list(csv.DictReader(path.open()))
-    assert [line["classes"] for line in lines] == ["50", "70"]
-    assert all(float(line["native_ms"]) > 0 for line in lines)
-    assert all(float(line["compile_ms"]) == 0 for line in lines)  # not asked for, not measured
+    assert [line["classes"] for line in lines] == ["50"] * 4 + ["70"] * 4
+    assert all(float(line["ms"]) > 0 for line in lines)
+    of_50 = {line["what"]: float(line["peak_bytes_per_logit"]) for line in lines[:4]}
+    rows = 2 * 2 * 50  # values, answers and statistics of a row weigh little beside a row
+    assert of_50["forward+backward"] == pytest.approx(4, abs=400 / rows)
+    assert of_50["loss and gradient"] == pytest.approx(4, abs=200 / rows)
+    assert of_50["the same in place"] == pytest.approx(0, abs=200 / rows)
+    assert of_50["plain"] > 12
 
 
 def test_exp_of_the_cpu_path_has_the_fitted_coefficients() -> None:

@@ -16,11 +16,13 @@ def tiny_config(**head):
 def test_output_shapes():
     model = build_classifier(tiny_config(margin="arcface"), classes=5)
     assert isinstance(model, PairClassifier)
-    output = model(torch.randn(4, 3, 112, 112), torch.tensor([0, 1, 4, -1]))
+    output = model(torch.randn(4, 3, 112, 112))
     assert output.embeddings.shape == (4, 32)
     assert output.logits.shape == (4, 5)
-    assert output.targets.shape == (4,)
-    assert model(torch.randn(4, 3, 112, 112)).targets is None
+    assert output.scores.abs().max() <= 1.0 + 1e-6
+    assert torch.equal(output.logits, 64.0 * output.scores)
+    linear = build_classifier(tiny_config(kind="linear"), classes=5)(torch.randn(2, 3, 112, 112))
+    assert linear.logits is linear.scores
 
 
 def test_same_seed_same_weights():

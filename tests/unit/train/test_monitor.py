@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +120,29 @@ def test_a_disk_that_fills_up_is_a_warning(
             log.training(step, {"loss/total": 2.0})
     assert capsys.readouterr().err.count("metrics.jsonl cannot be written") == 1
     assert [step for step, _ in points(tmp_path, "loss/total")] == [1, 2]
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from distill.config import Config
+from distill.monitor import Monitor
+from distill.run_dir import RunDir
+
+run = RunDir(Path(sys.argv[1]))
+with Monitor(run, Config(), resumed_step=0, total_steps=2000, active=True) as log:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+    for step in range(2000):
+        log._board.do(lambda board: board.scalars(step, {"loss/total": 1.0, "lr": 2.0}))
+"""
+
+
+def test_event_files_that_cannot_grow_are_one_warning(tmp_path: Path) -> None:
+    """They are written by a thread of the library, which would print a stack trace."""
+    command = [sys.executable, "-c", FULL, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (line,) = done.stderr.splitlines()
+    assert "TensorBoard cannot be written" in line and "goes on without it" in line
 
 
 def test_other_ranks_write_and_say_nothing(

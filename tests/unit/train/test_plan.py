@@ -42,7 +42,7 @@ def test_epochs_follow_each_other_without_a_gap(packs: Path) -> None:
         ("data.train=/no/such folder", r"data\.train = '/no/such folder'.*pairdistill pack"),
         ("data.evaluation=/nowhere", r"data\.evaluation = '/nowhere'.*pairdistill pack"),
         ("data.train={packs}/evaluation", r"data\.train = .*a pack for evaluation"),
-        ("data.evaluation={packs}/train", r"data\.evaluation = .*a pack for train"),
+        ("data.evaluation={packs}/train", r"data\.evaluation = .*a pack for training"),
         ("train.global_batch_pairs=7", r"global_batch_pairs = 7.*multiple of 2"),
         ("train.accumulation=2", r"global_batch_pairs = 6: not divisible by 2 ranks"),
         ("train.global_batch_pairs=20", r"18 pairs do not fill one global batch of 20"),

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from distill import console
-from distill.monitor.terminal import Terminal, summary
+from distill.monitor.terminal import Terminal, held_out, summary
 
 NUMBERS = {
     "loss/total": 4.4665,
@@ -55,3 +55,11 @@ def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[st
     line = capsys.readouterr().out
     assert line.startswith("step 12/20  loss 4.4665  ce 1.2931  ce2 1.7238  sim 1.4496  acc 0.500")
     assert line.endswith("images/s 17100  left 0:00:00\n")
+
+
+def test_an_evaluation_is_told_in_a_line() -> None:
+    known = {"clean/top1": 0.75, "clean/auc": 0.9, "blur/top1": 0.5, "processed/top1": 0.5}
+    assert held_out(known) == "top-1: clean 0.750 blur 0.500"
+    strangers = {"clean/auc": 0.9, "clean/tar_at_far_0.1": 0.2}
+    assert held_out(strangers) == "AUC: clean 0.900"
+    assert held_out({}) == "photographs: too few for any number"

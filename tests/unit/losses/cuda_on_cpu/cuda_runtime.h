@@ -1,35 +1,58 @@
 // Runs CUDA kernels on the CPU, thread by thread: enough of the language for kernels/*.cuh.
 //
 // Each thread of a block is a fiber; it runs until it waits at a barrier or for its warp, then the
-// next one goes on. Blocks run one after the other. So a block of 256 threads is exact, and slow.
+// next one goes on. The blocks of a cluster run together and see each other's shared memory; apart
+// from that, blocks run one after the other. So a block of 384 threads is exact, and slow.
+//
+// Shared memory starts as NaN in every block, and a thread that reads another block's after that
+// block has left is an error: forgotten initialisation and forgotten barriers show.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cassert>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #define __global__
 #define __device__
 #define __host__
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
-#define __shared__ static  // blocks run one after the other
+#define __launch_bounds__(...)
+#define PAIR_LOSS_EMULATED
 
 struct Index {
   unsigned x;
 };
-inline Index blockIdx{0}, threadIdx{0};
-using cudaStream_t = void*;
+inline Index blockIdx{0}, threadIdx{0}, blockDim{0};
+
+struct uint2 {
+  uint32_t x, y;
+};
+struct uint4 {
+  uint32_t x, y, z, w;
+};
+template <class V>
+V __ldcs(const V* address) {
+  assert(reinterpret_cast<uintptr_t>(address) % sizeof(V) == 0);
+  return *address;
+}
+template <class V>
+void __stcs(V* address, V value) {
+  assert(reinterpret_cast<uintptr_t>(address) % sizeof(V) == 0);
+  *address = value;
+}
 
 namespace emulation {
 
-constexpr int kThreads = 256, kWarp = 32;
-constexpr size_t kStack = 128 * 1024;
+constexpr int kWarp = 32, kMostThreads = 512, kMostBlocks = 16;
+constexpr size_t kStack = 64 * 1024;
 constexpr long kMostRounds = 1000000;  // a barrier that not all threads reach
 
 struct Barrier {
@@ -37,91 +60,196 @@ struct Barrier {
   long generation = 0;
 };
 
+struct Block {
+  unsigned index;
+  Barrier all, warp[kMostThreads / kWarp];
+  std::vector<uint64_t> shared;
+  int running = 0;  // threads that have not left
+};
+
+// A fiber is started by setcontext and from then on left and entered by jumps, which ask nothing of
+// the operating system.
+struct Thread {
+  ucontext_t start;
+  jmp_buf here;
+  bool started, done;
+  int block;
+  long cluster_arrivals;
+  char lane[2][8];  // what it shows to its warp, this time and the last
+  int shown;
+};
+
 struct Machine {
-  ucontext_t scheduler, fiber[kThreads];
-  bool done[kThreads];
-  Barrier block, warp[kThreads / kWarp];
-  char lane[kThreads][16];
-  std::vector<char> stacks = std::vector<char>(kThreads * kStack);
+  jmp_buf scheduler;
+  int threads_of_block = 0, blocks = 0, current = 0;
+  Block block[kMostBlocks];
+  Barrier cluster;
+  std::vector<Thread> thread;
+  std::vector<char> stacks;
   std::function<void()> kernel;
+
+  Thread& me() { return thread[current]; }
+  Block& my_block() { return block[me().block]; }
 };
 inline Machine& machine() {
   static Machine the_machine;
   return the_machine;
 }
 
-inline void run_others() {
-  const unsigned me = threadIdx.x;
-  swapcontext(&machine().fiber[me], &machine().scheduler);
-  threadIdx.x = me;
+inline void fail(const char* what) {
+  std::fprintf(stderr, "emulated device: %s\n", what);
+  std::abort();
 }
 
+inline void enter(int thread) {
+  Machine& m = machine();
+  m.current = thread;
+  threadIdx.x = unsigned(thread % m.threads_of_block);
+  blockIdx.x = m.my_block().index;
+}
+
+inline void run_others() {
+  const int me = machine().current;
+  if (_setjmp(machine().me().here) == 0) _longjmp(machine().scheduler, 1);
+  enter(me);
+}
+
+inline void arrive(Barrier& barrier, int threads) {
+  if (++barrier.arrived < threads) return;
+  barrier.arrived = 0;
+  ++barrier.generation;
+}
 inline void wait(Barrier& barrier, int threads) {
   const long generation = barrier.generation;
-  if (++barrier.arrived == threads) {
-    barrier.arrived = 0;
-    ++barrier.generation;
-    return;
-  }
+  arrive(barrier, threads);
   while (barrier.generation == generation) run_others();
 }
 
 inline void fiber_main() {
-  machine().kernel();
-  machine().done[threadIdx.x] = true;
-  swapcontext(&machine().fiber[threadIdx.x], &machine().scheduler);
+  Machine& m = machine();
+  m.kernel();
+  m.me().done = true;
+  --m.my_block().running;
+  _longjmp(m.scheduler, 1);
+}
+
+inline void resume(int thread) {
+  Machine& m = machine();
+  enter(thread);
+  Thread& t = m.me();
+  if (_setjmp(m.scheduler) != 0) return;
+  if (t.started) _longjmp(t.here, 1);
+  t.started = true;
+  setcontext(&t.start);
 }
 
 inline void start_fibers() {
   Machine& m = machine();
-  m.block = Barrier();
-  for (Barrier& warp : m.warp) warp = Barrier();
-  for (int i = 0; i < kThreads; ++i) {
-    getcontext(&m.fiber[i]);
-    m.fiber[i].uc_stack.ss_sp = &m.stacks[i * kStack];
-    m.fiber[i].uc_stack.ss_size = kStack;
-    m.fiber[i].uc_link = &m.scheduler;
-    makecontext(&m.fiber[i], fiber_main, 0);
-    m.done[i] = false;
+  const int count = m.threads_of_block * m.blocks;
+  m.thread.resize(count);
+  if (m.stacks.size() < count * kStack) m.stacks = std::vector<char>(count * kStack);
+  for (int i = 0; i < count; ++i) {
+    Thread& t = m.thread[i];
+    getcontext(&t.start);
+    t.start.uc_stack.ss_sp = &m.stacks[i * kStack];
+    t.start.uc_stack.ss_size = kStack;
+    t.start.uc_link = nullptr;
+    makecontext(&t.start, fiber_main, 0);
+    t.started = t.done = false;
+    t.shown = 0;
+    t.block = i / m.threads_of_block;
+    t.cluster_arrivals = 0;
   }
 }
 
 inline bool run_each_once() {
   Machine& m = machine();
   bool any = false;
-  for (int i = 0; i < kThreads; ++i) {
-    if (m.done[i]) continue;
+  for (int i = 0; i < int(m.thread.size()); ++i) {
+    if (m.thread[i].done) continue;
     any = true;
-    threadIdx.x = i;
-    swapcontext(&m.scheduler, &m.fiber[i]);
+    resume(i);
   }
   return any;
 }
 
-inline void launch(unsigned blocks, std::function<void()> kernel) {
-  machine().kernel = std::move(kernel);
-  for (unsigned block = 0; block < blocks; ++block) {
-    blockIdx.x = block;
-    start_fibers();
-    long rounds = 0;
-    while (run_each_once())
-      if (++rounds > kMostRounds) std::abort();
+// Blocks [first, first + blocks) at the same time.
+inline void run_cluster(unsigned first, int blocks, int64_t shared_bytes) {
+  Machine& m = machine();
+  m.cluster = Barrier();
+  for (int i = 0; i < blocks; ++i) {
+    Block& b = m.block[i];
+    b.index = first + unsigned(i);
+    b.all = Barrier();
+    for (Barrier& warp : b.warp) warp = Barrier();
+    b.shared.assign(size_t(shared_bytes + 7) / 8 + 2, ~uint64_t(0));
+    b.running = m.threads_of_block;
   }
+  start_fibers();
+  long rounds = 0;
+  while (run_each_once())
+    if (++rounds > kMostRounds) fail("a barrier that not all threads reach");
+}
+
+inline void launch(int64_t blocks, int64_t threads, int64_t shared_bytes, int64_t cluster,
+                   std::function<void()> kernel) {
+  Machine& m = machine();
+  if (threads < 1 || threads > kMostThreads || threads % kWarp != 0) fail("threads of a block");
+  if (blocks < 1 || blocks % cluster != 0 || cluster > kMostBlocks) fail("grid");
+  m.kernel = std::move(kernel);
+  m.threads_of_block = int(threads);
+  m.blocks = int(cluster);
+  blockDim.x = unsigned(threads);
+  for (int64_t block = 0; block < blocks; block += cluster)
+    run_cluster(unsigned(block), int(cluster), shared_bytes);
+}
+
+// The dynamic shared memory of the block, on a boundary of 16 bytes.
+inline unsigned char* dynamic_shared() {
+  const uintptr_t start = reinterpret_cast<uintptr_t>(machine().my_block().shared.data());
+  return reinterpret_cast<unsigned char*>((start + 15) / 16 * 16);
 }
 
 }  // namespace emulation
 
+#define PAIR_LOSS_DYNAMIC_SHARED(name) unsigned char* const name = emulation::dynamic_shared()
+
 inline void __syncthreads() {
-  emulation::wait(emulation::machine().block, emulation::kThreads);
+  emulation::Machine& m = emulation::machine();
+  emulation::wait(m.my_block().all, m.threads_of_block);
 }
 
-template <class T>
-T __shfl_down_sync(unsigned, T value, int offset) {
+inline void __cluster_barrier_arrive() {
   emulation::Machine& m = emulation::machine();
-  const int me = threadIdx.x, lane = me % emulation::kWarp;
-  std::memcpy(m.lane[me], &value, sizeof value);
-  emulation::wait(m.warp[me / emulation::kWarp], emulation::kWarp);
-  if (lane + offset < emulation::kWarp) std::memcpy(&value, m.lane[me + offset], sizeof value);
-  emulation::wait(m.warp[me / emulation::kWarp], emulation::kWarp);
+  m.me().cluster_arrivals = m.cluster.generation;
+  emulation::arrive(m.cluster, m.threads_of_block * m.blocks);
+}
+inline void __cluster_barrier_wait() {
+  emulation::Machine& m = emulation::machine();
+  while (m.cluster.generation == m.me().cluster_arrivals) emulation::run_others();
+}
+
+inline void* __cluster_map_shared_rank(const void* mine, unsigned rank) {
+  emulation::Machine& m = emulation::machine();
+  if (int(rank) >= m.blocks) emulation::fail("rank outside the cluster");
+  if (m.block[rank].running < m.threads_of_block)
+    emulation::fail("shared memory of a block that is leaving");
+  const ptrdiff_t offset = static_cast<const unsigned char*>(mine) - emulation::dynamic_shared();
+  const int me = m.current;
+  m.current = int(rank) * m.threads_of_block;
+  unsigned char* const theirs = emulation::dynamic_shared() + offset;
+  m.current = me;
+  return theirs;
+}
+
+template <class V>
+V __shfl_xor_sync(unsigned, V value, int mask) {
+  static_assert(sizeof(V) <= 8, "one register or two");
+  emulation::Machine& m = emulation::machine();
+  const int warp = int(threadIdx.x) / emulation::kWarp, other = m.current ^ mask;
+  const int now = m.me().shown ^= 1;
+  std::memcpy(m.me().lane[now], &value, sizeof value);
+  emulation::wait(m.my_block().warp[warp], emulation::kWarp);
+  std::memcpy(&value, m.thread[other].lane[now], sizeof value);
   return value;
 }

@@ -1,29 +1,38 @@
-// In place of kernels/pair_loss_device.h: launches run on the CPU and serve CPU tensors.
+// In place of kernels/pair_loss_device.h: launches run on the CPU.
 #pragma once
 
-#include <torch/csrc/stable/tensor.h>
+#include <cstdlib>
+#include <sstream>
 
 #include "cuda_runtime.h"
 
-#define PAIR_LOSS_DISPATCH_KEY CPU
-#define PAIR_LOSS_LAUNCH(kernel, blocks, threads, stream, ...) \
-  emulation::launch(blocks, [&] { kernel(__VA_ARGS__); })
+#include "pair_loss_plan.h"
 
 namespace pairdistill {
 namespace cuda {
 
-struct DeviceGuard {
-  explicit DeviceGuard(int) {}
+struct Grid {
+  int64_t blocks, threads, shared_bytes, cluster;
+  void* stream;
 };
-inline bool on_device(const torch::stable::Tensor& tensor) { return tensor.is_cpu(); }
-inline cudaStream_t current_stream(int) { return nullptr; }
-inline int cudaGetLastError() { return 0; }
-inline void check(int, const char*) {}
 
-// One multiprocessor, unless a test asks for more: then a row is split over more blocks.
-inline int multiprocessors(int) {
-  const char* count = std::getenv("EMULATED_MULTIPROCESSORS");
-  return count ? std::atoi(count) : 1;
+template <class... Parameters, class... Arguments>
+void launch(const Grid& grid, void (*kernel)(Parameters...), const Arguments&... arguments) {
+  emulation::launch(grid.blocks, grid.threads, grid.shared_bytes, grid.cluster,
+                    [&] { kernel(Parameters(arguments)...); });
+}
+
+// A small device, or the one that a test describes: EMULATED_DEVICE = "multiprocessors, shared
+// memory of a block, of a multiprocessor, cache, largest cluster".
+template <class Kernel>
+DeviceShape device_shape(int, Kernel) {
+  const char* const text = std::getenv("EMULATED_DEVICE");
+  DeviceShape d{2, 99 * 1024, 100 * 1024, 1 << 20, 4};
+  char comma;
+  if (text)
+    std::istringstream(text) >> d.multiprocessors >> comma >> d.shared_of_block >> comma >>
+        d.shared_of_processor >> comma >> d.cache_bytes >> comma >> d.largest_cluster;
+  return d;
 }
 
 }  // namespace cuda

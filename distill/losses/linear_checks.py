@@ -1,0 +1,228 @@
+"""Clear errors for wrong arguments of `linear_pair_loss`, before any arithmetic."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from distill.errors import UserError
+from distill.losses.checks import (
+    DEBUG,
+    FLOAT_TYPES,
+    check_label_values,
+    check_numbers,
+    check_reduction,
+    check_weight_values,
+    check_weights,
+)
+from distill.losses.spec import PairLossSpec
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What `linear_pair_loss` was called with."""
+
+    features_first: torch.Tensor
+    features_second: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    labels: torch.Tensor
+    sample_weights: torch.Tensor | None
+    temperature: float
+    similarity_weight: float
+    spec: PairLossSpec
+    head: str
+    reduction: str
+    memory_budget_bytes: int
+    chunk_classes: int | None
+    implementation: str
+
+    def check(self, classes: int | None = None, rows: int | None = None) -> None:
+        """Raise `UserError` naming the argument, its value and the fix.
+
+        Args:
+            classes: all classes; None where ``weight`` has them all.
+            rows: rows that ``weight`` must have, where it is one rank's share.
+        """
+        check_features(self.features_first, self.features_second)
+        check_weight(self.weight, self.bias, self.features_first, rows)
+        check_target_labels(self.labels, self.features_first)
+        check_head(self.head, self.bias, self.spec)
+        check_sizes(self.memory_budget_bytes, self.chunk_classes)
+        check_numbers(self.temperature, self.similarity_weight)
+        check_reduction(self.reduction, self.spec)
+        if self.sample_weights is not None:
+            check_weights(self.sample_weights, self.features_first)
+        check_values(self.labels, self.sample_weights, classes or self.weight.shape[0])
+
+    @property
+    def features_need_gradient(self) -> bool:
+        """Whether backward will ask for it."""
+        features = (self.features_first, self.features_second)
+        return torch.is_grad_enabled() and any(one.requires_grad for one in features)
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether there will be a backward."""
+        others = [one for one in (self.weight, self.bias) if one is not None]
+        wanted = torch.is_grad_enabled() and any(one.requires_grad for one in others)
+        return wanted or self.features_need_gradient
+
+    def described(self) -> dict[str, Any]:
+        """What must be alike on all ranks that share the classes out, by name."""
+        tensors = {
+            "features_first": self.features_first,
+            "features_second": self.features_second,
+            "labels": self.labels,
+            "sample_weights": self.sample_weights,
+        }
+        alike = ("temperature", "similarity_weight", "head", "reduction", "implementation")
+        return {
+            **{name: one if one is None else described(one) for name, one in tensors.items()},
+            "weight's type and width": f"{self.weight.dtype}, {self.weight.shape[1]}",
+            "bias": self.bias is not None,
+            **{name: getattr(self, name) for name in alike},
+            "spec": str(self.spec),
+            "features' requires_grad": self.features_need_gradient,
+            **{
+                f"the content of {name} (checksum)": one if one is None else checksum(one)
+                for name, one in tensors.items()
+            },
+        }
+
+
+def debugging() -> bool:
+    """Whether values are looked at on a GPU too, though it makes the host wait."""
+    return os.environ.get(DEBUG, "0") not in ("", "0")
+
+
+def check_features(first: torch.Tensor, second: torch.Tensor) -> None:
+    """Two (B, D) floating tensors of one shape, type and device, B and D >= 1."""
+    for name, features in (("features_first", first), ("features_second", second)):
+        if features.dtype not in FLOAT_TYPES:
+            raise UserError(
+                f"{name} are {features.dtype}: must be floating point",
+                fix="pass float32, float64, float16 or bfloat16",
+            )
+        if features.dim() != 2 or 0 in features.shape:
+            raise UserError(
+                f"{name} have shape {tuple(features.shape)}: must be (B, D), B >= 1, D >= 1",
+                fix="pass one row of features for each image",
+            )
+    for what in ("shape", "dtype", "device"):
+        a, b = getattr(first, what), getattr(second, what)
+        if a != b:
+            raise UserError(
+                f"features_first and features_second differ in {what}: {a} and {b}",
+                fix="pass the two halves of one batch",
+            )
+
+
+def check_weight(
+    weight: torch.Tensor, bias: torch.Tensor | None, features: torch.Tensor, rows: int | None
+) -> None:
+    """(C, D) and (C,), floating, on the features' device; C >= 2, or ``rows`` where given."""
+    check_floating("weight", weight, features)
+    D = features.shape[1]
+    wanted = "C >= 2" if rows is None else f"C = {rows}, the rows that shards were made with"
+    fits = weight.dim() == 2 and weight.shape[1] == D
+    if not fits or (weight.shape[0] < 2 if rows is None else weight.shape[0] != rows):
+        raise UserError(
+            f"weight has shape {tuple(weight.shape)}: must be (C, {D}), {wanted}",
+            fix="pass one row a class, as wide as the features",
+        )
+    if bias is None:
+        return
+    check_floating("bias", bias, features)
+    if tuple(bias.shape) != (weight.shape[0],):
+        raise UserError(
+            f"bias has shape {tuple(bias.shape)}: must be ({weight.shape[0]},)",
+            fix="pass one number a class, or None",
+        )
+
+
+def check_floating(name: str, tensor: torch.Tensor, features: torch.Tensor) -> None:
+    """A floating tensor on the features' device."""
+    if tensor.dtype not in FLOAT_TYPES:
+        raise UserError(
+            f"{name} is {tensor.dtype}: must be floating point",
+            fix="pass float32, float64, float16 or bfloat16",
+        )
+    if tensor.device != features.device:
+        raise UserError(
+            f"{name} is on {tensor.device}, the features on {features.device}",
+            fix="move it to the features' device",
+        )
+
+
+def check_target_labels(labels: torch.Tensor, features: torch.Tensor) -> None:
+    """(B,) int64 on the features' device."""
+    B = features.shape[0]
+    if labels.dtype != torch.int64 or tuple(labels.shape) != (B,):
+        raise UserError(
+            f"labels are {labels.dtype} {tuple(labels.shape)}: must be torch.int64 ({B},)",
+            fix="pass one class number a pair",
+        )
+    if labels.device != features.device:
+        raise UserError(
+            f"labels are on {labels.device}, the features on {features.device}",
+            fix="move the labels to the features' device",
+        )
+
+
+def check_values(labels: torch.Tensor, sample_weights: torch.Tensor | None, classes: int) -> None:
+    """Labels in [0, C) or -1, weights finite and not negative; on the CPU, or when debugging."""
+    if labels.device.type != "cpu" and not debugging():
+        return
+    check_label_values(labels, classes)
+    if sample_weights is not None:
+        check_weight_values(sample_weights)
+
+
+def check_head(head: str, bias: torch.Tensor | None, spec: PairLossSpec) -> None:
+    """A known head that fits the bias and the margin, and a similarity that can be streamed."""
+    if head not in ("linear", "cosine"):
+        raise UserError(f"head = {head!r}: unknown", fix="choose one of linear, cosine")
+    if head == "cosine" and bias is not None:
+        raise UserError("bias: a cosine head has none", fix="pass bias=None")
+    if head == "linear" and spec.has_margin:
+        raise UserError(
+            "head = 'linear': it has no cosine to put spec's margin on",
+            fix="set head='cosine', or both margins to 0",
+        )
+    if spec.over_batch:
+        raise UserError(
+            "loss.mmd_kernel = 'rbf': compares all pairs of a batch over all classes at once, "
+            "which classes in chunks cannot",
+            fix="set loss.mmd_kernel = 'linear', or call pair_loss with whole logits",
+        )
+
+
+def check_sizes(memory_budget_bytes: int, chunk_classes: int | None) -> None:
+    """A budget of at least 0 bytes, a chunk of at least one class."""
+    if not isinstance(memory_budget_bytes, int) or memory_budget_bytes < 0:
+        raise UserError(
+            f"memory_budget_bytes = {memory_budget_bytes!r}: must be a whole number >= 0",
+            fix="pass 0 to keep no scores, 2**30 to keep up to 1 GiB of them",
+        )
+    if chunk_classes is not None and (not isinstance(chunk_classes, int) or chunk_classes < 1):
+        raise UserError(
+            f"chunk_classes = {chunk_classes!r}: must be a whole number >= 1",
+            fix="pass None for a size that fits the caches",
+        )
+
+
+def checksum(tensor: torch.Tensor) -> int:
+    """A number that changes with any bit of ``tensor`` and with their order."""
+    data = tensor.detach().contiguous().flatten()
+    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[data.itemsize]
+    bits = data.view(whole).to(torch.int64)
+    return int((bits * torch.arange(1, 2 * len(bits), 2, device=bits.device)).sum())
+
+
+def described(tensor: torch.Tensor) -> str:
+    """Type and shape, for a comparison between ranks."""
+    return f"{tensor.dtype} {tuple(tensor.shape)}"

@@ -1,0 +1,109 @@
+// How the states and sums of threads, warps and blocks become one, in a fixed order.
+#pragma once
+
+#include "pair_loss_runs.cuh"
+
+namespace pairdistill {
+namespace cuda {
+namespace {
+
+constexpr int kWarp = 32;
+constexpr int kMostWarps = kMostThreads / kWarp;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// What lane `lane ^ mask` holds, for any structure of 4-byte words.
+template <class S>
+__device__ __forceinline__ S of_lane(const S& mine, int mask) {
+  static_assert(sizeof(S) % sizeof(uint32_t) == 0, "not in words");
+  constexpr int kWords = sizeof(S) / sizeof(uint32_t);
+  uint32_t words[kWords];
+  memcpy(words, &mine, sizeof mine);
+#pragma unroll
+  for (int i = 0; i < kWords; ++i) words[i] = __shfl_xor_sync(kAllLanes, words[i], mask);
+  S other;
+  memcpy(&other, words, sizeof other);
+  return other;
+}
+
+template <class R>
+struct Peak {
+  R m;
+  int64_t top;
+};
+
+template <class R>
+__device__ __forceinline__ Peak<R> peak_of_warp(Peak<R> peak) {
+#pragma unroll 1
+  for (int mask = kWarp / 2; mask > 0; mask /= 2) {
+    const Peak<R> other = of_lane(peak, mask);
+    if (other.m > peak.m || (other.m == peak.m && other.top < peak.top)) peak = other;
+  }
+  return peak;
+}
+
+// The states of a warp merged, in every lane: first the maxima, then sums relative to them. Each
+// step adds the same two numbers in both lanes, so that all lanes end with the same bits.
+template <class R>
+__device__ __forceinline__ void merge_warp(PairState<R>& state, const Choices<R>& c) {
+  const Peak<R> peak1 = peak_of_warp(Peak<R>{state.first.m, state.first.top});
+  const Peak<R> peak2 = peak_of_warp(Peak<R>{state.second.m, state.second.top});
+  rebase(state, peak1.m, peak2.m, c);
+#pragma unroll 1
+  for (int mask = kWarp / 2; mask > 0; mask /= 2) {
+    const PairState<R> other = of_lane(state, mask);
+    add_side(state.first, other.first);
+    add_side(state.second, other.second);
+  }
+  state.first.top = peak1.top;
+  state.second.top = peak2.top;
+}
+
+template <class R>
+__device__ __forceinline__ R sum_of_warp(R value) {
+#pragma unroll
+  for (int mask = kWarp / 2; mask > 0; mask /= 2)
+    value += __shfl_xor_sync(kAllLanes, value, mask);
+  return value;
+}
+
+__device__ __forceinline__ int lane() { return threadIdx.x % kWarp; }
+__device__ __forceinline__ int warp() { return threadIdx.x / kWarp; }
+__device__ __forceinline__ int warps() { return blockDim.x / kWarp; }
+
+// What the threads of a block tell each other.
+template <class R>
+struct Shared {
+  PairState<R> of_warp[kMostWarps], of_block;
+  PairGradient<R> gradient;
+  RowStats<R> stats;
+  R sums_of_warp[kMostWarps][2], sums_of_block[2];
+};
+static_assert(sizeof(Shared<double>) <= size_t(kHeaderBytes), "kHeaderBytes is too small");
+
+// The states of a block merged; the result is in the first warp, in every lane.
+template <class R>
+__device__ __forceinline__ void merge_block(PairState<R>& state, Shared<R>& shared,
+                                            const Choices<R>& c) {
+  merge_warp(state, c);
+  if (lane() == 0) shared.of_warp[warp()] = state;
+  __syncthreads();
+  if (warp() != 0) return;
+  state = lane() < warps() ? shared.of_warp[lane()] : empty_state<R>();
+  merge_warp(state, c);
+}
+
+// Two sums over a block; the result is in the first warp, in every lane.
+template <class R>
+__device__ __forceinline__ void sum_block(R& sum1, R& sum2, Shared<R>& shared) {
+  sum1 = sum_of_warp(sum1);
+  sum2 = sum_of_warp(sum2);
+  if (lane() == 0) shared.sums_of_warp[warp()][0] = sum1, shared.sums_of_warp[warp()][1] = sum2;
+  __syncthreads();
+  if (warp() != 0) return;
+  sum1 = sum_of_warp(lane() < warps() ? shared.sums_of_warp[lane()][0] : R(0));
+  sum2 = sum_of_warp(lane() < warps() ? shared.sums_of_warp[lane()][1] : R(0));
+}
+
+}  // namespace
+}  // namespace cuda
+}  // namespace pairdistill

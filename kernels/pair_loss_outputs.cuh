@@ -1,0 +1,122 @@
+// What kernels read of the upstream gradients and write of the rows' results.
+#pragma once
+
+#include <cassert>
+
+#include "pair_loss_merge.cuh"
+
+namespace pairdistill {
+namespace cuda {
+namespace {
+
+// Results of the rows; null pointers are not written.
+template <class R>
+struct Results {
+  R* values;
+  R* extras;
+  int64_t* tops;
+  R* stats;
+
+  __device__ void put(int64_t row, const RowValues<R>& v) const {
+    R* const value = values + kValuesOfRow * row;
+    R* const extra = extras + kExtrasOfRow * row;
+    value[0] = v.ce_first, value[1] = v.ce_second, value[2] = v.similarity;
+    extra[0] = v.entropy_first, extra[1] = v.entropy_second;
+    extra[2] = v.p_first, extra[3] = v.p_second;
+    tops[2 * row] = v.top_first, tops[2 * row + 1] = v.top_second;
+  }
+  __device__ void put_similarity(int64_t row, R similarity) const {
+    values[kValuesOfRow * row + 2] = similarity;
+  }
+  __device__ void put_stats(int64_t row, const RowStats<R>& s) const {
+    if (stats) reinterpret_cast<RowStats<R>*>(stats)[row] = s;
+  }
+  __device__ void put_ignored(int64_t row) const {
+    put(row, ignored_values<R>());
+    put_stats(row, RowStats<R>{});
+  }
+};
+
+// The upstream gradients of a row's values: given one by one, or weights of a total.
+template <class R>
+struct Upstream {
+  const R* values;   // (B, 3), or null: the total's
+  const R* weights;  // (B,), or null: 1
+  const R* factor;   // of every weight: 1 / their sum for the mean; or null: 1
+  R ce, similarity;
+
+  __device__ R share(int64_t row) const {
+    const R weight = weights ? weights[row] : R(1);
+    return factor ? weight * *factor : weight;
+  }
+  __device__ PairGradient<R> gradient(int64_t row, const RowStats<R>& stats, int64_t classes,
+                                      const Choices<R>& c) const {
+    if (values)
+      return row_gradient(stats, values[3 * row], values[3 * row + 1], values[3 * row + 2], classes,
+                          c);
+    const R part = share(row);
+    return row_gradient(stats, part * ce, part * ce, part * similarity, classes, c);
+  }
+};
+
+// Where gradients go; null: nowhere.
+template <class T>
+struct Destination {
+  T* first;
+  T* second;
+  int64_t stride_first, stride_second;
+
+  __device__ T* row_first(const Part<T>& part) const {
+    return first + part.row * stride_first + part.offset;
+  }
+  __device__ T* row_second(const Part<T>& part) const {
+    return second + part.row * stride_second + part.offset;
+  }
+};
+
+template <class T>
+__device__ __forceinline__ void store_runs(const Part<T>& part, const Destination<T>& out,
+                                           int run, const Run<T>& first, const Run<T>& second) {
+  store_run(part, out.row_first(part), run * kColumns<T>, first);
+  store_run(part, out.row_second(part), run * kColumns<T>, second);
+}
+
+// No gradient reaches an ignored pair, whatever its scores are.
+template <class T>
+__device__ __forceinline__ void clear_part(const Part<T>& part, const Destination<T>& out) {
+  for (int run = threadIdx.x; run < part.runs; run += blockDim.x)
+    store_runs(part, out, run, Run<T>{}, Run<T>{});
+}
+
+// Writes the gradients of a part, whose runs `load` fetches.
+template <class T, class Load>
+__device__ __forceinline__ void write_gradients(const Part<T>& part, const Destination<T>& out,
+                                                int kind, const PairGradient<Real<T>>& g,
+                                                const Load& load) {
+  for_runs(part, load, [&](int run, Run<T> first, Run<T> second) {
+    run_gradient(kind, part, g, run, first, second);
+    store_runs(part, out, run, first, second);
+  });
+}
+
+// mmd's second sweep over a part.
+template <class T, class Load>
+__device__ __forceinline__ void add_mmd_terms(const Part<T>& part, const RowStats<Real<T>>& stats,
+                                              Real<T> soft_scale, const Load& load, Real<T>& sum1,
+                                              Real<T>& sum2) {
+  const Real<T> units = soft_scale * Units<Real<T>>::of_nat;
+  for_runs(part, load, [&](int, const Run<T>& first, const Run<T>& second) {
+#pragma unroll
+    for (int i = 0; i < kColumns<T>; ++i)
+      mmd_terms<UnitExp>(stats, widen(first.value[i]), widen(second.value[i]), units, sum1, sum2);
+  });
+}
+
+// A label out of range stops the device with a message; nobody waits for it.
+__device__ __forceinline__ void check_label(int64_t label, int64_t classes) {
+  assert(label >= -1 && label < classes && "pair_loss: a label is out of range");
+}
+
+}  // namespace
+}  // namespace cuda
+}  // namespace pairdistill

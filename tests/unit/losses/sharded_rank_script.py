@@ -1,0 +1,202 @@
+"""What each of four ranks runs in `test_loss_sharded.py`: all cases, in groups of 1 to 4 ranks."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+sys.path.insert(0, str(Path(__file__).parent))
+from linear_cases import ARC, Inputs, loss_of, make_inputs, with_gradients
+
+from distill.config.tree import Config
+from distill.errors import UserError
+from distill.losses import ClassShards, PairLossSpec
+from distill.ranks import from_environment, init_process_group, leave_process_group
+
+ROWS = {
+    1: ([23],),
+    2: ([23, 0], [7, 16]),
+    3: ([9, 0, 14], [1, 21, 1]),
+    4: ([0, 10, 3, 10], [6, 6, 6, 5]),
+}
+SPECS = {
+    "kl": {},
+    "ce": {"similarity": "ce", "direction": "reverse", "stop_gradient": "first"},
+    "mmd": {"similarity": "mmd"},
+    "smoothing": {"label_smoothing": 0.1},
+}
+
+
+@contextmanager
+def float_collectives(seen: list[str]) -> Iterator[None]:
+    """Names and element counts of the collectives on floats; arguments travel as bytes."""
+    originals = {name: getattr(dist, name) for name in ("all_gather", "all_to_all_single")}
+
+    def watched(name: str) -> Callable[..., object]:
+        def call(out: object, values: torch.Tensor, *args: object, **kwargs: object) -> object:
+            if values.is_floating_point():
+                seen.append(f"{name} {values.numel()}")
+            return originals[name](out, values, *args, **kwargs)
+
+        return call
+
+    for name in originals:
+        setattr(dist, name, watched(name))
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(dist, name, original)
+
+
+def share(inputs: Inputs, shards: ClassShards) -> Inputs:
+    """What one rank has of the weight and the bias."""
+    mine = slice(shards.class_start, shards.class_start + shards.rows)
+    bias = None if inputs.bias is None else inputs.bias[mine]
+    return dataclasses.replace(inputs, weight=inputs.weight[mine], bias=bias)
+
+
+def compare(shards: ClassShards, head: str, spec: PairLossSpec, dtype: torch.dtype) -> dict:
+    """This rank's loss and gradients against those of all classes at once."""
+    inputs = make_inputs(6, 5, 23, head).to(dtype)
+    whole = inputs.leaves()
+    true = with_gradients(loss_of(whole, inputs, spec, head, "auto"), whole)
+    seen: list[str] = []
+    leaves = share(inputs, shards).leaves()
+    with float_collectives(seen):
+        loss = loss_of(leaves, inputs, spec, head, "auto", shards=shards)
+        forward = list(seen)
+        ours = with_gradients(loss, leaves)
+    mine = slice(shards.class_start, shards.class_start + shards.rows)
+    true[13:] = [x[mine] for x in true[13:]]
+    names = [*loss._fields, "dfirst", "dsecond", "dweight", "dbias"]
+    errors = {
+        name: float(((a - b).abs() / (1 + b.abs())).nan_to_num(torch.inf).max()) if a.numel() else 0
+        for name, a, b in zip(names, ours, true, strict=False)
+        if shards.gather_entropies or not name.startswith("entropy")
+    }
+    alike = torch.cat([x.flatten().double() for x in ours[:13]]).numpy().tobytes()
+    return {
+        "bits": hashlib.sha256(alike).hexdigest(),
+        "errors": errors,
+        "forward": forward,
+        "backward": seen[len(forward) :],
+        "entropies": str(float(ours[4])),
+    }
+
+
+def equal_results(group: dist.ProcessGroup, rank: int, world: int) -> dict:
+    """Every head, similarity and type, for each way to share 23 classes out."""
+    told = {}
+    for rows in ROWS[world]:
+        shards = ClassShards.create(group, rows[rank])
+        for head in ("linear", "cosine"):
+            for name, choices in SPECS.items():
+                for dtype in (torch.float64, torch.float32):
+                    spec = PairLossSpec(**(ARC if head == "cosine" else {}), **choices)
+                    key = f"{rows} {head} {name} {dtype}"
+                    told[key] = compare(shards, head, spec, dtype)
+    entropies = ClassShards.create(group, ROWS[world][0][rank], gather_entropies=True)
+    told["entropies"] = compare(entropies, "linear", PairLossSpec(), torch.float64)
+    return told
+
+
+def local_gradients(group: dist.ProcessGroup, rank: int, world: int) -> dict:
+    """With the sum left to the caller: no collective in backward, and the sum is right."""
+    shards = ClassShards.create(group, ROWS[world][0][rank], sum_feature_gradients=False)
+    inputs = make_inputs(6, 5, 23, "linear")
+    leaves, whole = share(inputs, shards).leaves(), inputs.leaves()
+    true = with_gradients(loss_of(whole, inputs, PairLossSpec(), "linear"), whole)[11]
+    seen: list[str] = []
+    loss = loss_of(leaves, inputs, PairLossSpec(), "linear", shards=shards)
+    with float_collectives(seen):
+        mine = with_gradients(loss, leaves)[11]
+    dist.all_reduce(mine, group=group)
+    return {"backward": seen, "error": float((mine - true).abs().max())}
+
+
+def mistakes(group: dist.ProcessGroup, rank: int, world: int) -> dict:
+    """The error that this rank sees where the last rank is given something else."""
+    odd = rank == world - 1
+    shards = ClassShards.create(group, ROWS[world][0][rank])
+    inputs = share(make_inputs(6, 5, 23, "linear"), shards)
+    other = share(make_inputs(4, 5, 23, "linear"), shards)
+    wide = share(make_inputs(6, 9, 23, "linear"), shards)
+    moved = dataclasses.replace(inputs, labels=inputs.labels.flip(0))
+    wrong = dataclasses.replace(inputs, weight=inputs.weight[:, :2])
+    unweighted = dataclasses.replace(inputs, sample_weights=None)
+    spec = PairLossSpec()
+    cases = {
+        "temperature": (inputs, spec, {"temperature": 3.0}),
+        "similarity_weight": (inputs, spec, {"similarity_weight": 0.1}),
+        "spec": (inputs, PairLossSpec(direction="forward"), {}),
+        "reduction": (inputs, spec, {"reduction": "sum"}),
+        "B": (other, spec, {}),
+        "D": (wide, spec, {}),
+        "dtype": (inputs.to(torch.float32), spec, {}),
+        "labels": (moved, spec, {}),
+        "sample_weights": (unweighted, spec, {}),
+        "wrong": (wrong, spec, {}),
+    }
+    told = {}
+    for name, (given, its_spec, options) in cases.items():
+        used = (given, its_spec, options) if odd else (inputs, spec, {})
+        told[name] = error_of(shards, *used)
+    no_gradient = inputs.leaves()
+    for leaf in no_gradient[:2]:
+        leaf.requires_grad_(not odd)
+    told["requires_grad"] = error_of(shards, inputs, spec, {}, no_gradient)
+    told["after"] = error_of(shards, inputs, spec, {})
+    return told | rows_mistakes(group, rank, odd)
+
+
+def rows_mistakes(group: dist.ProcessGroup, rank: int, odd: bool) -> dict:
+    told = {}
+    for name, rows, options in (
+        ("rows", -3 if odd else 5, {}),
+        ("rows type", torch.zeros(2) if odd else 5, {}),
+        ("too few", 1 if odd else 0, {}),
+        ("options", 5, {"sum_feature_gradients": odd}),
+    ):
+        try:
+            ClassShards.create(group, rows, **options)
+        except UserError as error:
+            told[name] = str(error)
+    return told
+
+
+def error_of(shards, inputs, spec, options, leaves=None) -> str:
+    try:
+        loss_of(leaves or inputs.leaves(), inputs, spec, "linear", shards=shards, **options)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def main(out: str) -> None:
+    torch.set_num_threads(1)
+    config = Config()
+    ranks = from_environment(config)
+    init_process_group(config, ranks)
+    told: dict[str, dict] = {}
+    for world in ROWS:
+        group = dist.new_group(range(world))
+        if ranks.rank < world:
+            told[str(world)] = equal_results(group, ranks.rank, world)
+            told[str(world)]["local"] = local_gradients(group, ranks.rank, world)
+            if world == 3:
+                told["mistakes"] = mistakes(group, ranks.rank, world)
+        dist.barrier()
+    Path(out, f"rank{ranks.rank}.json").write_text(json.dumps(told))
+    leave_process_group()
+
+
+main(*sys.argv[1:])

@@ -1,0 +1,123 @@
+"""Classes spread over 1 to 4 gloo ranks: the same loss as on one, the same bits on all.
+
+Four processes are started once and compute everything; the tests look at what they wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from distill.errors import UserError
+from distill.losses import ClassShards, PairLossSpec
+from distill.spawn import spawn_local
+
+sys.path.insert(0, str(Path(__file__).parent))
+from linear_cases import loss_of, make_inputs
+
+B, D = 6, 5
+Told = list[dict]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """What each rank wrote."""
+    out = tmp_path_factory.mktemp("ranks")
+    script = Path(__file__).with_name("sharded_rank_script.py")
+    assert spawn_local([str(out)], 4, program=[sys.executable, str(script)]) == 0
+    return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(4)]
+
+
+def cases(told: Told, world: int) -> list[tuple[str, list[dict]]]:
+    """Each case with the results of all ranks of a group."""
+    names = [name for name in told[0][str(world)] if name != "local"]
+    return [(name, [one[str(world)][name] for one in told[:world]]) for name in names]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_ranks_find_what_one_process_does(told: Told, world: int) -> None:
+    found = cases(told, world)
+    assert len(found) == (1 if world == 1 else 2) * 16 + 1
+    for name, results in found:
+        tolerance = 2e-5 if "float32" in name else 1e-12
+        for result in results:
+            for field, error in result["errors"].items():
+                exact = field in ("agreement", "correct_first", "correct_second")
+                assert error <= (1e-6 if exact else tolerance), (name, field)
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_all_ranks_have_the_same_bits(told: Told, world: int) -> None:
+    """Every field of the loss, and the gradient of the features."""
+    for name, results in cases(told, world):
+        assert len({result["bits"] for result in results}) == 1, name
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_one_gather_of_ten_numbers_a_pair(told: Told, world: int) -> None:
+    """Two more for label smoothing, for entropies, and in a gather of their own for mmd."""
+    share = -(-2 * B * D // world)
+    for name, results in cases(told, world):
+        numbers = 12 if "smoothing" in name or name == "entropies" else 10
+        expected = [f"all_gather {numbers * B}"]
+        expected += [f"all_gather {2 * B}"] if "mmd" in name else []
+        sum_of_dx = [f"all_to_all_single {share * world}", f"all_gather {share}"]
+        for result in results:
+            assert result["forward"] == expected, name
+            assert result["backward"] == sum_of_dx, name
+        assert (results[0]["entropies"] == "nan") == (name != "entropies")
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_a_caller_may_add_the_feature_gradients_up(told: Told, world: int) -> None:
+    for one in told[:world]:
+        assert one[str(world)]["local"]["backward"] == []
+        assert one[str(world)]["local"]["error"] < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("temperature", "temperature differs between the ranks: 2.5 on rank 0, 3.0 on rank 2"),
+        ("similarity_weight", "similarity_weight differs between the ranks: 0.7 on rank 0, 0.1"),
+        ("spec", "spec differs between the ranks: "),
+        ("reduction", "reduction differs between the ranks: mean on rank 0, sum on rank 2"),
+        ("B", "features_first differs between the ranks: torch.float64 (6, 5) on rank 0, "),
+        ("D", "(6, 9) on rank 2; pass the same on every rank"),
+        ("dtype", "torch.float64 (6, 5) on rank 0, torch.float32 (6, 5) on rank 2"),
+        ("labels", "the content of labels (checksum) differs between the ranks: "),
+        ("sample_weights", "sample_weights differs between the ranks: torch.float64 (6,) on "),
+        ("wrong", "weight has shape (14, 2): must be (C, 5), C = 14, "),
+        ("requires_grad", "features' requires_grad differs between the ranks: True on rank 0, "),
+        ("rows", "rows = -3 on rank 2: must be a whole number >= 0"),
+        ("rows type", "rows = 'tensor([0., 0.])' on rank 2: must be a whole number >= 0"),
+        ("too few", "rows: 1 classes over all ranks, must be at least 2"),
+        ("options", "sum_feature_gradients differs between the ranks: False on rank 0, True on "),
+    ],
+)
+def test_a_mistake_of_one_rank_is_an_error_of_all(told: Told, case: str, message: str) -> None:
+    """And none waits for a rank that has left: the next call works."""
+    for rank, one in enumerate(told[:3]):
+        error = one["mistakes"][case]
+        assert message in error, rank
+        assert one["mistakes"]["after"] == ""
+    if case == "wrong":
+        assert told[0]["mistakes"][case].startswith("rank 2: weight has shape")
+
+
+def test_shards_without_a_process_group() -> None:
+    with pytest.raises(UserError, match="there is no process group"):
+        ClassShards.create(None, 5)
+
+
+def test_weights_must_be_the_rows_that_shards_were_made_with() -> None:
+    shards = ClassShards(None, 0, (0, 9, 12))
+    longer, fitting = make_inputs(3, 4, 10, "linear"), make_inputs(3, 4, 9, "linear")
+    with pytest.raises(UserError, match=r"weight has shape \(10, 4\): must be \(C, 4\), C = 9, "):
+        loss_of(longer.leaves(), longer, PairLossSpec(), "linear", shards=shards)
+    fitting.labels[2] = 12  # labels count through the classes of all ranks
+    with pytest.raises(UserError, match=r"labels\[2\] = 12: must be in \[0, 12\)"):
+        loss_of(fitting.leaves(), fitting, PairLossSpec(), "linear", shards=shards)
