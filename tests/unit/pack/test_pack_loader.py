@@ -1,5 +1,7 @@
 """Loaders: the same pairs from both readers, resumable; no thread, error or pixel astray."""
 
+# over 300 lines: what a loader gives and what it does with damage share their helpers.
+
 import logging
 import os
 import shutil

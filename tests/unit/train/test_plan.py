@@ -29,9 +29,10 @@ def test_a_plan_that_fits(packs: Path) -> None:
     assert make_plan(config(packs, "train.steps=7", "data.evaluation="), TWO).total_steps == 7
 
 
-def test_pairs_that_fill_no_batch_make_no_step(packs: Path) -> None:
+def test_epochs_follow_each_other_without_a_gap(packs: Path) -> None:
+    """3 * 18 pairs in batches of 8: six are full, and the seventh holds the last 6 pairs."""
     settings = config(packs, "train.global_batch_pairs=8", "train.epochs=3")
-    assert make_plan(settings, TWO).total_steps == 6
+    assert make_plan(settings, TWO).total_steps == 7
 
 
 @pytest.mark.parametrize(
