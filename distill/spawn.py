@@ -9,8 +9,9 @@ in the terminal reaches the parent alone), passes stop signals on, and watches:
   (one that does not within `STOP_GRACE_SECONDS` of another is killed); a second Ctrl-C kills them;
 - the parent itself is killed: the kernel kills the ranks (PR_SET_PDEATHSIG).
 
-Ranks tell the parent why they failed through a note in a temporary folder (`spawned_rank`), with
-the time on the machine's monotonic clock; a rank that lost a peer says so, and yields to others.
+Ranks tell the parent why they failed through a note in a temporary folder (`spawned_rank`), with the
+time of day; a rank that lost a peer says so, and yields to others. So can ranks that a batch
+system started on several machines: `NOTES` names their folder.
 Nothing here imports torch: the parent is up at once.
 """
 
@@ -45,8 +46,11 @@ LISTEN_FD = "PAIRDISTILL_LISTEN_FD"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 """Signals that ask a run to save and leave; the exit status is then 128 + the signal."""
 
-_PARENT = "PAIRDISTILL_PARENT"
-_NOTES = "PAIRDISTILL_NOTES"
+PARENT = "PAIRDISTILL_PARENT"
+"""Variable with the process that a rank dies with."""
+NOTES = "PAIRDISTILL_NOTES"
+"""Variable with the folder where a rank leaves a note of why it failed."""
+
 _POLL_SECONDS = 0.05
 _PR_SET_PDEATHSIG = 1
 _LOST_PEER = re.compile(
@@ -62,7 +66,7 @@ class Note:
 
     Attributes:
         rank: the rank.
-        when_ns: time on the monotonic clock, nanoseconds.
+        when_ns: time since the epoch, nanoseconds.
         status: exit status.
         text: error message, ready to print.
         secondary: whether the rank only noticed that another one had gone.
@@ -171,8 +175,8 @@ def _environment(rank: int, ranks: int, door: socket.socket, notes: Path) -> dic
         "MASTER_ADDR": host,
         "MASTER_PORT": str(port),
         LISTEN_FD: str(door.fileno()),
-        _PARENT: str(os.getpid()),
-        _NOTES: str(notes),
+        PARENT: str(os.getpid()),
+        NOTES: str(notes),
     }
 
 
@@ -254,29 +258,37 @@ def spawned_rank() -> Iterator[None]:
 
     It dies with its parent, and leaves a note to the parent in place of an error message.
     """
-    notes = os.environ.get(_NOTES)
-    if notes is None:
+    if NOTES not in os.environ:
         yield
         return
-    _die_with_parent(int(os.environ[_PARENT]))
+    _die_with_parent(int(os.environ[PARENT]))
     leave_on_interrupt()
     try:
         yield
     except UserError as error:
         trace = traceback.format_exc() if "--debug" in sys.argv else ""
-        _leave_note(Path(notes), f"{trace}error: {error}", error.exit_status)
+        leave(f"{trace}error: {error}", error.exit_status)
     except Exception as error:  # noqa: BLE001 - the parent shows the first of all ranks' errors
         text = f"{traceback.format_exc()}error: rank {os.environ['RANK']}: {one_line(repr(error))}"
-        _leave_note(Path(notes), text, 1, secondary=bool(_LOST_PEER.search(str(error))))
+        leave(text, 1, secondary=bool(_LOST_PEER.search(str(error))))
 
 
-def _leave_note(notes: Path, text: str, status: int, *, secondary: bool = False) -> NoReturn:
-    """Tell the parent, and leave at once: other threads may hang in collectives."""
-    rank = int(os.environ["RANK"])
-    note = Note(rank, time.monotonic_ns(), status, text, secondary)
-    partial = notes / f"rank{rank}.part"
-    partial.write_text(json.dumps(note.__dict__), encoding="utf-8")
-    partial.rename(notes / f"rank{rank}.json")
+def leave(text: str, status: int, *, secondary: bool = False) -> NoReturn:
+    """Say why to the parent, if there is one, and leave at once: threads may hang in collectives.
+
+    Args:
+        text: the error message.
+        status: exit status of this process.
+        secondary: whether this rank only noticed that another one had gone.
+    """
+    if notes := os.environ.get(NOTES):
+        rank = int(os.environ["RANK"])
+        note = Note(rank, time.time_ns(), status, text, secondary)
+        partial = Path(notes) / f"rank{rank}.part"
+        partial.write_text(json.dumps(note.__dict__), encoding="utf-8")
+        partial.rename(Path(notes) / f"rank{rank}.json")
+    else:
+        sys.stderr.write(f"{text}\n")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
