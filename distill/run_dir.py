@@ -98,19 +98,17 @@ class RunDir:
         """Starts and ends of a submitted run, one JSON object a line."""
         return self.root / "starts.jsonl"
 
-    @property
     def jobs(self) -> list[JobDir]:
         """Submissions, oldest first."""
         folders = (path for path in (self.root / "jobs").glob("*") if path.name.isdecimal())
         return [JobDir(path) for path in sorted(folders, key=lambda path: int(path.name))]
 
-    @property
     def next_job(self) -> JobDir:
         """Folder of the submission to come."""
-        last = int(self.jobs[-1].root.name) if self.jobs else 0
+        jobs = self.jobs()
+        last = int(jobs[-1].root.name) if jobs else 0
         return JobDir(self.root / "jobs" / f"{last + 1:04d}")
 
-    @property
     def checkpoint_steps(self) -> list[int]:
         """Steps of the checkpoints, ascending; not verified."""
         names = (path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*"))
@@ -202,6 +200,7 @@ class JobDir:
         config.toml         the resolved configuration as it was submitted
         environment.json    versions and variables of the submitting side
         job.json            what the job is to do
+        tasks.json          of an array instead: the job.json of each of its runs
         script.sh           the script as it was submitted
         submitted.json      what became of it: the number of the job
         slurm/              what submitit writes, and one log for each rank
@@ -240,6 +239,11 @@ class JobDir:
     def job_json(self) -> Path:
         """What the job is to do."""
         return self.root / "job.json"
+
+    @property
+    def tasks(self) -> Path:
+        """The job.json of each run of an array."""
+        return self.root / "tasks.json"
 
     @property
     def script(self) -> Path:

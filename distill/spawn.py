@@ -269,7 +269,7 @@ def spawned_rank() -> Iterator[None]:
         trace = traceback.format_exc() if "--debug" in sys.argv else ""
         leave(f"{trace}error: {error}", error.exit_status)
     except Exception as error:  # noqa: BLE001 - the parent shows the first of all ranks' errors
-        text = f"{traceback.format_exc()}error: rank {os.environ['RANK']}: {one_line(repr(error))}"
+        text = f"{traceback.format_exc()}error: rank {_own_rank()}: {one_line(repr(error))}"
         leave(text, 1, secondary=bool(_LOST_PEER.search(str(error))))
 
 
@@ -282,7 +282,7 @@ def leave(text: str, status: int, *, secondary: bool = False) -> NoReturn:
         secondary: whether this rank only noticed that another one had gone.
     """
     if notes := os.environ.get(NOTES):
-        rank = int(os.environ["RANK"])
+        rank = _own_rank()
         note = Note(rank, time.time_ns(), status, text, secondary)
         partial = Path(notes) / f"rank{rank}.part"
         partial.write_text(json.dumps(note.__dict__), encoding="utf-8")
@@ -292,6 +292,11 @@ def leave(text: str, status: int, *, secondary: bool = False) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _own_rank() -> int:
+    """Which rank this is, also where a batch system started it and it has not found its place."""
+    return int(os.environ.get("RANK") or os.environ["SLURM_PROCID"])
 
 
 def _die_with_parent(parent: int) -> None:
