@@ -9,8 +9,8 @@ in the terminal reaches the parent alone), passes stop signals on, and watches:
   (one that does not within `STOP_GRACE_SECONDS` of another is killed); a second Ctrl-C kills them;
 - the parent itself is killed: the kernel kills the ranks (PR_SET_PDEATHSIG).
 
-Ranks tell the parent why they failed through a note in a temporary folder (`spawned_rank`), with the
-time of day; a rank that lost a peer says so, and yields to others. So can ranks that a batch
+Ranks tell the parent why they failed through a note in a temporary folder (`spawned_rank`), with
+the time of day; a rank that lost a peer says so, and yields to others. So do ranks that a batch
 system started on several machines: `NOTES` names their folder.
 Nothing here imports torch: the parent is up at once.
 """

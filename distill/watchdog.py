@@ -1,4 +1,4 @@
-"""A watchdog for ranks that hang: it names rank, step and phase, shows all stacks, and ends the run.
+"""A watchdog for ranks that hang: it names rank, step and phase, shows stacks, and ends the run.
 
 Every rank marks its progress, and a thread of it writes the newest mark to a small file in the run
 folder, again and again:
@@ -98,8 +98,8 @@ def blame(beats: list[Beat], now: float, silence_seconds: float) -> str:
     blamed = silent or [beat for beat in beats if beat.marks == fewest]
     life = ", without a sign of life" if silent else ""
     return "; ".join(
-        f"rank {beat.rank} (process {beat.pid} on {beat.host}) hangs{life}: in step {beat.step + 1},"
-        f" phase {beat.phase!r}, no progress for {now - beat.since:.0f} s"
+        f"rank {beat.rank} (process {beat.pid} on {beat.host}) hangs{life}:"
+        f" in step {beat.step + 1}, phase {beat.phase!r}, no progress for {now - beat.since:.0f} s"
         for beat in blamed
     )
 

@@ -23,7 +23,9 @@ def check_private(folder: Path) -> None:
     for path in (folder, *sorted(folder.glob("*")), *sorted(folder.glob("slurm/*.pkl"))):
         found = path.lstat()
         if stat.S_ISLNK(found.st_mode):
-            raise UserError(f"{str(path)!r}: a link, where only this program writes", fix="remove it")
+            raise UserError(
+                f"{str(path)!r}: a link, where only this program writes", fix="remove it"
+            )
         if found.st_uid != os.geteuid():
             raise UserError(
                 f"{str(path)!r}: belongs to user {found.st_uid}, and this is user {os.geteuid()}",

@@ -24,7 +24,7 @@ def check_time(wanted: Resources, site: Site) -> None:
         raise UserError(
             f"--time {wanted.time_min}m: the job is told to save {site.signal_seconds} s before"
             " its limit, which leaves no time to train",
-            fix=f"ask for at least {-(-needed // 60)}m, or lower signal_seconds in the site profile",
+            fix=f"ask for at least {-(-needed // 60)}m, or lower the site's signal_seconds",
         )
 
 

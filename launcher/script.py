@@ -40,7 +40,7 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
 
 
 def make_executor(job: JobDir, name: str, wanted: Resources, site: Site, **more: Any) -> Executor:
-    """submitit's executor for a request.
+    """Submitit's executor for a request.
 
     Args:
         job: folder of the submission.

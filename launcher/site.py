@@ -1,4 +1,4 @@
-"""Site profiles: what differs between clusters, in `slurm/sites/NAME.toml` and nowhere in the code."""
+"""Site profiles: what differs between clusters, in `slurm/sites/NAME.toml`, not in the code."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Site(Section):
     """Partition where `--partition` names none; empty for the cluster's default."""
     account: str = ""
     """Account where `--account` names none; empty for the user's default."""
-    accounts: list[str] = []
+    accounts: list[str] = Field(default_factory=list)
     """Accounts that may be named; empty for any that the cluster knows."""
     qos: str = ""
     """Quality of service; empty for the default."""
@@ -50,11 +50,11 @@ class Site(Section):
     early."""
     modules_init: str = ""
     """Script that defines `module`, e.g. `/etc/profile.d/modules.sh`; empty if it is defined."""
-    modules: list[str] = []
+    modules: list[str] = Field(default_factory=list)
     """Modules to load before the ranks start."""
-    container: list[str] = []
-    """Words in front of the ranks' Python, e.g. `["apptainer", "exec", "--nv", "/images/t.sif"]`."""
-    variables: dict[str, str] = {}
+    container: list[str] = Field(default_factory=list)
+    """Words in front of the ranks' Python, e.g. `["apptainer", "exec", "--nv", "/i/t.sif"]`."""
+    variables: dict[str, str] = Field(default_factory=dict)
     """Environment variables of the ranks, e.g. `NCCL_SOCKET_IFNAME = "ib0"`."""
     scratch: str = ""
     """Folder on each node's own disk; packs are copied there and read from it. Empty for none."""
@@ -62,7 +62,7 @@ class Site(Section):
     """Slowest all-reduce, in GB/s, that the start-up check lets pass; 0 for any."""
     max_clock_skew_seconds: Annotated[float, Field(gt=0)] = 5.0
     """Largest difference between the clocks of the nodes that the start-up check lets pass."""
-    partitions: dict[str, PartitionProfile] = {}
+    partitions: dict[str, PartitionProfile] = Field(default_factory=dict)
     """What the partitions have."""
 
 

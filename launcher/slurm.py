@@ -1,8 +1,9 @@
-"""Slurm's own commands: each with a time limit, each failure in one line, each answer parsed here."""
+"""Slurm's own commands: each with a time limit, its failures in one line, its answers parsed."""
 
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -50,13 +51,11 @@ class Accounted:
         state: e.g. ``RUNNING``.
         reason: why it waits or failed, in Slurm's words; often empty.
         nodes: where it runs or ran.
-        restarts: how often it was started again.
     """
 
     state: str
     reason: str
     nodes: str
-    restarts: int
 
 
 def require(*programs: str) -> None:
@@ -93,6 +92,24 @@ def ask(*argv: str) -> str:
             f"{' '.join(argv)}: {_last(done.stderr) or f'status {done.returncode}'}",
             fix="see `pairdistill doctor --slurm`",
         )
+    return done.stdout
+
+
+def run_in_job(argv: Sequence[str], *, seconds: float) -> str:
+    """What a command under srun writes, whatever its status; it may wait for a node.
+
+    Raises:
+        UserError: it does not end in time.
+    """
+    require(argv[0])
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"{argv[0]}: no node within {seconds:.0f} s", fix="try again later"
+        ) from None
+    if not done.stdout:
+        raise UserError(f"{argv[0]}: {_last(done.stderr) or f'status {done.returncode}'}")
     return done.stdout
 
 
@@ -148,7 +165,7 @@ def _limit_minutes(text: str) -> int | None:
 
 def accounts_of_user() -> list[str]:
     """Accounts that the user may charge; empty where the cluster keeps none."""
-    user = os.environ.get("USER") or str(os.getuid())
+    user = pwd.getpwuid(os.getuid()).pw_name
     found = ask("sacctmgr", "-n", "-P", "show", "assoc", f"user={user}", "format=account")
     return sorted({line.strip() for line in found.splitlines() if line.strip()})
 
@@ -161,12 +178,12 @@ def accounted(jobs: Sequence[str]) -> dict[str, Accounted]:
     """
     if not jobs:
         return {}
-    columns = "JobID,State,Reason,NodeList,Restarts"
+    columns = "JobID,State,Reason,NodeList"
     known = {}
     for line in ask("sacct", "-n", "-P", "-X", "-o", columns, "-j", ",".join(jobs)).splitlines():
-        number, state, reason, nodes, restarts = line.split("|")[:5]
+        number, state, reason, nodes = line.split("|")[:4]
         plain = "" if reason in ("None", "Unknown") else reason
-        known[number] = Accounted(state.split()[0], plain, nodes, _number(restarts))
+        known[number] = Accounted(state.split()[0], plain, nodes)
     return known
 
 

@@ -1,4 +1,4 @@
-"""From a configuration and a request to a job that waits in the queue, and a folder that owns it."""
+"""From a configuration and a request to a job in the queue, and a folder with all of it."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ class Submitted:
 def absolute(config: Config) -> Config:
     """The settings with paths that mean the same wherever the job runs."""
     data = config.data
-    train, evaluation = (str(Path(p).absolute()) if p else "" for p in (data.train, data.evaluation))
+    train, evaluation = (
+        str(Path(p).absolute()) if p else "" for p in (data.train, data.evaluation)
+    )
     run = config.run.model_copy(update={"dir": str(Path(config.run.dir).absolute())})
     moved = data.model_copy(update={"train": train, "evaluation": evaluation})
     return config.model_copy(update={"run": run, "data": moved})

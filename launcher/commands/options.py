@@ -25,7 +25,10 @@ Nodes = Annotated[int, typer.Option("--nodes", min=1, help="Machines.")]
 RanksPerNode = Annotated[
     int,
     typer.Option(
-        "--ranks-per-node", min=0, help="Processes on each; 0 for one a GPU.", show_default="one a GPU"
+        "--ranks-per-node",
+        min=0,
+        help="Processes on each; 0 for one a GPU.",
+        show_default="one a GPU",
     ),
 ]
 GpusPerNode = Annotated[int, typer.Option("--gpus-per-node", min=0, help="GPUs on each machine.")]

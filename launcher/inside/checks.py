@@ -1,6 +1,6 @@
 """Before the first step: do all nodes run the same thing, see what they should, and talk well?
 
-Each rank reports on itself, all reports are compared on every rank, and each failure names the node.
+Each rank reports on itself, every rank compares all reports, and each failure names the node.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from launcher.inside.outcome import OUTCOME
 from launcher.inside.rendezvous import place, way
 from launcher.inside.staging import staged
 from launcher.jobfile import JobFile
-from launcher.starts import add_start
+from launcher.starts import add_start, job_number, restart_count
 
 if TYPE_CHECKING:
     from distill.train import Outcome
@@ -54,11 +54,6 @@ def _prepare_notes(job: JobDir, environment: MutableMapping[str, str]) -> None:
     notes = job.notes(restart_count())
     notes.mkdir(mode=0o700, parents=True, exist_ok=True)
     environment.update({NOTES: str(notes), PARENT: str(os.getppid())})
-
-
-def restart_count() -> int:
-    """How often this job was started again."""
-    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
 def run_rank(job_file: Path) -> dict[str, Any]:
@@ -90,7 +85,7 @@ def _train(job_file: Path, stops: StopRequests) -> Outcome:
         found = check_all(job, config, engine, plan)
         if engine.ranks.is_first:
             write_report(folder.checks, found)
-            where = {"job": os.environ.get("SLURM_JOB_ID", ""), "restart": restart_count()}
+            where = {"job": job_number(), "restart": restart_count()}
             where |= {"hosts": found["hosts"], "ranks": engine.ranks.world_size}
             add_start(RunDir(Path(job.run)), where, state.step, plan.total_steps)
             sys.stdout.write(f"start-up checks passed: {json.dumps(found)}\n")

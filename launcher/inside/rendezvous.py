@@ -55,7 +55,8 @@ def _all_of(names: tuple[str, ...], environment: Mapping[str, str]) -> None:
     for name in names:
         if not environment.get(name):
             raise UserError(
-                f"{name} is missing from the environment while others of {', '.join(names)} are set",
+                f"{name} is missing from the environment while others of"
+                f" {', '.join(names)} are set",
                 fix="start with `pairdistill submit`, srun or torchrun, or unset them all",
             )
 
@@ -68,7 +69,7 @@ def port(environment: Mapping[str, str]) -> int:
 
 
 def _tasks_here(environment: Mapping[str, str]) -> int:
-    """Ranks on this node, from e.g. ``4(x2),3``: four on the first two nodes, three on the third."""
+    """Ranks on this node, from e.g. ``4(x2),3``: four on the first two nodes, three on the next."""
     counts: list[int] = []
     text = environment["SLURM_STEP_TASKS_PER_NODE"]
     for part in text.split(","):

@@ -3,8 +3,8 @@
     SCRATCH/pairdistill-UID/DIGEST/     the pack whose pairs.beton has that SHA-256
     SCRATCH/pairdistill-UID/DIGEST.lock held while somebody copies or verifies
 
-The first rank of a node that gets the lock copies and verifies; the others find the copy whole. What
-a killed job left half-copied has no final name and is removed by the next.
+The first rank of a node that gets the lock copies and verifies; the others find the copy whole.
+What a killed job left half-copied has no final name and is removed by the next.
 """
 
 from __future__ import annotations

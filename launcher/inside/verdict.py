@@ -27,7 +27,15 @@ from distill.spawn import Note
 from launcher import slurm
 from launcher.inside.outcome import OUTCOME
 from launcher.jobfile import JobFile
-from launcher.starts import SAME_STEP_LIMIT, End, add_end, failures_in_a_row, read_starts
+from launcher.starts import (
+    SAME_STEP_LIMIT,
+    End,
+    add_end,
+    failures_in_a_row,
+    job_number,
+    read_starts,
+    restart_count,
+)
 
 _ENDED = "pairdistill: start {restart} ended"
 _SRUN = re.compile(r"^srun: error: (\S+): (tasks? [\d,-]+: .+)$", re.MULTILINE)
@@ -62,12 +70,11 @@ class Start(NamedTuple):
 
 def this_start(folder: Path) -> Start:
     """The start that this process belongs to."""
-    job, path = os.environ["SLURM_JOB_ID"], JobDir(folder).job_json
-    if index := os.environ.get("SLURM_ARRAY_TASK_ID"):
-        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{index}"
-        path = Path(json.loads(JobDir(folder).tasks.read_text(encoding="utf-8"))[int(index)])
-    restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    return Start(job, restart, JobDir(path.parent), JobFile.read(path))
+    path, tasks = JobDir(folder).job_json, JobDir(folder).tasks
+    if tasks.exists():
+        index = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
+        path = Path(json.loads(tasks.read_text(encoding="utf-8"))[index])
+    return Start(job_number(), restart_count(), JobDir(path.parent), JobFile.read(path))
 
 
 def how_it_ended(start: Start, status: int) -> End:
@@ -94,15 +101,13 @@ def _lost(failures: list[Note]) -> str:
 def last_step(start: Start) -> int:
     """Steps made when the ranks were last heard of."""
     starts = [line for line in read_starts(start.run) if line["event"] == "start"]
-    ours = [line for line in starts if (line["job"], line["restart"]) == _name(start)]
+    ours = [
+        line for line in starts if line["job"] == start.job and line["restart"] == start.restart
+    ]
     if not ours:
         return max(start.run.checkpoint_steps(), default=0)
     beats = [json.loads(path.read_text()) for path in start.run.ranks.glob("rank*.json")]
     return max((beat["step"] for beat in beats), default=int(ours[-1]["step"]))
-
-
-def _name(start: Start) -> tuple[str, int]:
-    return os.environ.get("SLURM_JOB_ID", start.job), start.restart
 
 
 def killed(start: Start) -> str:

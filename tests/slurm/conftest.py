@@ -31,7 +31,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def world(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(cluster, tmp_path_factory.mktemp("it's a \"run\" $(folder)"))
+    return make_world(cluster, tmp_path_factory.mktemp('it\'s a "run" $(folder)'))
 
 
 @pytest.hookimpl(wrapper=True)

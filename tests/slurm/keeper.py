@@ -199,8 +199,8 @@ class Keeper:
                 stdout=log,
                 stderr=log,
             )
-        pid, ours = self.nodes[name].pid, os.readlink("/proc/self/ns/net")
-        until(f"the network of {name}", lambda: os.readlink(f"/proc/{pid}/ns/net") != ours)
+        pid, ours = self.nodes[name].pid, network_of("self")
+        until(f"the network of {name}", lambda: network_of(pid) != ours)
         run(*f"ip link add to-{name} type veth peer name eth0 netns {pid}".split())
         run("ip", "link", "set", f"to-{name}", "master", "bridge0", "up")
 
@@ -242,6 +242,11 @@ def run(*argv: str) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(argv)}: {done.stdout}{done.stderr}")
+
+
+def network_of(process: int | str) -> str:
+    """Which network a process is in."""
+    return str(Path(f"/proc/{process}/ns/net").readlink())
 
 
 def succeeds(*argv: str) -> bool:
