@@ -6,8 +6,10 @@ import json
 import os
 import shlex
 import shutil
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -264,5 +266,21 @@ def submit_here(request: Request, job: JobDir) -> str:
         return str(os.getpid())
     executor = submitit.LocalExecutor(folder=job.slurm)
     executor.update_parameters(timeout_min=request.wanted.time_min, tasks_per_node=1)
-    with slurm.clean_environment():
+    with slurm.clean_environment(), _output_to(job.slurm / "controller.log"):
         return str(executor.submit(entry).job_id)
+
+
+@contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Processes started in the block write to a file: who reads our output need not wait."""
+    kept = [os.dup(1), os.dup(2)]
+    sys.stdout.flush()
+    try:
+        with path.open("ab") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            yield
+    finally:
+        for number, handle in enumerate(kept, 1):
+            os.dup2(handle, number)
+            os.close(handle)
