@@ -21,7 +21,6 @@ import contextlib
 import ctypes
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -32,10 +31,10 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 from distill.errors import UserError, one_line
 from distill.interrupt import leave_on_interrupt
+from distill.notes import NOTES, Note, leave, lost_peer, own_rank
 
 GRACE_SECONDS = 5.0
 """Time the other ranks get to leave after one failed."""
@@ -48,35 +47,8 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 PARENT = "PAIRDISTILL_PARENT"
 """Variable with the process that a rank dies with."""
-NOTES = "PAIRDISTILL_NOTES"
-"""Variable with the folder where a rank leaves a note of why it failed."""
-
 _POLL_SECONDS = 0.05
 _PR_SET_PDEATHSIG = 1
-_LOST_PEER = re.compile(
-    r"closed by peer|connection reset|broken pipe|timed out waiting|connection refused"
-    r"|remote process exited|socket(poll)? ?error|nccl.*(abort|remote)",
-    re.IGNORECASE,
-)
-
-
-@dataclass(frozen=True)
-class Note:
-    """Why a rank failed.
-
-    Attributes:
-        rank: the rank.
-        when_ns: time since the epoch, nanoseconds.
-        status: exit status.
-        text: error message, ready to print.
-        secondary: whether the rank only noticed that another one had gone.
-    """
-
-    rank: int
-    when_ns: int
-    status: int
-    text: str
-    secondary: bool
 
 
 @dataclass
@@ -269,34 +241,8 @@ def spawned_rank() -> Iterator[None]:
         trace = traceback.format_exc() if "--debug" in sys.argv else ""
         leave(f"{trace}error: {error}", error.exit_status)
     except Exception as error:  # noqa: BLE001 - the parent shows the first of all ranks' errors
-        text = f"{traceback.format_exc()}error: rank {_own_rank()}: {one_line(repr(error))}"
-        leave(text, 1, secondary=bool(_LOST_PEER.search(str(error))))
-
-
-def leave(text: str, status: int, *, secondary: bool = False) -> NoReturn:
-    """Say why to the parent, if there is one, and leave at once: threads may hang in collectives.
-
-    Args:
-        text: the error message.
-        status: exit status of this process.
-        secondary: whether this rank only noticed that another one had gone.
-    """
-    if notes := os.environ.get(NOTES):
-        rank = _own_rank()
-        note = Note(rank, time.time_ns(), status, text, secondary)
-        partial = Path(notes) / f"rank{rank}.part"
-        partial.write_text(json.dumps(note.__dict__), encoding="utf-8")
-        partial.rename(Path(notes) / f"rank{rank}.json")
-    else:
-        sys.stderr.write(f"{text}\n")
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
-def _own_rank() -> int:
-    """Which rank this is, also where a batch system started it and it has not found its place."""
-    return int(os.environ.get("RANK") or os.environ["SLURM_PROCID"])
+        text = f"{traceback.format_exc()}error: rank {own_rank()}: {one_line(repr(error))}"
+        leave(text, 1, secondary=lost_peer(error))
 
 
 def _die_with_parent(parent: int) -> None:

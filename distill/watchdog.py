@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill.spawn import leave
+from distill.notes import leave
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -171,16 +171,27 @@ def accounts_of_user() -> list[str]:
 
 
 def accounted(jobs: Sequence[str]) -> dict[str, Accounted]:
-    """What the accounting says of jobs, by their number; those it does not know are left out.
+    """What Slurm says of jobs, by their number; those it has forgotten are left out.
 
-    Never submitit's own view: it remembers the first final state, and a node failure that was
-    requeued is one.
+    The accounting knows those that have begun, the controller those that wait (a run of an array
+    that is cancelled while it waits is known to neither). Never submitit's own view: it remembers
+    the first final state, and a node failure that was requeued is one.
     """
     if not jobs:
         return {}
     columns = "JobID,State,Reason,NodeList"
+    known = _jobs(ask("sacct", "-n", "-P", "-X", "-o", columns, "-j", ",".join(jobs)))
+    if not set(jobs) <= set(known):
+        user = pwd.getpwuid(os.getuid()).pw_name
+        waiting = ask("squeue", "-h", "-r", "-t", "all", "-u", user, "-o", "%i|%T|%r|%N")
+        known = _jobs(waiting) | known
+    return {job: known[job] for job in jobs if job in known}
+
+
+def _jobs(text: str) -> dict[str, Accounted]:
+    """Jobs by number, from lines of number, state, reason and nodes."""
     known = {}
-    for line in ask("sacct", "-n", "-P", "-X", "-o", columns, "-j", ",".join(jobs)).splitlines():
+    for line in text.splitlines():
         number, state, reason, nodes = line.split("|")[:4]
         plain = "" if reason in ("None", "Unknown") else reason
         known[number] = Accounted(state.split()[0], plain, nodes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -9,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -232,8 +233,9 @@ def hand_over(executor: Any, entries: Sequence[Entry], job: JobDir) -> list[str]
     Raises:
         UserError: sbatch refuses, in its words.
     """
+    said = io.StringIO()  # submitit prints what sbatch says, and raises it too
     try:
-        with slurm.clean_environment(), executor.batch():
+        with slurm.clean_environment(), redirect_stderr(said), executor.batch():
             jobs = [executor.submit(entry) for entry in entries]
     except (FailedJobError, FailedSubmissionError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from launcher.fields import checked
 from launcher.resources import DEFAULT_TIME, Resources, minutes
-from launcher.site import Site
+
+if TYPE_CHECKING:
+    from launcher.site import Site
 
 
 class Cluster(enum.StrEnum):

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from distill.config import load_config
 from distill.errors import UserError
 from distill.files import write_whole
+from distill.notes import NOTES
 from distill.run_dir import JobDir, RunDir
-from distill.spawn import NOTES, PARENT, spawn_local, spawned_rank
+from distill.spawn import PARENT, spawn_local, spawned_rank
 from distill.stop import StopRequests
 from launcher.inside.binding import bind
 from launcher.inside.outcome import OUTCOME

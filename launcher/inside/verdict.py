@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distill.errors import TrainingStopped, UserError, one_line
+from distill.notes import Note
 from distill.run_dir import JobDir, RunDir
-from distill.spawn import Note
 from launcher import slurm
 from launcher.inside.outcome import OUTCOME
 from launcher.jobfile import JobFile

@@ -8,19 +8,23 @@ from world import World
 REFUSED = {
     "partition": (("--partition", "nowhere"), "--partition 'nowhere': no such partition; use one"),
     "account": (("--account", "nobody"), "--account 'nobody': not one that you may charge; use"),
-    "site": (("--site", "moon"), "--site 'moon': no such profile (there are: here"),
+    "site": (("--site", "moon"), "--site 'moon': no such profile (there are: "),
     "time form": (("--time", "12:30"), "--time '12:30': not a time limit; write it as 24h"),
     "time": (("--partition", "brief", "--time", "1h"), "partition 'brief' has 2 at most"),
     "short": (("--time", "1m", "--site", "slow"), "leaves no time to train; ask for at least 11m"),
-    "GPUs": (("--gpus-per-node", "3"), "--gpus-per-node = 3: partition 'test' has 2 at most"),
-    "nodes": (("--nodes", "3"), "--nodes = 3: partition 'test' has 2 at most"),
+    "GPUs": (
+        ("--gpus-per-node", "3", "--ranks-per-node", "1"),
+        "--gpus-per-node = 3: partition 'test' has 2 at most",
+    ),
+    "nodes": (("--nodes", "4"), "--nodes = 4: partition 'test' has 2 at most"),
     "cores": (("--cpus", "5"), "--ranks-per-node x --cpus = 5: partition 'test' has 4 at most"),
     "memory": (("--mem-gb", "9"), "--mem-gb = 9: partition 'test' has 8 at most"),
     "injection": (("--account", "a\n#SBATCH --uid=0"), "--account = 'a\\n#SBATCH --uid=0': not a"),
     "batch": (("--ranks-per-node", "3"), "train.global_batch_pairs = 8: not divisible by 3 ranks"),
     "pack": (("data.train=nowhere",), "no pack there; make one"),
     "after": (("--after", "12; rm"), "--after = '12; rm': not a name; use the number of a job"),
-    "sbatch": (("--after", "4711"), "Slurm refuses the job: "),
+    "job": (("--after", "4711"), "--after 4711: Slurm knows no such job"),
+    "sbatch": (("--site", "odd"), "Slurm refuses the job: "),
 }
 
 
@@ -28,6 +32,7 @@ REFUSED = {
 def test_refused(world: World, case: str) -> None:
     words, expected = REFUSED[case]
     (world.root / "sites" / "slow.toml").write_text("signal_seconds = 600\n")
+    (world.root / "sites" / "odd.toml").write_text('constraint = "nowhere"\n')
     done = world.pairdistill(*world.words("refused", *words))
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from fake_slurm import FakeSlurm
 
+from distill.notes import Note
 from distill.run_dir import JobDir, RunDir
-from distill.spawn import Note
 from launcher.inside.checks import judge
 from launcher.inside.verdict import conclude
 from launcher.jobfile import JobFile

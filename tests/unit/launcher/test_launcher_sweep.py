@@ -92,11 +92,12 @@ def submitted_run(root: Path, number: str, step: int, *, complete: bool = False)
     return run
 
 
-ACCOUNTED = "12|RUNNING|None|node1|\n13|FAILED|NonZeroExitCode|node2|\n14|PENDING|Priority|None|\n"
+ACCOUNTED = "12|RUNNING|None|node1|\n13|FAILED|NonZeroExitCode|node2|\n"
 
 
 def test_status_of_a_running_a_failed_and_a_waiting_run(tmp_path: Path, fake: FakeSlurm) -> None:
     fake.answers("sacct", ACCOUNTED)
+    fake.answers("squeue", "14|PENDING|Priority|\n12|PENDING|stale|\n")
     runs = [
         submitted_run(tmp_path / "runs" / n, n, s) for n, s in (("12", 4), ("13", 7), ("14", 0))
     ]
@@ -112,6 +113,7 @@ def test_status_of_a_running_a_failed_and_a_waiting_run(tmp_path: Path, fake: Fa
 
 def test_a_job_that_the_accounting_does_not_know(tmp_path: Path, fake: FakeSlurm) -> None:
     fake.answers("sacct", "")
+    fake.answers("squeue", "")
     run = submitted_run(tmp_path / "run", "99", 3)
     assert statuses([run])[0].state == "UNKNOWN"
     fake.answers("sacct", errors="sacct: error: slurmdbd is down\n", status=1)
