@@ -178,6 +178,26 @@ def test_here_in_the_background_and_cancelled(config: Path) -> None:
     assert cancel(run, save=True).endswith("does not run")
 
 
+def test_other_sources_than_those_submitted_are_refused(config: Path, fake: FakeSlurm) -> None:
+    """The copy is changed while the job waits: the start-up checks name the node."""
+    fake.cluster()
+    submit(config)
+    (job,) = run_of(config).jobs()
+    with (job.code / "distill" / "errors.py").open("a") as file:
+        file.write("# changed\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher.inside.rank", str(job.job_json)],
+        env={**os.environ, "PYTHONPATH": str(job.code), "PYTHONSAFEPATH": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "start-up checks: other sources on " in done.stderr
+    assert not run_of(config).checkpoint_steps()
+
+
 def wait_for(holds: object) -> None:
     end = time.monotonic() + 90
     while not holds():  # type: ignore[operator]
