@@ -77,12 +77,16 @@ def this_start(folder: Path) -> Start:
     return Start(job_number(), restart_count(), JobDir(path.parent), JobFile.read(path))
 
 
-def how_it_ended(start: Start, status: int) -> End:
+def failures_of(start: Start) -> list[Note]:
+    """Why ranks failed, the first cause first."""
+    paths = sorted(start.folder.notes(start.restart).glob("rank*.json"))
+    failures = [Note(**json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+    return sorted(failures, key=lambda note: (note.secondary, note.when_ns))
+
+
+def how_it_ended(start: Start, failures: list[Note], status: int) -> End:
     """What the ranks left behind says of the end."""
-    notes = start.folder.notes(start.restart)
-    failures = [Note(**json.loads(path.read_text())) for path in sorted(notes.glob("rank*.json"))]
-    failures.sort(key=lambda note: (note.secondary, note.when_ns))
-    outcome = notes / OUTCOME
+    outcome = start.folder.notes(start.restart) / OUTCOME
     if outcome.exists() and not failures:
         ended = json.loads(outcome.read_text(encoding="utf-8"))
         kind = "stopped" if ended["stopped_by"] else "complete"
@@ -151,7 +155,10 @@ def say(text: str) -> None:
 def conclude(folder: Path, status: int) -> int:
     """Say how the job ended and see to what follows; the exit status of the script."""
     start = this_start(folder)
-    end = how_it_ended(start, status)
+    failures = failures_of(start)
+    end = how_it_ended(start, failures, status)
+    if failures and not failures[0].secondary:
+        print(failures[0].text, flush=True)  # with its stack trace, where it has one
     try:
         action = decide(start, end)
     except UserError as error:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 NODES = {"node1": "10.88.0.11", "node2": "10.88.0.12"}
 HOST = "10.88.0.1"
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60
 
 SLURM_CONF = """\
 ClusterName=pairdistill

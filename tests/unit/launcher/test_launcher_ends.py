@@ -92,7 +92,10 @@ def test_the_first_cause_counts_not_who_lost_a_peer(
     assert requeued(fake)
     assert last(job)["cause"] == "error: rank 3: no such thing"
     assert last(job)["step"] == 31
-    assert "error: rank 3: no such thing; requeue" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "trace\nerror: rank 3: no such thing\n" in shown
+    assert "error: rank 3: no such thing; requeue" in shown
+    assert "later" not in shown
 
 
 @pytest.mark.parametrize("status", [2, 3])
