@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,3 +54,4 @@ def test_killed_tests_leave_no_process_network_or_mount() -> None:
         time.sleep(0.1)
     assert sorted(path.name for path in Path("/sys/class/net").iterdir()) == links
     assert Path("/proc/mounts").read_text() == mounts
+    shutil.rmtree(base)  # files are all that is left
