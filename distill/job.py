@@ -25,6 +25,7 @@ from distill.plan import Plan
 from distill.ranks import Ranks, gather_objects, init_process_group, leave_process_group, together
 from distill.stop import StopRequests
 from distill.watch import LossSpikes
+from distill.watchdog import Watchdog
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Job:
         facts: what its checkpoints must agree on.
         monitor: logs and terminal.
         stops: stop signals that have come.
+        watchdog: is told of progress, and ends a rank that makes none.
         saved: newest good checkpoint, as (step, folder).
     """
 
@@ -47,6 +49,7 @@ class Job:
     facts: RunFacts
     monitor: Monitor
     stops: StopRequests
+    watchdog: Watchdog
     saved: tuple[int, Path | None]
     spikes: LossSpikes = field(default_factory=LossSpikes)
 

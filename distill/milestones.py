@@ -40,7 +40,13 @@ def _measured(job: Job, state: TrainState, pack: Pack) -> tuple[Report, dict[str
     from distill.evaluate import evaluate, scalars
 
     pairs = pack.manifest.pairs // job.ranks.world_size
-    with job.engine.evaluating() as network, job.monitor.part("evaluate", pairs) as advance:
+    with job.engine.evaluating() as network, job.monitor.part("evaluate", pairs) as shown:
+
+        def advance(done: int) -> None:
+            job.watchdog.mark("evaluation", state.step)
+            shown(done)
+
+        job.watchdog.mark("evaluation", state.step)
         report = evaluate(
             network,
             pack,
@@ -83,6 +89,7 @@ def save_now(job: Job, state: TrainState, *, must: bool = False) -> None:
         SaveFailed: it could not be written and ``must`` be; else training goes on with a warning.
     """
     folder = job.plan.run.checkpoints
+    job.watchdog.mark("checkpoint", state.step)
     try:
         path = save(folder, job.engine, state, job.facts)
     except SaveFailed as error:
@@ -115,6 +122,7 @@ def finish(job: Job, state: TrainState) -> None:
     assert checkpoint is not None
     if job.plan.evaluation is not None:
         _report(job, state, job.plan.evaluation)
+    job.watchdog.mark("end", state.step)
     with together():
         if job.ranks.is_first:
             export_weights(checkpoint, run.weights)

@@ -6,9 +6,12 @@ RUN/                      created with mode 0700: models of faces are personal d
     metrics.jsonl         one JSON object for each logged step
     tensorboard/          event files
     checkpoints/          step-NNNNNNNN/ folders, see `distill.checkpoint`
+    ranks/                the newest sign of life of each rank, see `distill.watchdog`
     report/               report.json and report.png of the last evaluation
     model.safetensors     the trained weights
     complete.json         written last: the run needs nothing more
+    starts.jsonl          one line for each start and each end of a submitted run
+    jobs/0001/            one folder a submission, see `JobDir`
 """
 
 from __future__ import annotations
@@ -22,13 +25,15 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distill.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+OWN_LOCK_SECONDS = 120.0
+"""How long an earlier start of the same job may still hold the lock."""
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -69,6 +74,11 @@ class RunDir:
         return self.root / "checkpoints"
 
     @property
+    def ranks(self) -> Path:
+        """Folder of the ranks' signs of life."""
+        return self.root / "ranks"
+
+    @property
     def report(self) -> Path:
         """Folder of the evaluation report."""
         return self.root / "report"
@@ -83,12 +93,36 @@ class RunDir:
         """Marker of a finished run."""
         return self.root / "complete.json"
 
+    @property
+    def starts(self) -> Path:
+        """Starts and ends of a submitted run, one JSON object a line."""
+        return self.root / "starts.jsonl"
+
+    def jobs(self) -> list[JobDir]:
+        """Submissions, oldest first."""
+        folders = (path for path in (self.root / "jobs").glob("*") if path.name.isdecimal())
+        return [JobDir(path) for path in sorted(folders, key=lambda path: int(path.name))]
+
+    def next_job(self) -> JobDir:
+        """Folder of the submission to come."""
+        jobs = self.jobs()
+        last = int(jobs[-1].root.name) if jobs else 0
+        return JobDir(self.root / "jobs" / f"{last + 1:04d}")
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps of the checkpoints, ascending; not verified."""
+        names = (path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*"))
+        return sorted(int(name) for name in names if name.isdecimal())
+
     @contextmanager
     def acquire(self) -> Iterator[None]:
         """Create the folder if need be and hold its lock for the length of the block.
 
         The kernel drops the lock when the holder dies, however it dies, so a stale file never
         blocks. Only one process of a job (rank 0) may call this.
+
+        An earlier start of the same Slurm job is waited for: where the network failed, its ranks
+        may not know yet that they are not wanted any more.
 
         Raises:
             UserError: another job works here (it is named), or the folder cannot be written.
@@ -116,8 +150,12 @@ class RunDir:
             ) from error
 
     def _lock(self, handle: int) -> None:
+        deadline = time.monotonic() + OWN_LOCK_SECONDS
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            while not _flocked(handle):
+                if not self._held_by_own_job() or time.monotonic() > deadline:
+                    raise BlockingIOError
+                time.sleep(1.0)
         except BlockingIOError as error:
             raise UserError(
                 f"run.dir = {str(self.root)!r}: another job works here ({self._holder()})",
@@ -131,12 +169,114 @@ class RunDir:
                 fix="choose another file system (Lustre: mount it with -o flock)",
             ) from error
 
+    def _read_holder(self) -> dict[str, Any]:
+        holder = json.loads(self.lock.read_text(encoding="utf-8"))
+        return dict(holder)
+
+    def _held_by_own_job(self) -> bool:
+        try:
+            job = self._read_holder().get("job")
+        except (OSError, ValueError, TypeError):
+            return False
+        return job is not None and job == os.environ.get("SLURM_JOB_ID")
+
     def _holder(self) -> str:
         try:
-            holder = json.loads(self.lock.read_text(encoding="utf-8"))
-            return f"process {holder['pid']} on {holder['host']} since {holder['started']}"
+            holder = self._read_holder()
+            job = f"job {holder['job']}, " if holder.get("job") else ""
+            return f"{job}process {holder['pid']} on {holder['host']} since {holder['started']}"
         except (OSError, ValueError, KeyError, TypeError):
             return "its name is not readable"
+
+
+@dataclass(frozen=True)
+class JobDir:
+    """Paths of one submission.
+
+    RUN/jobs/0001/
+        code/               the sources that run: PYTHONPATH of the job points here
+        code.json           their revision and digest
+        code.diff           what differed from that revision
+        config.toml         the resolved configuration as it was submitted
+        environment.json    versions and variables of the submitting side
+        job.json            what the job is to do
+        tasks.json          of an array instead: the job.json of each of its runs
+        script.sh           the script as it was submitted
+        submitted.json      what became of it: the number of the job
+        slurm/              what submitit writes, and one log for each rank
+        notes/0/            for each start: why ranks failed, or how it ended
+        checks.json         what the start-up checks found
+    """
+
+    root: Path
+
+    @property
+    def code(self) -> Path:
+        """The sources that run."""
+        return self.root / "code"
+
+    @property
+    def code_json(self) -> Path:
+        """Revision and digest of the sources."""
+        return self.root / "code.json"
+
+    @property
+    def code_diff(self) -> Path:
+        """What differs from the revision."""
+        return self.root / "code.diff"
+
+    @property
+    def config_toml(self) -> Path:
+        """Configuration as it was submitted."""
+        return self.root / "config.toml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions and variables of the submitting side."""
+        return self.root / "environment.json"
+
+    @property
+    def job_json(self) -> Path:
+        """What the job is to do."""
+        return self.root / "job.json"
+
+    @property
+    def tasks(self) -> Path:
+        """The job.json of each run of an array."""
+        return self.root / "tasks.json"
+
+    @property
+    def script(self) -> Path:
+        """The script as it was submitted."""
+        return self.root / "script.sh"
+
+    @property
+    def submitted(self) -> Path:
+        """Number of the job."""
+        return self.root / "submitted.json"
+
+    @property
+    def slurm(self) -> Path:
+        """Folder of submitit, with the logs of the ranks."""
+        return self.root / "slurm"
+
+    @property
+    def checks(self) -> Path:
+        """What the start-up checks found."""
+        return self.root / "checks.json"
+
+    def notes(self, restart: int) -> Path:
+        """Folder where ranks of one start say how it ended."""
+        return self.root / "notes" / str(restart)
+
+
+def _flocked(handle: int) -> bool:
+    """Whether the lock is ours now."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _this_process() -> dict[str, object]:
@@ -144,4 +284,5 @@ def _this_process() -> dict[str, object]:
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "job": os.environ.get("SLURM_JOB_ID"),
     }

@@ -10,7 +10,8 @@ in the terminal reaches the parent alone), passes stop signals on, and watches:
 - the parent itself is killed: the kernel kills the ranks (PR_SET_PDEATHSIG).
 
 Ranks tell the parent why they failed through a note in a temporary folder (`spawned_rank`), with
-the time on the machine's monotonic clock; a rank that lost a peer says so, and yields to others.
+the time of day; a rank that lost a peer says so, and yields to others. So do ranks that a batch
+system started on several machines: `NOTES` names their folder.
 Nothing here imports torch: the parent is up at once.
 """
 
@@ -20,7 +21,6 @@ import contextlib
 import ctypes
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -31,10 +31,10 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 from distill.errors import UserError, one_line
 from distill.interrupt import leave_on_interrupt
+from distill.notes import NOTES, Note, leave, lost_peer, own_rank
 
 GRACE_SECONDS = 5.0
 """Time the other ranks get to leave after one failed."""
@@ -45,34 +45,10 @@ LISTEN_FD = "PAIRDISTILL_LISTEN_FD"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 """Signals that ask a run to save and leave; the exit status is then 128 + the signal."""
 
-_PARENT = "PAIRDISTILL_PARENT"
-_NOTES = "PAIRDISTILL_NOTES"
+PARENT = "PAIRDISTILL_PARENT"
+"""Variable with the process that a rank dies with."""
 _POLL_SECONDS = 0.05
 _PR_SET_PDEATHSIG = 1
-_LOST_PEER = re.compile(
-    r"closed by peer|connection reset|broken pipe|timed out waiting|connection refused"
-    r"|remote process exited|socket(poll)? ?error|nccl.*(abort|remote)",
-    re.IGNORECASE,
-)
-
-
-@dataclass(frozen=True)
-class Note:
-    """Why a rank failed.
-
-    Attributes:
-        rank: the rank.
-        when_ns: time on the monotonic clock, nanoseconds.
-        status: exit status.
-        text: error message, ready to print.
-        secondary: whether the rank only noticed that another one had gone.
-    """
-
-    rank: int
-    when_ns: int
-    status: int
-    text: str
-    secondary: bool
 
 
 @dataclass
@@ -171,8 +147,8 @@ def _environment(rank: int, ranks: int, door: socket.socket, notes: Path) -> dic
         "MASTER_ADDR": host,
         "MASTER_PORT": str(port),
         LISTEN_FD: str(door.fileno()),
-        _PARENT: str(os.getpid()),
-        _NOTES: str(notes),
+        PARENT: str(os.getpid()),
+        NOTES: str(notes),
     }
 
 
@@ -254,32 +230,19 @@ def spawned_rank() -> Iterator[None]:
 
     It dies with its parent, and leaves a note to the parent in place of an error message.
     """
-    notes = os.environ.get(_NOTES)
-    if notes is None:
+    if NOTES not in os.environ:
         yield
         return
-    _die_with_parent(int(os.environ[_PARENT]))
+    _die_with_parent(int(os.environ[PARENT]))
     leave_on_interrupt()
     try:
         yield
     except UserError as error:
         trace = traceback.format_exc() if "--debug" in sys.argv else ""
-        _leave_note(Path(notes), f"{trace}error: {error}", error.exit_status)
+        leave(f"{trace}error: {error}", error.exit_status)
     except Exception as error:  # noqa: BLE001 - the parent shows the first of all ranks' errors
-        text = f"{traceback.format_exc()}error: rank {os.environ['RANK']}: {one_line(repr(error))}"
-        _leave_note(Path(notes), text, 1, secondary=bool(_LOST_PEER.search(str(error))))
-
-
-def _leave_note(notes: Path, text: str, status: int, *, secondary: bool = False) -> NoReturn:
-    """Tell the parent, and leave at once: other threads may hang in collectives."""
-    rank = int(os.environ["RANK"])
-    note = Note(rank, time.monotonic_ns(), status, text, secondary)
-    partial = notes / f"rank{rank}.part"
-    partial.write_text(json.dumps(note.__dict__), encoding="utf-8")
-    partial.rename(notes / f"rank{rank}.json")
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+        text = f"{traceback.format_exc()}error: rank {own_rank()}: {one_line(repr(error))}"
+        leave(text, 1, secondary=lost_peer(error))
 
 
 def _die_with_parent(parent: int) -> None:

@@ -12,7 +12,7 @@ the stop flags. Nothing random outlives a step: torch's generator (dropout) is s
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -106,6 +106,7 @@ def train_step(
     stop_flags: Sequence[float],
     *,
     answers_of: int = 0,
+    mark: Callable[[str], None] = lambda _phase: None,
 ) -> StepReport:
     """Make optimizer step ``step`` (counted from 0) from this rank's micro-batches.
 
@@ -116,14 +117,18 @@ def train_step(
         step: steps made before this one.
         stop_flags: `distill.stop.StopRequests.flags` of this rank.
         answers_of: pairs whose answers are reported, for pictures.
+        mark: called with the name of each phase as it begins.
     """
     config = recipe.config
     engine.set_lr(learning_rate(config.optimizer, step, recipe.total_steps))
     measured: list[Scalars] = []
     for micro, batch in enumerate(batches):
         _seed_generators(config.run.seed, step, micro, engine.ranks.rank)
+        mark("forward")
         loss = batch_loss(engine, batch.to(engine.device), recipe, step)
+        mark("backward")
         engine.backward(loss.total)
+        mark("update")
         info = engine.step()
         measured.append(loss.scalars)
     assert info is not None, "the engine expects another number of micro-batches"

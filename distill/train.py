@@ -7,6 +7,7 @@ function of the step (schedules, dropout, augmentations).
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from signal import Signals
@@ -36,12 +37,16 @@ from distill.ranks import gather_objects, set_threads, together
 from distill.step import Recipe, StepReport, train_step
 from distill.stop import StopRequests
 from distill.watch import nonfinite_text
+from distill.watchdog import Watchdog
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from distill.checkpoint import TrainState
     from distill.config import Config
     from distill.data.batch import PairBatch
     from distill.data.loader import PairLoader
+    from distill.plan import Plan
     from distill.ranks import Ranks
 
 PAIRS_PICTURED = 8
@@ -64,8 +69,20 @@ class Outcome(NamedTuple):
         return 0 if self.stopped_by is None else 128 + self.stopped_by
 
 
-def train(config: Config, ranks: Ranks) -> Outcome:
+def train(
+    config: Config,
+    ranks: Ranks,
+    *,
+    stops: StopRequests | None = None,
+    before_steps: Callable[[Engine, Plan, TrainState], None] | None = None,
+) -> Outcome:
     """Train until done or stopped, from where the run folder stands; all ranks must call it.
+
+    Args:
+        config: settings.
+        ranks: this process among the others.
+        stops: stop signals, where they are listened for already; new ones by default.
+        before_steps: called on every rank when all is ready for the first step.
 
     Raises:
         UserError: settings, packs or checkpoints that do not fit, or a run folder in use; the
@@ -78,12 +95,15 @@ def train(config: Config, ranks: Ranks) -> Outcome:
             plan = make_plan(config, ranks)
         seed_everything(config.run.seed)
         model = build_classifier(config, len(plan.classes))
-        with sole_job(plan, ranks), StopRequests() as stops:
+        listening = StopRequests() if stops is None else nullcontext(stops)
+        with sole_job(plan, ranks), listening as stops, _watchdog(config, plan, ranks) as dog:
             if is_complete(plan, config):
                 say(ranks, f"{plan.run.root}: already complete, {plan.total_steps} steps")
                 return Outcome(plan.total_steps)
             engine = Engine.create(model, config, ranks)
             facts, state, saved = begin_or_resume(config, plan, engine)
+            if before_steps is not None:
+                before_steps(engine, plan, state)
             with Monitor(
                 plan.run,
                 config,
@@ -91,9 +111,14 @@ def train(config: Config, ranks: Ranks) -> Outcome:
                 total_steps=plan.total_steps,
                 active=ranks.is_first,
             ) as monitor:
-                job = Job(config, plan, engine, facts, monitor, stops, (state.step, saved))
+                job = Job(config, plan, engine, facts, monitor, stops, dog, (state.step, saved))
                 with open_loader(job, state) as pairs, memory_hints(ranks.device):
                     return _work(job, state, pairs)
+
+
+def _watchdog(config: Config, plan: Plan, ranks: Ranks) -> Watchdog:
+    seconds = 60 * config.train.hang_timeout_min
+    return Watchdog(plan.run.ranks, ranks.rank, ranks.world_size, seconds)
 
 
 def _work(job: Job, state: TrainState, pairs: PairLoader) -> Outcome:
@@ -109,6 +134,7 @@ def _work(job: Job, state: TrainState, pairs: PairLoader) -> Outcome:
             save_now(job, state)
             pace.restart()
 
+        job.watchdog.mark("waiting for pairs", state.step)
         waited = -pairs.wait_seconds
         taken = list(islice(stream, job.config.train.accumulation))
         waited += pairs.wait_seconds
@@ -120,6 +146,7 @@ def _work(job: Job, state: TrainState, pairs: PairLoader) -> Outcome:
             state.step,
             job.stops.flags,
             answers_of=PAIRS_PICTURED if _picture_due(job, state) else 0,
+            mark=job.watchdog.mark,
         )
         state = replace(_counted(job, state, report), order=place, metrics={})
         pace.step(waited)

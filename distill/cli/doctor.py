@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from distill.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from distill.doctor import Check
 
+EXTRA_CHECKS = "pairdistill.checks"
+"""Entry points of other packages' checks."""
 BROKEN = 1
 """Exit status when something needed does not work."""
 
@@ -20,6 +25,12 @@ BROKEN = 1
 def doctor_command(
     json: Annotated[
         bool, typer.Option("--json", help="Print the rows as JSON instead of a table.")
+    ] = False,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="Try submitting to Slurm too, instead of this machine.")
+    ] = False,
+    job: Annotated[
+        bool, typer.Option("--job", help="With --slurm: examine a node as well, in a small job.")
     ] = False,
 ) -> None:
     """Try every part that pairdistill needs on this machine, and say how to mend what fails.
@@ -30,7 +41,9 @@ def doctor_command(
     """
     from distill.doctor import all_needed_work
 
-    checks = _examine(quiet=json)
+    if job and not slurm:
+        raise UserError("--job without --slurm", fix="write doctor --slurm --job")
+    checks = _examine_slurm(job=job) if slurm else _examine(quiet=json)
     works = all_needed_work(checks)
     if json:
         _print_json(checks, works)
@@ -38,6 +51,15 @@ def doctor_command(
         _print_table(checks, works)
     if not works:
         raise typer.Exit(BROKEN)
+
+
+def _examine_slurm(*, job: bool) -> list[Check]:
+    """What another package checks: the trainer itself knows nothing of clusters."""
+    found = next(iter(entry_points(group=EXTRA_CHECKS, name="slurm")), None)
+    if found is None:
+        raise UserError("--slurm: the launcher is not installed", fix="run `make setup`")
+    checks: list[Check] = found.load()(job=job)
+    return checks
 
 
 def _examine(*, quiet: bool) -> list[Check]:

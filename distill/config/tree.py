@@ -195,6 +195,8 @@ class TrainConfig(Section):
     """Consecutive non-finite losses skipped on all ranks before the run stops; 0: stop at once."""
     collective_timeout_min: Positive = 30.0
     """Minutes a collective may wait for a rank before the run fails."""
+    hang_timeout_min: Positive = 15.0
+    """Minutes a rank may be without progress before all show their stacks and the run fails."""
 
 
 class CheckpointConfig(Section):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from distill.job import is_complete
 from distill.plan import make_plan
 from distill.ranks import Ranks
 from distill.run_dir import RunDir
+from distill.stop import StopRequests
 from distill.train import train
 
 ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
@@ -414,6 +416,17 @@ def test_an_interval_that_cannot_be_saved_is_a_warning(world: World) -> None:
     assert "training goes on, without a checkpoint" in first
     assert (done.returncode, last[:18]) == (2, "error: checkpoint ")
     assert not run.complete.exists()
+
+
+def test_a_signal_that_came_before_the_first_step_counts(world: World) -> None:
+    """A batch system may send it while torch is being imported."""
+    config = world.config("early", "data.evaluation=", "monitor.tensorboard=false")
+    with StopRequests() as stops:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        outcome = train(config, ALONE, stops=stops)
+        assert stops.flags == [0.0, 0.0, 1.0]
+    assert (outcome.step, outcome.stopped_by) == (1, signal.SIGUSR2)
+    assert world.run_dir("early").checkpoint_steps() == [1]
 
 
 def test_a_second_job_is_refused(world: World) -> None:

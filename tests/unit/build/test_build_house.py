@@ -121,8 +121,9 @@ def test_help_comes_without_heavy_imports() -> None:
     loaded = run_python(
         "import sys\n"
         "from typer.testing import CliRunner\n"
-        "from distill.cli.app import COMMANDS, build_app\n"
-        "for command in COMMANDS:\n"
+        "from importlib.metadata import entry_points\n"
+        "from distill.cli.app import COMMANDS, EXTENSIONS, build_app\n"
+        "for command in [*COMMANDS, *entry_points(group=EXTENSIONS).names]:\n"
         "    assert CliRunner().invoke(build_app(), [command, '--help']).exit_code == 0\n"
         f"print(*[name for name in {HEAVY!r} if name in sys.modules])\n"
     )

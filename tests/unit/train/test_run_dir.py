@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,23 @@ def test_every_path_lies_in_the_folder(tmp_path: Path) -> None:
     paths = [getattr(run, name) for name in names]
     assert len(set(paths)) == len(paths)
     assert all(re.match(re.escape(str(tmp_path)) + "/[^/]+$", str(path)) for path in paths)
+
+
+def test_an_earlier_start_of_the_same_job_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a requeue the ranks of a lost node may live on for a while."""
+    run = RunDir(tmp_path / "run")
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    process = holder(run.root)
+    try:
+        monkeypatch.setenv("SLURM_JOB_ID", "13")
+        with pytest.raises(UserError, match=r"job 12, process \d+ on "), run.acquire():
+            pass
+        monkeypatch.setenv("SLURM_JOB_ID", "12")
+        threading.Timer(0.5, process.kill).start()
+        with run.acquire():
+            assert process.wait() == -signal.SIGKILL
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,71 @@
+"""Why a rank failed: a note that it leaves for whoever started it, before it leaves for good."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+NOTES = "PAIRDISTILL_NOTES"
+"""Variable with the folder where a rank leaves a note of why it failed."""
+
+_LOST_PEER = re.compile(
+    r"closed by peer|connection reset|broken pipe|timed out waiting|connection refused"
+    r"|remote process exited|socket(poll)? ?error|nccl.*(abort|remote)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Note:
+    """Why a rank failed.
+
+    Attributes:
+        rank: the rank.
+        when_ns: time since the epoch, nanoseconds.
+        status: exit status.
+        text: error message, ready to print.
+        secondary: whether the rank only noticed that another one had gone.
+    """
+
+    rank: int
+    when_ns: int
+    status: int
+    text: str
+    secondary: bool
+
+
+def lost_peer(error: BaseException) -> bool:
+    """Whether an error only says that another rank has gone."""
+    return bool(_LOST_PEER.search(str(error)))
+
+
+def own_rank() -> int:
+    """Which rank this is, also where a batch system started it and it has not found its place."""
+    return int(os.environ.get("RANK") or os.environ["SLURM_PROCID"])
+
+
+def leave(text: str, status: int, *, secondary: bool = False) -> NoReturn:
+    """Say why to the parent, if there is one, and leave at once: threads may hang in collectives.
+
+    Args:
+        text: the error message.
+        status: exit status of this process.
+        secondary: whether this rank only noticed that another one had gone.
+    """
+    if notes := os.environ.get(NOTES):
+        rank = own_rank()
+        note = Note(rank, time.time_ns(), status, text, secondary)
+        partial = Path(notes) / f"rank{rank}.part"
+        partial.write_text(json.dumps(note.__dict__), encoding="utf-8")
+        partial.rename(Path(notes) / f"rank{rank}.json")
+    else:
+        sys.stderr.write(f"{text}\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -1,0 +1,1 @@
+"""Training runs as jobs of a Slurm cluster: submitted, followed, and brought back when stopped."""

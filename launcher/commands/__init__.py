@@ -1,0 +1,1 @@
+"""The launcher's commands, one file each; `distill.cli.app` finds them as entry points."""

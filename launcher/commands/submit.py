@@ -1,0 +1,94 @@
+"""`pairdistill submit`: train as a job of a cluster."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from launcher.commands import options
+from launcher.commands.options import DEFAULT_TIME_LIMIT, Cluster
+
+if TYPE_CHECKING:
+    from launcher.submit import Request, Submitted
+
+
+def submit_command(
+    config_path: options.ConfigPath,
+    overrides: options.Overrides = None,
+    nodes: options.Nodes = 1,
+    ranks_per_node: options.RanksPerNode = 0,
+    gpus_per_node: options.GpusPerNode = 0,
+    cpus: options.Cpus = 1,
+    mem_gb: options.MemGb = 0,
+    time: options.Time = DEFAULT_TIME_LIMIT,
+    partition: options.Partition = "",
+    account: options.Account = "",
+    site: options.SiteName = "",
+    cluster: options.ClusterName = Cluster.SLURM,
+    after: Annotated[
+        str, typer.Option("--after", help="Job that must end well first.", show_default="none")
+    ] = "",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in run.dir, with today's sources.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the batch script; submit and write nothing.")
+    ] = False,
+) -> None:
+    """Train as a job: submitted, requeued when it is stopped, resumed where it was.
+
+    **Examples**
+
+        pairdistill submit run.toml --nodes 4 --gpus-per-node 8 --cpus 8 --time 24h --site mine
+
+        pairdistill submit run.toml run.dir=runs/b loss.weight=0.5 --gpus-per-node 1 --dry-run
+
+        pairdistill submit run.toml --cluster local --ranks-per-node 2
+
+    The run folder keeps a copy of the sources, and the job runs that copy. Then:
+    `pairdistill status`, `pairdistill logs RUN -f`, `pairdistill cancel RUN`.
+    """
+    from distill.config import load_config
+    from launcher import submit
+    from launcher.site import load_site
+
+    profile = load_site(site)
+    wanted = options.resources(
+        profile,
+        nodes=nodes,
+        ranks_per_node=ranks_per_node,
+        gpus_per_node=gpus_per_node,
+        cpus=cpus,
+        mem_gb=mem_gb,
+        time=time,
+        partition=partition,
+        account=account,
+        after=after,
+    )
+    config = submit.absolute(load_config(config_path, overrides or []))
+    request = submit.Request(config, wanted, profile, cluster.value)
+    # A script can be shown where there is no Slurm; where there is, it is asked.
+    ask_cluster = not dry_run or _has_slurm()
+    submit.check_request(request, resume=resume, ask_cluster=ask_cluster)
+    if dry_run:
+        typer.echo(submit.dry_run(request), nl=False)
+        return
+    _say_what_follows(request, submit.submit(request))
+
+
+def _has_slurm() -> bool:
+    return shutil.which("sbatch") is not None
+
+
+def _say_what_follows(request: Request, done: Submitted) -> None:
+    from distill.console import say
+
+    run, wanted = request.run.root, request.wanted
+    if done.cluster == "debug":
+        say(f"{run}: done")
+        return
+    size = f"{wanted.world_size} rank(s) on {wanted.nodes} node(s)"
+    say(f"job {done.number} submitted: {size}; run folder {run}")
+    say("follow it with `pairdistill status`, `pairdistill logs RUN -f`; stop it with `cancel RUN`")

@@ -1,0 +1,191 @@
+"""`pairdistill sweep`: many runs of one configuration as a job array, and what came of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from distill.errors import UserError
+from launcher.commands import options
+from launcher.commands.options import DEFAULT_TIME_LIMIT
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from launcher.submit import Request
+    from launcher.sweep import Result, Sweep
+
+
+def sweep_command(
+    what: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG.toml|SWEEP",
+            help="Settings of all runs; or the folder of a sweep, to see its results.",
+            show_default=False,
+        ),
+    ],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="a.b=1,2,3",
+            help="What varies; with --random also a.b=0.1..10.",
+        ),
+    ] = None,
+    folder: Annotated[
+        Path, typer.Option("--dir", help="Folder of the sweep; it must not be there yet.")
+    ] = Path("runs/sweep"),
+    random: Annotated[
+        int, typer.Option("--random", min=0, help="Runs to draw at random; 0 for the whole grid.")
+    ] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of what is drawn.")] = 0,
+    metric: Annotated[
+        str, typer.Option("--metric", help="Scalar of metrics.jsonl to compare by.")
+    ] = "loss/total",
+    parallel: Annotated[
+        int,
+        typer.Option("--parallel", min=0, help="Runs at a time.", show_default="as many as fit"),
+    ] = 0,
+    resubmit: Annotated[
+        bool, typer.Option("--resubmit", help="Submit those again that failed, where they stand.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
+    nodes: options.Nodes = 1,
+    ranks_per_node: options.RanksPerNode = 0,
+    gpus_per_node: options.GpusPerNode = 0,
+    cpus: options.Cpus = 1,
+    mem_gb: options.MemGb = 0,
+    time: options.Time = DEFAULT_TIME_LIMIT,
+    partition: options.Partition = "",
+    account: options.Account = "",
+    site: options.SiteName = "",
+) -> None:
+    """Train many runs that differ in some settings, and compare them.
+
+    **Examples**
+
+        pairdistill sweep run.toml loss.temperature=1,2,4 loss.similarity=kl,mmd --gpus-per-node 1
+
+        pairdistill sweep run.toml loss.weight=0.1..10 --random 20 --dir runs/weights
+
+        pairdistill sweep runs/weights
+
+        pairdistill sweep runs/weights --resubmit
+    """
+    from launcher.sweep import Sweep
+
+    if what.is_dir():
+        sweep = Sweep.read(what)
+        if resubmit:
+            submit_again(sweep)
+        else:
+            report(sweep, as_json=json)
+        return
+    asked = {
+        "nodes": nodes,
+        "ranks_per_node": ranks_per_node,
+        "gpus_per_node": gpus_per_node,
+        "cpus": cpus,
+        "mem_gb": mem_gb,
+        "time": time,
+        "partition": partition,
+        "account": account,
+    }
+    points = _points(words or [], random, seed)
+    request: dict[str, Any] = {"config": str(what.absolute()), "site": site, "resources": asked}
+    request |= {"parallel": parallel}
+    begin(Sweep(folder.absolute(), points, metric, request))
+
+
+def _points(words: list[str], count: int, seed: int) -> list[dict[str, Any]]:
+    from launcher.sweep import draws, grid
+
+    if not words:
+        raise UserError("nothing to vary", fix="add words such as loss.weight=0.5,1,2")
+    return draws(words, count, seed) if count else grid(words)
+
+
+def begin(sweep: Sweep) -> None:
+    """Submit a new sweep."""
+    if sweep.root.exists():
+        raise UserError(
+            f"--dir {str(sweep.root)!r}: is there already",
+            fix="choose another, or see it with `pairdistill sweep FOLDER`",
+        )
+    _submit(sweep, list(range(len(sweep.points))), resume=False)
+
+
+def submit_again(sweep: Sweep) -> None:
+    """Submit the failed runs of a sweep; they go on from their checkpoints."""
+    from distill.console import say
+    from launcher.sweep import failed
+
+    indices = failed(sweep)
+    if indices:
+        _submit(sweep, indices, resume=True)
+    else:
+        say(f"{sweep.root}: none has failed")
+
+
+def _submit(sweep: Sweep, indices: list[int], *, resume: bool) -> None:
+    from distill.console import say
+    from launcher.submit import check_request
+    from launcher.sweep import submit_sweep
+
+    requests = {index: _request(sweep, index) for index in indices}
+    for index, request in requests.items():
+        going_on = resume and bool(sweep.run(index).jobs())
+        check_request(request, resume=going_on, ask_cluster=index == indices[0])
+    number = submit_sweep(sweep, requests, int(sweep.request["parallel"]))
+    say(f"job array {number} submitted: {len(indices)} run(s); folder {sweep.root}")
+    say(f"see them with `pairdistill status {sweep.root}`, `pairdistill sweep {sweep.root}`")
+
+
+def _request(sweep: Sweep, index: int) -> Request:
+    """What one run asks for."""
+    from distill.config import as_override, load_config
+    from launcher.site import load_site
+    from launcher.submit import Request, absolute
+    from launcher.sweep import overrides_of
+
+    site = load_site(sweep.request["site"])
+    wanted = options.resources(site, **sweep.request["resources"])
+    own = as_override("run.dir", str(sweep.run(index).root))
+    config = load_config(sweep.request["config"], [*overrides_of(sweep.points[index]), own])
+    return Request(absolute(config), wanted, site, "slurm")
+
+
+def report(sweep: Sweep, *, as_json: bool) -> None:
+    """Show the results as a table and draw them."""
+    import json
+
+    from distill.console import say, show
+    from launcher.sweep import as_plain, results
+    from launcher.sweep_picture import draw
+
+    found = results(sweep)
+    if as_json:
+        typer.echo(json.dumps([as_plain(result) for result in found], indent=2))
+        return
+    show(table(found, sweep.metric))
+    picture = sweep.root / "sweep.png"
+    if draw(found, sweep.metric, picture):
+        say(f"picture: {picture}")
+
+
+def table(found: list[Result], metric: str) -> Table:
+    """A row for each run."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table()
+    for name in ("run", *found[0].point, "state", "step", metric):
+        shown.add_column(name, justify="left" if name == "state" else "right")
+    for number, result in enumerate(found):
+        value = "" if result.value is None else f"{result.value:.4g}"
+        settings = [Text(str(setting)) for setting in result.point.values()]
+        state = Text(result.status.state)
+        shown.add_row(f"{number:03d}", *settings, state, str(result.status.step), value)
+    return shown

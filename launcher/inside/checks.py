@@ -1,0 +1,141 @@
+"""Before the first step: do all nodes run the same thing, see what they should, and talk well?
+
+Each rank reports on itself, every rank compares all reports, and each failure names the node.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import distill
+from distill.checkpoint.plan import estimated_bytes, plan_shards
+from distill.config import dump_toml
+from distill.errors import UserError
+from distill.files import write_whole
+from distill.ranks import all_reduce_sum, barrier, gather_objects
+from launcher.jobfile import JobFile
+from launcher.snapshot import code_digest
+
+if TYPE_CHECKING:
+    from distill.config import Config
+    from distill.engine import Engine
+    from distill.plan import Plan
+    from distill.ranks import Ranks
+
+_REDUCED_ELEMENTS = 1 << 22
+_REPEATS = 3
+Report = dict[str, Any]
+
+
+def check_all(job: JobFile, config: Config, engine: Engine, plan: Plan) -> Report:
+    """Make every check, on all ranks together.
+
+    Returns:
+        What was found, alike on all ranks: bandwidth, hosts, clock skew, free space.
+
+    Raises:
+        UserError: all that is wrong, each with its node, on all ranks.
+    """
+    ranks = engine.ranks
+    bandwidth, wrong = all_reduce(ranks)
+    barrier()
+    reports = gather_objects(report_of(job, config, engine, plan) | {"sum_is_wrong": wrong})
+    skew = max(r["clock"] for r in reports) - min(r["clock"] for r in reports)
+    faults = list(judge(job, reports))
+    if ranks.world_size > 1 and bandwidth < job.min_allreduce_gb_per_s:
+        slow = f"all-reduce at {bandwidth:.2f} GB/s, less than {job.min_allreduce_gb_per_s:.2f}"
+        faults.append(f"{slow}, over {_hosts(reports)}")
+    if faults:
+        raise UserError(f"start-up checks: {'; '.join(faults)}", fix="mend or leave out the node")
+    return {
+        "hosts": _hosts(reports),
+        "world_size": ranks.world_size,
+        "all_reduce_gb_per_s": round(bandwidth, 3),
+        "clock_skew_seconds": round(skew, 3),
+        "free_gb": round(min(r["free_bytes"] for r in reports) / 1e9, 1),
+        "checkpoint_gb": round(reports[0]["needed_bytes"] / 1e9, 3),
+    }
+
+
+def all_reduce(ranks: Ranks) -> tuple[float, bool]:
+    """Bandwidth of an all-reduce of 16 MB in GB/s (bytes / second of one rank), and if it erred.
+
+    Rank r contributes r + 1, so that the sum is W (W + 1) / 2 exactly.
+    """
+    values = torch.full((_REDUCED_ELEMENTS,), float(ranks.rank + 1), device=ranks.device)
+    total = all_reduce_sum(values)  # the first one sets up connections
+    barrier()
+    began = time.perf_counter()
+    for _ in range(_REPEATS):
+        total = all_reduce_sum(values)
+    if ranks.device.type == "cuda":
+        torch.cuda.synchronize(ranks.device)
+    seconds = time.perf_counter() - began
+    expected = ranks.world_size * (ranks.world_size + 1) / 2
+    wrong = bool((total != expected).any().item())
+    return _REPEATS * values.numel() * 4 / seconds / 1e9, wrong
+
+
+def report_of(job: JobFile, config: Config, engine: Engine, plan: Plan) -> Report:
+    """What this rank has to say of itself."""
+    sources = Path(distill.__file__).resolve().parents[1]
+    on_this_node = engine.ranks.local_rank == 0  # the others would read the same files
+    checkpoints = config.checkpoint.keep_last + config.checkpoint.keep_best + 1
+    return {
+        "rank": engine.ranks.rank,
+        "host": socket.gethostname(),
+        "code": code_digest(sources) if on_this_node else job.code_digest,
+        "config": hashlib.sha256(dump_toml(config).encode()).hexdigest(),
+        "gpus": _gpus(),
+        "clock": time.time(),
+        "free_bytes": shutil.disk_usage(plan.run.root).free,
+        "needed_bytes": checkpoints * estimated_bytes(plan_shards(engine), engine),
+    }
+
+
+def _gpus() -> int:
+    """GPUs that the job may use on this node, whether or not each rank is shown them all."""
+    on_node = os.environ.get("SLURM_GPUS_ON_NODE", "")
+    return int(on_node) if on_node.isdecimal() else torch.cuda.device_count()
+
+
+def judge(job: JobFile, reports: Sequence[Report]) -> Iterator[str]:
+    """What is wrong, each with the node it is wrong on.
+
+    The clocks of many ranks are read at about the same time, right after a barrier.
+    """
+    middle = sorted(report["clock"] for report in reports)[len(reports) // 2]
+    for report in reports:
+        where = f"on {report['host']} (rank {report['rank']})"
+        if report["code"] != job.code_digest:
+            yield f"other sources {where}: {report['code'][:12]}, not {job.code_digest[:12]}"
+        if report["config"] != reports[0]["config"]:
+            yield f"other settings {where} than on {reports[0]['host']}"
+        if report["gpus"] < job.gpus_per_node:
+            yield f"{report['gpus']} GPU(s) {where}, not {job.gpus_per_node}"
+        if report["sum_is_wrong"]:
+            yield f"all-reduce gives a wrong sum {where}"
+        if abs(report["clock"] - middle) > job.max_clock_skew_seconds:
+            yield f"the clock {where} is {report['clock'] - middle:+.1f} s off"
+        if report["free_bytes"] < report["needed_bytes"]:
+            needed, free = report["needed_bytes"] / 1e9, report["free_bytes"] / 1e9
+            yield f"checkpoints need {needed:.2f} GB, and {free:.2f} GB are free {where}"
+
+
+def _hosts(reports: Sequence[Report]) -> list[str]:
+    return list(dict.fromkeys(report["host"] for report in reports))
+
+
+def write_report(path: Path, found: Report) -> None:
+    """Keep what was found."""
+    write_whole(path, json.dumps(found, indent=1).encode())

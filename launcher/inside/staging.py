@@ -1,0 +1,94 @@
+"""Packs on the node's own disk: one copy a node, verified by digest, shared by its ranks and runs.
+
+    SCRATCH/pairdistill-UID/DIGEST/     the pack whose pairs.beton has that SHA-256
+    SCRATCH/pairdistill-UID/DIGEST.lock held while somebody copies or verifies
+
+The first rank of a node that gets the lock copies and verifies; the others find the copy whole.
+What a killed job left half-copied has no final name and is removed by the next.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distill.config import Config
+from distill.errors import UserError
+from distill.files import disk_errors
+from launcher.guard import check_private
+
+_CHUNK = 1 << 22
+
+
+def staged(config: Config, scratch: str) -> Config:
+    """The settings with their packs on ``scratch``; as they are where it is empty.
+
+    Raises:
+        UserError: a pack cannot be read or copied, or the copy is not what the manifest says.
+    """
+    if not scratch:
+        return config
+    data = config.data
+    train = stage(Path(data.train), Path(scratch)) if data.train else ""
+    evaluation = stage(Path(data.evaluation), Path(scratch)) if data.evaluation else ""
+    moved = data.model_copy(update={"train": str(train), "evaluation": str(evaluation)})
+    return config.model_copy(update={"data": moved})
+
+
+def stage(pack: Path, scratch: Path) -> Path:
+    """Where the copy of ``pack`` lies on this node; made if need be.
+
+    Raises:
+        UserError: see `staged`.
+    """
+    from distill.data.manifest import read_pack
+
+    manifest = read_pack(pack).manifest
+    home = scratch / f"pairdistill-{os.geteuid()}"
+    with disk_errors(scratch):
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_private(home)
+        target = home / manifest.beton_sha256
+        with _locked(home / f"{target.name}.lock"):
+            if not target.is_dir():
+                _copy(pack, target, manifest.beton_sha256)
+    return target
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock among the processes of this node; the kernel drops it when the holder dies."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _copy(pack: Path, target: Path, digest: str) -> None:
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(pack, partial)
+    found = _sha256(partial / "pairs.beton")
+    if found != digest:
+        shutil.rmtree(partial)
+        raise UserError(
+            f"{str(pack)!r} copied to {str(target.parent)!r} on this node has digest {found},"
+            f" not {digest}",
+            fix="check the disks, and the pack with `pairdistill train`",
+        )
+    partial.rename(target)
+
+
+def _sha256(path: Path) -> str:
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            total.update(chunk)
+    return total.hexdigest()

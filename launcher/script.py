@@ -1,0 +1,133 @@
+"""The batch script: what submitit makes of a request, with what comes before and after the ranks.
+
+Only words that `launcher.fields` lets pass, and paths without control characters, get in here, and
+they are quoted. Nothing of a configuration does: the job reads that from a file.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from distill.run_dir import JobDir
+from launcher.fields import checked_path, job_name
+from launcher.resources import Resources
+from launcher.site import Site
+
+_FAILED = "echo 'error: the job could not be prepared' >&2; exit 2"
+
+
+class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
+    """submitit's, also where Slurm is not installed: a script can be shown anywhere."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        """How well this machine suits; submitit asks."""
+        return 1
+
+    def script_text(self, count: int = 1) -> str:
+        """The script of a job, or of an array of ``count`` jobs, as it would be submitted."""
+        array = {"map_count": count} if count > 1 else {}
+        self.parameters.update(array)
+        try:
+            return str(self._make_submission_file_text(self._submitit_command_str, ""))
+        finally:
+            self.parameters.pop("map_count", None)
+
+
+def make_executor(job: JobDir, name: str, wanted: Resources, site: Site, **more: Any) -> Executor:
+    """Submitit's executor for a request.
+
+    Args:
+        job: folder of the submission.
+        name: what to call the job; any text.
+        wanted: what it asks for.
+        site: the cluster.
+        more: further parameters of submitit.
+
+    Raises:
+        UserError: a path that Slurm would not take as it is.
+    """
+    checked_path("run.dir", str(job.root))
+    executor = Executor(folder=job.slurm, max_num_timeout=1000)
+    executor.update_parameters(
+        job_name=job_name(name),
+        setup=setup_lines(job, site),
+        teardown=teardown_lines(job),
+        **_parameters(wanted, site),
+        **more,
+    )
+    return executor
+
+
+def _parameters(wanted: Resources, site: Site) -> dict[str, Any]:
+    """What submitit and Slurm are to know; what is empty is left to the cluster."""
+    more: dict[str, Any] = {"requeue": True}
+    optional = {
+        "partition": wanted.partition,
+        "account": wanted.account,
+        "qos": site.qos,
+        "constraint": site.constraint,
+        "mem": f"{wanted.mem_gb}GB" if wanted.mem_gb else "",
+        "gpus_per_node": wanted.gpus_per_node,
+        "dependency": f"afterok:{wanted.after}" if wanted.after else "",
+    }
+    return {
+        "nodes": wanted.nodes,
+        "ntasks_per_node": wanted.ranks_per_node,
+        "cpus_per_task": wanted.cpus_per_rank,
+        "time": wanted.time_min,
+        "signal_delay_s": site.signal_seconds,
+        "stderr_to_stdout": True,
+        "srun_args": _srun(wanted, site),
+        "additional_parameters": more,
+        **{name: value for name, value in optional.items() if value},
+    }
+
+
+def _srun(wanted: Resources, site: Site) -> list[str]:
+    """Words for srun; those of a container come last, right before Python."""
+    return [
+        "--open-mode=append",  # a requeued job goes on with its logs
+        "--kill-on-bad-exit=1",
+        f"--cpus-per-task={wanted.cpus_per_rank}",  # srun does not take it from sbatch any more
+        *site.container,
+    ]
+
+
+def setup_lines(job: JobDir, site: Site) -> list[str]:
+    """What happens on the first node before the ranks start."""
+    lines = ["umask 077"]
+    if site.modules_init:
+        lines.append(f"source {shlex.quote(site.modules_init)} || {{ {_FAILED}; }}")
+    for module in site.modules:
+        lines.append(f"module load {shlex.quote(module)} || {{ {_FAILED}; }}")
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in site.variables.items()]
+    lines += [
+        f"export PYTHONPATH={shlex.quote(str(job.code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        # Else the folder that one submits from would come before the copy.
+        "export PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 OMP_WAIT_POLICY=PASSIVE",
+        f"{_python()} -m launcher.guard {shlex.quote(str(job.root))} || exit 2",
+        # The shell outlives what stops the ranks, to say how they ended.
+        "trap : INT TERM USR2",
+    ]
+    return lines
+
+
+def teardown_lines(job: JobDir) -> list[str]:
+    """What happens when the ranks have ended."""
+    folder = shlex.quote(str(job.root))
+    return ["status=$?", f'{_python()} -m launcher.inside.verdict {folder} "$status"']
+
+
+def _python() -> str:
+    return shlex.quote(sys.executable)
+
+
+def submitted_script(executor: Executor, job_number: str) -> Path:
+    """The script as submitit wrote it when it submitted."""
+    return Path(executor.folder) / f"{job_number.split('_')[0]}_submission.sh"

@@ -1,0 +1,83 @@
+"""starts.jsonl: what a submitted run has been through, one line for each start and each end."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distill.run_dir import RunDir
+
+SAME_STEP_LIMIT = 3
+"""Failures at the same step after which a run is not started again."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How one start ended.
+
+    Attributes:
+        kind: ``complete``, ``stopped`` (saved on a signal), ``mistake`` (the user's; starting again
+            would not help) or ``failed``.
+        step: optimizer steps made when it ended.
+        cause: one line.
+        status: exit status of srun.
+    """
+
+    kind: str
+    step: int
+    cause: str
+    status: int
+
+
+def job_number(environment: Mapping[str, str] = os.environ) -> str:
+    """Number of the job that this process belongs to, `12_3` in an array; empty outside of one."""
+    array, index = (environment.get(f"SLURM_ARRAY_{name}") for name in ("JOB_ID", "TASK_ID"))
+    return f"{array}_{index}" if array and index else environment.get("SLURM_JOB_ID", "")
+
+
+def restart_count(environment: Mapping[str, str] = os.environ) -> int:
+    """How often this job was started again."""
+    return int(environment.get("SLURM_RESTART_COUNT", "0"))
+
+
+def add_start(run: RunDir, where: dict[str, Any], step: int, total_steps: int) -> None:
+    """The ranks have met and are about to train."""
+    _add(run, {"event": "start", **where, "step": step, "total_steps": total_steps})
+
+
+def add_end(run: RunDir, job: str, restart: int, end: End, action: str) -> None:
+    """All ranks have left."""
+    _add(run, {"event": "end", "job": job, "restart": restart, **vars(end), "action": action})
+
+
+def _add(run: RunDir, line: dict[str, Any]) -> None:
+    with run.starts.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **line}) + "\n")
+
+
+def read_starts(run: RunDir) -> list[dict[str, Any]]:
+    """The whole lines, oldest first."""
+    if not run.starts.exists():
+        return []
+    lines = []
+    for line in run.starts.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:  # cut off by a kill
+            continue
+    return lines
+
+
+def failures_in_a_row(run: RunDir, step: int) -> int:
+    """How many of the last ends were failures at ``step``, one after the other."""
+    ends = [line for line in read_starts(run) if line["event"] == "end"]
+    count = 0
+    for end in reversed(ends):
+        if end["kind"] != "failed" or end["step"] != step:
+            break
+        count += 1
+    return count

@@ -1,0 +1,152 @@
+"""Where runs stand: what Slurm says of their jobs, and what they wrote themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.errors import UserError
+from distill.run_dir import RunDir
+from launcher import slurm
+from launcher.starts import read_starts
+from launcher.submit import Submitted
+
+_DEPTH = 3
+_TAIL_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """One run.
+
+    Attributes:
+        run: its folder.
+        job: number of its newest job; empty for a run that was not submitted.
+        state: Slurm's state of it, or `COMPLETED`, `RUNNING`, `ENDED` of a run on this machine.
+        reason: why it waits, or how its last start ended.
+        nodes: where it is or was.
+        step: newest logged step.
+        total_steps: steps of the whole run; 0 where it has not begun.
+        loss: the newest total loss; None before the first.
+        images_per_second: newest throughput; None before the first.
+        eta_seconds: until the last step at the newest speed; None unless it runs.
+        checkpoints: steps of its checkpoints.
+        starts: how often it was started.
+    """
+
+    run: str
+    job: str
+    state: str
+    reason: str
+    nodes: str
+    step: int
+    total_steps: int
+    loss: float | None
+    images_per_second: float | None
+    eta_seconds: float | None
+    checkpoints: list[int]
+    starts: int
+
+
+def find_runs(paths: Sequence[Path]) -> list[RunDir]:
+    """The runs at or below ``paths``, by name.
+
+    Raises:
+        UserError: a path that is no folder, or no run anywhere.
+    """
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"{str(path)!r}: no such folder", fix="name a run folder")
+    found = [run for path in paths for run in _runs_below(path, _DEPTH)]
+    if not found:
+        names = ", ".join(repr(str(path)) for path in paths)
+        raise UserError(f"no run in {names}", fix="name a folder that `submit` or `train` wrote to")
+    return found
+
+
+def _runs_below(path: Path, depth: int) -> Iterator[RunDir]:
+    run = RunDir(path)
+    if run.config_toml.exists() or (Submitted.of(run) is not None):
+        yield run
+    elif depth > 0:
+        for child in sorted(path.iterdir()):
+            if child.is_dir() and not child.is_symlink():
+                yield from _runs_below(child, depth - 1)
+
+
+def statuses(runs: Iterable[RunDir]) -> list[RunStatus]:
+    """Where each run stands; Slurm is asked once for all."""
+    submitted = [(run, Submitted.of(run)) for run in runs]
+    numbers = [job.number for _, job in submitted if job and job.cluster == "slurm"]
+    known = slurm.accounted(numbers)
+    return [_status(run, job, known.get(job.number if job else "")) for run, job in submitted]
+
+
+def _status(run: RunDir, job: Submitted | None, known: slurm.Accounted | None) -> RunStatus:
+    lines = read_starts(run)
+    starts = [line for line in lines if line["event"] == "start"]
+    ends = [line for line in lines if line["event"] == "end"]
+    newest = _newest_numbers(run)
+    total = int(starts[-1]["total_steps"]) if starts else 0
+    state = known.state if known else _local_state(run, job)
+    step = int(newest.get("step", 0))
+    return RunStatus(
+        run=str(run.root),
+        job=job.number if job else "",
+        state=state,
+        reason=(known.reason if known else "") or (ends[-1]["cause"] if ends else ""),
+        nodes=known.nodes if known else "",
+        step=step,
+        total_steps=total,
+        loss=newest.get("loss/total"),
+        images_per_second=newest.get("speed/images_per_second"),
+        eta_seconds=_eta(newest, total - step) if state == "RUNNING" else None,
+        checkpoints=run.checkpoint_steps(),
+        starts=len(starts),
+    )
+
+
+def _eta(newest: dict[str, Any], steps_left: int) -> float | None:
+    seconds = newest.get("speed/seconds_per_step")
+    return None if seconds is None else round(seconds * steps_left, 1)
+
+
+def _newest_numbers(run: RunDir) -> dict[str, Any]:
+    """The last whole line of the metrics with a loss; only the end of the file is read."""
+    if not run.metrics.exists():
+        return {}
+    with run.metrics.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+    for line in reversed(lines):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict) and "loss/total" in found:
+            return found
+    return {}
+
+
+def _local_state(run: RunDir, job: Submitted | None) -> str:
+    """State of a run that Slurm knows nothing of."""
+    if run.complete.exists():
+        return "COMPLETED"
+    if job is not None and job.cluster == "slurm":
+        return "UNKNOWN"
+    return "RUNNING" if is_locked(run) else "ENDED"
+
+
+def is_locked(run: RunDir) -> bool:
+    """Whether a process of this machine, or one that shares its locks, works in the folder."""
+    if not run.lock.exists():
+        return False
+    try:
+        with run.acquire():
+            return False
+    except UserError:
+        return True

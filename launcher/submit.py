@@ -1,0 +1,288 @@
+"""From a configuration and a request to a job in the queue, and a folder with all of it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from distill.config import Config, dump_toml
+from distill.engine_parts.settings import micro_batch_pairs
+from distill.errors import UserError
+from distill.files import disk_errors, write_whole
+from distill.run_dir import JobDir, RunDir
+from launcher import slurm
+from launcher.entry import Entry
+from launcher.guard import check_private
+from launcher.jobfile import JobFile
+from launcher.limits import check_time, check_with_cluster, check_with_profile
+from launcher.resources import Resources
+from launcher.script import make_executor, submitted_script
+from launcher.site import Site
+from launcher.snapshot import take_snapshot
+
+CLUSTERS = ("slurm", "local", "debug")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be submitted.
+
+    Attributes:
+        config: settings with absolute paths, see `absolute`.
+        wanted: resources.
+        site: the cluster's profile.
+        cluster: one of `CLUSTERS`.
+    """
+
+    config: Config
+    wanted: Resources
+    site: Site
+    cluster: str
+
+    @property
+    def run(self) -> RunDir:
+        """The run folder."""
+        return RunDir(Path(self.config.run.dir))
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job in the queue.
+
+    Attributes:
+        number: of the job; for ``local`` that of a process.
+        cluster: where.
+        logs: folder of the ranks' logs.
+        time: when.
+    """
+
+    number: str
+    cluster: str
+    logs: str
+    time: str
+
+    def write(self, job: JobDir) -> None:
+        """Write into the folder of the submission."""
+        write_whole(job.submitted, json.dumps(vars(self)).encode())
+
+    @classmethod
+    def of(cls, run: RunDir) -> Submitted | None:
+        """The newest submission of a run that got a number."""
+        for job in reversed(run.jobs()):
+            if job.submitted.exists():
+                return cls(**json.loads(job.submitted.read_text(encoding="utf-8")))
+        return None
+
+
+def absolute(config: Config) -> Config:
+    """The settings with paths that mean the same wherever the job runs."""
+    data = config.data
+    train, evaluation = (
+        str(Path(p).absolute()) if p else "" for p in (data.train, data.evaluation)
+    )
+    run = config.run.model_copy(update={"dir": str(Path(config.run.dir).absolute())})
+    moved = data.model_copy(update={"train": train, "evaluation": evaluation})
+    return config.model_copy(update={"run": run, "data": moved})
+
+
+def check_request(request: Request, *, resume: bool, ask_cluster: bool) -> None:
+    """Find here what would otherwise be found hours later, on a node.
+
+    Raises:
+        UserError: settings that do not fit the request, packs that are not there, a run that is
+            there already or that another job owns, or more than the cluster can give.
+    """
+    check_settings(request.config, request.wanted)
+    if request.cluster == "slurm":
+        check_time(request.wanted, request.site)
+        if ask_cluster:
+            slurm.require("sbatch", "srun", "sinfo")
+        check = check_with_cluster if ask_cluster else check_with_profile
+        check(request.wanted, request.site)
+    elif request.wanted.nodes > 1:
+        raise UserError(
+            f"--nodes {request.wanted.nodes}: --cluster {request.cluster} has one machine",
+            fix="leave --nodes away",
+        )
+    check_run(request.run, resume=resume)
+
+
+def check_settings(config: Config, wanted: Resources) -> None:
+    """Settings against ranks, and packs that must be there.
+
+    Raises:
+        UserError: the first thing that does not fit.
+    """
+    micro_batch_pairs(config, wanted.world_size)
+    packs = {"data.train": config.data.train, "data.evaluation": config.data.evaluation}
+    for field, folder in packs.items():
+        if (folder or field == "data.train") and not (Path(folder) / "manifest.json").is_file():
+            raise UserError(
+                f"{field} = {folder!r}: no pack there",
+                fix="make one with `pairdistill pack`, on a disk that the nodes see",
+            )
+
+
+def check_run(run: RunDir, *, resume: bool) -> None:
+    """A fresh folder for a fresh run; one's own for a resumed one.
+
+    Raises:
+        UserError: another job works or waits for it, or there is (or is not) a run to go on with.
+    """
+    before = Submitted.of(run)
+    if before is not None and before.cluster == "slurm":
+        known = slurm.accounted([before.number]).get(before.number)
+        if known and known.state not in slurm.ENDED:
+            raise UserError(
+                f"run.dir = {str(run.root)!r}: job {before.number} ({known.state}) owns it",
+                fix=f"wait for it, `pairdistill cancel {shlex.quote(str(run.root))}`,"
+                " or choose another run.dir",
+            )
+    exists = before is not None or bool(run.checkpoint_steps())
+    if exists and not resume:
+        raise UserError(
+            f"run.dir = {str(run.root)!r}: there is a run already",
+            fix="add --resume to go on with it, or choose another run.dir",
+        )
+    if run.root.exists():
+        with run.acquire():  # nobody else holds it
+            check_private(run.root)
+
+
+def submit(request: Request) -> Submitted:
+    """Prepare the folder and hand the job over.
+
+    Raises:
+        UserError: the folder cannot be written, or the cluster refuses; its reason is shown, and
+            nothing is left of the submission.
+    """
+    job = prepare(request)
+    if request.cluster == "slurm":
+        number = submit_to_slurm(request, job)
+    else:
+        number = submit_here(request, job)
+    done = Submitted(number, request.cluster, str(job.slurm), time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    done.write(job)
+    return done
+
+
+def prepare(request: Request) -> JobDir:
+    """The folder of a new submission, with all that the job needs."""
+    job = request.run.next_job()
+    with disk_errors(job.root):
+        make_private(job)
+        digest = take_snapshot(job)
+    write_job(request, job, digest, job.slurm)
+    return job
+
+
+def make_private(job: JobDir) -> None:
+    """The folders of a submission, for this user alone."""
+    run = job.root.parents[1]
+    run.parent.mkdir(parents=True, exist_ok=True)
+    for folder in (run, job.root.parent, job.root, job.slurm):
+        folder.mkdir(mode=0o700, exist_ok=folder != job.root)
+    check_private(run)
+
+
+def write_job(request: Request, job: JobDir, code_digest: str, logs: Path) -> None:
+    """What the job reads: its settings, and what is to be checked."""
+    write_whole(job.config_toml, dump_toml(request.config).encode())
+    JobFile(
+        run=request.config.run.dir,
+        config=str(job.config_toml),
+        code_digest=code_digest,
+        world_size=request.wanted.world_size,
+        gpus_per_node=request.wanted.gpus_per_node,
+        logs=str(logs),
+        scratch=request.site.scratch,
+        min_allreduce_gb_per_s=request.site.min_allreduce_gb_per_s,
+        max_clock_skew_seconds=request.site.max_clock_skew_seconds,
+    ).write(job.job_json)
+
+
+def dry_run(request: Request) -> str:
+    """The script that `submit` would hand over, to the letter; nothing is written."""
+    job = request.run.next_job()
+    return make_executor(job, request.run.root.name, request.wanted, request.site).script_text()
+
+
+def submit_to_slurm(request: Request, job: JobDir) -> str:
+    """Hand a prepared job to Slurm; its number."""
+    executor = make_executor(job, request.run.root.name, request.wanted, request.site)
+    (number,) = hand_over(executor, [Entry(str(job.job_json))], job)
+    return number
+
+
+def hand_over(executor: Any, entries: Sequence[Entry], job: JobDir) -> list[str]:
+    """Submit entries as a job, or several as an array; their numbers.
+
+    Raises:
+        UserError: sbatch refuses, in its words.
+    """
+    said = io.StringIO()  # submitit prints what sbatch says, and raises it too
+    try:
+        with slurm.clean_environment(), redirect_stderr(said), executor.batch():
+            jobs = [executor.submit(entry) for entry in entries]
+    except (FailedJobError, FailedSubmissionError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        discard(job)
+        raise UserError(
+            f"Slurm refuses the job: {' '.join(lines)}", fix="ask for what the cluster can give"
+        ) from error
+    numbers = [str(done.job_id) for done in jobs]
+    write_whole(job.script, submitted_script(executor, numbers[0]).read_bytes())
+    return numbers
+
+
+def discard(job: JobDir) -> None:
+    """Leave nothing of a submission that was refused."""
+    shutil.rmtree(job.root)
+    for folder in (job.root.parent, job.root.parents[1]):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def submit_here(request: Request, job: JobDir) -> str:
+    """Run a prepared job on this machine: beside this process, or (``debug``) in it."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, (str(job.code), os.environ.get("PYTHONPATH", "")))
+    )
+    os.environ["PYTHONSAFEPATH"] = "1"
+    entry = Entry(str(job.job_json))
+    if request.cluster == "debug":
+        submitit.DebugExecutor(folder=job.slurm).submit(entry).result()
+        return str(os.getpid())
+    executor = submitit.LocalExecutor(folder=job.slurm)
+    executor.update_parameters(timeout_min=request.wanted.time_min, tasks_per_node=1)
+    with slurm.clean_environment(), _output_to(job.slurm / "controller.log"):
+        return str(executor.submit(entry).job_id)
+
+
+@contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Processes started in the block write to a file: who reads our output need not wait."""
+    kept = [os.dup(1), os.dup(2)]
+    sys.stdout.flush()
+    try:
+        with path.open("ab") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            yield
+    finally:
+        for number, handle in enumerate(kept, 1):
+            os.dup2(handle, number)
+            os.close(handle)

@@ -1,0 +1,245 @@
+"""Many runs of one configuration: which they are, one job array for all, and what came of them.
+
+SWEEP/
+    sweep.json        the points, and what was asked for
+    runs/000/         a run folder for each point, see `distill.run_dir`
+    jobs/0001/        one submission: a copy of the sources for all, script and logs
+    sweep.png         the picture of the results
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distill.config import as_override, parse_overrides
+from distill.errors import UserError
+from distill.files import disk_errors, write_whole
+from distill.run_dir import JobDir, RunDir
+from launcher.entry import Entry
+from launcher.script import make_executor
+from launcher.slurm import ENDED
+from launcher.snapshot import take_snapshot
+from launcher.status import RunStatus, statuses
+from launcher.submit import Request, Submitted, hand_over, make_private, write_job
+
+MOST_POINTS = 1000
+Point = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep.
+
+    Attributes:
+        root: its folder.
+        points: for each run the settings that it varies, `{"loss.weight": 0.5}`.
+        metric: scalar of metrics.jsonl that runs are compared by.
+        request: what was asked for, as plain data, so that runs can be submitted again.
+    """
+
+    root: Path
+    points: list[Point]
+    metric: str
+    request: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, index: int) -> RunDir:
+        """Folder of a run."""
+        return RunDir(self.root / "runs" / f"{index:03d}")
+
+    @property
+    def runs(self) -> list[RunDir]:
+        """Folders of all runs."""
+        return [self.run(index) for index in range(len(self.points))]
+
+    def write(self) -> None:
+        """Write sweep.json."""
+        kept = {"points": self.points, "metric": self.metric, "request": self.request}
+        write_whole(self.root / "sweep.json", json.dumps(kept, indent=1).encode())
+
+    @classmethod
+    def read(cls, root: Path) -> Sweep:
+        """What `write` wrote.
+
+        Raises:
+            UserError: no sweep is there.
+        """
+        path = root / "sweep.json"
+        try:
+            return cls(root=root, **json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(
+                f"{str(path)!r}: no sweep there ({error})", fix="name the folder of a sweep"
+            ) from None
+
+
+def grid(words: Sequence[str]) -> list[Point]:
+    """Every combination of `a.b=1,2,3` words, the last one varying fastest.
+
+    Raises:
+        UserError: a word of another form, or more than `MOST_POINTS` runs.
+    """
+    axes = [_axis(word) for word in words]
+    if math.prod(len(values) for _, values in axes) > MOST_POINTS:
+        raise UserError(f"a grid of more than {MOST_POINTS} runs", fix="use fewer values")
+    keys = [key for key, _ in axes]
+    return [
+        dict(zip(keys, values, strict=True)) for values in itertools.product(*(v for _, v in axes))
+    ]
+
+
+def draws(words: Sequence[str], count: int, seed: int) -> list[Point]:
+    """``count`` random points: of `a.b=1,2,3` one of the values, of `a.b=0.1..10` a number between.
+
+    Numbers whose range spans a factor of ten or more are drawn evenly in their logarithm.
+
+    Raises:
+        UserError: a word of another form.
+    """
+    if count > MOST_POINTS:
+        raise UserError(f"--random {count}: more than {MOST_POINTS} runs", fix="ask for fewer")
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    return [dict(_drawn(word, chance) for word in words) for _ in range(count)]
+
+
+def _drawn(word: str, chance: random.Random) -> tuple[str, Any]:
+    key, _, text = word.partition("=")
+    low_text, dots, high_text = text.partition("..")
+    if not dots:
+        return key, chance.choice(_axis(word)[1])
+    try:
+        low, high = float(low_text), float(high_text)
+    except ValueError:
+        raise UserError(f"{word!r}: not a range", fix="write a.b=0.1..10") from None
+    if not low < high:
+        raise UserError(f"{word!r}: an empty range", fix="write the smaller number first")
+    if low > 0 and high / low >= 10:
+        return key, float(f"{math.exp(chance.uniform(math.log(low), math.log(high))):.4g}")
+    return key, float(f"{chance.uniform(low, high):.4g}")
+
+
+def _axis(word: str) -> tuple[str, list[Any]]:
+    """`a.b=1,2` to `("a.b", [1, 2])`, as overrides have them."""
+    key, equals, text = word.partition("=")
+    values = [_value(key, part) for part in split_values(text)]
+    if not equals or not values:
+        raise UserError(f"{word!r}: nothing to vary", fix="write a.b=1,2,3 (or a.b=0.1..10)")
+    return key, values
+
+
+def split_values(text: str) -> list[str]:
+    """Parts between commas that stand in no bracket or quotes."""
+    parts, depth, quote = [""], 0, ""
+    for char in text:
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        else:
+            depth += (char in "[{") - (char in "]}")
+        if char == "," and depth == 0 and not quote:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _value(key: str, text: str) -> Any:
+    tree: Any = parse_overrides([f"{key}={text}"])
+    for name in key.split("."):
+        tree = tree[name.strip()]
+    return tree
+
+
+def overrides_of(point: Mapping[str, Any]) -> list[str]:
+    """A point as words of `load_config`."""
+    return [as_override(key, value) for key, value in point.items()]
+
+
+def submit_sweep(sweep: Sweep, requests: Mapping[int, Request], parallel: int) -> str:
+    """Submit runs of a sweep as one job array; its number.
+
+    Args:
+        sweep: the sweep; its folder is made if need be.
+        requests: by index of the run; alike but for their settings.
+        parallel: runs at a time; 0 for as many as the cluster gives.
+
+    Raises:
+        UserError: a folder cannot be written, or Slurm refuses.
+    """
+    job = RunDir(sweep.root).next_job()
+    with disk_errors(job.root):
+        make_private(job)
+        digest = take_snapshot(job)
+        sweep.write()
+        folders = [_prepare_run(sweep, index, requests[index], digest, job) for index in requests]
+    write_whole(job.tasks, json.dumps([str(folder.job_json) for folder in folders]).encode())
+    first = next(iter(requests.values()))
+    more = {"array_parallelism": parallel} if parallel else {}
+    executor = make_executor(job, sweep.root.name, first.wanted, first.site, **more)
+    numbers = hand_over(executor, [Entry(str(folder.job_json)) for folder in folders], job)
+    now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    for folder, number in zip(folders, numbers, strict=True):
+        Submitted(number, "slurm", str(job.slurm), now).write(folder)
+    return numbers[0].split("_")[0]
+
+
+def _prepare_run(sweep: Sweep, index: int, request: Request, digest: str, array: JobDir) -> JobDir:
+    """Folder of one run's submission; its sources and logs are those of the array."""
+    (sweep.root / "runs").mkdir(mode=0o700, exist_ok=True)
+    folder = sweep.run(index).next_job()
+    make_private(folder)
+    folder.slurm.rmdir()
+    write_job(request, folder, digest, array.slurm)
+    return folder
+
+
+def failed(sweep: Sweep) -> list[int]:
+    """Indices of runs whose job has ended and that are not complete."""
+    found = enumerate(statuses(sweep.runs))
+    over = {*ENDED, "ENDED", "UNKNOWN"}
+    return [i for i, s in found if s.state in over and not sweep.run(i).complete.exists()]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run of a sweep: its point, where it stands, and the last value of the metric."""
+
+    point: Point
+    status: RunStatus
+    value: float | None
+
+
+def results(sweep: Sweep) -> list[Result]:
+    """What has come of each run so far."""
+    found = zip(sweep.points, sweep.runs, statuses(sweep.runs), strict=True)
+    return [Result(point, status, _last(run, sweep.metric)) for point, run, status in found]
+
+
+def _last(run: RunDir, metric: str) -> float | None:
+    values = list(_values(run, metric))
+    return values[-1] if values else None
+
+
+def _values(run: RunDir, metric: str) -> Iterator[float]:
+    if not run.metrics.exists():
+        return
+    for line in run.metrics.read_text(encoding="utf-8").splitlines():
+        try:
+            value = json.loads(line).get(metric)
+        except ValueError:  # cut off by a kill
+            continue
+        if value is not None:
+            yield float(value)
+
+
+def as_plain(result: Result) -> dict[str, Any]:
+    """A result as plain data."""
+    return {"point": result.point, "value": result.value, **asdict(result.status)}

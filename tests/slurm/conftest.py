@@ -1,0 +1,45 @@
+"""One Slurm for all tests here, and a small training that takes some seconds on two ranks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
+from cluster import Cluster, reason_to_skip
+from world import World, make_world
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = reason_to_skip()
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slurm)
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    cluster = Cluster()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def world(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(cluster, tmp_path_factory.mktemp('it\'s a "run" $(folder)'))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A failed test shows what the cluster and the jobs wrote."""
+    report = yield
+    world = getattr(item, "funcargs", {}).get("world")
+    if report.when == "call" and report.failed and world is not None:
+        report.sections.append(("jobs", world.last_words()))
+        report.sections.append(("cluster", world.cluster.logs()))
+    return report

@@ -1,0 +1,183 @@
+"""Packs, settings and ways to submit, look at and disturb jobs of the test cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import simplejpeg
+from cluster import Cluster
+from safetensors.numpy import load_file
+
+from distill.data.pack_writer import EncodedPair, write_pack
+from distill.run_dir import RunDir
+from launcher.starts import read_starts
+
+PEOPLE, KINDS = 4, ("blur",)
+STEPS = 120
+SETTINGS = """
+[run]
+device = "cpu"
+threads_per_rank = 1
+[data]
+train = '''{root}/train'''
+reader = "python"
+[model]
+name = "tiny"
+embedding_dim = 16
+[head]
+scale = 8.0
+[optimizer]
+lr = 0.01
+[train]
+steps = {steps}
+global_batch_pairs = 8
+hang_timeout_min = 0.15
+[checkpoint]
+every_steps = 20
+[monitor]
+log_every_steps = 1
+tensorboard = false
+"""
+SITE = """
+partition = "test"
+account = "face"
+signal_seconds = 30
+scratch = "{base}/scratch"
+[variables]
+GREETING = "it's; $(here)"
+"""
+
+
+def pairs(count: int) -> Iterator[EncodedPair]:
+    rng = np.random.default_rng(1)
+    for i in range(count):
+        colour = np.random.default_rng(i % PEOPLE).integers(40, 215, 3)
+        both = np.clip(colour + rng.normal(0, 25, (2, 8, 8, 3)), 0, 255).astype(np.uint8)
+        first, second = (
+            simplejpeg.encode_jpeg(cv2.resize(image, (112, 112)), colorsubsampling="444")
+            for image in both
+        )
+        yield EncodedPair(first, second, i % PEOPLE, 0)
+
+
+def make_world(cluster: Cluster, root: Path) -> World:
+    """A pack, a configuration and a site profile."""
+    names = [f"person {i}" for i in range(PEOPLE)]
+    write_pack(root / "train", pairs(48), 48, identities=names, kinds=KINDS)
+    (root / "run.toml").write_text(SETTINGS.format(root=root, steps=STEPS))
+    (root / "sites").mkdir()
+    (root / "sites" / "here.toml").write_text(SITE.format(base=cluster.base))
+    return World(cluster, root)
+
+
+@dataclass
+class World:
+    """What all tests share."""
+
+    cluster: Cluster
+    root: Path
+    seen: list[str] = field(default_factory=list)
+
+    def run(self, name: str) -> RunDir:
+        return RunDir(self.root / "runs" / name)
+
+    def pairdistill(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """The program, on the machine that submits."""
+        variables = {"PAIRDISTILL_SITES": str(self.root / "sites"), "OMP_NUM_THREADS": "1"}
+        argv = (sys.executable, "-m", "distill", *words)
+        return self.cluster.run(*argv, timeout=120, **variables, **environment)
+
+    def words(self, name: str, *more: str) -> list[str]:
+        self.seen.append(name)
+        toml, folder = str(self.root / "run.toml"), f"run.dir={self.run(name).root}"
+        return ["submit", toml, folder, "--site", "here", "--time", "10m", *more]
+
+    def submit(self, name: str, *more: str) -> str:
+        """Submit a run; the number of its job."""
+        done = self.pairdistill(*self.words(name, *more))
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.split()[1]
+
+    def state(self, job: str) -> str:
+        return self.cluster.output("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
+
+    def finish(self, job: str, *, seconds: float = 150, state: str = "COMPLETED") -> None:
+        """Wait for the end of a job, which must be the expected one."""
+        ends = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "DEADLINE")
+        self.until(lambda: self.state(job) in ends, f"the end of job {job}", seconds)
+        assert self.state(job) == state, self.last_words()
+
+    def until(self, holds: Callable[[], Any], what: str, seconds: float = 90) -> None:
+        end = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < end, f"{what}: not within {seconds} s\n{self.last_words()}"
+            time.sleep(0.2)
+
+    def metrics(self, name: str) -> list[dict[str, Any]]:
+        """The logged numbers without speed and memory: what must repeat to the last bit."""
+        path = self.run(name).metrics
+        lines = path.read_text().splitlines() if path.exists() else []
+        whole = [json.loads(line) for line in lines if line.endswith("}")]
+        return [
+            {tag: v for tag, v in line.items() if not tag.startswith(("speed/", "memory/"))}
+            for line in whole
+        ]
+
+    def until_step(self, name: str, step: int) -> None:
+        """Wait until a run has made ``step`` steps, and is not over."""
+        self.until(lambda: len(self.metrics(name)) >= step, f"step {step} of {name}")
+        assert not self.run(name).complete.exists(), "the run was too quick for this test"
+
+    def starts(self, name: str) -> list[dict[str, Any]]:
+        return [line for line in read_starts(self.run(name)) if line["event"] == "start"]
+
+    def ends(self, name: str) -> list[dict[str, Any]]:
+        return [line for line in read_starts(self.run(name)) if line["event"] == "end"]
+
+    def log(self, name: str) -> str:
+        """All that the ranks and the script wrote."""
+        files = sorted(self.run(name).root.glob("jobs/*/slurm/*.out"))
+        return "\n".join(f"== {file.name}\n{file.read_text(errors='replace')}" for file in files)
+
+    def last_words(self) -> str:
+        """The ends of the logs of the newest run, for a failed test."""
+        return "\n".join(self.log(self.seen[-1]).splitlines()[-80:]) if self.seen else ""
+
+    def ranks(self, name: str) -> dict[int, int]:
+        """Processes of a run by rank, as seen from here."""
+        folder = str(self.run(name).root).encode()
+        found = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (process / "cmdline").read_bytes()
+                variables = (process / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"submitit.core._submit" in command and folder in command:
+                values = dict(v.split(b"=", 1) for v in variables if b"=" in v)
+                if b"srun" not in command.split(b"\0")[0] and b"SLURM_PROCID" in values:
+                    found[int(values[b"SLURM_PROCID"])] = int(process.name)
+        return found
+
+    def assert_as(self, name: str, reference: str) -> None:
+        """A run ended with exactly the numbers and weights of another."""
+        assert self.run(name).complete.exists(), self.last_words()
+        assert len(self.metrics(reference)) == STEPS
+        assert self.metrics(name) == self.metrics(reference)
+        ours, theirs = (load_file(self.run(run).weights) for run in (name, reference))
+        assert ours.keys() == theirs.keys()
+        assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
+
+
+def signal_process(pid: int, number: int) -> None:
+    os.kill(pid, number)

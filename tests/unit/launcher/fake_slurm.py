@@ -1,0 +1,47 @@
+"""Slurm's clients as shell scripts with fixed answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SCRIPT = """\
+#!/bin/sh
+for word in "$@"; do printf '%s\\n' "$word"; done >> '{folder}/{name}.calls'
+cat '{folder}/{name}.answer'
+cat '{folder}/{name}.errors' >&2
+exit {status}
+"""
+
+
+class FakeSlurm:
+    """Clients in a folder that is first on PATH."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def answers(self, name: str, answer: str = "", *, errors: str = "", status: int = 0) -> None:
+        """From now on the client ``name`` writes this."""
+        (self.folder / f"{name}.answer").write_text(answer)
+        (self.folder / f"{name}.errors").write_text(errors)
+        script = self.folder / name
+        script.write_text(SCRIPT.format(folder=self.folder, name=name, status=status))
+        script.chmod(0o755)
+
+    def calls(self, name: str) -> list[str]:
+        """All words that a client was called with."""
+        path = self.folder / f"{name}.calls"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def cluster(self) -> None:
+        """A cluster of two nodes with 4 cores, 8 GB and 2 GPUs each, and one account."""
+        self.answers("sinfo", "test*\nhigh\n")
+        script = self.folder / "sinfo"
+        node = "2|4|8000|gpu:a100:2(S:0-1)|1-00:00:00"
+        script.write_text(
+            f"#!/bin/sh\ncase \"$*\" in *%D*) echo '{node}';; *) echo 'test*'; echo high;; esac\n"
+        )
+        self.answers("sacctmgr", "face\nroot\n")
+        self.answers("sacct")
+        self.answers("squeue", "RUNNING\n")
+        self.answers("srun")
+        self.answers("sbatch", "Submitted batch job 12\n")

@@ -1,0 +1,197 @@
+"""What follows when the ranks have left: notes are read, Slurm is asked, a job is requeued once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fake_slurm import FakeSlurm
+
+from distill.notes import Note
+from distill.run_dir import JobDir, RunDir
+from launcher.inside.checks import judge
+from launcher.inside.verdict import conclude
+from launcher.jobfile import JobFile
+from launcher.starts import End, add_end, add_start, failures_in_a_row, job_number, read_starts
+
+
+@pytest.fixture
+def job(tmp_path: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> JobDir:
+    """A job that has begun, at step 20 of 100, and is at step 31."""
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    fake.answers("squeue", "RUNNING\n")
+    fake.answers("scontrol")
+    run = RunDir(tmp_path / "run")
+    folder = run.next_job()
+    folder.slurm.mkdir(parents=True)
+    folder.notes(0).mkdir(parents=True)
+    run.ranks.mkdir()
+    (run.ranks / "rank00000.json").write_text('{"step": 31}')
+    JobFile(str(run.root), "", "", 2, logs=str(folder.slurm)).write(folder.job_json)
+    add_start(run, {"job": "12", "restart": 0}, 20, 100)
+    return folder
+
+
+def note(job: JobDir, rank: int, status: int, text: str, *, when: int, secondary: bool) -> None:
+    found = Note(rank, when, status, text, secondary)
+    (job.notes(0) / f"rank{rank}.json").write_text(json.dumps(vars(found)))
+
+
+def outcome(job: JobDir, stopped_by: str | None) -> None:
+    ended = json.dumps({"step": 40, "stopped_by": stopped_by})
+    (job.notes(0) / "outcome.json").write_text(ended)
+
+
+def last(job: JobDir) -> dict[str, object]:
+    return read_starts(RunDir(job.root.parents[1]))[-1]
+
+
+def requeued(fake: FakeSlurm) -> bool:
+    calls = fake.calls("scontrol")
+    assert calls in ([], ["requeue", "12"]), "at most once"
+    return bool(calls)
+
+
+def test_a_complete_run_ends(job: JobDir, fake: FakeSlurm) -> None:
+    outcome(job, None)
+    assert conclude(job.root, 0) == 0
+    assert not requeued(fake)
+    assert (last(job)["kind"], last(job)["step"]) == ("complete", 40)
+
+
+@pytest.mark.parametrize("signal", ["SIGUSR2", "SIGTERM"])
+def test_a_stopped_run_is_requeued(job: JobDir, fake: FakeSlurm, signal: str) -> None:
+    outcome(job, signal)
+    conclude(job.root, 0)
+    assert requeued(fake)
+    assert (last(job)["kind"], last(job)["cause"]) == ("stopped", signal)
+
+
+@pytest.mark.parametrize("state", ["CANCELLED\n", "PENDING\n", "COMPLETING\n", ""])
+def test_where_slurm_has_decided_it_is_not_asked(job: JobDir, fake: FakeSlurm, state: str) -> None:
+    fake.answers("squeue", state)
+    outcome(job, "SIGTERM")
+    conclude(job.root, 0)
+    assert not requeued(fake)
+
+
+def test_who_cancels_with_a_save_means_it(job: JobDir, fake: FakeSlurm) -> None:
+    outcome(job, "SIGINT")
+    conclude(job.root, 0)
+    assert not requeued(fake)
+
+
+def test_the_first_cause_counts_not_who_lost_a_peer(
+    job: JobDir, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note(job, 0, 1, "error: rank 0: connection closed by peer", when=1, secondary=True)
+    note(job, 3, 1, "trace\nerror: rank 3: no such thing", when=3, secondary=False)
+    note(job, 2, 1, "error: rank 2: later", when=4, secondary=False)
+    assert conclude(job.root, 1) == 1
+    assert requeued(fake)
+    assert last(job)["cause"] == "error: rank 3: no such thing"
+    assert last(job)["step"] == 31
+    shown = capsys.readouterr().out
+    assert "trace\nerror: rank 3: no such thing\n" in shown
+    assert "error: rank 3: no such thing; requeue" in shown
+    assert "later" not in shown
+
+
+@pytest.mark.parametrize("status", [2, 3])
+def test_a_mistake_is_not_repeated(job: JobDir, fake: FakeSlurm, status: int) -> None:
+    note(job, 0, status, "error: data.train: truncated", when=1, secondary=False)
+    assert conclude(job.root, status) == status
+    assert not requeued(fake)
+    assert last(job)["kind"] == "mistake"
+
+
+def test_a_killed_rank_is_named_by_srun(job: JobDir, fake: FakeSlurm) -> None:
+    log = job.slurm / "12_0_log.out"
+    log.write_text(
+        "srun: error: node9: task 7: Killed\npairdistill: start -1 ended after step 3: failed\n"
+        "srun: error: node2: task 1: Killed\nsrun: error: node1: task 0: Exited with exit code 1\n"
+    )
+    note(job, 0, 1, "error: rank 0: connection reset", when=1, secondary=True)
+    assert conclude(job.root, 137) == 137
+    assert last(job)["cause"] == "task 1: Killed on node2"
+    assert requeued(fake)
+
+
+def test_three_failures_at_one_step_are_enough(
+    job: JobDir, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDir(job.root.parents[1])
+    for restart in range(2):
+        add_end(run, "12", restart, End("failed", 31, "again", 1), "requeue")
+    conclude(job.root, 1)
+    assert not requeued(fake)
+    assert "it failed 3 times at step 31" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("between", [End("failed", 30, "x", 1), End("stopped", 31, "x", 0)])
+def test_failures_elsewhere_and_good_ends_begin_the_count_anew(
+    job: JobDir, fake: FakeSlurm, between: End
+) -> None:
+    run = RunDir(job.root.parents[1])
+    failure = End("failed", 31, "again", 1)
+    for restart, end in enumerate((failure, failure, between, failure)):
+        add_end(run, "12", restart, end, "requeue")
+    assert failures_in_a_row(run, 31) == 1
+    conclude(job.root, 1)
+    assert requeued(fake)
+
+
+def test_what_to_do_by_hand_is_printed(
+    job: JobDir, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.answers("scontrol", errors="slurm_requeue error: nobody is there\n", status=1)
+    outcome(job, "SIGUSR2")
+    conclude(job.root, 0)
+    shown = capsys.readouterr().out
+    assert "could not be requeued" in shown
+    assert "nobody is there" in shown
+    assert "by hand: scontrol requeue 12" in shown
+
+
+def test_a_run_of_an_array_finds_its_own_file(
+    job: JobDir, fake: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = JobDir(tmp_path / "other")
+    other.root.mkdir()
+    other.tasks.write_text(json.dumps(["nowhere", str(job.job_json)]))
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "10")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    assert job_number() == "10_1"
+    outcome(job, "SIGUSR2")
+    conclude(other.root, 0)
+    assert fake.calls("scontrol") == ["requeue", "10_1"]
+
+
+def report(rank: int, **other: object) -> dict[str, object]:
+    usual = {"rank": rank, "host": f"node{rank}", "code": "abc", "config": "x", "gpus": 2}
+    rest = {"clock": 100.0, "free_bytes": 100, "needed_bytes": 50, "sum_is_wrong": False}
+    return usual | rest | other
+
+
+CHECKED = JobFile("", "", "abc", 3, gpus_per_node=2)
+
+
+def test_nodes_that_agree_pass() -> None:
+    assert list(judge(CHECKED, [report(rank) for rank in range(3)])) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"code": "def"}, "other sources on node1"),
+        ({"config": "y"}, "other settings on node1"),
+        ({"gpus": 1}, "1 GPU(s) on node1 (rank 1), not 2"),
+        ({"sum_is_wrong": True}, "a wrong sum on node1"),
+        ({"clock": 107.0}, "the clock on node1 (rank 1) is +7.0 s off"),
+        ({"free_bytes": 10}, "are free on node1"),
+    ],
+)
+def test_each_fault_names_its_node(fault: dict[str, object], words: str) -> None:
+    (found,) = judge(CHECKED, [report(0), report(1, **fault), report(2)])
+    assert words in found

@@ -1,0 +1,233 @@
+"""Submitting: to a Slurm of shell scripts, and for real on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+from fake_slurm import FakeSlurm
+
+from distill.data.pack_writer import EncodedPair, write_pack
+from distill.errors import UserError
+from distill.run_dir import RunDir
+from launcher.commands.cancel import cancel
+from launcher.commands.submit import submit_command
+from launcher.commands.tensorboard import HOST, link_runs
+from launcher.doctor import slurm_checks
+from launcher.status import statuses
+from launcher.submit import Submitted
+
+SETTINGS = """
+[run]
+device = "cpu"
+dir = "{root}/runs/a run"
+[data]
+train = "{root}/train"
+reader = "python"
+[model]
+name = "tiny"
+embedding_dim = 16
+[train]
+steps = 3
+global_batch_pairs = 4
+"""
+
+
+PROGRAM = """
+import sys, typer
+from distill.errors import UserError
+from launcher.commands.submit import submit_command
+app = typer.Typer()
+app.callback()(lambda: None)
+app.command("submit")(submit_command)
+try:
+    app()
+except UserError as error:
+    print(error, file=sys.stderr)
+    sys.exit(2)
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    images = [
+        simplejpeg.encode_jpeg(
+            rng.integers(0, 255, (112, 112, 3), np.uint8), colorsubsampling="444"
+        )
+        for _ in range(8)
+    ]
+    pairs = (EncodedPair(image, image, i % 2, 0) for i, image in enumerate(images))
+    write_pack(tmp_path / "train", pairs, 8, identities=["a", "b"], kinds=("blur",))
+    (tmp_path / "run.toml").write_text(SETTINGS.format(root=tmp_path))
+    return tmp_path / "run.toml"
+
+
+def run_of(config: Path) -> RunDir:
+    return RunDir(config.parent / "runs" / "a run")
+
+
+def submit(config: Path, *overrides: str, **options: object) -> None:
+    submit_command(config, list(overrides), **options)  # type: ignore[arg-type]
+
+
+def test_a_job_is_handed_over_with_its_folder(config: Path, fake: FakeSlurm) -> None:
+    fake.cluster()
+    submit(config, nodes=2, gpus_per_node=2, time="1h", partition="high")
+    run = run_of(config)
+    (job,) = run.jobs()
+    (script,) = fake.calls("sbatch")
+    # submitit hands over a file under a name of its own, and renames it when it has the number
+    assert Path(script).parent == job.slurm
+    assert "#SBATCH --ntasks-per-node=2\n" in job.script.read_text()
+    done = Submitted.of(run)
+    assert done is not None
+    assert (done.number, done.cluster) == ("12", "slurm")
+    assert json.loads(job.job_json.read_text())["world_size"] == 4
+    assert run.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_refusal_of_slurm_leaves_nothing(config: Path, fake: FakeSlurm) -> None:
+    fake.cluster()
+    fake.answers("sbatch", errors="sbatch: error: Batch job submission failed: No.\n", status=1)
+    with pytest.raises(UserError, match=r"Slurm refuses the job: .*submission failed: No"):
+        submit(config)
+    assert not run_of(config).root.exists()
+
+
+def test_without_sbatch(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(config.parent))
+    with pytest.raises(UserError, match=r"sbatch is not on PATH: .*--cluster local"):
+        submit(config)
+
+
+def test_a_script_can_be_shown_without_slurm(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(config.parent))
+    submit(config, gpus_per_node=4, site="example", dry_run=True)
+    shown = capsys.readouterr().out
+    assert "#SBATCH --partition=gpu\n" in shown
+    assert "module load cuda/13.0 ||" in shown
+    assert not run_of(config).root.exists()
+    with pytest.raises(UserError, match="--gpus-per-node = 9: partition 'gpu' has 8 at most"):
+        submit(config, gpus_per_node=9, ranks_per_node=1, site="example", dry_run=True)
+    with pytest.raises(UserError, match="--account 'mine': not one that you may charge"):
+        submit(config, account="mine", site="example", dry_run=True)
+
+
+def test_a_run_is_not_begun_twice(config: Path, fake: FakeSlurm) -> None:
+    fake.cluster()
+    submit(config)
+    fake.answers("sacct", "12|RUNNING|None|node1|\n")
+    for resume in (False, True):
+        with pytest.raises(UserError, match=r"job 12 \(RUNNING\) owns it"):
+            submit(config, resume=resume)
+    fake.answers("sacct", "12|FAILED|None|node1|\n")
+    with pytest.raises(UserError, match="there is a run already; add --resume"):
+        submit(config)
+    submit(config, resume=True)
+    assert len(run_of(config).jobs()) == 2
+
+
+def test_a_folder_that_another_process_holds_is_refused(config: Path, fake: FakeSlurm) -> None:
+    fake.cluster()
+    named = rf"another job works here \(process {os.getpid()} on "
+    with run_of(config).acquire(), pytest.raises(UserError, match=named):
+        submit(config)
+
+
+def test_here_and_now(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a process of its own: `debug` changes the environment."""
+    words = ["submit", str(config), "--cluster", "debug", "--ranks-per-node", "2"]
+    done = pairdistill(*words)
+    assert done.returncode == 0, done.stderr
+    run = run_of(config)
+    assert run.complete.exists()
+    (job,) = run.jobs()
+    assert json.loads(job.checks.read_text())["world_size"] == 2
+    again = pairdistill(*words)
+    assert again.returncode == 2
+    assert "there is a run already" in again.stderr
+
+
+def pairdistill(*words: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-c", PROGRAM, *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_here_in_the_background_and_cancelled(config: Path) -> None:
+    words = ("train.steps=100000", "--cluster", "local")
+    begun = pairdistill("submit", str(config), *words)
+    assert begun.returncode == 0, begun.stderr
+    run = run_of(config)
+    try:
+        wait_for(lambda: run.metrics.exists() and run.metrics.stat().st_size > 0)
+        assert statuses([run])[0].state == "RUNNING"
+    finally:
+        assert cancel(run, save=True).endswith("saves and ends")
+    wait_for(lambda: statuses([run])[0].state == "ENDED")
+    assert run.checkpoint_steps()
+    assert cancel(run, save=True).endswith("does not run")
+
+
+def test_other_sources_than_those_submitted_are_refused(config: Path, fake: FakeSlurm) -> None:
+    """The copy is changed while the job waits: the start-up checks name the node."""
+    fake.cluster()
+    submit(config)
+    (job,) = run_of(config).jobs()
+    with (job.code / "distill" / "errors.py").open("a") as file:
+        file.write("# changed\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher.inside.rank", str(job.job_json)],
+        env={**os.environ, "PYTHONPATH": str(job.code), "PYTHONSAFEPATH": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "start-up checks: other sources on " in done.stderr
+    assert not run_of(config).checkpoint_steps()
+
+
+def wait_for(holds: object) -> None:
+    end = time.monotonic() + 90
+    while not holds():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def test_a_job_of_slurm_is_cancelled_or_asked_to_save(config: Path, fake: FakeSlurm) -> None:
+    fake.cluster()
+    fake.answers("scancel")
+    submit(config)
+    assert cancel(run_of(config), save=False).endswith("job 12 cancelled")
+    assert cancel(run_of(config), save=True).endswith("job 12 saves and ends")
+    assert fake.calls("scancel") == ["12", "--signal=INT", "12"]
+
+
+def test_runs_of_any_name_meet_in_one_board(tmp_path: Path) -> None:
+    runs = [RunDir(tmp_path / parent / "it's: a,b") for parent in ("x", "y")]
+    for run in runs:
+        run.tensorboard.mkdir(parents=True)
+    (tmp_path / "board").mkdir()
+    link_runs(runs, tmp_path / "board")
+    assert {p.resolve() for p in (tmp_path / "board").iterdir()} == {r.tensorboard for r in runs}
+    assert HOST == "127.0.0.1"
+    with pytest.raises(UserError, match="no run has TensorBoard files"):
+        link_runs([RunDir(tmp_path / "z")], tmp_path / "board")
+
+
+def test_the_doctor_says_what_is_missing(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(fake.folder))
+    clients, *_ = slurm_checks(job=True)
+    assert not clients.ok
+    assert clients.found.startswith("not on PATH: sbatch, srun, ")

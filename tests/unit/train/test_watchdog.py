@@ -1,0 +1,103 @@
+"""The watchdog: who is blamed, and real processes that hang, are stopped, or are only slow."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from distill.watchdog import HUNG, Beat, Watchdog, blame, read_beats
+
+CODE = """
+import sys, time
+from pathlib import Path
+from distill.watchdog import Watchdog
+
+def sleeping_beauty():
+    time.sleep(60)
+
+with Watchdog(Path(sys.argv[1]), int(sys.argv[2]), 2, float(sys.argv[3])) as dog:
+    dog.mark("waiting for pairs", 6)
+    print("up", flush=True)
+    if sys.argv[4] == "forward":
+        dog.mark("forward")
+    if sys.argv[4] == "slow":
+        for _ in range(20):
+            dog.mark("slow")
+            time.sleep(0.1)
+        sys.exit(0)
+    sleeping_beauty()
+"""
+
+
+def beat(rank: int, marks: int, *, seen: float = 100.0, phase: str = "forward") -> Beat:
+    return Beat(rank, f"node{rank}", 10 + rank, 6, phase, marks, 60.0, seen)
+
+
+def test_the_rank_that_is_behind_is_blamed() -> None:
+    text = blame([beat(0, 9), beat(1, 8, phase="waiting for pairs"), beat(2, 9)], 100.0, 20.0)
+    assert text == (
+        "rank 1 (process 11 on node1) hangs: in step 7, phase 'waiting for pairs',"
+        " no progress for 40 s"
+    )
+
+
+def test_a_rank_without_a_sign_of_life_is_blamed_before_all_others() -> None:
+    text = blame([beat(0, 8), beat(1, 9, seen=70.0), beat(2, 8)], 100.0, 20.0)
+    assert text.startswith("rank 1 (process 11 on node1) hangs, without a sign of life: in step 7")
+    assert "rank 0" not in text
+
+
+def start(folder: Path, rank: int, seconds: float, what: str) -> subprocess.Popen[str]:
+    child = subprocess.Popen(
+        [sys.executable, "-c", CODE, str(folder), str(rank), str(seconds), what],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "up\n"
+    return child
+
+
+def test_ranks_that_hang_name_the_one_and_show_their_stacks(tmp_path: Path) -> None:
+    waits, hangs = (start(tmp_path, rank, 1.5, ("forward", "")[rank]) for rank in (0, 1))
+    for rank, child in enumerate((waits, hangs)):
+        _, errors = child.communicate(timeout=30)
+        assert child.returncode == HUNG
+        assert f"error: rank 1 (process {hangs.pid} on " in errors
+        assert "in step 7, phase 'waiting for pairs'" in errors
+        assert f"rank {rank} is in phase" in errors
+        assert "in sleeping_beauty" in errors
+
+
+def test_a_stopped_rank_shows_its_stacks_when_it_runs_again(tmp_path: Path) -> None:
+    waits, stopped = (start(tmp_path, rank, 1.5, ("", "forward")[rank]) for rank in (0, 1))
+    time.sleep(0.5)  # it has looked once: the timer in C runs
+    os.kill(stopped.pid, signal.SIGSTOP)
+    _, errors = waits.communicate(timeout=30)
+    assert "rank 1" in errors.splitlines()[0]
+    assert "without a sign of life" in errors
+    time.sleep(0.5)
+    os.kill(stopped.pid, signal.SIGCONT)
+    _, errors = stopped.communicate(timeout=30)
+    assert stopped.returncode != 0
+    assert "in sleeping_beauty" in errors
+
+
+def test_a_slow_rank_is_left_alone(tmp_path: Path) -> None:
+    child = start(tmp_path, 0, 1.0, "slow")
+    _, errors = child.communicate(timeout=30)
+    assert (child.returncode, errors) == (0, "")
+    (last,) = read_beats(tmp_path, 1)
+    assert (last.phase, last.step) == ("slow", 6)
+
+
+def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with Watchdog(tmp_path / "file" / "ranks", 0, 1, 60.0) as dog:
+        dog.mark("forward", 1)
+    assert read_beats(tmp_path / "file" / "ranks", 1) == []
