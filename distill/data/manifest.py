@@ -82,7 +82,7 @@ class Manifest(BaseModel):
     """Pairs of each of `identities`."""
     seed: int = 0
     """Seed of everything random in the pack."""
-    options: dict[str, str | int | float | bool | dict[str, float]] = {}
+    options: dict[str, Any] = {}
     """The settings of `pairdistill pack`."""
     source: str = ""
     """Where the photographs came from (no absolute path)."""
