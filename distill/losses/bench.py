@@ -272,7 +272,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.device not in fused.native_devices():
         raise SystemExit(f"error: the native op is not built for {args.device}; run `make setup`")
     if args.device == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("error: --device cuda: no GPU is to be seen here; run on a machine with one")
+        raise SystemExit("error: --device cuda: no GPU here; run on a machine with one")
     stamped = stamp(args.device)
     print(implementation_info().summary(), device_name(args.device), sep="\n")
     print(" | ".join(HEAD))

@@ -157,7 +157,7 @@ def test_composed_kernels_compute_the_pair_loss(direction: Literal["forward", "s
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_one_line() -> None:
-    with pytest.raises(SystemExit, match="^error: .*(no GPU|not built for cuda).*run"):
+    with pytest.raises(SystemExit, match=r"^error: .*(no GPU|not built for cuda).*run"):
         bench.main(["--preset", "h100"])
 
 
