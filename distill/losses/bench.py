@@ -30,16 +30,7 @@ import torch
 
 from distill.losses import PairLossSpec, fused, implementation_info, plain
 from distill.losses.bench_peers import Step, peer_steps
-from distill.losses.bench_table import (
-    HEAD,
-    PRESETS,
-    Line,
-    Size,
-    device_name,
-    notes,
-    save,
-    stamp,
-)
+from distill.losses.bench_table import HEAD, PRESETS, Line, Size, device_name, notes, save, stamp
 from distill.losses.live_memory import LiveMemory
 
 TYPES = {
@@ -280,6 +271,8 @@ def main(argv: list[str] | None = None) -> None:
         torch.set_num_threads(args.threads)
     if args.device not in fused.native_devices():
         raise SystemExit(f"error: the native op is not built for {args.device}; run `make setup`")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("error: --device cuda: no GPU here; run on a machine with one")
     stamped = stamp(args.device)
     print(implementation_info().summary(), device_name(args.device), sep="\n")
     print(" | ".join(HEAD))

@@ -155,6 +155,12 @@ def test_composed_kernels_compute_the_pair_loss(direction: Literal["forward", "s
     assert total.item() == pytest.approx(truth.item(), rel=1e-5)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_line() -> None:
+    with pytest.raises(SystemExit, match=r"^error: .*(no GPU|not built for cuda).*run"):
+        bench.main(["--preset", "h100"])
+
+
 def test_presets_are_the_sizes_that_are_asked_for() -> None:
     h100 = bench.sizes(bench.parse(["--preset", "h100"]))
     assert {(size.similarity, size.dtype, size.pairs) for size in h100} == {
