@@ -1,6 +1,6 @@
 // The mathematics of the pair loss: the state of a pair of rows, its merge, the values and the
-// gradients. Included by the C++ and by the CUDA code; there is no other place for it, hence its
-// length.
+// gradients. Included by the C++ and by the CUDA code.
+// over 300 lines: there is no other place for the mathematics
 //
 // The rows x1, x2 of one pair are the scores of C classes; the logits are z = s x with one scale s
 // (1 for a linear head; a cosine head gives cosines). With the label y and the temperature T:
