@@ -1,6 +1,6 @@
 """Packs on the node's own disk: one copy a node, verified by digest, shared by its ranks and runs.
 
-    SCRATCH/pairdistill-UID/DIGEST/     the pack whose pairs.beton has that SHA-256
+    SCRATCH/pairdistill-UID/DIGEST/     the pack whose content has that SHA-256 (`Manifest.digest`)
     SCRATCH/pairdistill-UID/DIGEST.lock held while somebody copies or verifies
 
 The first rank of a node that gets the lock copies and verifies; the others find the copy whole.
@@ -10,7 +10,6 @@ What a killed job left half-copied has no final name and is removed by the next.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,8 +20,6 @@ from distill.config import Config
 from distill.errors import UserError
 from distill.files import disk_errors
 from launcher.guard import check_private
-
-_CHUNK = 1 << 22
 
 
 def staged(config: Config, scratch: str) -> Config:
@@ -53,10 +50,10 @@ def stage(pack: Path, scratch: Path) -> Path:
     with disk_errors(scratch):
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         check_private(home)
-        target = home / manifest.beton_sha256
+        target = home / manifest.digest
         with _locked(home / f"{target.name}.lock"):
             if not target.is_dir():
-                _copy(pack, target, manifest.beton_sha256)
+                _copy(pack, target)
     return target
 
 
@@ -71,24 +68,18 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _copy(pack: Path, target: Path, digest: str) -> None:
+def _copy(pack: Path, target: Path) -> None:
+    from distill.data.manifest import read_pack
+
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(pack, partial)
-    found = _sha256(partial / "pairs.beton")
-    if found != digest:
+    try:
+        read_pack(partial, verify_digest=True)
+    except UserError as error:
         shutil.rmtree(partial)
         raise UserError(
-            f"{str(pack)!r} copied to {str(target.parent)!r} on this node has digest {found},"
-            f" not {digest}",
-            fix="check the disks, and the pack with `pairdistill train`",
-        )
+            f"{str(pack)!r} copied to {str(target.parent)!r} on this node: {error.what}",
+            fix="check the disks, and the pack with `pairdistill verify`",
+        ) from error
     partial.rename(target)
-
-
-def _sha256(path: Path) -> str:
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            total.update(chunk)
-    return total.hexdigest()

@@ -11,6 +11,8 @@ import sys
 import pytest
 from world import STEPS, World
 
+from distill.data.manifest import shard_name
+
 TWO = ("--nodes", "2", "--ranks-per-node", "1")
 FOUR = ("--nodes", "2", "--ranks-per-node", "2")
 
@@ -46,8 +48,8 @@ def test_packs_are_staged_once_a_node_and_used(reference: World) -> None:
     folder = reference.cluster.base / "scratch" / f"pairdistill-{os.geteuid()}"
     (copy,) = (path for path in folder.iterdir() if path.is_dir())
     assert f'train = "{copy}"' in reference.run("reference").config_toml.read_text()
-    whole = reference.root / "train" / "pairs.beton"
-    assert (copy / "pairs.beton").read_bytes() == whole.read_bytes()
+    whole = reference.root / "train" / shard_name(0)
+    assert (copy / shard_name(0)).read_bytes() == whole.read_bytes()
 
 
 def test_two_nodes_with_two_ranks_each(reference: World) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.config import Config
+from distill.data.manifest import read_pack, shard_name
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.errors import UserError
 from launcher.inside.binding import cores_of, gpu_of
@@ -153,7 +153,7 @@ def test_one_copy_a_node(pack: Path, tmp_path: Path) -> None:
     said = [rank.communicate(timeout=60)[0].splitlines() for rank in ranks]
     assert sum(lines.count("copies") for lines in said) == 1
     (copy,) = {lines[-1] for lines in said}
-    assert (Path(copy) / "pairs.beton").read_bytes() == (pack / "pairs.beton").read_bytes()
+    assert (Path(copy) / shard_name(0)).read_bytes() == (pack / shard_name(0)).read_bytes()
 
 
 def test_settings_point_to_the_copy(pack: Path, tmp_path: Path) -> None:
@@ -166,12 +166,12 @@ def test_settings_point_to_the_copy(pack: Path, tmp_path: Path) -> None:
 
 
 def test_a_copy_that_differs_is_refused_and_removed(pack: Path, tmp_path: Path) -> None:
-    beton = pack / "pairs.beton"
+    beton = pack / shard_name(0)
     whole = beton.read_bytes()
     beton.write_bytes(whole.replace(b"\xff\xd8a", b"\xff\xd8c", 1))
-    with pytest.raises(UserError, match=r"copied to .* has digest"):
+    with pytest.raises(UserError, match=r"copied to .* SHA-256 is not that"):
         stage(pack, tmp_path / "scratch")
-    digest = json.loads((pack / "manifest.json").read_text())["beton_sha256"]
+    digest = read_pack(pack).manifest.digest
     (home,) = (tmp_path / "scratch").iterdir()
     assert {path.name for path in home.iterdir()} == {f"{digest}.lock"}
 
