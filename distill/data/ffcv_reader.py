@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from queue import Empty
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from ffcv.libffcv import lib
 from ffcv.loader import Loader, OrderOption
@@ -38,10 +39,15 @@ from distill.data import decoder, kernels
 from distill.data.augment import Numbers, changes
 from distill.data.batch import PairBatch
 from distill.data.order import Keys
-from distill.data.reading import ReaderOptions, raise_if_corrupt
+from distill.data.reading import Firsts, ReaderOptions, raise_if_corrupt
 from distill.data.shard_files import ShardFiles
 
+if TYPE_CHECKING:
+    from distill.data.online_rows import OnlineRows
+
 _POLL_SECONDS = 0.2
+_MADE_AT_ONCE = 64
+"""Pairs whose second images a thread makes at a time: a few MB of pixels in between."""
 
 
 class _Filled(NamedTuple):
@@ -98,8 +104,9 @@ class _Read(Operation):  # type: ignore[misc]
         self, keys: Keys, _memory: None, _metadata: object, _storage: object
     ) -> tuple[Keys, _Filled]:
         batch = _Filled.empty(len(keys), self._index.side)
+        work = self._rows if self._options.online is None else self._online_rows
         tasks = [
-            self._pool.submit(self._rows, keys, rows, batch, handle)
+            self._pool.submit(work, keys, rows, batch, handle)
             for rows, handle in zip(
                 _runs(len(keys), self._options.threads), self._jpeg.handles, strict=False
             )
@@ -121,6 +128,48 @@ class _Read(Operation):  # type: ignore[misc]
             np.stack(change, axis=-1),
             *(part.numpy()[rows] for part in batch),
         )
+
+    def _online_rows(self, keys: Keys, rows: slice, batch: _Filled, handle: Numbers) -> None:
+        """As `_rows`, of a pack of first images: their second ones are made here, some at a time.
+
+        Nothing is made of what is corrupt: the consumer raises before it looks at pixels.
+        """
+        for start in range(rows.start, rows.stop, _MADE_AT_ONCE):
+            some = slice(start, min(start + _MADE_AT_ONCE, rows.stop))
+            self._made(keys[some], _Filled(*(part[some] for part in batch)), handle)
+
+    def _made(self, keys: Keys, batch: _Filled, handle: Numbers) -> None:
+        """A few pairs of a pack of first images."""
+        online = self._options.online
+        assert online is not None
+        drawn = online.draw(keys)
+        images = [self._firsts(online, ids, handle) for ids in (keys[:, 1], drawn.read)]
+        batch.status.copy_(torch.from_numpy(np.stack([i.status for i in images], axis=1)))
+        if batch.status.any():
+            return
+        firsts, others = images
+        change = changes(self._options.seed, keys[:, 0], keys[:, 1], self._options.amplitudes)
+        both = np.ascontiguousarray(np.stack(change, axis=-1).transpose(1, 0, 2))
+        kernels.place_all(firsts.pixels, both[0], batch.first.numpy())
+        seconds = online.seconds(keys, drawn, firsts, others)
+        kernels.place_all(seconds, both[1], batch.second.numpy())
+        numbers = np.stack([firsts.numbers[:, 0], online.way_of[drawn.bits]], axis=1)
+        batch.numbers.copy_(torch.from_numpy(numbers))
+
+    def warm_up(self) -> None:
+        """Compiles what second images need, before any thread calls it."""
+        none = np.zeros((0, 2), np.int64)
+        self._made(none, _Filled.empty(0, self._index.side), self._jpeg.handles[0])
+
+    def _firsts(self, online: OnlineRows, ids: Numbers, handle: Numbers) -> Firsts:
+        """First images as they were packed; nothing where an id is below 0."""
+        read = Firsts.empty(len(ids), self._index.side)
+        places = self._index.locate(ids)
+        decoder.read_firsts(self._files, self._form, places, handle, self._tables, *read)
+        read.status[(read.status == decoder.GOOD) & online.strangers(ids, read.numbers[:, 0])] = (
+            decoder.MISPLACED
+        )
+        return read
 
     def close(self) -> None:
         """Joins the threads and frees their decoders."""
@@ -199,7 +248,7 @@ class _FFCVPass:
         if result is None:
             raise StopIteration
         keys, batch = result[1][0]
-        raise_if_corrupt(self._reader.files.index, keys[:, 1], batch.status.numpy())
+        self._reader.raise_if_corrupt(keys, batch.status.numpy())
         labels, kinds = batch.numbers.t().contiguous()
         return PairBatch(
             batch.first, batch.second, labels, kinds, torch.from_numpy(keys[:, 1].copy())
@@ -245,7 +294,10 @@ class FFCVReader:
         _tame_ffcv()
         self.files = files
         self._read = _Read(files, options)
+        self._online = options.online
         decoder.warm_up(files.index.side)
+        if self._online is not None:
+            self._read.warm_up()
         names = files.index.layout.fields
         self._loader = Loader(
             str(files.index.shards[0].path),
@@ -273,6 +325,13 @@ class FFCVReader:
         """Raises in the consumer what a decoding thread raised."""
         if self._read.failures:
             raise self._read.failures[0]
+
+    def raise_if_corrupt(self, keys: Keys, statuses: npt.NDArray[np.uint8]) -> None:
+        """Raises for the first image of a batch whose status, (B, 2), is not good."""
+        if self._online is None:
+            raise_if_corrupt(self.files.index, keys[:, 1], statuses)
+        else:
+            self._online.raise_if_corrupt(self.files.index, keys, statuses)
 
     def close(self) -> None:
         """See `reading.Reader`."""
