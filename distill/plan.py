@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distill.data.loader import check_layout
 from distill.data.manifest import Pack, read_pack
 from distill.data.order import check_global_batch, steps_of
 from distill.engine_parts.settings import check_precision, micro_batch_pairs
@@ -57,6 +58,7 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
     micro = micro_batch_pairs(config, ranks.world_size)
     implementation = implementation_name(config.loss.implementation, ranks.device.type)
     train = _open("data.train", config.data.train, "train")
+    check_layout(train, config.data)
     pairs, batch = train.manifest.pairs, config.train.global_batch_pairs
     check_global_batch(pairs, batch, str(train.path))
     return Plan(

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.table import Table
 
+    from distill.data.beton import LayoutName
     from distill.data.locate import LandmarkChoice
     from distill.data.manifest import Manifest, Pack
     from distill.data.pack import PackOptions, PackResult
@@ -38,6 +41,13 @@ def pack_command(
             "`all` for all of them. Several may come up for one image, one at least does."
         ),
     ] = DEFAULT_KINDS,
+    layout: Annotated[
+        str,
+        typer.Option(
+            help="`pairs` packs second images; `singles` only photographs, for training with "
+            "data.second = online, which makes a new second image in every epoch."
+        ),
+    ] = "pairs",
     second_per_image: Annotated[
         int, typer.Option(help="Training pairs made of each photograph.")
     ] = 1,
@@ -153,6 +163,7 @@ def pack_command(
     from distill.data.sources.open import SourceOptions
 
     options = PackOptions(
+        layout=cast("LayoutName", layout),
         kinds=parse_kinds(kinds),
         second_per_image=second_per_image,
         holdout=holdout,
@@ -239,7 +250,9 @@ def show_result(result: PackResult, out: Path) -> None:
     reasons = f"; the reasons are in {out / 'rejected.csv'}" if manifest.samples_rejected else ""
     say(rejected + reasons)
     for made in packs:
-        say(f"{made.manifest.purpose}: {made.path} (pairs by kind: contact_sheet.png)")
+        online = made.manifest.second == "online"
+        note = "data.second = 'online'" if online else "pairs by kind: contact_sheet.png"
+        say(f"{made.manifest.purpose}: {made.path} ({note})")
 
 
 def counts(packs: list[Pack]) -> Table:
@@ -255,7 +268,7 @@ def counts(packs: list[Pack]) -> Table:
     return table
 
 
-def _rows(manifests: list[Manifest]) -> dict[str, list[int] | list[str]]:
+def _rows(manifests: list[Manifest]) -> dict[str, Sequence[int | str]]:
     """Lines of the table: a name, and a value for each pack."""
     kinds = [kind for kind in manifests[0].kinds if "+" not in kind]
     return {
@@ -267,7 +280,9 @@ def _rows(manifests: list[Manifest]) -> dict[str, list[int] | list[str]]:
     }
 
 
-def _pairs_with(kind: str, manifest: Manifest) -> int:
+def _pairs_with(kind: str, manifest: Manifest) -> int | str:
     """Pairs whose second image was made by ``kind``, alone or among others."""
+    if manifest.second == "online":
+        return f"chance {manifest.kind_chances[kind]:g}"
     ways = manifest.pairs_per_kind.items()
     return sum(pairs for way, pairs in ways if kind in way.split("+"))

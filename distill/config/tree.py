@@ -72,6 +72,9 @@ class DataConfig(Section):
     """Folder of the training pack (made by `pairdistill pack`)."""
     evaluation: str = ""
     """Folder of the held-out pack; empty for none."""
+    second: Literal["packed", "online"] = "packed"
+    """`packed`: second images are in the training pack; `online`: made anew in every epoch while
+    training, from a pack made with `--layout singles`."""
     reader: Literal["ffcv", "python"] = "ffcv"
     """`ffcv` decodes in compiled threads; `python` is the slow reference, same order and pixels."""
     workers: AtLeastOne = 1

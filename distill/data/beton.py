@@ -21,7 +21,7 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -81,7 +81,8 @@ def _layout(images: tuple[str, ...], numbers: tuple[str, ...]) -> Layout:
 _NUMBERS = ("label", "kind", "checksum")
 PAIRS = _layout(("first", "second"), _NUMBERS)
 SINGLES = _layout(("first",), (*_NUMBERS, *(f"face{i}" for i in range(FACE_WORDS))))
-LAYOUTS = {"pairs": PAIRS, "singles": SINGLES}
+LayoutName = Literal["pairs", "singles"]
+LAYOUTS: dict[LayoutName, Layout] = {"pairs": PAIRS, "singles": SINGLES}
 """`pairs`: both images packed; `singles`: first images, whose second ones are made when read."""
 
 _ROWS_BUFFERED = 4096
@@ -91,6 +92,12 @@ def checksum_salts(label: int, kind: int, face: bytes = b"") -> tuple[int, int]:
     """Initial CRC-32 states of the first and the second image of a pair with these numbers."""
     first, second = (zlib.crc32(struct.pack("<Bqq", which, label, kind) + face) for which in (0, 1))
     return first, second
+
+
+def face_bytes(entry: np.void) -> bytes:
+    """The bytes about the face in a row of metadata, if its layout has some."""
+    names = [name for name in entry.dtype.names or () if name.startswith("face")]
+    return b"".join(entry[name].tobytes() for name in names)
 
 
 def pair_checksum(first: bytes, second: bytes, label: int, kind: int, face: bytes = b"") -> int:

@@ -5,8 +5,8 @@ corrupt JPEG, reads one file, wants all of its index in memory, and lets its con
 when a thread fails. What is ours here:
 
 - the order: batches of (epoch, pair) are handed to its thread, without end where training is;
-- the operation of its pipeline: `_Read` fetches, checks, decodes and changes both images in
-  compiled threads and reports a status; FFCV compiles nothing, `decoder` brings machine code;
+- the operation of its pipeline: `_Read` has `decoded_rows` fetch, check, decode and change both
+  images in threads and report a status; FFCV compiles nothing, `decoder` brings machine code;
 - the consumer's side: a timed get, a look whether the thread lives, and a close that joins it.
 
 `ffcv_import.import_ffcv` comes first: on its own, FFCV's import takes seconds and changes torch.
@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from queue import Empty
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from ffcv.libffcv import lib
 from ffcv.loader import Loader, OrderOption
@@ -34,40 +35,13 @@ from ffcv.pipeline.operation import Operation
 from ffcv.pipeline.state import State
 from ffcv.reader import Reader as FFCVHeader
 
-from distill.data import decoder, kernels
-from distill.data.augment import Numbers, changes
 from distill.data.batch import PairBatch
+from distill.data.decoded_rows import DecodedRows, Filled
 from distill.data.order import Keys
 from distill.data.reading import ReaderOptions, raise_if_corrupt
 from distill.data.shard_files import ShardFiles
 
 _POLL_SECONDS = 0.2
-
-
-class _Filled(NamedTuple):
-    """A batch, or some of its rows, with the status of each image.
-
-    Attributes:
-        first: (B, 3, S, S) uint8.
-        second: likewise.
-        numbers: label and kind, (B, 2) int64.
-        status: of both images, (B, 2) uint8.
-    """
-
-    first: torch.Tensor
-    second: torch.Tensor
-    numbers: torch.Tensor
-    status: torch.Tensor
-
-    @classmethod
-    def empty(cls, rows: int, side: int) -> _Filled:
-        """Memory of its own for every batch: nothing that was handed out is written again."""
-        return cls(
-            _fresh((rows, 3, side, side)),
-            _fresh((rows, 3, side, side)),
-            torch.zeros((rows, 2), dtype=torch.int64),
-            torch.full((rows, 2), decoder.UNDECODABLE, dtype=torch.uint8),
-        )
 
 
 class _Read(Operation):  # type: ignore[misc]
@@ -78,11 +52,9 @@ class _Read(Operation):  # type: ignore[misc]
 
     def __init__(self, files: ShardFiles, options: ReaderOptions) -> None:
         super().__init__()
-        self._index, self._options = files.index, options
-        self._files = decoder.file_table(files.index, files.handles)
-        self._form = decoder.form_table(files.index)
-        self._tables = kernels.crc_tables()
-        self._jpeg = decoder.TurboJpeg(lib, options.threads)
+        self._side, self._threads = files.index.side, options.threads
+        self._rows = DecodedRows(files, options, lib)
+        self._rows.warm_up()
         self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="pairdistill-decode")
         self.failures: list[BaseException] = []
 
@@ -91,52 +63,33 @@ class _Read(Operation):  # type: ignore[misc]
     ) -> tuple[State, AllocationQuery | None]:
         return replace(previous_state, shape=(1,), dtype=np.dtype("<u1")), None
 
-    def generate_code(self) -> Callable[..., tuple[Keys, _Filled]]:
+    def generate_code(self) -> Callable[..., tuple[Keys, Filled]]:
         return self._read
 
     def _read(
         self, keys: Keys, _memory: None, _metadata: object, _storage: object
-    ) -> tuple[Keys, _Filled]:
-        batch = _Filled.empty(len(keys), self._index.side)
+    ) -> tuple[Keys, Filled]:
+        batch = Filled.empty(len(keys), self._side)
         tasks = [
-            self._pool.submit(self._rows, keys, rows, batch, handle)
+            self._pool.submit(self._rows.fill, keys[rows], batch.some(rows), handle)
             for rows, handle in zip(
-                _runs(len(keys), self._options.threads), self._jpeg.handles, strict=False
+                _runs(len(keys), self._threads), self._rows.handles, strict=False
             )
         ]
         done, _ = wait(tasks)
         self.failures.extend(error for task in done if (error := task.exception()) is not None)
         return keys, batch
 
-    def _rows(self, keys: Keys, rows: slice, batch: _Filled, handle: Numbers) -> None:
-        """Some rows of a batch, in a thread of the pool; the compiled loop runs without the GIL."""
-        epochs, ids = keys[rows, 0], keys[rows, 1]
-        change = changes(self._options.seed, epochs, ids, self._options.amplitudes)
-        decoder.read_pairs(
-            self._files,
-            self._form,
-            self._index.locate(ids),
-            handle,
-            self._tables,
-            np.stack(change, axis=-1),
-            *(part.numpy()[rows] for part in batch),
-        )
-
     def close(self) -> None:
         """Joins the threads and frees their decoders."""
         self._pool.shutdown(wait=True)
-        self._jpeg.close()
+        self._rows.close()
 
 
 def _runs(n: int, parts: int) -> list[slice]:
     """0 .. n in at most ``parts`` runs of nearly equal length, none of them empty."""
     parts = min(n, parts)
     return [slice(n * i // parts, n * (i + 1) // parts) for i in range(parts)]
-
-
-def _fresh(shape: tuple[int, ...]) -> torch.Tensor:
-    """Uninitialised bytes, page-locked where there is a GPU to copy them to."""
-    return torch.empty(shape, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
 
 
 class _LeanHeader(FFCVHeader):  # type: ignore[misc]
@@ -199,7 +152,7 @@ class _FFCVPass:
         if result is None:
             raise StopIteration
         keys, batch = result[1][0]
-        raise_if_corrupt(self._reader.files.index, keys[:, 1], batch.status.numpy())
+        self._reader.raise_if_corrupt(keys, batch.status.numpy())
         labels, kinds = batch.numbers.t().contiguous()
         return PairBatch(
             batch.first, batch.second, labels, kinds, torch.from_numpy(keys[:, 1].copy())
@@ -245,7 +198,7 @@ class FFCVReader:
         _tame_ffcv()
         self.files = files
         self._read = _Read(files, options)
-        decoder.warm_up(files.index.side)
+        self._online = options.online
         names = files.index.layout.fields
         self._loader = Loader(
             str(files.index.shards[0].path),
@@ -273,6 +226,13 @@ class FFCVReader:
         """Raises in the consumer what a decoding thread raised."""
         if self._read.failures:
             raise self._read.failures[0]
+
+    def raise_if_corrupt(self, keys: Keys, statuses: npt.NDArray[np.uint8]) -> None:
+        """Raises for the first image of a batch whose status, (B, 2), is not good."""
+        if self._online is None:
+            raise_if_corrupt(self.files.index, keys[:, 1], statuses)
+        else:
+            self._online.raise_if_corrupt(self.files.index, keys, statuses)
 
     def close(self) -> None:
         """See `reading.Reader`."""

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from distill.data.beton import face_bytes
 from distill.data.beton_index import BetonIndex
 from distill.data.contact_sheet import SheetPair, contact_sheet
 from distill.data.manifest import (
@@ -32,7 +33,7 @@ from distill.data.pack.parts import PAIRS_NAME, SHEET_NAME, SHEET_PAIRS
 from distill.data.pack.standing import REJECTED_NAME, parts_at
 from distill.data.pack.tables import Table
 from distill.data.pack_writer import EncodedPair, ShardWriter
-from distill.data.verify import face_bytes, stray_shards
+from distill.data.verify import stray_shards
 from distill.errors import UserError
 from distill.files import disk_errors, write_whole
 
@@ -176,7 +177,8 @@ def _manifest_without(
         "pairs": manifest.pairs - gone,
         "photographs": manifest.photographs - gone // per_photograph,
         "pairs_per_kind": {
-            kind: manifest.pairs_per_kind[kind] - kinds[i] for i, kind in enumerate(manifest.kinds)
+            kind: pairs - kinds[manifest.kinds.index(kind)]
+            for kind, pairs in manifest.pairs_per_kind.items()
         },
         "forgotten": sorted([*manifest.forgotten, label]),
         "shards": [shard.model_dump() for shard in shards],

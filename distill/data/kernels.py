@@ -150,3 +150,10 @@ def place(source: Any, change: Any, out: Any) -> None:
             for x in range(side):
                 row[x] = _toned(_i4(source[s, x, k]), gain, offset)
             _moved(row, flip, right, out[k, y])
+
+
+@compiled
+def place_all(sources: Any, changes: Any, out: Any) -> None:
+    """`place` for B images: (B, S, S, 3) and (B, 5) in, (B, 3, S, S) out."""
+    for i in range(len(sources)):
+        place(sources[i], changes[i], out[i])

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
@@ -27,6 +27,10 @@ from distill.data.order import (
 from distill.data.python_reader import PythonReader
 from distill.data.reading import Pass, Reader, ReaderOptions
 from distill.data.shard_files import ShardFiles, Windows
+from distill.errors import UserError
+
+if TYPE_CHECKING:
+    from distill.data.online_rows import OnlineRows
 
 log = logging.getLogger(__name__)
 
@@ -115,13 +119,15 @@ def make_train_loader(
         accumulation: forward passes of one optimizer step.
 
     Raises:
-        UserError: fewer pairs than one global batch, or a damaged pack.
+        UserError: fewer pairs than one global batch, a damaged pack, or one whose layout does not
+            fit ``data.second``.
     """
     share = Share(ranks.rank, ranks.world_size)
     n = pack.manifest.pairs
     check_global_batch(n, batch_pairs_per_rank * share.world_size * accumulation, str(pack.path))
     blocks = Blocks(data.block_pairs, data.window_blocks) if data.shuffle == "block" else None
     line = Line(Order(seed, n, blocks), state, share, batch_pairs_per_rank)
+    online = online_rows(pack, data, seed)
     files = ShardFiles(pack.index)
     batches = line.batches() if blocks is None else Windows(files, line).batches()
     options = ReaderOptions(
@@ -129,6 +135,7 @@ def make_train_loader(
         amplitudes=Amplitudes.from_config(data),
         threads=clamped_threads(data.workers),
         ahead=data.prefetch_batches,
+        online=online,
     )
     return PairLoader(open_reader(data.reader, files, options), line, batches)
 
@@ -141,8 +148,9 @@ def make_eval_loader(
     Ranks get runs whose lengths differ by at most one pair, so one may have a batch more.
 
     Raises:
-        UserError: a damaged pack, or a corrupt image.
+        UserError: a damaged pack, one without second images, or a corrupt image.
     """
+    check_second(pack, "packed", "evaluate on a pack whose second images are in it")
     options = ReaderOptions(
         seed=0,
         amplitudes=NONE,
@@ -162,6 +170,39 @@ def _in_order(ids: Indices, batch_pairs: int) -> Iterator[Keys]:
     for start in range(0, len(ids), batch_pairs):
         part = ids[start : start + batch_pairs]
         yield np.stack([np.zeros_like(part), part], axis=1)
+
+
+def check_layout(pack: Pack, data: DataConfig) -> None:
+    """Compares a training pack with ``data.second``.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    layout = "pairs" if data.second == "packed" else "singles"
+    found = pack.manifest.second
+    fix = f"set data.second = {found!r}, or pack again with --layout {layout}"
+    check_second(pack, data.second, fix)
+
+
+def check_second(pack: Pack, wanted: str, fix: str) -> None:
+    """Refuses a pack that has second images and should not, or has none and should."""
+    if (found := pack.manifest.second) != wanted:
+        has = "has second images" if found == "packed" else "has no second images"
+        raise UserError(f"{pack.path}: {has}, and {wanted!r} ones are asked for", fix=fix)
+
+
+def online_rows(pack: Pack, data: DataConfig, seed: int) -> OnlineRows | None:
+    """What makes second images, or None where they are in the pack.
+
+    Raises:
+        UserError: the pack does not fit ``data.second``, or is one that nothing can be made of.
+    """
+    check_layout(pack, data)
+    if data.second == "packed":
+        return None
+    from distill.data.online_rows import OnlineRows  # numba and all kinds: only where needed
+
+    return OnlineRows.of(pack, seed)
 
 
 def open_reader(name: str, files: ShardFiles, options: ReaderOptions) -> Reader:

@@ -11,6 +11,7 @@ PACK/
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -77,12 +78,12 @@ class Manifest(BaseModel):
     kinds: list[str] = Field(min_length=1)
     """How second images were made; the kind of a pair is an index into this list."""
     pairs_per_kind: dict[str, int]
-    """Pairs of each of `kinds`."""
+    """Pairs of each of `kinds`; empty where second images are made online."""
     pairs_per_identity: list[int]
     """Pairs of each of `identities`."""
     seed: int = 0
     """Seed of everything random in the pack."""
-    options: dict[str, Any] = {}
+    options: dict[str, str | int | float | bool | dict[str, Any]] = {}
     """The settings of `pairdistill pack`."""
     source: str = ""
     """Where the photographs came from (no absolute path)."""
@@ -138,9 +139,10 @@ class Manifest(BaseModel):
             raise ValueError("pairs_per_identity: not as long as identities")
         if sum(self.pairs_per_identity) != self.pairs:
             raise ValueError("pairs_per_identity: does not add up to pairs")
-        if set(self.pairs_per_kind) != set(self.kinds):
+        packed = self.second == "packed"
+        if set(self.pairs_per_kind) != (set(self.kinds) if packed else set()):
             raise ValueError("pairs_per_kind: other names than kinds")
-        if sum(self.pairs_per_kind.values()) != self.pairs:
+        if packed and sum(self.pairs_per_kind.values()) != self.pairs:
             raise ValueError("pairs_per_kind: does not add up to pairs")
         if sum(shard.pairs for shard in self.shards) != self.pairs:
             raise ValueError("shards: do not add up to pairs")
@@ -148,8 +150,11 @@ class Manifest(BaseModel):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the digests of the shards: the content of the pack."""
-        return hashlib.sha256("".join(s.sha256 for s in self.shards).encode()).hexdigest()
+        """SHA-256 over the digests of the shards, and what second images are made by online."""
+        content = "".join(s.sha256 for s in self.shards)
+        if self.second == "online":
+            content += json.dumps([self.kind_chances, self.second_options], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     @property
     def total_bytes(self) -> int:

@@ -218,13 +218,13 @@ def write_manifest(
     **description: Any,
 ) -> Pack:
     """Writes `manifest.json`, which makes a folder of shards a pack."""
-    pairs = sum(shard.pairs for shard in shards)
+    pairs, online = sum(shard.pairs for shard in shards), description.get("second") == "online"
     manifest = Manifest(
         pairs=pairs,
         identities=list(identities),
         kinds=list(kinds),
         pairs_per_identity=[tally.labels[i] for i in range(len(identities))],
-        pairs_per_kind={name: tally.kinds[i] for i, name in enumerate(kinds)},
+        pairs_per_kind={} if online else {name: tally.kinds[i] for i, name in enumerate(kinds)},
         shards=list(shards),
         **{"purpose": "train", "photographs": pairs, **description},
     )

@@ -7,7 +7,7 @@ changes only the pairs it takes part in, and the number of workers changes nothi
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from distill.data.keyed import keyed_rng
@@ -63,6 +63,12 @@ def training_pairs(
         for repeat in range(per_image):
             kinds = draw_kinds(probabilities, keyed_rng(seed, photo.origin, repeat, "kinds"))
             yield PairPlan(photo, _other(photo, people, seed, repeat), kinds, repeat)
+
+
+def single_photos(photos: Iterable[Photo]) -> Iterator[PairPlan]:
+    """Each photograph once, by rising label; its second images are made while training."""
+    for photo in sorted(photos, key=lambda photo: (photo.label, photo.row)):
+        yield PairPlan(photo, None, (), 0)
 
 
 def evaluation_pairs(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,16 @@ import torch
 
 from distill.data.augment import Changes, apply, changes
 from distill.data.batch import PairBatch
-from distill.data.beton import ALLOCATION, checksum_salts
+from distill.data.beton import ALLOCATION, checksum_salts, face_bytes
 from distill.data.beton_index import BetonIndex
 from distill.data.order import Keys
-from distill.data.reading import ReaderOptions, corrupt
+from distill.data.reading import Firsts, ReaderOptions, corrupt
 from distill.data.shard_files import ShardFiles
+
+if TYPE_CHECKING:
+    from distill.data.online_rows import OnlineRows
+
+_Pair = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], int, int]
 
 
 class PythonReader:
@@ -46,16 +52,42 @@ class PythonReader:
     def _batch(self, keys: Keys) -> PairBatch:
         ids = keys[:, 1].copy()
         change = changes(self._options.seed, keys[:, 0], ids, self._options.amplitudes)
-        pairs = [self._pair(pair, row, change) for row, pair in enumerate(ids.tolist())]
+        if self._options.online is None:
+            pairs = [self._pair(pair, row, change) for row, pair in enumerate(ids.tolist())]
+        else:
+            pairs = [self._made(keys, row, change) for row in range(len(keys))]
         first, second, labels, kinds = zip(*pairs, strict=True)
         images, others = (torch.from_numpy(np.stack(side)) for side in (first, second))
         numbers = torch.tensor(labels), torch.tensor(kinds), torch.from_numpy(ids)
         return PairBatch(images, others, *numbers)
 
-    def _pair(
-        self, pair: int, row: int, change: Changes
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], int, int]:
-        """Both images, changed, (3, S, S); label and kind.
+    def _pair(self, pair: int, row: int, change: Changes) -> _Pair:
+        """Both images, changed, (3, S, S); label and kind."""
+        (first, second), label, kind, _ = self._stored(pair)
+        return apply(first, change, row, 0), apply(second, change, row, 1), label, kind
+
+    def _made(self, keys: Keys, row: int, change: Changes) -> _Pair:
+        """The same, where the second image is made here."""
+        online, key = self._options.online, keys[row : row + 1]
+        assert online is not None
+        drawn = online.draw(key)
+        own, partner = (self._first(online, int(ids[0])) for ids in (key[:, 1], drawn.read))
+        second = online.seconds(key, drawn, own, partner)[0]
+        images = apply(own.pixels[0], change, row, 0), apply(second, change, row, 1)
+        return *images, int(own.numbers[0, 0]), int(online.way_of[drawn.bits[0]])
+
+    def _first(self, online: OnlineRows, pair: int) -> Firsts:
+        """One first image as it was packed; a black one where ``pair`` is below 0."""
+        read = Firsts.empty(1, self._index.side)
+        if pair >= 0:
+            (read.pixels[0],), label, kind, face = self._stored(pair)
+            read.numbers[0], read.faces[0] = (label, kind), np.frombuffer(face, np.uint8)
+            if online.strangers(np.array([pair]), read.numbers[:, 0])[0]:
+                raise corrupt(self._index, pair, 0, 4)
+        return read
+
+    def _stored(self, pair: int) -> tuple[list[npt.NDArray[np.uint8]], int, int, bytes]:
+        """The images of a pair, (S, S, 3) each; label, kind, and the bytes about the face.
 
         Raises:
             UserError: the pair is not what was packed.
@@ -63,17 +95,17 @@ class PythonReader:
         (number, place) = self._index.locate(np.array([pair]))[0].tolist()
         shard, file = self._index.shards[number], self._files.handles[number]
         entry, regions = _entry(file, shard, place)
-        label, kind = int(entry["label"]), int(entry["kind"])
+        label, kind, face = int(entry["label"]), int(entry["kind"]), face_bytes(entry)
         if regions is None or not (label < self._index.classes and kind < self._index.kinds):
             raise corrupt(self._index, pair, 0, 4)
-        salts, sums = checksum_salts(label, kind), int(entry["checksum"]) % 2**64
+        salts, sums = checksum_salts(label, kind, face), int(entry["checksum"]) % 2**64
         images = []
         for which, (start, size) in enumerate(regions):
             jpeg = os.pread(file, size, start)
             if zlib.crc32(jpeg, salts[which]) != sums >> 32 * which & 0xFFFFFFFF:
                 raise corrupt(self._index, pair, which, 1 if len(jpeg) == size else 3)
-            images.append(apply(self._decoded(jpeg, pair, which), change, row, which))
-        return images[0], images[1], label, kind
+            images.append(self._decoded(jpeg, pair, which))
+        return images, label, kind, face
 
     def _decoded(self, jpeg: bytes, pair: int, which: int) -> npt.NDArray[np.uint8]:
         """One image, (S, S, 3)."""
@@ -89,9 +121,7 @@ class PythonReader:
         return rgb
 
 
-def _entry(
-    file: int, shard: BetonIndex, row: int
-) -> tuple[npt.NDArray[np.void], list[tuple[int, int]] | None]:
+def _entry(file: int, shard: BetonIndex, row: int) -> tuple[np.void, list[tuple[int, int]] | None]:
     """The metadata of a sample, and where its images are: None if the two places disagree."""
     layout = shard.layout
     size = len(layout.images) * ALLOCATION.itemsize

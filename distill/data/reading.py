@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from distill.data.batch import PairBatch
 from distill.data.order import Keys
 from distill.data.pack_index import PackIndex
 from distill.errors import UserError
+
+if TYPE_CHECKING:
+    from distill.data.online_rows import OnlineRows
 
 FAULTS = {
     1: "its bytes are not those that were packed",
@@ -31,12 +34,40 @@ class ReaderOptions(NamedTuple):
         amplitudes: of the changes.
         threads: decoding threads.
         ahead: batches decoded ahead of the consumer.
+        online: makes the second images of a pack that has none.
     """
 
     seed: int
     amplitudes: Amplitudes
     threads: int = 1
     ahead: int = 2
+    online: OnlineRows | None = None
+
+
+class Firsts(NamedTuple):
+    """First images as they were packed.
+
+    Attributes:
+        pixels: (B, S, S, 3) uint8.
+        numbers: label and stored kind, (B, 2) int64.
+        faces: the bytes about each face, (B, 48) uint8.
+        status: of `decoder`, (B,) uint8.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    numbers: Numbers
+    faces: npt.NDArray[np.uint8]
+    status: npt.NDArray[np.uint8]
+
+    @classmethod
+    def empty(cls, rows: int, side: int) -> Self:
+        """Memory for so many; black where nothing is read."""
+        return cls(
+            np.zeros((rows, side, side, 3), np.uint8),
+            np.zeros((rows, 2), np.int64),
+            np.zeros((rows, 48), np.uint8),
+            np.zeros(rows, np.uint8),
+        )
 
 
 class Pass(Protocol):

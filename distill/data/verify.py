@@ -9,9 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from distill.data.beton import checksum_salts
+from distill.data.beton import checksum_salts, face_bytes
 from distill.data.beton_index import BetonIndex, check_index
 from distill.data.manifest import Pack, ShardFacts, file_sha256
 from distill.errors import UserError
@@ -95,12 +93,6 @@ def altered_images(shard: BetonIndex) -> Iterator[tuple[int, int]]:
                 jpeg = os.pread(file.fileno(), int(place["size"]), int(place["ptr"]))
                 if zlib.crc32(jpeg, salts[which]) != sums >> 32 * which & 0xFFFFFFFF:
                     yield row, which
-
-
-def face_bytes(entry: np.void) -> bytes:
-    """The bytes about the face in a row of metadata, if its layout has some."""
-    names = [name for name in entry.dtype.names or () if name.startswith("face")]
-    return b"".join(entry[name].tobytes() for name in names)
 
 
 def _strays(pack: Pack) -> Iterator[Fault]:

@@ -24,7 +24,7 @@ from distill.data.pack.standing import (
 from distill.data.pack.tables import Table
 from distill.data.pack.work import Recipe
 from distill.data.pack.workers import Team, team
-from distill.data.pairs import Photo, evaluation_pairs, training_pairs
+from distill.data.pairs import Photo, evaluation_pairs, single_photos, training_pairs
 from distill.data.second import warm_up
 from distill.data.sources import Source
 from distill.data.splits import Split
@@ -79,7 +79,8 @@ def pack(
     standing = reusable(out, options, lambda: _compared(source, progress))
     if standing is not None:
         return standing
-    warm_up(options.kinds)  # here once, rather than in every worker
+    # Here once, rather than in every worker; what is packed of a face asks the finder of glasses.
+    warm_up({*options.kinds, "glasses"} if options.layout == "singles" else options.kinds)
     with new_folder(out, begun_by(source, options)) as folder, team(options.processes()) as workers:
         with (
             progress("aligning faces", source.expected) as bar,
@@ -146,6 +147,9 @@ def parts_of(found: Survey, sides: Split | None, folder: Path, options: PackOpti
 
 
 def _training(photos: list[Photo], people: list[str], folder: Path, options: PackOptions) -> Part:
+    if options.layout == "singles":
+        count = len(photos)
+        return Part("train", folder, single_photos(photos), count, count, people, "singles")
     per_image = options.second_per_image
     plans = training_pairs(photos, options.seed, options.kinds, per_image)
     return Part("train", folder, plans, len(photos) * per_image, len(photos), people)

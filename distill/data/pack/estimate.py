@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from distill.data.pack.options import PackOptions
 from distill.data.pack.spool import ROW, SpoolWriter
-from distill.data.pack.work import Recipe, make_pair, prepare
+from distill.data.pack.work import MAKERS, Recipe, prepare
 from distill.data.pack.workers import single_threaded
-from distill.data.pairs import Photo, training_pairs
+from distill.data.pairs import Photo, single_photos, training_pairs
 from distill.data.sources import Source
 from distill.errors import UserError
 
@@ -89,10 +89,15 @@ def estimate(source: Source, options: PackOptions) -> Estimate:
 def _pairs_of(faces: list[Photo], spool: str, options: PackOptions) -> tuple[float, float]:
     """Bytes and seconds of a pair, on average."""
     recipe = Recipe(spool, options.seed, options.quality, options.second_options())
-    plans = list(training_pairs(faces, options.seed, options.kinds, options.second_per_image))
-    make_pair(plans[0], recipe)
+    plans = list(
+        single_photos(faces)
+        if options.layout == "singles"
+        else training_pairs(faces, options.seed, options.kinds, options.second_per_image)
+    )
+    make = MAKERS[options.layout]
+    make(plans[0], recipe)
     began = time.perf_counter()
-    made = [make_pair(plan, recipe) for plan in plans]
+    made = [make(plan, recipe) for plan in plans]
     seconds = time.perf_counter() - began
     return sum(len(p.first) + len(p.second) for p in made) / len(made), seconds / len(made)
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any, get_args
 
 from distill import __version__
+from distill.data.beton import LAYOUTS, LayoutName
 from distill.data.locate import LandmarkChoice
 from distill.data.manifest import FORMAT, Pack
 from distill.data.pack_writer import SHARD_BYTES
@@ -27,6 +28,8 @@ class PackOptions:
     """Choices of `pack`.
 
     Attributes:
+        layout: `pairs` packs second images; `singles` first images alone, for second ones that are
+            made while training (an evaluation pack holds pairs all the same).
         kinds: chance of each processing of a training pair, in (0, 1]; of several that come up,
             all are applied, and at least one always is. An evaluation pack has each kind alone.
         second_per_image: training pairs made of each photograph.
@@ -49,6 +52,7 @@ class PackOptions:
         purpose_note: what they may be used for, for the manifest.
     """
 
+    layout: LayoutName = "pairs"
     kinds: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_KINDS))
     second_per_image: int = 1
     holdout: float = 0.0
@@ -91,6 +95,13 @@ class PackOptions:
                 raise UserError(f"{option} {value}", fix=f"stay within {low} .. {high}")
         if not self.kinds or not all(0.0 < p <= 1.0 for p in self.kinds.values()):
             raise UserError(f"--kinds {self.kinds}", fix="give chances above 0 and at most 1")
+        if self.layout not in LAYOUTS:
+            raise UserError(f"--layout {self.layout}", fix=f"choose from {', '.join(LAYOUTS)}")
+        if self.layout == "singles" and self.second_per_image != 1:
+            raise UserError(
+                f"--second-per-image {self.second_per_image} with --layout singles",
+                fix="leave it away: every epoch makes a new second image",
+            )
         if self.split_by not in SPLITS:
             raise UserError(f"--split-by {self.split_by}", fix=f"choose from {', '.join(SPLITS)}")
         if self.landmarks not in get_args(LandmarkChoice):
@@ -114,6 +125,7 @@ class PackOptions:
     def described(self) -> dict[str, Any]:
         """What decides the content of a pack, for its manifest (not workers, not overwrite)."""
         return {
+            "layout": self.layout,
             "kinds": dict(self.kinds),
             "second_per_image": self.second_per_image,
             "holdout": self.holdout,

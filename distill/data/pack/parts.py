@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from distill.data.beton import PAIRS
+from distill.data.beton import LAYOUTS, LayoutName
 from distill.data.contact_sheet import SheetPair, contact_sheet
 from distill.data.faces import FACE_SIZE
 from distill.data.manifest import ShardFacts
 from distill.data.pack.resume import RowFiles, stored_pairs, verified_shards
-from distill.data.pack.work import PairJpegs, Recipe, make_pair
+from distill.data.pack.work import MAKERS, PairJpegs, Recipe
 from distill.data.pack.workers import Team
 from distill.data.pack_writer import EncodedPair, ShardWriter, Tally, write_manifest
 from distill.data.pairs import PairPlan
+from distill.data.second.online import ways
 from distill.files import disk_errors
 
 PAIRS_NAME = "pairs.csv"
@@ -34,6 +35,7 @@ class Part(NamedTuple):
         pairs: how many there are.
         photographs: of how many photographs.
         people: names, indexed by label.
+        layout: what a sample consists of.
     """
 
     purpose: Literal["train", "evaluation"]
@@ -42,6 +44,7 @@ class Part(NamedTuple):
     pairs: int
     photographs: int
     people: Sequence[str]
+    layout: LayoutName = "pairs"
 
 
 class Kinds:
@@ -66,12 +69,13 @@ class PartWriter:
     Args:
         part: what to make.
         named: the pack as the user knows it, for errors.
-        kinds: single ways, first in the pack's list.
+        kinds: chances of the processings; those alone come first in the pack's list.
     """
 
-    def __init__(self, part: Part, named: Path, kinds: Iterable[str]) -> None:
+    def __init__(self, part: Part, named: Path, kinds: Mapping[str, float]) -> None:
         self._part, self._named, self._people = part, named, part.people
-        self._kinds = Kinds(kinds)
+        self._chances = kinds
+        self._kinds = Kinds(ways(kinds) if part.layout == "singles" else kinds)
         self._shown: dict[str, dict[str, SheetPair]] = {}  # by kind, and then by person
 
     def write(
@@ -106,6 +110,7 @@ class PartWriter:
             ShardWriter(
                 part.folder,
                 part.pairs,
+                layout=LAYOUTS[part.layout],
                 shard_bytes=shard_bytes,
                 named=self._named,
                 finished=finished,
@@ -131,18 +136,27 @@ class PartWriter:
             named=self._named,
             purpose=part.purpose,
             photographs=part.photographs,
+            **(self._online(recipe) if part.layout == "singles" else {}),
             **description,
         )
+
+    def _online(self, recipe: Recipe) -> dict[str, Any]:
+        """Fields of the manifest by which second images are made while training."""
+        return {
+            "second": "online",
+            "kind_chances": dict(self._chances),
+            "second_options": recipe.options.described(),
+        }
 
     def _made(
         self, team: Team, recipe: Recipe, finished: list[ShardFacts]
     ) -> Iterator[tuple[PairPlan, PairJpegs]]:
         """All pairs in order: those of finished shards as they are, then the new ones."""
-        plans = iter(self._part.plans)
-        for stored in stored_pairs(self._part.folder, finished, PAIRS, FACE_SIZE):
-            first, second = stored.images
+        part, plans = self._part, iter(self._part.plans)
+        for stored in stored_pairs(part.folder, finished, LAYOUTS[part.layout], FACE_SIZE):
+            first, second = (*stored.images, b"")[:2]
             yield next(plans), PairJpegs(first, second, stored.how)
-        yield from team.do(make_pair, plans, recipe, name=lambda plan: plan.first.origin)
+        yield from team.do(MAKERS[part.layout], plans, recipe, name=lambda plan: plan.first.origin)
 
     def _pairs_to_show(self) -> list[SheetPair]:
         """Pairs made by one processing alone; where there are none, those made by several."""
@@ -152,6 +166,8 @@ class PartWriter:
 
     def _seen(self, plan: PairPlan, jpegs: PairJpegs) -> tuple[EncodedPair, tuple[str, ...]]:
         """A pair with its line for the table; a few are kept for the sheet."""
+        if self._part.layout == "singles":
+            return self._single(plan, jpegs)
         kind = self._kinds.number(plan.kinds)
         name, first = self._kinds.names[kind], plan.first
         other = plan.other.origin if plan.other and "other" in jpegs.how else ""
@@ -161,3 +177,9 @@ class PartWriter:
             shown.setdefault(identity, SheetPair(name, jpegs.first, jpegs.second, jpegs.how))
         pair = EncodedPair(jpegs.first, jpegs.second, first.label, kind)
         return pair, (identity, name, first.origin, other, jpegs.how, first.note)
+
+    def _single(self, plan: PairPlan, jpegs: PairJpegs) -> tuple[EncodedPair, tuple[str, ...]]:
+        """A photograph alone with its line; of second images there is nothing to tell or show."""
+        photo = plan.first
+        single = EncodedPair(jpegs.first, b"", photo.label, 0, jpegs.face)
+        return single, (self._people[photo.label], "online", photo.origin, "", "", photo.note)

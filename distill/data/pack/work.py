@@ -7,10 +7,12 @@ result with a reason, never an exception.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import simplejpeg
 
+from distill.data.beton import LayoutName
 from distill.data.faces import AlignedFace
 from distill.data.images import Unusable, decode, encode_jpeg
 from distill.data.keyed import keyed_rng
@@ -18,6 +20,7 @@ from distill.data.locate import LandmarkChoice, locate
 from distill.data.pack.spool import read_face
 from distill.data.pairs import PairPlan
 from distill.data.second import SecondOptions, combine
+from distill.data.second.online import face_row
 from distill.data.sources import Sample
 
 
@@ -42,13 +45,15 @@ class PairJpegs:
 
     Attributes:
         first: JPEG of the sample.
-        second: JPEG of the processed image.
+        second: JPEG of the processed image; empty where it is made while training.
         how: how it was made.
+        face: what making it while training asks for, 48 bytes.
     """
 
     first: bytes
     second: bytes
     how: str
+    face: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -96,3 +101,18 @@ def make_pair(plan: PairPlan, recipe: Recipe) -> PairJpegs:
     for jpeg in (first_jpeg, second_jpeg):
         assert simplejpeg.decode_jpeg(jpeg).shape == face.rgb.shape
     return PairJpegs(first_jpeg, second_jpeg, how)
+
+
+def make_single(plan: PairPlan, recipe: Recipe) -> PairJpegs:
+    """Encodes a photograph alone, with what is known of its face."""
+    face = read_face(recipe.spool, plan.first.row)
+    jpeg = encode_jpeg(face.rgb, recipe.quality)
+    assert simplejpeg.decode_jpeg(jpeg).shape == face.rgb.shape
+    return PairJpegs(jpeg, b"", "", face_row(face))
+
+
+MAKERS: dict[LayoutName, Callable[[PairPlan, Recipe], PairJpegs]] = {
+    "pairs": make_pair,
+    "singles": make_single,
+}
+"""The second round for each layout."""

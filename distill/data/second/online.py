@@ -21,7 +21,6 @@ from distill.data.second import KINDS
 from distill.data.second.frame_finder import worn_of
 from distill.data.second.options import SecondOptions
 from distill.data.second.pixels import kinds as compiled
-from distill.errors import UserError
 
 Numbers = npt.NDArray[np.int64]
 Images = npt.NDArray[np.uint8]
@@ -63,28 +62,22 @@ def way_bits(way: str) -> int:
 
 
 class Partners:
-    """Other photos of the same person, for a pack in which a person's photos lie together.
+    """Other photos of the same person, for a pack in which photos lie in the order of labels.
 
     Args:
-        labels: of every sample, (N,) int64.
-
-    Raises:
-        UserError: the samples of a person are scattered.
+        counts: photos of each label, (C,) int64; some may be 0.
     """
 
-    def __init__(self, labels: Numbers) -> None:
-        changes = np.flatnonzero(np.diff(labels)) + 1
-        self._starts = np.concatenate(([0], changes, [len(labels)])).astype(np.int64)
-        people = labels[self._starts[:-1]]
-        if len(np.unique(people)) != len(people):
-            raise UserError(
-                "the photographs of a person lie apart in this pack",
-                fix="pack again for data.second = online",
-            )
+    def __init__(self, counts: Numbers) -> None:
+        self._starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+
+    def label_of(self, ids: Numbers) -> Numbers:
+        """Whose photo lies at each place, (B,)."""
+        return np.searchsorted(self._starts, ids, side="right") - 1
 
     def of(self, seed: int, epoch: Numbers, ids: Numbers) -> Numbers:
         """One other photo for each sample, any as likely as the others; -1 where there is none."""
-        group = np.searchsorted(self._starts, ids, side="right") - 1
+        group = self.label_of(ids)
         first = self._starts[group]
         others = self._starts[group + 1] - first - 1
         step = np.empty(len(ids), np.int64)

@@ -16,7 +16,7 @@ import simplejpeg
 import torch
 
 from distill.config.tree import DataConfig
-from distill.data import decoder, ffcv_reader
+from distill.data import decoded_rows, decoder
 from distill.data.augment import Amplitudes, changes
 from distill.data.batch import OrderState
 from distill.data.loader import make_eval_loader, make_train_loader
@@ -282,7 +282,7 @@ def test_an_altered_label_is_found_even_within_its_range(copy, field):
         list(read_all(copy, "ffcv"))
 
 
-@pytest.mark.parametrize(("module", "name"), [(decoder, "read_pairs"), (ffcv_reader, "changes")])
+@pytest.mark.parametrize(("module", "name"), [(decoder, "read_pairs"), (decoded_rows, "changes")])
 def test_an_exception_in_a_decoding_thread_reaches_the_consumer(
     small_pack, monkeypatch, module, name
 ):
@@ -301,7 +301,7 @@ def test_an_exception_in_a_decoding_thread_reaches_the_consumer(
 def test_a_dead_loader_thread_is_noticed(small_pack, monkeypatch):
     with train_loader(small_pack) as loader:
         next(loader)
-        monkeypatch.setattr(ffcv_reader, "_fresh", None)
+        monkeypatch.setattr(decoded_rows, "_fresh", None)
         with pytest.raises(RuntimeError, match="thread died"):
             list(islice(loader, 10))
 
