@@ -11,6 +11,7 @@ from distill.data.manifest import Pack, read_pack
 from distill.data.order import check_global_batch, steps_of
 from distill.engine_parts.settings import check_precision, micro_batch_pairs
 from distill.errors import UserError
+from distill.heads.checks import check_head
 from distill.losses import implementation_name
 from distill.run_dir import RunDir
 
@@ -59,6 +60,7 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
     implementation = implementation_name(config.loss.implementation, ranks.device.type)
     train = _open("data.train", config.data.train, "train")
     check_layout(train, config.data)
+    check_head(config, len(train.manifest.identities), ranks.world_size)
     pairs, batch = train.manifest.pairs, config.train.global_batch_pairs
     check_global_batch(pairs, batch, str(train.path))
     return Plan(
