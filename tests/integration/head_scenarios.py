@@ -18,11 +18,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from distill.checkpoint import RunFacts, TrainState, gather, latest_verified, load, save
 from distill.config import load_config
 from distill.config.tree import Config
 from distill.data.batch import PairBatch
 from distill.engine import Engine
 from distill.engine_parts.loss_scale import LossScale
+from distill.errors import UserError
 from distill.heads import ClassRanges, build_head, build_sharded_head
 from distill.models.classifier import Embedder, PairClassifier
 from distill.ranks import Ranks
@@ -206,10 +208,51 @@ def scaled(ranks: Ranks, _: Path) -> dict[str, Any]:
     return found
 
 
+def facts_of(config: Config, names: str = "abcdefg") -> RunFacts:
+    return RunFacts("run-1", config.model_dump(mode="json"), list(names), "pack-1")
+
+
+def saved(ranks: Ranks, folder: Path) -> dict[str, Any]:
+    """Two steps, a checkpoint, and what came after."""
+    found = {}
+    gather.WINDOW_ELEMENTS = 100  # many windows, cut inside of parameters
+    for head in HEADS:
+        for form, stage in (("sharded-fused", 1), ("replicated-fused", 3)):
+            config = settings(*FORMS[form], f"train.zero_stage={stage}", head=head)
+            engine = make(config, ranks)
+            play(engine, config, 0, 2)
+            save(folder / f"{head} {form}", engine, TrainState(2), facts_of(config))
+            found[f"{head} {form}"] = play(engine, config, 2)
+    return found
+
+
+def loaded(ranks: Ranks, folder: Path) -> dict[str, Any]:
+    """The rest of `saved`, with other initial weights, on other ranks, placements and stages."""
+    found = {}
+    for head in HEADS:
+        for origin in ("sharded-fused", "replicated-fused"):
+            checkpoint = latest_verified(folder / f"{head} {origin}", ranks)
+            for form, stage in (
+                ("sharded-fused", 1),
+                ("sharded-plain", 3),
+                ("replicated-fused", 0),
+                ("replicated-fused", 3),
+            ):
+                config = settings(*FORMS[form], f"train.zero_stage={stage}", head=head)
+                engine = make(config, ranks, seed=99)
+                state = load(checkpoint, engine, facts_of(config))
+                found[f"{head} {origin} -> {form} {stage}"] = play(engine, config, state.step)
+    try:
+        load(checkpoint, engine, facts_of(config, "abdcefg"))
+    except UserError as error:
+        found["refusal"] = str(error)
+    return found
+
+
 PHASES = {
-    "one": (curves,),
-    "two": (curves, rounded, poisoned, scaled),
-    "three": (curves, similarities),
+    "one": (curves, loaded),
+    "two": (curves, rounded, poisoned, scaled, saved, loaded),
+    "three": (curves, similarities, loaded),
     "four": (curves,),
 }
 

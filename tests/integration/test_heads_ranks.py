@@ -63,7 +63,7 @@ def play_phase(phase: str, folder: Path) -> list[dict[str, Any]]:
     assert "".join(outputs) == "", "nothing is to be said"
     found = [json.loads((folder / f"{phase}-{r}.json").read_text()) for r in range(RANKS[phase])]
     for rank in found[1:]:
-        for scenario in ("curves", "similarities", "rounded", "scaled"):
+        for scenario in ("curves", "similarities", "rounded", "scaled", "saved", "loaded"):
             assert rank.get(scenario) == found[0].get(scenario), "the ranks disagree"
     return found
 
@@ -76,7 +76,15 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def phase(folder):
     """What each rank of a phase saw; its processes are started when it is first asked for."""
-    return functools.cache(lambda name: play_phase(name, folder))
+    played: dict[str, list[dict[str, Any]]] = {}
+
+    def seen(name: str) -> list[dict[str, Any]]:
+        for one in ("two", name):  # which saves what the others load
+            if one not in played:
+                played[one] = play_phase(one, folder)
+        return played[name]
+
+    return seen
 
 
 @functools.cache
@@ -167,3 +175,22 @@ def test_the_loss_scale_changes_nothing_but_overflow(phase, stage):
     kept = [0, 1, 3]
     assert_same([curve[i] for i in kept], [expected[i] for i in kept])
     assert counters == {"updates": 0, "loss_scale": 2.0**13, "good_steps": 1}
+
+
+@pytest.mark.parametrize("name", ["one", "two", "three"])
+def test_checkpoints_go_on_alike_on_other_ranks_placements_and_stages(phase, name):
+    saved, loaded = phase("two")[0]["saved"], phase(name)[0]["loaded"]
+    assert len(loaded) == 16 + 1
+    for key, curve in loaded.items():
+        if key != "refusal":
+            expected = zip(*numbers(saved[key.split(" -> ")[0]]), strict=True)
+            assert_same(curve, list(expected))
+    assert "label 2: 'c' there -> 'd' here" in loaded["refusal"]
+
+
+@pytest.mark.parametrize("head", scenarios.HEADS)
+@pytest.mark.parametrize("run", ["sharded-fused 1", "replicated-fused 3"])
+def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(phase, run, head):
+    form = run.split()[0]
+    for rank in phase("two"):
+        assert rank["loaded"][f"{head} {form} -> {run}"] == rank["saved"][f"{head} {form}"]
