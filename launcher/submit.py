@@ -95,7 +95,10 @@ def absolute(config: Config) -> Config:
     )
     run = config.run.model_copy(update={"dir": str(Path(config.run.dir).absolute())})
     moved = data.model_copy(update={"train": train, "evaluation": evaluation})
-    return config.model_copy(update={"run": run, "data": moved})
+    model = config.model
+    if model.init_from:
+        model = model.model_copy(update={"init_from": str(Path(model.init_from).absolute())})
+    return config.model_copy(update={"run": run, "data": moved, "model": model})
 
 
 def check_request(request: Request, *, resume: bool, ask_cluster: bool) -> None:

@@ -18,6 +18,7 @@ from distill.checkpoint.load import load
 from distill.checkpoint.manifest import Manifest
 from distill.checkpoint.retention import prune
 from distill.checkpoint.save import save
+from distill.checkpoint.start import Start, start_from
 from distill.checkpoint.state import RunFacts, SaveFailed, TrainState
 from distill.checkpoint.weights import Weights, export_weights, load_weights
 
@@ -26,6 +27,7 @@ __all__ = [
     "Manifest",
     "RunFacts",
     "SaveFailed",
+    "Start",
     "TrainState",
     "Weights",
     "export_weights",
@@ -34,4 +36,5 @@ __all__ = [
     "load_weights",
     "prune",
     "save",
+    "start_from",
 ]

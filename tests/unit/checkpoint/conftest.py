@@ -55,7 +55,7 @@ class TensorsEngine:
         return all(torch.equal(a, b) for a, b in bits) and self.updates == other.updates
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def engine_of() -> Callable[..., TensorsEngine]:
     return TensorsEngine
 
