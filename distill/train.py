@@ -231,8 +231,8 @@ def _tell(
         numbers = report.scalars | counts | pace.read() | memory(job.ranks.device)
         job.monitor.training(step, numbers)
     if report.answers is not None:
-        manifest = job.plan.train.manifest
-        pairs = captioned(batches[-1], report.answers, manifest.identities, manifest.kinds)
+        known = job.plan.train
+        pairs = captioned(batches[-1], report.answers, known.identities, known.kinds)
         job.monitor.picture(step, "pairs", pair_grid(pairs))
 
 
