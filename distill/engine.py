@@ -43,11 +43,12 @@ from distill.engine_parts.optimizer import (
     state_of,
 )
 from distill.engine_parts.settings import check_precision, deepspeed_settings
-from distill.engine_parts.uncompiled import nothing_compiled
+from distill.engine_parts.variables import nothing_compiled, variable
 from distill.ranks import init_process_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from distill.config.tree import Config
     from distill.engine_parts.fragments import Fragment
@@ -110,14 +111,14 @@ class Engine:
         return cls(model, config, ranks)
 
     def _initialize(self, config: Config) -> Any:
-        deepspeed = _import_deepspeed(self.ranks)
         settings = deepspeed_settings(
             config,
             elements=sum(p.numel() for p in self.module.parameters()),
             world_size=self.ranks.world_size,
             device=self.ranks.device,
         )
-        with nothing_compiled():
+        with self._named_device(), nothing_compiled():
+            deepspeed = _import_deepspeed(self.ranks)
             engine, *_ = deepspeed.initialize(
                 model=Autocast(self.module, self.ranks.device, config.train.precision),
                 optimizer=self._optimizer,
@@ -125,6 +126,14 @@ class Engine:
                 config=settings,
             )
         return engine
+
+    def _named_device(self) -> AbstractContextManager[None]:
+        """A block in which LOCAL_RANK says what DeepSpeed takes it for: the index of our device.
+
+        Whoever started the ranks may mean something else by it (Slurm can show each one device
+        only), and a process that nobody made a rank must not look like one afterwards.
+        """
+        return variable("LOCAL_RANK", str(self.ranks.device.index or 0))
 
     @property
     def device(self) -> torch.device:
@@ -137,7 +146,8 @@ class Engine:
 
     def forward(self, images: torch.Tensor) -> ClassifierOutput:
         """Classify (N, 3, 112, 112) images in [-1, 1]; one call for each `backward`."""
-        output: ClassifierOutput = self._engine(images)
+        with self._named_device():
+            output: ClassifierOutput = self._engine(images)
         return output
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -148,7 +158,8 @@ class Engine:
         the step without one more collective.
         """
         poison = torch.where(torch.isfinite(loss.detach()), 1.0, math.nan)
-        self._engine.backward(loss * (poison * self._scale.scale))
+        with self._named_device():
+            self._engine.backward(loss * (poison * self._scale.scale))
 
     @property
     def accumulating(self) -> bool:
@@ -160,7 +171,8 @@ class Engine:
         if self.accumulating:
             self._engine.step()
             return None
-        norm = self._update()
+        with self._named_device():
+            norm = self._update()
         skipped = not math.isfinite(norm)
         self._scale.update(skipped=skipped)
         if skipped:
@@ -260,8 +272,6 @@ class Engine:
 def _import_deepspeed(ranks: Ranks) -> Any:
     """DeepSpeed on the device of ``ranks``, quiet, and without building anything."""
     os.environ["DS_ACCELERATOR"] = ranks.device.type
-    # It takes the device from here, which differs where Slurm shows each task one device only.
-    os.environ["LOCAL_RANK"] = str(ranks.device.index or 0)
     # Once for each collective of each step: DeepSpeed calls them by the names before torch 2.13.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     import deepspeed

@@ -427,6 +427,7 @@ def test_a_signal_that_came_before_the_first_step_counts(world: World) -> None:
         assert stops.flags == [0.0, 0.0, 1.0]
     assert (outcome.step, outcome.stopped_by) == (1, signal.SIGUSR2)
     assert world.run_dir("early").checkpoint_steps() == [1]
+    assert "LOCAL_RANK" not in os.environ, "a process that nobody made a rank is none afterwards"
 
 
 def test_a_second_job_is_refused(world: World) -> None:

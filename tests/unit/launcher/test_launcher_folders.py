@@ -130,6 +130,7 @@ BAD_SITES = {
     'modules = ["cuda; rm"]': "modules = 'cuda; rm': not a name",
     'scratch = "/a%j"': "scratch = '/a%j': Slurm gives %",
     'container = ["a\\nb"]': "container = 'a\\nb': holds a control character",
+    'python = "/a\\nb"': "python = '/a\\nb': holds a control character",
     '[variables]\n"A B" = "c"': "variables = 'A B': not a name",
     '[variables]\nA = "b\\nc"': "variables.A = 'b\\nc': holds a control character",
     "partitions = 3": "partitions = 3: ",
