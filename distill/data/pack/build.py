@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -84,7 +84,7 @@ def pack(
     warm_up({*options.kinds, "glasses"} if options.layout == "singles" else options.kinds)
     with (
         new_folder(out, begun_by(source, options)) as folder,
-        Journal(folder / JOURNAL_NAME, out) as journal,
+        closing(Journal(folder / JOURNAL_NAME, out)) as journal,
         team(options.processes()) as workers,
     ):
         spool = folder / SPOOL_NAME

@@ -10,7 +10,6 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from distill.files import disk_errors
@@ -54,7 +53,7 @@ class Record(NamedTuple):
 
 
 class Journal:
-    """The records of one source in its order; 8 bytes each in memory.
+    """The records of one source in its order, 8 bytes each in memory; `close` it.
 
     Args:
         path: of the file; what an earlier packer wrote is in it, see `resume`.
@@ -128,14 +127,7 @@ class Journal:
     def __iter__(self) -> Iterator[Record]:
         return (self.record(number) for number in range(len(self)))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Ends the file."""
         with disk_errors(self.named):
             self._file.close()

@@ -114,6 +114,7 @@ class PartWriter:
                 shard_bytes=shard_bytes,
                 named=self._named,
                 finished=finished,
+                at_full=rows.turn,
                 at_end=rows.end,
             ) as writer,
         ):

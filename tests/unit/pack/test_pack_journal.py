@@ -1,5 +1,7 @@
 """The first round after a kill: photographs that were looked at are not looked at again."""
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 
@@ -57,7 +59,7 @@ def surveyed(monkeypatch):
         spool = folder / "spool"
         spool.touch()
         done = []
-        with Journal(folder / JOURNAL_NAME, folder) as journal:
+        with closing(Journal(folder / JOURNAL_NAME, folder)) as journal:
             found = survey(
                 Photographs(names), PackOptions(), journal, spool, Team(None, 1), done.append
             )
@@ -127,16 +129,16 @@ def test_any_name_survives_the_journal(tmp_path, name):
     record = Record(name, name[::-1], True, bytes(range(32)), name)
     other = Record("x", "y", False, b"", "empty file")
     for _ in range(2):
-        with Journal(tmp_path / "journal", tmp_path) as journal:
+        with closing(Journal(tmp_path / "journal", tmp_path)) as journal:
             journal.begin()
             journal.add(r.line() for r in (record, other, record))
             journal.flush()
             assert list(journal) == [record, other, record] and journal.record(1) == other
-    with Journal(tmp_path / "journal", tmp_path) as journal:
+    with closing(Journal(tmp_path / "journal", tmp_path)) as journal:
         assert list(journal.resume(2)) == [record, other]  # the face of row 2 is not there
 
 
 def test_a_journal_of_another_form_counts_as_none(tmp_path):
     (tmp_path / "journal").write_text('{"of": ["a", "b"], "face": 1}\n[1, 2]\n')
-    with Journal(tmp_path / "journal", tmp_path) as journal:
+    with closing(Journal(tmp_path / "journal", tmp_path)) as journal:
         assert list(journal.resume(9)) == []
