@@ -173,6 +173,7 @@ def _opening(
     start = f"going on after step {state.step} ({origin})" if origin else "a fresh start"
     return (
         f"{config.model.name}, {_data(plan.train, config.data.same_names)};"
+        f" head: {_head_words(config)};"
         f" {ranks.world_size} rank(s) on {ranks.device.type}, ZeRO {config.train.zero_stage},"
         f" {config.train.precision}, pair loss: {plan.loss_implementation};"
         f" {plan.total_steps} steps, {start}"
@@ -187,6 +188,13 @@ def _data(train: TrainingSet, same_names: SameNames) -> str:
     merged = "merged" if same_names == "same_person" else "kept apart"
     shared = f"{train.people.shared} names in several of them {merged}"
     return f"{text} of {len(train.packs)} packs ({shared})"
+
+
+def _head_words(config: Config) -> str:
+    """Where the head stands and how its scores are made."""
+    head = config.head
+    sample = f", {head.sample_rate:g} of it a step" if head.sample_rate < 1.0 else ""
+    return f"{head.kind}, {head.placement}{sample}, {config.loss.form} loss"
 
 
 def open_loader(job: Job, state: TrainState) -> PairLoader:

@@ -115,8 +115,8 @@ def test_file_names_in_a_manifest_cannot_leave_the_folder(save_steps):
 def test_another_format_version_is_refused_and_left_alone(save_steps, tmp_path):
     for path in save_steps(1, 2):
         Manifest.read(path)
-    Manifest.read(path).model_copy(update={"format": 2}).sealed().write(path)
-    with pytest.raises(UserError, match="has format 2"):
+    Manifest.read(path).model_copy(update={"format": 3}).sealed().write(path)
+    with pytest.raises(UserError, match="has format 3"):
         latest_verified(tmp_path)
     assert path.is_dir()
 
