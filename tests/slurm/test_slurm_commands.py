@@ -56,6 +56,9 @@ def test_status_and_logs(world: World) -> None:
     (before,) = json.loads(followed.stdout)
     assert before["job"] == job
     assert before["state"] in ("PENDING", "RUNNING")
+    log = world.pairdistill("logs", str(world.run("followed").root), "-f")  # until it ends
+    assert "4 steps done" in log.stdout
+    assert "pairdistill: start 0 ended after step 4: complete" in log.stdout
     world.finish(job)
     followed = world.pairdistill("status", str(world.run("followed").root), "--json")
     (after,) = json.loads(followed.stdout)
@@ -67,9 +70,6 @@ def test_status_and_logs(world: World) -> None:
     assert config["checkpoint"]["best_metric"] == evil, "read as it was meant"
     assert not list(world.root.rglob("pwned"))
     assert not Path("pwned").exists()
-    log = world.pairdistill("logs", str(world.run("followed").root), "-f")
-    assert "4 steps done" in log.stdout
-    assert "pairdistill: start 0 ended after step 4: complete" in log.stdout
     missing = world.pairdistill("logs", str(world.run("followed").root), "--rank", "5")
     assert missing.returncode == 2
     assert f"there are {job}_0_log.out" in missing.stderr

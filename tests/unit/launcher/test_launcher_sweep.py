@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from distill.config import load_config
 from distill.errors import UserError
 from distill.run_dir import RunDir
+from launcher.commands.logs import logs_command
 from launcher.commands.status import duration, table
 from launcher.slurm import accounted, gpus_of, node_kinds, without_job
 from launcher.starts import End, add_end, add_start
@@ -205,3 +206,35 @@ def test_a_job_inside_a_job_starts_clean(monkeypatch: pytest.MonkeyPatch) -> Non
     assert kept["SLURM_CONF"] == "/etc/slurm.conf"
     assert "PATH" in kept
     assert not {"SLURM_PROCID", "SBATCH_PARTITION", "RANK", "MASTER_ADDR"} & set(kept)
+
+
+def test_a_log_is_waited_for_and_followed_to_its_end(
+    tmp_path: Path,
+    fake: FakeSlurm,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The job waits, writes, and ends after that: each between two looks."""
+    run = submitted_run(tmp_path / "run", "12", 3)
+    log = run.jobs()[0].slurm / "12_0_log.out"
+    fake.answers("sacct", "12|RUNNING|None|node1|\n")
+    looks = itertools.count(1)
+
+    def pause(_: float) -> None:
+        look = next(looks)
+        if look == 30:
+            log.write_text("begun\n")
+        if look > 40:
+            with log.open("a") as file:
+                file.write(f"line {look}\n")
+        if look == 80:
+            fake.answers("sacct", "12|COMPLETED|None|node1|\n")
+
+    monkeypatch.setattr("launcher.commands.logs.time.sleep", pause)
+    logs_command(run.root, 0, follow=True)
+    shown = capsys.readouterr()
+    assert shown.out == log.read_text()
+    assert shown.out.startswith("begun\nline 41\n")
+    assert shown.err == "job 12 has not begun; its log will appear here\n"
+    with pytest.raises(UserError, match=r"12_7_log.out': no such log; there are 12_0_log.out"):
+        logs_command(run.root, 7, follow=True)
