@@ -28,6 +28,13 @@ from distill.stop import StopRequests
 from distill.watch import LossSpikes
 from distill.watchdog import Watchdog
 
+_ACCEPTED: dict[str, tuple[str, ...]] = {
+    "nothing": (),
+    "data": ("data",),
+    "identities": ("identities",),
+    "all": ("data", "identities"),
+}
+
 
 @dataclass
 class Job:
@@ -149,7 +156,8 @@ def begin_or_resume(
         identities=plan.classes,
         data_digest=plan.train.digest,
     )
-    state = load(found, engine, facts) if found else TrainState(step=0)
+    allow = _ACCEPTED[config.run.accept]
+    state = load(found, engine, facts, allow=allow) if found else TrainState(step=0)
     if state.step > plan.total_steps:
         raise UserError(
             f"run.dir = {config.run.dir!r}: has {state.step} steps behind it, and the settings"

@@ -101,7 +101,6 @@ def check_request(request: Request, *, resume: bool, ask_cluster: bool) -> None:
         UserError: settings that do not fit the request, packs that are not there, a run that is
             there already or that another job owns, or more than the cluster can give.
     """
-    check_settings(request.config, request.wanted)
     if request.cluster == "slurm":
         check_time(request.wanted, request.site)
         if ask_cluster:
@@ -113,6 +112,7 @@ def check_request(request: Request, *, resume: bool, ask_cluster: bool) -> None:
             f"--nodes {request.wanted.nodes}: --cluster {request.cluster} has one machine",
             fix="leave --nodes away",
         )
+    check_settings(request.config, request.wanted)
     check_run(request.run, resume=resume)
 
 

@@ -18,6 +18,7 @@ from distill.checkpoint.load import load
 from distill.checkpoint.manifest import Manifest
 from distill.checkpoint.retention import prune
 from distill.checkpoint.save import save
+from distill.checkpoint.space import check_space
 from distill.checkpoint.state import RunFacts, SaveFailed, TrainState
 from distill.checkpoint.weights import Weights, export_weights, load_weights
 
@@ -28,6 +29,7 @@ __all__ = [
     "SaveFailed",
     "TrainState",
     "Weights",
+    "check_space",
     "export_weights",
     "latest_verified",
     "load",
