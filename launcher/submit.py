@@ -91,7 +91,10 @@ def absolute(config: Config) -> Config:
     """The settings with paths that mean the same wherever the job runs."""
     moved = config.with_packs(lambda pack: str(Path(pack).absolute()))
     run = config.run.model_copy(update={"dir": str(Path(config.run.dir).absolute())})
-    return moved.model_copy(update={"run": run})
+    model = config.model
+    if model.init_from:
+        model = model.model_copy(update={"init_from": str(Path(model.init_from).absolute())})
+    return moved.model_copy(update={"run": run, "model": model})
 
 
 def check_request(request: Request, *, resume: bool, ask_cluster: bool) -> None:

@@ -19,6 +19,7 @@ from distill.checkpoint.manifest import Manifest
 from distill.checkpoint.retention import prune
 from distill.checkpoint.save import save
 from distill.checkpoint.space import check_space
+from distill.checkpoint.start import Start, start_from
 from distill.checkpoint.state import RunFacts, SaveFailed, TrainState
 from distill.checkpoint.weights import Weights, export_weights, load_weights
 
@@ -27,6 +28,7 @@ __all__ = [
     "Manifest",
     "RunFacts",
     "SaveFailed",
+    "Start",
     "TrainState",
     "Weights",
     "check_space",
@@ -36,4 +38,5 @@ __all__ = [
     "load_weights",
     "prune",
     "save",
+    "start_from",
 ]
