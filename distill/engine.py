@@ -48,12 +48,13 @@ from distill.engine_parts.optimizer import (
     state_of,
 )
 from distill.engine_parts.settings import check_precision, deepspeed_settings
-from distill.engine_parts.uncompiled import nothing_compiled
+from distill.engine_parts.variables import nothing_compiled, variable
 from distill.models.classifier import ShardedClassifier
 from distill.ranks import init_process_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from distill.config.tree import Config
     from distill.engine_parts.fragments import Fragment
@@ -126,14 +127,14 @@ class Engine:
         return cls(model, config, ranks, head)
 
     def _initialize(self, config: Config) -> Any:
-        deepspeed = _import_deepspeed(self.ranks)
         settings = deepspeed_settings(
             config,
             elements=sum(p.numel() for p in self.module.parameters()),
             world_size=self.ranks.world_size,
             device=self.ranks.device,
         )
-        with nothing_compiled():
+        with self._named_device(), nothing_compiled():
+            deepspeed = _import_deepspeed(self.ranks)
             engine, *_ = deepspeed.initialize(
                 model=Autocast(self.module, self.ranks.device, config.train.precision),
                 optimizer=self._optimizer,
@@ -143,6 +144,14 @@ class Engine:
         if self.head is not None and self.zero_stage:
             join_norm(engine.optimizer, self.zero_stage, self.head.gradient_norm)
         return engine
+
+    def _named_device(self) -> AbstractContextManager[None]:
+        """A block in which LOCAL_RANK says what DeepSpeed takes it for: the index of our device.
+
+        Whoever started the ranks may mean something else by it (Slurm can show each one device
+        only), and a process that nobody made a rank must not look like one afterwards.
+        """
+        return variable("LOCAL_RANK", str(self.ranks.device.index or 0))
 
     @property
     def device(self) -> torch.device:
@@ -157,7 +166,8 @@ class Engine:
 
     def forward(self, *inputs: Any) -> Any:
         """What the network says of (N, 3, 112, 112) images in [-1, 1]; once for each `backward`."""
-        return self._engine(*inputs)
+        with self._named_device():
+            return self._engine(*inputs)
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of ``loss``, a scalar mean over the pairs of this micro-batch.
@@ -167,7 +177,8 @@ class Engine:
         the step without one more collective.
         """
         poison = torch.where(torch.isfinite(loss.detach()), 1.0, math.nan)
-        self._engine.backward(loss * (poison * self._scale.scale))
+        with self._named_device():
+            self._engine.backward(loss * (poison * self._scale.scale))
 
     @property
     def accumulating(self) -> bool:
@@ -179,7 +190,8 @@ class Engine:
         if self.accumulating:
             self._engine.step()
             return None
-        norm = self._update()
+        with self._named_device():
+            norm = self._update()
         skipped = not math.isfinite(norm)
         self._update_head(norm, skipped=skipped)
         self._scale.update(skipped=skipped)
@@ -305,8 +317,6 @@ class Engine:
 def _import_deepspeed(ranks: Ranks) -> Any:
     """DeepSpeed on the device of ``ranks``, quiet, and without building anything."""
     os.environ["DS_ACCELERATOR"] = ranks.device.type
-    # It takes the device from here, which differs where Slurm shows each task one device only.
-    os.environ["LOCAL_RANK"] = str(ranks.device.index or 0)
     # Once for each collective of each step: DeepSpeed calls them by the names before torch 2.13.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     import deepspeed

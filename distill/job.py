@@ -24,6 +24,7 @@ from distill.checkpoint import (
 )
 from distill.config import Config, dump_toml
 from distill.data.loader import PairLoader, make_train_loader
+from distill.data.training_set import SameNames, TrainingSet
 from distill.engine import Engine
 from distill.errors import UserError
 from distill.files import write_whole
@@ -33,6 +34,13 @@ from distill.ranks import Ranks, gather_objects, init_process_group, leave_proce
 from distill.stop import StopRequests
 from distill.watch import LossSpikes
 from distill.watchdog import Watchdog
+
+_ACCEPTED: dict[str, tuple[str, ...]] = {
+    "nothing": (),
+    "data": ("data",),
+    "identities": ("identities",),
+    "all": ("data", "identities"),
+}
 
 
 @dataclass
@@ -133,7 +141,7 @@ def completion(plan: Plan, config: Config) -> dict[str, object]:
     """
     return {
         "steps": plan.total_steps,
-        "train": plan.train.manifest.digest,
+        "train": plan.train.digest,
         "model": config.model.model_dump(mode="json"),
         "head": config.head.model_dump(mode="json"),
     }
@@ -153,10 +161,11 @@ def begin_or_resume(
         run_id=found.manifest.run_id if found else gather_objects(uuid.uuid4().hex)[0],
         config=config.model_dump(mode="json"),
         identities=plan.classes,
-        data_digest=plan.train.manifest.digest,
+        data_digest=plan.train.digest,
     )
     start: Path | Start | None = found.path if found else None
-    state = load(found, engine, facts) if found else TrainState(step=0)
+    allow = _ACCEPTED[config.run.accept]
+    state = load(found, engine, facts, allow=allow) if found else TrainState(step=0)
     if not found and config.model.init_from:
         start = start_from(Path(config.model.init_from), engine, plan.classes)
     if state.step > plan.total_steps:
@@ -184,12 +193,22 @@ def _opening(
         resumed = isinstance(start, Path)
         words = f"going on after step {state.step} ({start})" if resumed else f"from {start}"
     return (
-        f"{config.model.name}, {len(plan.classes)} people, {plan.train.manifest.pairs} pairs;"
+        f"{config.model.name}, {_data(plan.train, config.data.same_names)};"
         f" head: {_head_words(config)};"
         f" {ranks.world_size} rank(s) on {ranks.device.type}, ZeRO {config.train.zero_stage},"
         f" {config.train.precision}, pair loss: {plan.loss_implementation};"
         f" {plan.total_steps} steps, {words}"
     )
+
+
+def _data(train: TrainingSet, same_names: SameNames) -> str:
+    """How many people and pairs, and where names of several packs went."""
+    text = f"{len(train.identities)} people, {train.pairs} pairs"
+    if len(train.packs) == 1:
+        return text
+    merged = "merged" if same_names == "same_person" else "kept apart"
+    shared = f"{train.people.shared} names in several of them {merged}"
+    return f"{text} of {len(train.packs)} packs ({shared})"
 
 
 def _head_words(config: Config) -> str:

@@ -18,6 +18,7 @@ from distill.checkpoint.load import load
 from distill.checkpoint.manifest import Manifest
 from distill.checkpoint.retention import prune
 from distill.checkpoint.save import save
+from distill.checkpoint.space import check_space
 from distill.checkpoint.start import Start, start_from
 from distill.checkpoint.state import RunFacts, SaveFailed, TrainState
 from distill.checkpoint.weights import Weights, export_weights, load_weights
@@ -30,6 +31,7 @@ __all__ = [
     "Start",
     "TrainState",
     "Weights",
+    "check_space",
     "export_weights",
     "latest_verified",
     "load",

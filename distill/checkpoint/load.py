@@ -65,7 +65,8 @@ def check_same(
     if differences:
         raise UserError(
             f"checkpoint {str(found.path)!r} is of another run: {'; '.join(differences)}",
-            fix="use the settings and the pack it was made with, or another run.dir",
+            fix="use the settings and the pack it was made with, or another run.dir; run.accept"
+            " lets another pack or other names pass",
         )
 
 
@@ -77,13 +78,28 @@ def _differences(
         yield f"classes: {manifest.classes} there -> {len(facts.identities)} here"
     elif "identities" not in allow:
         yield from _label_differences(manifest.identities, list(facts.identities))
-    if "data" not in allow and manifest.data_digest != facts.data_digest:
-        yield f"training pack: {manifest.data_digest} there -> {facts.data_digest} here"
+    if "data" not in allow:
+        yield from _pack_differences(manifest.data_digest, facts.data_digest)
     yield from _setting_differences("model", ModelConfig(), manifest.config, facts.config)
     yield from _setting_differences("head", HeadConfig(), manifest.config, facts.config)
     if manifest.moments != list(engine.moments):
         yield f"optimizer state: {manifest.moments} there -> {list(engine.moments)} here"
     yield from _shape_differences(manifest, engine)
+
+
+def _pack_differences(there: str, here: str) -> Iterator[str]:
+    """Of one pack or several, whose digests stand in their order, joined by ``+``."""
+    old, new = there.split("+"), here.split("+")
+    if len(old) != len(new):
+        yield f"training packs: {len(old)} there -> {len(new)} here"
+    elif sorted(old) != sorted(new):
+        for number, (was, now) in enumerate(zip(old, new, strict=True), 1):
+            which = f"training pack {number} of {len(old)}" if len(old) > 1 else "training pack"
+            if was != now:
+                yield f"{which}: {was} there -> {now} here"
+    elif old != new:
+        order = ", ".join(str(old.index(pack) + 1) for pack in new)
+        yield f"order of the training packs: 1 to {len(old)} there -> {order} here"
 
 
 def _label_differences(there: list[str], here: list[str]) -> Iterator[str]:

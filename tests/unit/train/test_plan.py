@@ -93,3 +93,17 @@ def test_what_an_evaluation_will_need_is_asked_for_at_the_start(
     (tmp_path / "evaluation" / "pairs.csv").write_text("first,other\nof another pack,\n")
     with pytest.raises(UserError, match=r"pairs\.csv: 1 rows for 12 pairs"):
         make_plan(config(packs, f"data.evaluation={tmp_path}/evaluation"), TWO)
+
+
+def test_several_packs_are_one_set(packs: Path) -> None:
+    other = packs / "other"
+    both = as_override("data.train", [str(packs / "train"), str(other)])
+    plan = make_plan(config(packs, both, "data.same_names=same_person", "train.epochs=2"), TWO)
+    assert plan.classes == ["Ada", "Bo", "Cy", "Di", "Ed"]
+    assert plan.total_steps == 2 * 27 // 6
+    with pytest.raises(UserError, match=r"1 names stand in several packs \('Cy'\)"):
+        make_plan(config(packs, both), TWO)
+    with pytest.raises(UserError, match=r"data\.train = '/no/such': no such folder"):
+        make_plan(config(packs, as_override("data.train", [str(other), "/no/such"])), TWO)
+    with pytest.raises(UserError, match=r"data\.train is empty"):
+        make_plan(config(packs, "data.train=[]"), TWO)
