@@ -50,9 +50,9 @@ sys.exit(spawn_local(sys.argv[2:], 2, program=[sys.executable, sys.argv[1]]))
 RANK = """
 import os, signal, time
 import torch
-import distill.step, distill.train
+import distill.objective.terms, distill.train
 
-real_step, real_input = distill.train.train_step, distill.step.as_network_input
+real_step, real_input = distill.train.train_step, distill.objective.terms.as_network_input
 FAULTS = [fault.split(":") for fault in os.environ.get("FAULTS", "").split()]
 
 def step_with_faults(engine, batches, recipe, step, *rest, **more):
@@ -65,7 +65,7 @@ def step_with_faults(engine, batches, recipe, step, *rest, **more):
         os.kill(os.getppid(), signal.SIGINT)
         time.sleep(0.5)
     poison = float("nan") if "nan" in mine else 1.0
-    distill.step.as_network_input = lambda images: real_input(images) * poison
+    distill.objective.terms.as_network_input = lambda images: real_input(images) * poison
     return real_step(engine, batches, recipe, step, *rest, **more)
 
 distill.train.train_step = step_with_faults
