@@ -1,6 +1,6 @@
 """Packing and loading, against what their parts could reach at most: one run, ways in turn.
 
-    python benchmarks/bench_data.py [--pairs 8192] [--photographs 6000] [--rounds 5] [--seconds 3]
+    python benchmarks/bench_data.py [--pairs 8192] [--photographs 3000] [--rounds 5] [--seconds 3]
 
 The median of the rounds counts, and ratios are medians of the rounds' ratios: of wall time, and in
 brackets of processor time, which says the same where the machine is busy.
@@ -61,16 +61,13 @@ def bench_loading(args: argparse.Namespace, folder: Path) -> list[report.Line]:
 
 def bench_packing(args: argparse.Namespace, folder: Path) -> list[report.Line]:
     """Lines of packing."""
-    few = args.photographs // 5
-    tables = {
-        count: images.write_photographs(folder / str(count), count)
-        for count in (few, few + args.photographs)
-    }
-    own = folder / str(few)
+    few, many = args.photographs // 10, args.photographs // 10 + args.photographs
+    tables = {n: images.write_photographs(folder / str(n), n) for n in (few, many)}
+    own = folder / str(many)
     with team(args.workers) as workers:
-        packing.pixels_speed(own, few, workers)  # compiled, and in the workers' memory
+        packing.pixels_speed(own, many, workers)  # compiled, drawn, and in the workers' memory
         turns = {
-            "pixels alone": partial(packing.pixels_speed, own, few, workers),
+            "pixels alone": partial(packing.pixels_speed, own, many, workers),
             "pairdistill pack": partial(packing.packing_speed, tables, args.workers),
         }
         found = in_turn(args.rounds, turns)
@@ -83,7 +80,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     for name, default, what in (
         ("pairs", 8192, "pairs of the pack"),
-        ("photographs", 6000, "photographs that are packed"),
+        ("photographs", 3000, "photographs that are packed"),
         ("batch", 128, "pairs of a batch"),
         ("workers", cores, "threads or processes of every way"),
         ("rounds", 5, "times that every way is measured"),

@@ -15,11 +15,10 @@ from data_bench.measure import Clock, Speed, Times
 from distill.data.faces import align_face
 from distill.data.images import encode_jpeg
 from distill.data.keyed import keyed_rng
-from distill.data.pack import PackOptions, open_source, pack
+from distill.data.pack import DEFAULT_KINDS, PackOptions, open_source, pack
 from distill.data.pack.workers import Team
-from distill.data.second import combine
+from distill.data.second import combine, draw_kinds
 
-KINDS = {"blur": 1.0}
 SHARD_BYTES = 8 * 10**6
 """Small, so that few and many photographs alike make some shards, and the last one counts alike."""
 _AT_ONCE = 25
@@ -31,14 +30,23 @@ def photographs(folder: str) -> list[bytes]:
     return [path.read_bytes() for path in sorted(Path(folder).glob("*.jpg"))]
 
 
+@functools.cache
+def kinds(number: int) -> tuple[str, ...]:
+    """The processings of a photograph, as `pack` draws them; not part of the pixel work."""
+    return draw_kinds(DEFAULT_KINDS, keyed_rng(0, number, "kinds"))
+
+
 def pixels(start: int, folder: str) -> int:
     """Decode, warp, second image, encode, of some photographs: what no packer can leave out."""
     points, options = np.array(POINTS, np.float32), PackOptions().second_options()
-    size = 0
+    size, other = 0, None  # that of the photograph before: any will do
     for number, data in enumerate(photographs(folder)[start : start + _AT_ONCE], start):
         face = align_face(simplejpeg.decode_jpeg(data), points)
-        second, _ = combine(KINDS, face, partial(keyed_rng, 0, number), options=options)
+        second, _ = combine(
+            kinds(number), face, partial(keyed_rng, 0, number), other=other, options=options
+        )
         size += sum(len(encode_jpeg(rgb)) for rgb in (face.rgb, second))
+        other = face
     return size
 
 
@@ -64,9 +72,7 @@ def packing_speed(tables: dict[int, Path], workers: int) -> Speed:
 def _packing(table: Path, workers: int) -> Times:
     """What packing takes."""
     with tempfile.TemporaryDirectory(dir=table.parent.parent) as name:
-        options = PackOptions(
-            kinds=KINDS, landmarks="source", workers=workers, shard_bytes=SHARD_BYTES
-        )
+        options = PackOptions(landmarks="source", workers=workers, shard_bytes=SHARD_BYTES)
         clock = Clock()
         pack(open_source(str(table)), Path(name) / "pack", options)
         return clock.times()
