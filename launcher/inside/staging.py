@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,10 +27,18 @@ def staged(config: Config, scratch: str) -> Config:
     """The settings with their packs on ``scratch``; as they are where it is empty.
 
     Raises:
-        UserError: a pack cannot be read or copied, or the copy is not what the manifest says.
+        UserError: a pack cannot be read or copied, or the copy is not what the manifest says; the
+            node is named.
     """
     if not scratch:
         return config
+    try:
+        return _staged(config, scratch)
+    except UserError as error:
+        raise UserError(f"on {socket.gethostname()}: {error.what}", fix=error.fix) from error
+
+
+def _staged(config: Config, scratch: str) -> Config:
     data = config.data
     train = stage(Path(data.train), Path(scratch)) if data.train else ""
     evaluation = stage(Path(data.evaluation), Path(scratch)) if data.evaluation else ""
@@ -79,7 +88,7 @@ def _copy(pack: Path, target: Path) -> None:
     except UserError as error:
         shutil.rmtree(partial)
         raise UserError(
-            f"{str(pack)!r} copied to {str(target.parent)!r} on this node: {error.what}",
+            f"{str(pack)!r} copied to {str(target.parent)!r}: {error.what}",
             fix="check the disks, and the pack with `pairdistill verify`",
         ) from error
     partial.rename(target)
