@@ -33,17 +33,9 @@ def staged(config: Config, scratch: str) -> Config:
     if not scratch:
         return config
     try:
-        return _staged(config, scratch)
+        return config.with_packs(lambda pack: str(stage(Path(pack), Path(scratch))))
     except UserError as error:
         raise UserError(f"on {socket.gethostname()}: {error.what}", fix=error.fix) from error
-
-
-def _staged(config: Config, scratch: str) -> Config:
-    data = config.data
-    train = stage(Path(data.train), Path(scratch)) if data.train else ""
-    evaluation = stage(Path(data.evaluation), Path(scratch)) if data.evaluation else ""
-    moved = data.model_copy(update={"train": str(train), "evaluation": str(evaluation)})
-    return config.model_copy(update={"data": moved})
 
 
 def stage(pack: Path, scratch: Path) -> Path:

@@ -29,6 +29,7 @@ class TensorsEngine:
         self.moments = MOMENTS
         self.shapes = shapes or SHAPES
         self.replicated = True
+        self.class_bounds: dict[str, tuple[int, ...]] = {}
         self.device = torch.device("cpu")
         draw = torch.Generator().manual_seed(seed)
         self.state = {

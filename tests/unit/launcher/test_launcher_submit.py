@@ -17,6 +17,7 @@ import pytest
 import simplejpeg
 from fake_slurm import FakeSlurm
 
+from distill.config import load_config
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.errors import UserError
 from distill.run_dir import RunDir
@@ -95,6 +96,19 @@ def test_a_job_is_handed_over_with_its_folder(config: Path, fake: FakeSlurm) -> 
     assert (done.number, done.cluster) == ("12", "slurm")
     assert json.loads(job.job_json.read_text())["world_size"] == 4
     assert run.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_every_pack_of_several_is_looked_for_and_named_absolutely(
+    config: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.cluster()
+    monkeypatch.chdir(config.parent)
+    with pytest.raises(UserError, match=r"data\.train = '.*/nowhere': no pack there"):
+        submit(config, 'data.train=["train", "nowhere"]')
+    submit(config, 'data.train=["train", "train"]')
+    (job,) = run_of(config).jobs()
+    packs = load_config(job.config_toml).data.train_packs
+    assert packs == [str(config.parent / "train")] * 2
 
 
 def test_a_refusal_of_slurm_leaves_nothing(config: Path, fake: FakeSlurm) -> None:
@@ -256,7 +270,8 @@ def test_the_board_listens_to_this_machine_alone(tmp_path: Path) -> None:
         for process in (*server, board):
             process.send_signal(signal.SIGINT)
         board.communicate(timeout=30)
-    assert not any(process.is_running() for process in server)
+    _, alive = psutil.wait_procs(server, timeout=30)
+    assert not alive
 
 
 def test_the_doctor_says_what_is_missing(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
