@@ -15,6 +15,7 @@ from distill.data.manifest import (
     Manifest,
     Pack,
     ShardFacts,
+    ends_sha256,
     file_sha256,
     read_pack,
     shard_name,
@@ -134,7 +135,11 @@ class ShardWriter:
         path = self._folder / shard_name(self._number)
         self._number += 1
         facts = ShardFacts(
-            name=path.name, pairs=pairs, bytes=path.stat().st_size, sha256=file_sha256(path)
+            name=path.name,
+            pairs=pairs,
+            bytes=path.stat().st_size,
+            sha256=file_sha256(path),
+            ends_sha256=ends_sha256(path),
         )
         self.facts.append(facts)
         self._at_end(facts)
