@@ -12,6 +12,7 @@ from distill.data.order import check_global_batch, steps_of
 from distill.data.training_set import TrainingSet
 from distill.engine_parts.settings import check_precision, micro_batch_pairs
 from distill.errors import UserError
+from distill.heads.checks import check_head
 from distill.losses import implementation_name
 from distill.run_dir import RunDir
 
@@ -61,6 +62,7 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
     implementation = implementation_name(config.loss.implementation, ranks.device.type)
     train = _training_set(config.data)
     check_layout(train, config.data)
+    check_head(config, len(train.identities), ranks.world_size)
     pairs, batch = train.pairs, config.train.global_batch_pairs
     check_global_batch(pairs, batch, train.name)
     return Plan(
