@@ -177,7 +177,7 @@ def test_differences_allowed_by_name_pass(save_steps, engine_of, facts, tmp_path
 def test_the_settings_name_what_a_resume_accepts(engine_of, tmp_path, accept):
     def resume(digest: str, people: list[str], accept: str) -> int:
         words = [f"run.accept={accept}", f"run.dir={tmp_path}"]
-        pack = SimpleNamespace(manifest=SimpleNamespace(digest=digest, pairs=9))
+        pack = SimpleNamespace(digest=digest, identities=people, pairs=9, packs=[None])
         parts = {"run": RunDir(tmp_path), "classes": people, "train": pack, "total_steps": 9}
         plan = SimpleNamespace(**parts, loss_implementation="native")
         engine = engine_of(3)

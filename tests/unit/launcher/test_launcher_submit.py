@@ -270,7 +270,8 @@ def test_the_board_listens_to_this_machine_alone(tmp_path: Path) -> None:
         for process in (*server, board):
             process.send_signal(signal.SIGINT)
         board.communicate(timeout=30)
-    assert not any(process.is_running() for process in server)
+    _, alive = psutil.wait_procs(server, timeout=30)
+    assert not alive
 
 
 def test_the_doctor_says_what_is_missing(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
