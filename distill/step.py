@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from distill.config.tree import Config
 from distill.data.batch import PairBatch, as_network_input
 from distill.data.keyed import keyed_rng
-from distill.losses import IGNORED_LABEL, PairLossSpec, margined_logits, pair_loss
+from distill.losses import IGNORED_LABEL, PairLossSpec, RowMargins, margined_logits, pair_loss
 from distill.ranks import all_reduce_sum, gather_objects
 from distill.schedules import learning_rate, temperature_at, weight_at
 from distill.stop import agreed_signal
@@ -159,6 +159,7 @@ def batch_loss(engine: Engine, batch: PairBatch, recipe: Recipe, step: int) -> B
         temperature=temperature_at(recipe.config.loss, step),
         weight=weight_at(recipe.config.loss, step),
         spec=recipe.spec,
+        margins=output.margins and RowMargins(*output.margins),
         implementation=recipe.config.loss.implementation,
     )
     scalars = {
@@ -184,7 +185,12 @@ def _first_alone(engine: Engine, batch: PairBatch, spec: PairLossSpec) -> BatchL
     """The baseline: cross-entropy of the sample images, no second image."""
     output = engine.forward(as_network_input(batch.first))
     loss = F.cross_entropy(
-        margined_logits(output.scores.float(), batch.labels, spec),
+        margined_logits(
+            output.scores.float(),
+            batch.labels,
+            spec,
+            output.margins and RowMargins(*output.margins),
+        ),
         batch.labels,
         ignore_index=IGNORED_LABEL,
         label_smoothing=spec.label_smoothing,

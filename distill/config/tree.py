@@ -115,12 +115,18 @@ class HeadConfig(Section):
     """`linear`: weight and bias; `cosine`: normalised embedding and weight, times `scale`."""
     scale: Positive = 64.0
     """Scale s of cosine logits."""
-    margin: Literal["none", "arcface", "cosface", "combined"] = "none"
+    margin: Literal["none", "arcface", "cosface", "combined", "adaface"] = "none"
     """Margin on the target logit of the cross-entropies (cosine head only)."""
     arc_margin_rad: Annotated[float, Field(ge=0.0, lt=1.5708)] = 0.5
     """Additive angular margin in radians (`arcface`, `combined`)."""
     cos_margin: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.35
     """Additive cosine margin (`cosface`, `combined`)."""
+    adaface_margin: Annotated[float, Field(ge=0.0, lt=1.5708)] = 0.4
+    """Largest angle in radians, and half of the largest cosine margin (`adaface`)."""
+    adaface_h: Positive = 0.333
+    """Share of the range of margins that a standard deviation of length takes (`adaface`)."""
+    adaface_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
+    """Weight of a batch's lengths in their running mean and deviation (`adaface`)."""
 
 
 class LossConfig(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distill.config.tree import HeadConfig
 from distill.errors import UserError
+from distill.heads.adaface import AdaFace
 from distill.heads.replicated import CosineHead, LinearHead
 
 
@@ -23,3 +24,10 @@ def build_head(config: HeadConfig, embedding_dim: int, classes: int) -> LinearHe
             fix="set head.kind = 'cosine' or head.margin = 'none'",
         )
     return LinearHead(embedding_dim, classes)
+
+
+def build_adaface(config: HeadConfig) -> AdaFace | None:
+    """What finds margins by the length of embeddings, where ``config`` asks for it."""
+    if config.margin != "adaface":
+        return None
+    return AdaFace(config.adaface_margin, config.adaface_h, config.adaface_decay)

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from distill.losses import registration
-from distill.losses.margin import logits_of
+from distill.losses.margin import RowMargins, logits_of
 from distill.losses.reference import similarity as plain_similarity
 from distill.losses.reference import valid_rows
-from distill.losses.spec import PairLossSpec, RowTerms
+from distill.losses.spec import PairLossSpec, RowTerms, accumulation_dtype
 
 LIBRARY = Path(__file__).resolve().parent.parent / "_kernels.so"
 """The built extension; `pip install -e .` puts it there."""
@@ -73,19 +73,29 @@ def choices(spec: PairLossSpec, temperature: float) -> tuple[Any, ...]:
     )
 
 
+def margin_table(margins: RowMargins | None, scores: torch.Tensor) -> torch.Tensor | None:
+    """Margins of each pair as the operators take them, for scores (or features) of any type."""
+    return None if margins is None else margins.table(accumulation_dtype(scores))
+
+
 def row_terms(
     first: torch.Tensor,
     second: torch.Tensor,
     labels: torch.Tensor,
     temperature: float,
     spec: PairLossSpec,
+    margins: RowMargins | None = None,
 ) -> RowTerms:
     """The terms of each pair by the native op; see :func:`distill.losses.reference.row_terms`.
 
     Of the RBF discrepancy the native op gives the cross-entropies, and plain torch the similarity.
     """
     values, extras, tops, _ = torch.ops.pairdistill.pair_loss(
-        first, second, labels.contiguous(), *choices(spec, temperature)
+        first,
+        second,
+        labels.contiguous(),
+        *choices(spec, temperature),
+        margins=margin_table(margins, first),
     )
     if not spec.over_batch:
         return RowTerms(values, extras, tops)

@@ -64,11 +64,17 @@ def merge(states: State, choices: Choices) -> State:
     return merged
 
 
-def finish(state: State, labels: torch.Tensor, classes: int, choices: Choices) -> Finished:
+def finish(
+    state: State,
+    labels: torch.Tensor,
+    classes: int,
+    choices: Choices,
+    margins: torch.Tensor | None = None,
+) -> Finished:
     columns = _columns(state)
     y = columns["y"]
     valid = (labels != IGNORED_LABEL)[:, None]
-    ce, shift, inv_total, at_target = _cross_entropy(columns, classes, choices)
+    ce, shift, inv_total, at_target = _cross_entropy(columns, classes, choices, margins)
     poisoned = columns["s"].isnan() | y.isnan()
     one = torch.where(y == -INFINITY, 0.0, y - y + 1.0)
     none = torch.zeros_like(y)
@@ -143,18 +149,22 @@ def guarded(weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     return torch.where(weight == 0.0, 0.0, weight * factor)
 
 
-def margined(x: torch.Tensor, choices: Choices) -> tuple[torch.Tensor, torch.Tensor]:
-    """The margin's psi of target scores, and its slope; see `kernels/pair_loss.h`."""
-    angle, cosine = choices.margin_angle_rad, choices.margin_cosine
-    cos, sin = math.cos(angle), math.sin(angle)
-    if angle == 0.0:
-        return x - cosine, torch.ones_like(x)
+def margined(
+    x: torch.Tensor, choices: Choices, margins: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The margin's psi of target scores (B, 2), and its slope; see `kernels/pair_loss.h`."""
+    if margins is None:
+        angle, of_call = choices.margin_angle_rad, choices.margin_cosine
+        margins = x.new_tensor([math.cos(angle)] * 2 + [math.sin(angle)] * 2 + [of_call] * 2)
+        margins = margins.expand(len(x), -1)
+    cos, sin, cosine = _sides(margins)
     square, floor = (1.0 - x) * (1.0 + x), 8.0 * torch.finfo(x.dtype).eps
     sine = square.clamp(min=floor).sqrt()
     slope = torch.where(square >= floor, cos + sin * x / sine, cos)
-    beyond = ~(x >= -cos)
+    beyond, held = (sin > 0.0) & ~(x >= -cos), (sin < 0.0) & (x >= cos)
     moved = torch.where(beyond, x - (1.0 - cos), x * cos - sine * sin)
-    return moved - cosine, torch.where(beyond, 1.0, slope)
+    slope = torch.where(held, 0.0, torch.where(beyond, 1.0, slope))
+    return torch.where(held, 1.0, moved) - cosine, slope
 
 
 def _scores(
@@ -224,11 +234,11 @@ def _shift(start: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
 
 
 def _cross_entropy(
-    rest: dict[str, torch.Tensor], classes: int, choices: Choices
+    rest: dict[str, torch.Tensor], classes: int, choices: Choices, margins: torch.Tensor | None
 ) -> tuple[torch.Tensor, ...]:
     """Value, shift, 1 / total and the gradient at the target, (B, 2) each."""
     scale, smoothing = choices.logit_scale, choices.label_smoothing
-    target, slope = margined(rest["y"], choices)
+    target, slope = margined(rest["y"], choices, margins)
     top = torch.maximum(rest["m"], target)
     at_rest = rest["s"] * (scale * _shift(rest["m"], top)).exp()
     at_target = torch.where(target == -INFINITY, 0.0, (scale * (target - top)).exp())

@@ -101,9 +101,14 @@ class Primitives(Protocol):
         """One state of W stacked ones."""
 
     def finish(
-        self, state: State, labels: torch.Tensor, classes: int, choices: Choices
+        self,
+        state: State,
+        labels: torch.Tensor,
+        classes: int,
+        choices: Choices,
+        margins: torch.Tensor | None = None,
     ) -> Finished:
-        """The outcome; for mmd its similarity still lacks."""
+        """The outcome; for mmd its similarity still lacks. Margins are (B, 6), see `RowMargins`."""
 
     def mmd_accumulate_(
         self,

@@ -58,6 +58,7 @@ class Stream:
 
     scores: ClassScores
     labels: torch.Tensor
+    margins: torch.Tensor | None
     plan: Plan
     kept: dict[int, torch.Tensor] = field(default_factory=dict)
     kept_bytes: int = 0
@@ -86,7 +87,7 @@ class Stream:
         if plan.shards is not None:
             states = plan.shards.gather_states(state, self.labels, plan.choices)
             state = plan.primitives.merge(states, plan.choices)
-        done = plan.primitives.finish(state, self.labels, self.classes, plan.choices)
+        done = plan.primitives.finish(state, self.labels, self.classes, plan.choices, self.margins)
         if plan.choices.is_mmd:
             sums = self._mmd_sums(done.stats)
             args = (done.stats, done.values, sums, self.labels)
@@ -150,10 +151,12 @@ def linear_values(
     weight: torch.Tensor,
     bias: torch.Tensor | None,
     labels: torch.Tensor,
+    margins: torch.Tensor | None,
     plan: Plan,
 ) -> RowTerms:
     """The terms of each pair; ``features`` are the first images' rows, then the second's."""
-    found = LinearValues.apply(features, weight, bias, labels.contiguous(), plan)  # type: ignore[no-untyped-call]
+    labels = labels.contiguous()
+    found = LinearValues.apply(features, weight, bias, labels, margins, plan)  # type: ignore[no-untyped-call]
     return RowTerms(*found)
 
 
@@ -167,10 +170,12 @@ class LinearValues(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         labels: torch.Tensor,
+        margins: torch.Tensor | None,
         plan: Plan,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Sweeps forward; ``features`` are (2B, D)."""
-        stream = Stream(ClassScores(features, weight, bias, plan.cosine), labels, plan)
+        scores = ClassScores(features, weight, bias, plan.cosine)
+        stream = Stream(scores, labels, margins, plan)
         done = stream.finished()
         if plan.keep:
             ctx.save_for_backward(features, weight, bias, labels, done.stats)
@@ -183,7 +188,8 @@ class LinearValues(torch.autograd.Function):
         """Gradients of the inputs for any gradient of the values."""
         features, weight, bias, labels, stats = ctx.saved_tensors
         with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-            stream = Stream(ClassScores(features, weight, bias, ctx.plan.cosine), labels, ctx.plan)
+            scores = ClassScores(features, weight, bias, ctx.plan.cosine)
+            stream = Stream(scores, labels, None, ctx.plan)  # statistics know the margins
             stream.kept = ctx.kept  # a second call finds them used up, and makes the scores again
             into = _empty_gradients(ctx.needs_input_grad, features, weight, bias)
             stream.add_gradients(grads[0].contiguous(), stats, into)
@@ -192,7 +198,7 @@ class LinearValues(torch.autograd.Function):
         found = (into.features, into.weight, into.bias)
         if torch.is_grad_enabled():
             found = NoSecondDerivative.apply(grads[0], features, *found)  # type: ignore[no-untyped-call]
-        return (*found, None, None)
+        return (*found, None, None, None)
 
 
 class NoSecondDerivative(torch.autograd.Function):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from distill.losses.margin import logits_of, margined_target
+from distill.losses.margin import RowMargins, logits_of, margined_target
 from distill.losses.rbf import batch_mmd
 from distill.losses.spec import IGNORED_LABEL, PairLossSpec, RowTerms, accumulation_dtype
 
@@ -25,6 +25,7 @@ def row_terms(
     labels: torch.Tensor,
     temperature: float,
     spec: PairLossSpec,
+    margins: RowMargins | None = None,
 ) -> RowTerms:
     """The terms of each pair.
 
@@ -34,13 +35,15 @@ def row_terms(
         labels: identities, (B,) int64; -1 ignores the pair.
         temperature: softening temperature T > 0.
         spec: the static choices.
+        margins: of each image, (2B,), in place of those of ``spec``.
     """
     x1, x2, valid = valid_rows(first, second, labels)
     z1, z2 = logits_of(x1, spec), logits_of(x2, spec)
     y = labels.clamp(min=0)
+    own = margins.sides() if margins is not None else (None, None)
     terms = [
-        cross_entropy(z, y, spec.label_smoothing, margined_target(x, y, spec)) * valid
-        for z, x in ((z1, x1), (z2, x2))
+        cross_entropy(z, y, spec.label_smoothing, margined_target(x, y, spec, side)) * valid
+        for z, x, side in ((z1, x1, own[0]), (z2, x2, own[1]))
     ]
     term = similarity(z1, z2, valid, temperature, spec)
     of_batch = term if spec.over_batch else None

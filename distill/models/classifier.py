@@ -9,7 +9,14 @@ from torch import nn
 
 from distill.config.tree import Config
 from distill.errors import UserError
-from distill.heads import CosineHead, LinearHead, build_head
+from distill.heads import (
+    AdaFace,
+    CosineHead,
+    LinearHead,
+    NormMargins,
+    build_adaface,
+    build_head,
+)
 from distill.models.registry import build_backbone
 
 
@@ -21,11 +28,13 @@ class ClassifierOutput(NamedTuple):
         scores: (N, C), what the loss takes, float32 or wider: logits of a linear head, cosines of
             a cosine head; free of margins.
         scale: logits are the scores times it.
+        margins: of each image, in training with AdaFace; else None.
     """
 
     embeddings: torch.Tensor
     scores: torch.Tensor
     scale: float = 1.0
+    margins: NormMargins | None = None
 
     @property
     def logits(self) -> torch.Tensor:
@@ -36,15 +45,22 @@ class ClassifierOutput(NamedTuple):
 class PairClassifier(nn.Module):
     """Images to identities. Both images of a pair go through it as one concatenated batch."""
 
-    def __init__(self, backbone: nn.Module, head: LinearHead | CosineHead) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: LinearHead | CosineHead,
+        adaface: AdaFace | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.adaface = adaface
 
     def forward(self, images: torch.Tensor) -> ClassifierOutput:
         """Classify images, (N, 3, 112, 112) in [-1, 1], RGB, in the dtype of the weights."""
         embeddings = self.backbone(images)
-        return ClassifierOutput(embeddings, self.head(embeddings), self.head.scale)
+        margins = self.adaface(embeddings) if self.adaface and self.training else None
+        return ClassifierOutput(embeddings, self.head(embeddings), self.head.scale, margins)
 
 
 def build_classifier(config: Config, classes: int) -> PairClassifier:
@@ -59,4 +75,5 @@ def build_classifier(config: Config, classes: int) -> PairClassifier:
         )
     model = config.model
     backbone = build_backbone(model.name, embedding_dim=model.embedding_dim, dropout=model.dropout)
-    return PairClassifier(backbone, build_head(config.head, model.embedding_dim, classes))
+    head = build_head(config.head, model.embedding_dim, classes)
+    return PairClassifier(backbone, head, build_adaface(config.head))

@@ -40,7 +40,7 @@ def cases(told: Told, world: int) -> list[tuple[str, list[dict]]]:
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_ranks_find_what_one_process_does(told: Told, world: int) -> None:
     found = cases(told, world)
-    assert len(found) == (1 if world == 1 else 2) * 16 + 1
+    assert len(found) == (1 if world == 1 else 2) * 16 + 2
     for name, results in found:
         tolerance = 2e-5 if "float32" in name else 1e-12
         for result in results:
@@ -69,6 +69,13 @@ def test_one_gather_of_ten_numbers_a_pair(told: Told, world: int) -> None:
             assert result["forward"] == expected, name
             assert result["backward"] == sum_of_dx, name
         assert (results[0]["entropies"] == "nan") == (name != "entropies")
+
+
+def test_adaface_counts_the_lengths_of_all_ranks(told: Told) -> None:
+    """Each rank finds for its rows what one process finds for all, and the same running numbers."""
+    for one in told:
+        assert max(one["adaface"]["errors"]) < 1e-5
+        assert one["adaface"]["buffers"] == told[0]["adaface"]["buffers"]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
