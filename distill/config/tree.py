@@ -138,6 +138,9 @@ class LossConfig(Section):
     """`forward` S(p, q), `reverse` S(q, p), `symmetric` their mean; p is the first answer."""
     mmd_kernel: Literal["linear", "rbf"] = "linear"
     """`linear`: |p - q|^2 a pair; `rbf`: several Gaussian kernels over the batch."""
+    topk_classes: Annotated[int, Field(ge=0)] = 0
+    """K > 0: the similarity sees the own class, the K - 1 others that the first answer finds most
+    probable, and the rest as one class; 0: all classes."""
     weight: NotNegative | Ramp = 1.0
     """Weight of the similarity; a number or a ramp over steps."""
     temperature: Positive | PositiveRamp = 3.0

@@ -36,6 +36,7 @@ def check_arguments(
     check_scores(first, second)
     check_labels(labels, first)
     check_reduction(reduction, spec)
+    check_topk(spec, first.shape[1])
     if sample_weights is not None:
         check_weights(sample_weights, first)
     if margins is not None:
@@ -145,6 +146,16 @@ def check_reduction(reduction: str, spec: PairLossSpec) -> None:
         raise UserError(
             "reduction = 'none' with loss.mmd_kernel = 'rbf': it is of the batch, not of pairs",
             fix="choose reduction 'mean' or 'sum', or the kernel 'linear'",
+        )
+
+
+def check_topk(spec: PairLossSpec, classes: int) -> None:
+    """Fewer primary classes than classes."""
+    if spec.topk_classes >= classes:
+        raise UserError(
+            f"loss.topk_classes = {spec.topk_classes}: must be smaller than the number of classes, "
+            f"{classes}",
+            fix="set it to 0 for all classes",
         )
 
 

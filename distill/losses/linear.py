@@ -125,6 +125,7 @@ def linear_pair_loss(
         features = join((features_first, features_second))
         plan = Plan(
             primitives=linear_native if native else linear_plain,
+            spec=spec,
             choices=Choices.of(spec, temperature),
             cosine=head == "cosine",
             chunk_classes=chunk_classes or default_chunk(features),

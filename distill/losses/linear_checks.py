@@ -19,6 +19,7 @@ from distill.losses.checks import (
     check_margins,
     check_numbers,
     check_reduction,
+    check_topk,
     check_weight_values,
     check_weights,
 )
@@ -60,6 +61,7 @@ class Arguments:
         check_sizes(self.memory_budget_bytes, self.chunk_classes)
         check_numbers(self.temperature, self.similarity_weight)
         check_reduction(self.reduction, self.spec)
+        check_topk(self.spec, classes or self.weight.shape[0])
         if self.sample_weights is not None:
             check_weights(self.sample_weights, self.features_first)
         if self.margins is not None:

@@ -14,6 +14,7 @@ the mathematics stands in `kernels/pair_loss.h`. Scores are logits, or cosines; 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -65,6 +66,16 @@ class State(NamedTuple):
 
     sums: torch.Tensor
     tops: torch.Tensor
+
+
+def columns_of(state: State) -> dict[str, torch.Tensor]:
+    """The columns of a state by name, (B, 2) each."""
+    return dict(zip(STATE_COLUMNS, sides_of(state.sums), strict=True))
+
+
+def sides_of(table: torch.Tensor) -> Sequence[torch.Tensor]:
+    """The quantities of (B, 2 k) columns, k times (B, 2)."""
+    return table.view(len(table), -1, 2).unbind(1)
 
 
 class Finished(NamedTuple):

@@ -104,7 +104,7 @@ def pair_loss_and_grad(
     scores = first.detach(), second.detach()
     settings = (temperature, weight, spec, sample_weights, margins, reduction)
     with torch.autocast(first.device.type, enabled=False):
-        if name == "native" and not spec.over_batch:
+        if name == "native" and not spec.over_batch and not spec.grouped:
             return _native(scores, labels, *settings, inplace)
         return _through_autograd(name, scores, labels, *settings, inplace)
 
@@ -121,7 +121,7 @@ def _through_autograd(
     reduction: Reduction,
     inplace: bool,
 ) -> PairLossAndGrad:
-    """For what has no operator: the reference, and similarities of the batch."""
+    """For what has no operator: the reference, similarities of the batch, grouped classes."""
     compute = fused.row_terms if name == "native" else reference.row_terms
     with torch.enable_grad():
         first, second = (x.clone().requires_grad_() for x in scores)

@@ -28,7 +28,8 @@ def row_terms(
         second: scores of the second images, (B, C).
         labels: identities, (B,) int64; -1 ignores the pair.
         temperature: softening temperature T > 0.
-        spec: the static choices; the RBF discrepancy is left out.
+        spec: the static choices; the RBF discrepancy and grouped classes are
+            left out.
         margins: of each image, (2B,), in place of those of ``spec``.
     """
     own = margins.sides() if margins is not None else (None, None)

@@ -113,6 +113,9 @@ def equal_results(group: dist.ProcessGroup, rank: int, world: int) -> dict:
     spec = PairLossSpec(logit_scale=16.0)
     options = {"margins": row_margins(6)}
     told["margins"] = compare(shards, "cosine", spec, torch.float64, **options)
+    for name, choices in (("kl", {}), ("mmd", {"similarity": "mmd"})):
+        spec = PairLossSpec(topk_classes=4, **choices)
+        told[f"topk {name}"] = compare(shards, "linear", spec, torch.float64)
     return told
 
 

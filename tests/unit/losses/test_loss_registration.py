@@ -145,11 +145,11 @@ def test_the_loss_that_comes_with_a_gradient_has_none_of_its_own() -> None:
         total.backward()
 
 
-@pytest.mark.parametrize("kernel", ["linear", "rbf"])
-def test_compiles_whole_and_follows_the_temperature(kernel: str) -> None:
+@pytest.mark.parametrize("choices", [{}, {"mmd_kernel": "rbf"}, {"topk_classes": 5}])
+def test_compiles_whole_and_follows_the_temperature(choices: dict) -> None:
     torch._dynamo.reset()
     case = make_case(4, 20, 2.0).to(torch.float32)
-    spec = PairLossSpec(similarity="kl" if kernel == "linear" else "mmd", mmd_kernel=kernel)
+    spec = PairLossSpec(similarity="mmd" if "mmd_kernel" in choices else "kl", **choices)
 
     def step(first, second, temperature: float):
         loss = pair_loss(first, second, case.labels, temperature=temperature, weight=0.5, spec=spec)
