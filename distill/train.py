@@ -13,6 +13,7 @@ from itertools import islice
 from signal import Signals
 from typing import TYPE_CHECKING, NamedTuple
 
+from distill.checkpoint import check_space
 from distill.data.copying import on_device
 from distill.engine import Engine
 from distill.errors import TrainingStopped
@@ -28,7 +29,7 @@ from distill.job import (
     sole_job,
 )
 from distill.milestones import evaluate_now, evaluation_due, finish, save_due, save_now
-from distill.models.classifier import build_classifier
+from distill.models.classifier import build_for_training
 from distill.monitor import Monitor
 from distill.monitor.pictures import captioned, pair_grid
 from distill.monitor.usage import Pace, memory
@@ -82,7 +83,8 @@ def train(
         config: settings.
         ranks: this process among the others.
         stops: stop signals, where they are listened for already; new ones by default.
-        before_steps: called on every rank when all is ready for the first step.
+        before_steps: called on every rank when all is ready for the first step; what it makes sure
+            of should include that there is room for checkpoints.
 
     Raises:
         UserError: settings, packs or checkpoints that do not fit, or a run folder in use; the
@@ -94,15 +96,17 @@ def train(
         with together():
             plan = make_plan(config, ranks)
         seed_everything(config.run.seed)
-        model = build_classifier(config, len(plan.classes))
+        model, head = build_for_training(config, len(plan.classes), ranks)
         listening = StopRequests() if stops is None else nullcontext(stops)
         with sole_job(plan, ranks), listening as stops, _watchdog(config, plan, ranks) as dog:
             if is_complete(plan, config):
                 say(ranks, f"{plan.run.root}: already complete, {plan.total_steps} steps")
                 return Outcome(plan.total_steps)
-            engine = Engine.create(model, config, ranks)
+            engine = Engine.create(model, config, ranks, head)
             facts, state, saved = begin_or_resume(config, plan, engine)
-            if before_steps is not None:
+            if before_steps is None:
+                check_space(plan.run.checkpoints, engine, config.checkpoint)
+            else:
                 before_steps(engine, plan, state)
             with Monitor(
                 plan.run,
@@ -230,16 +234,16 @@ def _tell(
         }
         numbers = report.scalars | counts | pace.read() | memory(job.ranks.device)
         job.monitor.training(step, numbers)
-    if report.answers is not None:
-        manifest = job.plan.train.manifest
-        pairs = captioned(batches[-1], report.answers, manifest.identities, manifest.kinds)
+    if report.answers is not None and job.ranks.is_first:
+        known = job.plan.train
+        pairs = captioned(batches[-1], report.answers, known.identities, known.kinds)
         job.monitor.picture(step, "pairs", pair_grid(pairs))
 
 
 def _picture_due(job: Job, state: TrainState) -> bool:
     monitor = job.config.monitor
     due = monitor.images and (state.step + 1) % monitor.pictures_every_steps == 0
-    return due and job.ranks.is_first and _images_per_pair(job.config) == 2
+    return due and _images_per_pair(job.config) == 2
 
 
 def _images_per_pair(config: Config) -> int:

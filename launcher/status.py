@@ -27,11 +27,12 @@ class RunStatus:
         run: its folder.
         job: number of its newest job; empty for a run that was not submitted.
         state: Slurm's state of it, or `COMPLETED`, `RUNNING`, `ENDED` of a run on this machine.
-        reason: why it waits, or how its last start ended.
+        reason: why it waits, or how its last start ended; empty where it is complete.
         nodes: where it is or was.
         step: newest logged step.
         total_steps: steps of the whole run; 0 where it has not begun.
         loss: the newest total loss; None before the first.
+        losses: the newest losses by name, the total and its parts.
         images_per_second: newest throughput; None before the first.
         eta_seconds: until the last step at the newest speed; None unless it runs.
         checkpoints: steps of its checkpoints.
@@ -46,6 +47,7 @@ class RunStatus:
     step: int
     total_steps: int
     loss: float | None
+    losses: dict[str, float]
     images_per_second: float | None
     eta_seconds: float | None
     checkpoints: list[int]
@@ -98,16 +100,27 @@ def _status(run: RunDir, job: Submitted | None, known: slurm.Accounted | None) -
         run=str(run.root),
         job=job.number if job else "",
         state=state,
-        reason=(known.reason if known else "") or (ends[-1]["cause"] if ends else ""),
+        reason=_reason(known, ends) if state != "COMPLETED" else "",
         nodes=known.nodes if known else "",
         step=step,
         total_steps=total,
         loss=newest.get("loss/total"),
+        losses=_losses(newest),
         images_per_second=newest.get("speed/images_per_second"),
         eta_seconds=_eta(newest, total - step) if state == "RUNNING" else None,
         checkpoints=run.checkpoint_steps(),
         starts=len(starts),
     )
+
+
+def _reason(known: slurm.Accounted | None, ends: Sequence[dict[str, Any]]) -> str:
+    """In Slurm's words, or those of the last end."""
+    return (known.reason if known else "") or (str(ends[-1]["cause"]) if ends else "")
+
+
+def _losses(newest: dict[str, Any]) -> dict[str, float]:
+    group = "loss/"
+    return {tag.removeprefix(group): v for tag, v in newest.items() if tag.startswith(group)}
 
 
 def _eta(newest: dict[str, Any], steps_left: int) -> float | None:

@@ -89,13 +89,12 @@ class Submitted:
 
 def absolute(config: Config) -> Config:
     """The settings with paths that mean the same wherever the job runs."""
-    data = config.data
-    train, evaluation = (
-        str(Path(p).absolute()) if p else "" for p in (data.train, data.evaluation)
-    )
+    moved = config.with_packs(lambda pack: str(Path(pack).absolute()))
     run = config.run.model_copy(update={"dir": str(Path(config.run.dir).absolute())})
-    moved = data.model_copy(update={"train": train, "evaluation": evaluation})
-    return config.model_copy(update={"run": run, "data": moved})
+    model = config.model
+    if model.init_from:
+        model = model.model_copy(update={"init_from": str(Path(model.init_from).absolute())})
+    return moved.model_copy(update={"run": run, "model": model})
 
 
 def check_request(request: Request, *, resume: bool, ask_cluster: bool) -> None:
@@ -105,7 +104,6 @@ def check_request(request: Request, *, resume: bool, ask_cluster: bool) -> None:
         UserError: settings that do not fit the request, packs that are not there, a run that is
             there already or that another job owns, or more than the cluster can give.
     """
-    check_settings(request.config, request.wanted)
     if request.cluster == "slurm":
         check_time(request.wanted, request.site)
         if ask_cluster:
@@ -117,6 +115,7 @@ def check_request(request: Request, *, resume: bool, ask_cluster: bool) -> None:
             f"--nodes {request.wanted.nodes}: --cluster {request.cluster} has one machine",
             fix="leave --nodes away",
         )
+    check_settings(request.config, request.wanted)
     check_run(request.run, resume=resume)
 
 
@@ -127,9 +126,10 @@ def check_settings(config: Config, wanted: Resources) -> None:
         UserError: the first thing that does not fit.
     """
     micro_batch_pairs(config, wanted.world_size)
-    packs = {"data.train": config.data.train, "data.evaluation": config.data.evaluation}
-    for field, folder in packs.items():
-        if (folder or field == "data.train") and not (Path(folder) / "manifest.json").is_file():
+    packs = [("data.train", pack) for pack in config.data.train_packs or [""]]
+    packs += [("data.evaluation", pack) for pack in [config.data.evaluation] if pack]
+    for field, folder in packs:
+        if not folder or not (Path(folder) / "manifest.json").is_file():
             raise UserError(
                 f"{field} = {folder!r}: no pack there",
                 fix="make one with `pairdistill pack`, on a disk that the nodes see",

@@ -8,8 +8,9 @@
 
 Each parameter, and each moment the optimizer keeps of it, stands whole and in float32 in exactly
 one shard, whatever the ZeRO stage: so any stage on any number of ranks can read it, and so can a
-program that knows nothing of ranks. DeepSpeed's own checkpoints are pickles, tied to stage and
-number of ranks. Nothing here is ever unpickled.
+program that knows nothing of ranks. Of a class-sharded head each rank writes its own rows, under
+keys that say which they are, and the manifest has all ranges. DeepSpeed's own checkpoints are
+pickles, tied to stage and number of ranks. Nothing here is ever unpickled.
 """
 
 from distill.checkpoint.find import Found, latest_verified
@@ -17,6 +18,8 @@ from distill.checkpoint.load import load
 from distill.checkpoint.manifest import Manifest
 from distill.checkpoint.retention import prune
 from distill.checkpoint.save import save
+from distill.checkpoint.space import check_space
+from distill.checkpoint.start import Start, start_from
 from distill.checkpoint.state import RunFacts, SaveFailed, TrainState
 from distill.checkpoint.weights import Weights, export_weights, load_weights
 
@@ -25,12 +28,15 @@ __all__ = [
     "Manifest",
     "RunFacts",
     "SaveFailed",
+    "Start",
     "TrainState",
     "Weights",
+    "check_space",
     "export_weights",
     "latest_verified",
     "load",
     "load_weights",
     "prune",
     "save",
+    "start_from",
 ]

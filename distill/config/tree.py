@@ -6,7 +6,8 @@ configuration is read (`distill.config.load`). Nothing here does any work.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -63,13 +64,20 @@ class RunConfig(Section):
     """CPU threads of each rank; 0 divides the cores of this process among the local ranks."""
     resume: bool = True
     """Go on from the newest verified checkpoint in `run.dir`; if false, one there is refused."""
+    accept: Literal["nothing", "data", "identities", "all"] = "nothing"
+    """Differences from its checkpoint that a resume accepts: `data`, another training pack;
+    `identities`, other names of the people."""
 
 
 class DataConfig(Section):
     """The packed pairs and how they are read."""
 
-    train: str = ""
-    """Folder of the training pack (made by `pairdistill pack`)."""
+    train: str | list[str] = ""
+    """Folder of the training pack (made by `pairdistill pack`), or a list of several: pairs of all
+    are mixed, and people are told apart by their names."""
+    same_names: Literal["refuse", "same_person", "different_people"] = "refuse"
+    """What a name that several training packs have means: `same_person` makes one class of it,
+    `different_people` one for each pack; `refuse` asks for one of these two."""
     evaluation: str = ""
     """Folder of the held-out pack; empty for none."""
     second: Literal["packed", "online"] = "packed"
@@ -96,6 +104,12 @@ class DataConfig(Section):
     contrast: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Largest random relative change of contrast of each image."""
 
+    @property
+    def train_packs(self) -> list[str]:
+        """Folders of the training packs; none where the setting is empty."""
+        folders = [self.train] if isinstance(self.train, str) else self.train
+        return folders if any(folders) else []
+
 
 class ModelConfig(Section):
     """The backbone that turns a face into an embedding."""
@@ -106,11 +120,20 @@ class ModelConfig(Section):
     """Dimension D of the embedding."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Dropout before the embedding layer."""
+    init_from: str = ""
+    """Run folder, checkpoint or model.safetensors whose backbone a fresh run starts from, and whose
+    rows of the head, matched by the names of the identities; empty for none."""
 
 
 class HeadConfig(Section):
     """The layer from embedding to identities."""
 
+    placement: Literal["replicated", "sharded"] = "replicated"
+    """`replicated`: a part of the network, which ZeRO shards as any other; `sharded`: each rank
+    owns a range of the identities, with its own optimizer state (docs/heads.md)."""
+    sample_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of each rank's identities that a step is about: those of its batch, and others drawn
+    at random; below 1 it needs `placement` sharded."""
     kind: Literal["linear", "cosine"] = "cosine"
     """`linear`: weight and bias; `cosine`: normalised embedding and weight, times `scale`."""
     scale: Positive = 64.0
@@ -132,6 +155,11 @@ class HeadConfig(Section):
 class LossConfig(Section):
     """w_ce (CE(first) + CE(second)) + weight * similarity of the softened answers."""
 
+    form: Literal["plain", "fused"] = "plain"
+    """`plain`: the scores of a batch for all identities are stored; `fused`: they are made in
+    chunks, from the embeddings and the head's weight, and never all exist."""
+    kept_scores_mb: NotNegative = 256.0
+    """MiB of scores that `fused` may keep from forward to backward; the rest is made again."""
     similarity: Literal["kl", "ce", "mmd", "none"] = "kl"
     """KL divergence, cross-entropy, squared maximum mean discrepancy, or no similarity term."""
     direction: Literal["forward", "reverse", "symmetric"] = "symmetric"
@@ -261,3 +289,11 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     monitor: MonitorConfig = MonitorConfig()
+
+    def with_packs(self, moved: Callable[[str], str]) -> Self:
+        """The same settings on packs elsewhere: ``moved`` says where each one is."""
+        folders = [moved(pack) for pack in self.data.train_packs]
+        train = folders if isinstance(self.data.train, list) else "".join(folders)
+        evaluation = moved(self.data.evaluation) if self.data.evaluation else ""
+        data = self.data.model_copy(update={"train": train, "evaluation": evaluation})
+        return self.model_copy(update={"data": data})

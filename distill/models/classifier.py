@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -11,13 +11,18 @@ from distill.config.tree import Config
 from distill.errors import UserError
 from distill.heads import (
     AdaFace,
+    ClassRanges,
     CosineHead,
     LinearHead,
-    NormMargins,
+    ShardedHead,
     build_adaface,
     build_head,
+    build_sharded_head,
 )
+from distill.heads.answers import Answers, answers_to, blocks, joined
+from distill.heads.replicated import Use
 from distill.models.registry import build_backbone
+from distill.ranks import Ranks
 
 
 class ClassifierOutput(NamedTuple):
@@ -28,13 +33,11 @@ class ClassifierOutput(NamedTuple):
         scores: (N, C), what the loss takes, float32 or wider: logits of a linear head, cosines of
             a cosine head; free of margins.
         scale: logits are the scores times it.
-        margins: of each image, in training with AdaFace; else None.
     """
 
     embeddings: torch.Tensor
     scores: torch.Tensor
     scale: float = 1.0
-    margins: NormMargins | None = None
 
     @property
     def logits(self) -> torch.Tensor:
@@ -56,11 +59,54 @@ class PairClassifier(nn.Module):
         self.head = head
         self.adaface = adaface
 
-    def forward(self, images: torch.Tensor) -> ClassifierOutput:
-        """Classify images, (N, 3, 112, 112) in [-1, 1], RGB, in the dtype of the weights."""
+    def forward(self, images: torch.Tensor, use: Use | None = None) -> Any:
+        """Classify images, (N, 3, 112, 112) in [-1, 1], RGB, in the dtype of the weights.
+
+        Returns:
+            `ClassifierOutput`; with ``use`` the embeddings and what it makes of them and the
+            head's weight, and no scores.
+        """
         embeddings = self.backbone(images)
-        margins = self.adaface(embeddings) if self.adaface and self.training else None
-        return ClassifierOutput(embeddings, self.head(embeddings), self.head.scale, margins)
+        if use is not None:
+            return embeddings, self.head(embeddings, use)
+        return ClassifierOutput(embeddings, self.head(embeddings), self.head.scale)
+
+    def answers(self, embeddings: torch.Tensor, classes: torch.Tensor) -> Answers:
+        """Answers to N embeddings, as `ShardedClassifier.answers`, by this rank alone."""
+        device = self.head.weight.device
+        rows = embeddings.reshape(len(classes), self.head.weight.shape[1])
+        parts = blocks(rows, classes)
+        return joined([self._answers(e.to(device), c.to(device)) for e, c in parts])
+
+    def _answers(self, embeddings: torch.Tensor, classes: torch.Tensor) -> Answers:
+        return answers_to(self.head.scale * self.head(embeddings).float(), classes)
+
+
+class Embedder(nn.Module):
+    """The network without its head, for heads that stand outside of it."""
+
+    def __init__(self, backbone: nn.Module, adaface: AdaFace | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.adaface = adaface
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Embeddings (N, D), not of unit length, of images as `PairClassifier` takes them."""
+        embeddings: torch.Tensor = self.backbone(images)
+        return embeddings
+
+
+class ShardedClassifier(nn.Module):
+    """A backbone on every rank and a range of the head on each, for evaluation."""
+
+    def __init__(self, embedder: Embedder, head: ShardedHead) -> None:
+        super().__init__()
+        self.backbone = embedder.backbone
+        self.head = head
+
+    def answers(self, embeddings: torch.Tensor, classes: torch.Tensor) -> Answers:
+        """Answers to N embeddings (N, D) and their right classes, -1 for none; a collective."""
+        return self.head.answers(embeddings, classes)
 
 
 def build_classifier(config: Config, classes: int) -> PairClassifier:
@@ -69,11 +115,33 @@ def build_classifier(config: Config, classes: int) -> PairClassifier:
     Raises:
         UserError: fewer than two classes, an unknown backbone, a margin on a linear head.
     """
+    backbone = _build_backbone(config, classes)
+    head = build_head(config.head, config.model.embedding_dim, classes)
+    return PairClassifier(backbone, head, build_adaface(config.head))
+
+
+def build_for_training(
+    config: Config, classes: int, ranks: Ranks
+) -> tuple[PairClassifier | Embedder, ShardedHead | None]:
+    """What this rank trains: the network of the engine, and the head where it stands outside.
+
+    The weights are those of `build_classifier` with the same generator, wherever they stand.
+
+    Raises:
+        UserError: as `build_classifier`.
+    """
+    if config.head.placement == "replicated":
+        return build_classifier(config, classes), None
+    backbone = _build_backbone(config, classes)
+    ranges = ClassRanges.even(classes, ranks.rank, ranks.world_size)
+    head = build_sharded_head(config.head, config.model.embedding_dim, ranges)
+    return Embedder(backbone, build_adaface(config.head)), head
+
+
+def _build_backbone(config: Config, classes: int) -> nn.Module:
     if classes < 2:
         raise UserError(
             f"{classes} identities: a classifier needs two", fix="add people to the pack"
         )
     model = config.model
-    backbone = build_backbone(model.name, embedding_dim=model.embedding_dim, dropout=model.dropout)
-    head = build_head(config.head, model.embedding_dim, classes)
-    return PairClassifier(backbone, head, build_adaface(config.head))
+    return build_backbone(model.name, embedding_dim=model.embedding_dim, dropout=model.dropout)

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,8 +14,12 @@ from hypothesis import strategies as st
 
 from distill.checkpoint import TrainState, export_weights, latest_verified, load, load_weights, save
 from distill.checkpoint.find import reason_against
+from distill.checkpoint.load import _pack_differences
 from distill.checkpoint.manifest import Manifest
+from distill.config import load_config
 from distill.errors import UserError
+from distill.job import begin_or_resume
+from distill.run_dir import RunDir
 
 SHARD = "shard-00000-of-00001.safetensors"
 
@@ -114,8 +119,8 @@ def test_file_names_in_a_manifest_cannot_leave_the_folder(save_steps):
 def test_another_format_version_is_refused_and_left_alone(save_steps, tmp_path):
     for path in save_steps(1, 2):
         Manifest.read(path)
-    Manifest.read(path).model_copy(update={"format": 2}).sealed().write(path)
-    with pytest.raises(UserError, match="has format 2"):
+    Manifest.read(path).model_copy(update={"format": 3}).sealed().write(path)
+    with pytest.raises(UserError, match="has format 3"):
         latest_verified(tmp_path)
     assert path.is_dir()
 
@@ -146,12 +151,49 @@ def test_a_checkpoint_of_something_else_is_refused(
     assert engine.same_as(engine_of(9))
 
 
+@pytest.mark.parametrize(
+    ("there", "here", "said"),
+    [
+        ("a+b+c", "c+a+b", "order of the training packs: 1 to 3 there -> 3, 1, 2 here"),
+        ("a+b", "a+x", "training pack 2 of 2: b there -> x here"),
+        ("a", "a+b", "training packs: 1 there -> 2 here"),
+        ("a+b", "a", "training packs: 2 there -> 1 here"),
+    ],
+)
+def test_other_training_packs_are_told_apart(there, here, said):
+    assert list(_pack_differences(there, here)) == [said]
+    assert list(_pack_differences(there, there)) == []
+
+
 def test_differences_allowed_by_name_pass(save_steps, engine_of, facts, tmp_path):
     save_steps(1)
     other = replace(facts, data_digest="x", identities=["a", "b", "c", "d"])
     engine = engine_of(9)
     load(latest_verified(tmp_path), engine, other, allow={"data", "identities"})
     assert engine.same_as(engine_of(1))
+
+
+@pytest.mark.parametrize("accept", ["nothing", "data", "identities", "all"])
+def test_the_settings_name_what_a_resume_accepts(engine_of, tmp_path, accept):
+    def resume(digest: str, people: list[str], accept: str) -> int:
+        words = [f"run.accept={accept}", f"run.dir={tmp_path}"]
+        pack = SimpleNamespace(digest=digest, identities=people, pairs=9, packs=[None])
+        parts = {"run": RunDir(tmp_path), "classes": people, "train": pack, "total_steps": 9}
+        plan = SimpleNamespace(**parts, loss_implementation="native")
+        engine = engine_of(3)
+        facts, state, _ = begin_or_resume(load_config(None, words), plan, engine)
+        save(plan.run.checkpoints, engine, TrainState(state.step + 1), facts)
+        return state.step
+
+    assert resume("digest-1", ["ann", "bob"], "nothing") == 0
+    for digest, people, key in (("x", ["ann", "bob"], "data"), ("x", ["ann", "rob"], "identities")):
+        if accept in (key, "all"):
+            assert resume(digest, people, accept) > 0
+        else:
+            with pytest.raises(UserError) as caught:
+                resume(digest, people, accept)
+            assert "run.accept" in caught.value.fix
+        resume(digest, people, "all")  # from here on that is what is there
 
 
 def test_another_network_or_optimizer_is_refused(save_steps, engine_of, facts, tmp_path):

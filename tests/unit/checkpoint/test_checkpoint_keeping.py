@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import sys
-from pathlib import Path
-from types import FrameType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tensors import lines_of_a_save
 
 from distill.checkpoint import SaveFailed, TrainState, latest_verified, load, prune, save
 from distill.checkpoint.shard import ShardWriter
+from distill.checkpoint.space import bytes_to_come
+from distill.config.tree import CheckpointConfig
 
 
 def names(folder):
@@ -81,6 +81,17 @@ def test_too_small_a_disk_is_seen_before_anything_is_written(save_steps, tmp_pat
     assert names(tmp_path) == ["step-00000001"]
 
 
+def test_room_for_what_is_not_there_yet(save_steps, engine_of, tmp_path):
+    """As many as are kept and one in the making, less those that are there; against real sizes."""
+    keep = CheckpointConfig(keep_last=2, keep_best=1)
+    one = bytes_to_come(tmp_path, engine_of(1), keep) / 4
+    for saved, missing in ((1, 3), (2, 2), (3, 1), (4, 1)):
+        (path,) = save_steps(saved)
+        assert bytes_to_come(tmp_path, engine_of(1), keep) == missing * one
+    size = sum(file.stat().st_size for file in path.iterdir())
+    assert size <= one < 20 * size
+
+
 def test_a_disk_that_fills_up_leaves_the_old_ones(save_steps, tmp_path, monkeypatch):
     save_steps(1)
 
@@ -111,30 +122,6 @@ def test_a_folder_that_cannot_be_made(engine_of, facts, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(SaveFailed, match="rank 0"):
         save(tmp_path / "file" / "checkpoints", engine_of(1), TrainState(1), facts)
-
-
-def lines_of_a_save(action, stop_at: int | None = None) -> int:
-    """Run ``action``, counting lines executed in the checkpoint package; die at ``stop_at``."""
-    count = 0
-    package = str(Path(sys.modules[save.__module__].__file__).parent)
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal count
-        if not frame.f_code.co_filename.startswith(package):
-            return None
-        if event == "line":
-            count += 1
-            if count == stop_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        action()
-    finally:
-        sys.settrace(before)
-    return count
 
 
 def test_killed_anywhere_in_a_save_the_one_before_or_the_new_one_is_whole(

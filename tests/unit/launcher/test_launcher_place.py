@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,32 @@ def test_ranks_share_the_cores_that_their_job_was_given() -> None:
     assert cores_of(job, [8], 0, 2) is None
 
 
+BIND = """
+import os, sys
+from launcher.inside.binding import bind
+bind(int(sys.argv[1]), 2)
+print(*sorted(os.sched_getaffinity(0)), os.environ["CUDA_VISIBLE_DEVICES"])
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_process_keeps_to_its_cores_and_its_gpu() -> None:
+    """Two ranks of a job that was given two cores and two GPUs of this machine."""
+    first, second, *_ = sorted(os.sched_getaffinity(0))
+    job = {"SLURM_CPUS_ON_NODE": "2", "SLURM_CPUS_PER_TASK": "1", "CUDA_VISIBLE_DEVICES": "4,7"}
+    said = [
+        subprocess.run(
+            ["taskset", "-c", f"{first},{second}", sys.executable, "-c", BIND, rank],
+            env={**os.environ, **job},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for rank in ("0", "1")
+    ]
+    assert said == [f"{first} 4\n", f"{second} 7\n"]
+
+
 @pytest.fixture
 def pack(tmp_path: Path) -> Path:
     images = [EncodedPair(b"\xff\xd8a\xff\xd9", b"\xff\xd8b\xff\xd9", i % 2, 0) for i in range(8)]
@@ -163,6 +190,12 @@ def test_settings_point_to_the_copy(pack: Path, tmp_path: Path) -> None:
     assert Path(moved.data.train).parent.parent == tmp_path / "scratch"
     assert moved.data.evaluation == ""
     assert moved.model_copy(update={"data": config.data}) == config
+
+
+def test_several_packs_are_copied_each(pack: Path, tmp_path: Path) -> None:
+    config = Config.model_validate({"data": {"train": [str(pack), str(pack)]}})
+    moved = staged(config, str(tmp_path / "scratch")).data.train
+    assert len(moved) == 2 and {Path(p).parent.parent for p in moved} == {tmp_path / "scratch"}
 
 
 def test_a_copy_that_differs_is_refused_and_removed(pack: Path, tmp_path: Path) -> None:

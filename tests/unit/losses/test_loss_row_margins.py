@@ -18,7 +18,8 @@ from distill.errors import UserError
 from distill.heads import AdaFace, build_head
 from distill.losses import PairLossSpec, RowMargins, pair_loss, pair_loss_and_grad
 from distill.losses.margin import margined
-from distill.models.classifier import build_classifier
+from distill.models.classifier import build_classifier, build_for_training
+from distill.ranks import Ranks
 
 sys.path.insert(0, str(Path(__file__).parent))
 from linear_cases import by_chunks, by_whole_scores, make_inputs, row_margins
@@ -234,17 +235,14 @@ def test_no_gradient_reaches_the_lengths_and_one_nan_poisons_one_row() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, module.buffers(), strict=True))
 
 
-def test_the_classifier_has_it_in_training_alone_and_keeps_it() -> None:
-    config = load_config(None, ["head.margin=adaface", "model.name=tiny", "head.adaface_decay=0.5"])
-    classifier = build_classifier(config, 5)
-    images = torch.randn(4, 3, 112, 112)
-    told = classifier.train()(images)
-    assert told.margins is not None
-    torch.testing.assert_close(told.margins.cosine - 0.4, -told.margins.angle_rad)
-    state = classifier.state_dict()
-    assert state["adaface.mean"] != 20.0
-    assert classifier.eval()(images).margins is None
-    assert torch.equal(classifier.adaface.mean, state["adaface.mean"])
+def test_the_network_keeps_it_by_one_name_wherever_the_head_stands() -> None:
+    settings = ["head.margin=adaface", "model.name=tiny", "head.adaface_h=0.5"]
+    whole = build_classifier(load_config(None, settings), 5)
+    assert (whole.adaface.margin, whole.adaface.h, whole.adaface.decay) == (0.4, 0.5, 0.01)
+    sharded = load_config(None, [*settings, "head.placement=sharded"])
+    embedder, _ = build_for_training(sharded, 5, Ranks(0, 1, 0, 1, torch.device("cpu")))
+    for network in (whole, embedder):
+        assert {"adaface.mean", "adaface.std"} <= set(network.state_dict())
 
 
 def test_settings_choose_it() -> None:
