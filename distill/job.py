@@ -23,6 +23,7 @@ from distill.files import write_whole
 from distill.monitor import Monitor
 from distill.plan import Plan
 from distill.ranks import Ranks, gather_objects, init_process_group, leave_process_group, together
+from distill.schedules import peak_lr
 from distill.stop import StopRequests
 from distill.watch import LossSpikes
 from distill.watchdog import Watchdog
@@ -174,8 +175,18 @@ def _opening(
         f"{config.model.name}, {len(plan.classes)} people, {plan.train.manifest.pairs} pairs;"
         f" {ranks.world_size} rank(s) on {ranks.device.type}, ZeRO {config.train.zero_stage},"
         f" {config.train.precision}, pair loss: {plan.loss_implementation};"
-        f" {plan.total_steps} steps, {start}"
+        f" {plan.total_steps} steps, {_rate(config)}, {start}"
     )
+
+
+def _rate(config: Config) -> str:
+    """The peak learning rate, and where it comes from if a batch scaled it."""
+    optimizer = config.optimizer
+    peak = f"learning rate {peak_lr(config):.4g}"
+    if not optimizer.lr_batch_pairs:
+        return peak
+    times = f"{config.train.global_batch_pairs}/{optimizer.lr_batch_pairs} pairs"
+    return f"{peak} ({optimizer.lr:.4g}, {optimizer.lr_scaling} in {times})"
 
 
 def open_loader(job: Job, state: TrainState) -> PairLoader:

@@ -120,7 +120,7 @@ def train_step(
         mark: called with the name of each phase as it begins.
     """
     config = recipe.config
-    engine.set_lr(learning_rate(config.optimizer, step, recipe.total_steps))
+    engine.set_lr(learning_rate(config, step, recipe.total_steps))
     measured: list[Scalars] = []
     for micro, batch in enumerate(batches):
         _seed_generators(config.run.seed, step, micro, engine.ranks.rank)
