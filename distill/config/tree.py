@@ -111,6 +111,12 @@ class ModelConfig(Section):
 class HeadConfig(Section):
     """The layer from embedding to identities."""
 
+    placement: Literal["replicated", "sharded"] = "replicated"
+    """`replicated`: a part of the network, which ZeRO shards as any other; `sharded`: each rank
+    owns a range of the identities, with its own optimizer state (docs/heads.md)."""
+    sample_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of each rank's identities that a step is about: those of its batch, and others drawn
+    at random; below 1 it needs `placement` sharded."""
     kind: Literal["linear", "cosine"] = "cosine"
     """`linear`: weight and bias; `cosine`: normalised embedding and weight, times `scale`."""
     scale: Positive = 64.0
@@ -126,6 +132,11 @@ class HeadConfig(Section):
 class LossConfig(Section):
     """w_ce (CE(first) + CE(second)) + weight * similarity of the softened answers."""
 
+    form: Literal["plain", "fused"] = "plain"
+    """`plain`: the scores of a batch for all identities are stored; `fused`: they are made in
+    chunks, from the embeddings and the head's weight, and never all exist."""
+    kept_scores_mb: NotNegative = 256.0
+    """MiB of scores that `fused` may keep from forward to backward; the rest is made again."""
     similarity: Literal["kl", "ce", "mmd", "none"] = "kl"
     """KL divergence, cross-entropy, squared maximum mean discrepancy, or no similarity term."""
     direction: Literal["forward", "reverse", "symmetric"] = "symmetric"
