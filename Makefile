@@ -8,6 +8,7 @@ PYTHON ?=
 VENV ?= .venv
 PYTEST_ARGS ?=
 BENCH_ARGS ?= --preset cpu --rounds 5
+HEAD_ARGS ?= --preset quick
 TEST_WORKERS ?= 2
 
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slurm lint format bench bench-loss bench-data doctor clean distclean
+.PHONY: help setup demo test test-slurm lint format bench bench-loss bench-data bench-head doctor clean distclean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -34,7 +35,7 @@ test: setup ## all tests (PYTEST_ARGS, TEST_WORKERS)
 
 test-slurm: setup ## tests on a real Slurm of two nodes, made for them (root on Debian or Ubuntu)
 	@sh scripts/slurm_packages.sh
-	@PAIRDISTILL_TEST_SLURM=1 $(BIN)/python -m pytest tests/slurm $(PYTEST_ARGS)
+	@PAIRDISTILL_TEST_SLURM=1 $(BIN)/python -m pytest tests/slurm -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: setup ## style, types and import contracts
 	@$(BIN)/ruff check .
@@ -54,6 +55,9 @@ bench-loss: setup ## the loss against other implementations: table, CSV and plot
 
 bench-data: setup ## packing and loading against their limits; table and plot in docs/benchmarks
 	@$(BIN)/python benchmarks/bench_data.py --out docs/benchmarks
+
+bench-head: setup ## the head and its loss over ranks against plain torch: table and plot in docs/benchmarks (HEAD_ARGS)
+	@$(BIN)/python benchmarks/bench_head.py --save docs/benchmarks $(HEAD_ARGS)
 
 doctor: setup ## what works on this machine, and the fix for what does not
 	@$(BIN)/pairdistill doctor

@@ -20,9 +20,8 @@ import torch
 import torch.nn.functional as F
 
 from distill.losses import PairLossSpec, implementation_info, linear_pair_loss, pair_loss
-from distill.losses.bench import TYPES, medians
+from distill.losses.bench import TYPES, medians, peak_bytes
 from distill.losses.bench_table import device_name
-from distill.losses.live_memory import LiveMemory
 
 T = 3.0
 HEAD = "head | type | B | D | C | budget MB | whole ms | linear ms | ratio | whole MB | linear MB"
@@ -89,24 +88,14 @@ def make_steps(
     return {"whole": whole, "linear": linear}
 
 
-def peak_mb(step: Callable[[], object], device: str, weight_bytes: int) -> float:
-    """The most memory that tensors of one call took, less the gradient of the weight."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        return (torch.cuda.max_memory_allocated() - before - weight_bytes) / 1e6
-    with LiveMemory() as memory:
-        step()
-    return (memory.peak_bytes - weight_bytes) / 1e6
-
-
 def measure(args: argparse.Namespace, head: str, dtype: str, classes: int, budget: int) -> Line:
     """One row of the table."""
     steps = make_steps(args, head, dtype, classes, budget)
     took = medians(steps, args.device, args.rounds)
     weight_bytes = classes * args.width * TYPES[dtype].itemsize
-    memory = {name: peak_mb(step, args.device, weight_bytes) for name, step in steps.items()}
+    memory = {
+        name: peak_bytes(step, args.device, weight_bytes) / 1e6 for name, step in steps.items()
+    }
     return Line(
         device=device_name(args.device),
         head=head,

@@ -9,12 +9,15 @@
 
 What DeepSpeed leaves open is settled here, alike for the stages 0 to 3: gradients are means over
 the global batch, the norm is that of all parameters, a non-finite loss or gradient on any rank
-skips the step on all of them and leaves no trace in weights, moments or running statistics.
+skips the step on all of them and leaves no trace in weights, moments or running statistics. A
+class-sharded head stands beside DeepSpeed (engine_parts/head.py) and shares those decisions.
 
 Mixed precision is torch's autocast around the forward pass; to DeepSpeed the model is float32.
 Its own bf16 and fp16 modes would cast the batch-norm statistics as well, and give every stage
 another optimizer class with other rules for non-finite gradients.
 """
+
+# over 300 lines: the only file that imports deepspeed, and all that the rest sees of it
 
 from __future__ import annotations
 
@@ -33,6 +36,8 @@ from torch import nn
 from distill.engine_parts.autocast import Autocast
 from distill.engine_parts.buffers import SharedBuffers
 from distill.engine_parts.fragments import spread_weights, where_parameters_lie
+from distill.engine_parts.head import HeadTrainer
+from distill.engine_parts.joint_norm import clip_factor, join_norm, joint_norm
 from distill.engine_parts.loss_scale import LossScale
 from distill.engine_parts.optimizer import (
     build_optimizer,
@@ -43,15 +48,17 @@ from distill.engine_parts.optimizer import (
     state_of,
 )
 from distill.engine_parts.settings import check_precision, deepspeed_settings
-from distill.engine_parts.uncompiled import nothing_compiled
+from distill.engine_parts.variables import nothing_compiled, variable
+from distill.models.classifier import ShardedClassifier
 from distill.ranks import init_process_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from distill.config.tree import Config
     from distill.engine_parts.fragments import Fragment
-    from distill.models.classifier import ClassifierOutput
+    from distill.heads import ShardedHead
     from distill.ranks import Ranks
 
 _QUIET = logging.ERROR
@@ -76,7 +83,9 @@ class StepInfo(NamedTuple):
 class Engine:
     """A model, its optimizer and the ranks that train it together; made by `create`."""
 
-    def __init__(self, module: nn.Module, config: Config, ranks: Ranks) -> None:
+    def __init__(
+        self, module: nn.Module, config: Config, ranks: Ranks, head: ShardedHead | None = None
+    ) -> None:
         check_precision(config, ranks.device)
         assert all(p.requires_grad for p in module.parameters()), "frozen parameters"
         self.module = module.to(ranks.device)
@@ -86,6 +95,7 @@ class Engine:
         self.shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
         self._clip_norm = config.optimizer.clip_norm
         self._scale = LossScale.for_precision(config.train.precision)
+        self.head = self._trainer_of(head, config) if head is not None else None
         self._optimizer = build_optimizer(self.module, config.optimizer)
         self._scale.unscale_before_steps_of(self._optimizer)
         self._template = copy.deepcopy(module).to("meta") if self.zero_stage == 3 else None
@@ -95,36 +105,53 @@ class Engine:
             where_parameters_lie(module, self._engine.optimizer, self.zero_stage, ranks.rank)
         )
 
+    def _trainer_of(self, head: ShardedHead, config: Config) -> HeadTrainer:
+        trainer = HeadTrainer(head.to(self.ranks.device), config.optimizer, self._scale)
+        self.shapes |= trainer.shapes
+        return trainer
+
     @classmethod
-    def create(cls, model: nn.Module, config: Config, ranks: Ranks) -> Self:
+    def create(
+        cls, model: nn.Module, config: Config, ranks: Ranks, head: ShardedHead | None = None
+    ) -> Self:
         """Shard ``model`` over ``ranks`` and make its optimizer; all ranks must call it.
 
         ``model`` is float32 with equal shapes on all ranks, and is taken over: rank 0's weights
-        are the ones that count.
+        are the ones that count. ``head`` is this rank's part of a head that is not in ``model``.
 
         Raises:
             UserError: the global batch does not divide, or fp16 is asked of a CPU.
         """
         if not dist.is_initialized():
             init_process_group(config, ranks)
-        return cls(model, config, ranks)
+        return cls(model, config, ranks, head)
 
     def _initialize(self, config: Config) -> Any:
-        deepspeed = _import_deepspeed(self.ranks)
         settings = deepspeed_settings(
             config,
             elements=sum(p.numel() for p in self.module.parameters()),
             world_size=self.ranks.world_size,
             device=self.ranks.device,
         )
-        with nothing_compiled():
+        with self._named_device(), nothing_compiled():
+            deepspeed = _import_deepspeed(self.ranks)
             engine, *_ = deepspeed.initialize(
                 model=Autocast(self.module, self.ranks.device, config.train.precision),
                 optimizer=self._optimizer,
                 dist_init_required=False,
                 config=settings,
             )
+        if self.head is not None and self.zero_stage:
+            join_norm(engine.optimizer, self.zero_stage, self.head.gradient_norm)
         return engine
+
+    def _named_device(self) -> AbstractContextManager[None]:
+        """A block in which LOCAL_RANK says what DeepSpeed takes it for: the index of our device.
+
+        Whoever started the ranks may mean something else by it (Slurm can show each one device
+        only), and a process that nobody made a rank must not look like one afterwards.
+        """
+        return variable("LOCAL_RANK", str(self.ranks.device.index or 0))
 
     @property
     def device(self) -> torch.device:
@@ -134,11 +161,13 @@ class Engine:
     def set_lr(self, lr: float) -> None:
         """Learning rate of the next step."""
         set_lr(self._optimizer, lr)
+        if self.head is not None:
+            self.head.set_lr(lr)
 
-    def forward(self, images: torch.Tensor) -> ClassifierOutput:
-        """Classify (N, 3, 112, 112) images in [-1, 1]; one call for each `backward`."""
-        output: ClassifierOutput = self._engine(images)
-        return output
+    def forward(self, *inputs: Any) -> Any:
+        """What the network says of (N, 3, 112, 112) images in [-1, 1]; once for each `backward`."""
+        with self._named_device():
+            return self._engine(*inputs)
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of ``loss``, a scalar mean over the pairs of this micro-batch.
@@ -148,7 +177,8 @@ class Engine:
         the step without one more collective.
         """
         poison = torch.where(torch.isfinite(loss.detach()), 1.0, math.nan)
-        self._engine.backward(loss * (poison * self._scale.scale))
+        with self._named_device():
+            self._engine.backward(loss * (poison * self._scale.scale))
 
     @property
     def accumulating(self) -> bool:
@@ -160,14 +190,26 @@ class Engine:
         if self.accumulating:
             self._engine.step()
             return None
-        norm = self._update()
+        with self._named_device():
+            norm = self._update()
         skipped = not math.isfinite(norm)
+        self._update_head(norm, skipped=skipped)
         self._scale.update(skipped=skipped)
         if skipped:
             self._buffers.restore()
         else:
             self._buffers.share()
         return StepInfo(norm, self._optimizer.param_groups[0]["lr"], skipped)
+
+    def _update_head(self, norm: float, *, skipped: bool) -> None:
+        """The part of the update that is not DeepSpeed's."""
+        if self.head is None:
+            return
+        if skipped:
+            self.head.drop()
+        else:
+            scale = self._scale.scale
+            self.head.update(clip_factor(norm * scale, self._clip_norm * scale))
 
     def _update(self) -> float:
         """One optimizer step; its gradient norm before clipping, not finite where skipped."""
@@ -183,6 +225,8 @@ class Engine:
         """Stage 0, where DeepSpeed would apply NaN gradients and report no norm."""
         grads = [p.grad for p in self.module.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads)
+        if self.head is not None:
+            norm = joint_norm(norm, self.head.gradient_norm())
         value = float(norm) / self._scale.scale
         if not math.isfinite(value):
             self._engine.zero_grad()  # without gradients torch's optimizers do nothing
@@ -204,9 +248,16 @@ class Engine:
         """Live buffers, equal on all ranks between steps."""
         return dict(self.module.named_buffers())
 
+    @property
+    def class_bounds(self) -> dict[str, tuple[int, ...]]:
+        """First row on each rank, and number of rows, of the parameters that stand by classes."""
+        head = self.head
+        return {} if head is None else dict.fromkeys(head.shapes, head.ranges.bounds)
+
     def fragments(self, kind: str) -> list[Fragment]:
         """This rank's pieces of all weights (``kind`` "weight") or of one of `moments`."""
-        return [held.fragment(kind, self._optimizer, self.moments) for held in self._held]
+        pieces = [held.fragment(kind, self._optimizer, self.moments) for held in self._held]
+        return pieces if self.head is None else pieces + self.head.fragments(kind)
 
     def counters(self) -> dict[str, float]:
         """Updates counted by the optimizer, and the loss scale with its good steps."""
@@ -221,6 +272,8 @@ class Engine:
         for held in self._held:
             state_of(self._optimizer, held.tensor, self.moments)
         set_updates(self._optimizer, int(counters["updates"]))
+        if self.head is not None:
+            self.head.finish_load(int(counters["updates"]))
         if self._scale.dynamic:
             self._scale.scale = counters["loss_scale"]
             self._scale.good_steps = int(counters["good_steps"])
@@ -234,20 +287,24 @@ class Engine:
             return {name: p.detach().clone() for name, p in parameters.items()}
 
     @contextmanager
-    def evaluating(self) -> Iterator[nn.Module]:
+    def evaluating(self) -> Iterator[Any]:
         """The network in evaluation mode, to be called by each rank as often as it likes.
 
         Under stage 3 it is a whole copy, since each call of the sharded network is a collective
-        and ranks with unequal numbers of batches would wait for each other for ever.
+        and ranks with unequal numbers of batches would wait for each other for ever. The rows of
+        a class-sharded head stay where they are, and its answers are a collective.
         All ranks must enter; dropout and running statistics are as before afterwards.
         """
         network = self.module if self._template is None else self._whole_copy(self._template)
         self.module.eval()
         try:
             with torch.no_grad():
-                yield network.eval()
+                yield self._with_head(network).eval()
         finally:
             self.module.train()
+
+    def _with_head(self, network: Any) -> Any:
+        return network if self.head is None else ShardedClassifier(network, self.head.head)
 
     def _whole_copy(self, template: nn.Module) -> nn.Module:
         network = copy.deepcopy(template).to_empty(device=self.device)
@@ -260,8 +317,6 @@ class Engine:
 def _import_deepspeed(ranks: Ranks) -> Any:
     """DeepSpeed on the device of ``ranks``, quiet, and without building anything."""
     os.environ["DS_ACCELERATOR"] = ranks.device.type
-    # It takes the device from here, which differs where Slurm shows each task one device only.
-    os.environ["LOCAL_RANK"] = str(ranks.device.index or 0)
     # Once for each collective of each step: DeepSpeed calls them by the names before torch 2.13.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     import deepspeed

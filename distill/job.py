@@ -17,6 +17,7 @@ from distill import console
 from distill.checkpoint import RunFacts, TrainState, latest_verified, load
 from distill.config import Config, dump_toml
 from distill.data.loader import PairLoader, make_train_loader
+from distill.data.training_set import SameNames, TrainingSet
 from distill.engine import Engine
 from distill.errors import UserError
 from distill.files import write_whole
@@ -127,7 +128,7 @@ def completion(plan: Plan, config: Config) -> dict[str, object]:
     """
     return {
         "steps": plan.total_steps,
-        "train": plan.train.manifest.digest,
+        "train": plan.train.digest,
         "model": config.model.model_dump(mode="json"),
         "head": config.head.model_dump(mode="json"),
     }
@@ -147,7 +148,7 @@ def begin_or_resume(
         run_id=found.manifest.run_id if found else gather_objects(uuid.uuid4().hex)[0],
         config=config.model_dump(mode="json"),
         identities=plan.classes,
-        data_digest=plan.train.manifest.digest,
+        data_digest=plan.train.digest,
     )
     state = load(found, engine, facts) if found else TrainState(step=0)
     if state.step > plan.total_steps:
@@ -172,7 +173,8 @@ def _opening(
     ranks = engine.ranks
     start = f"going on after step {state.step} ({origin})" if origin else "a fresh start"
     return (
-        f"{config.model.name}, {len(plan.classes)} people, {plan.train.manifest.pairs} pairs;"
+        f"{config.model.name}, {_data(plan.train, config.data.same_names)};"
+        f" head: {_head_words(config)};"
         f" {ranks.world_size} rank(s) on {ranks.device.type}, ZeRO {config.train.zero_stage},"
         f" {config.train.precision}, pair loss: {plan.loss_implementation};"
         f" {plan.total_steps} steps, {_rate(config)}, {start}"
@@ -187,6 +189,23 @@ def _rate(config: Config) -> str:
         return peak
     times = f"{config.train.global_batch_pairs}/{optimizer.lr_batch_pairs} pairs"
     return f"{peak} ({optimizer.lr:.4g}, {optimizer.lr_scaling} in {times})"
+
+
+def _data(train: TrainingSet, same_names: SameNames) -> str:
+    """How many people and pairs, and where names of several packs went."""
+    text = f"{len(train.identities)} people, {train.pairs} pairs"
+    if len(train.packs) == 1:
+        return text
+    merged = "merged" if same_names == "same_person" else "kept apart"
+    shared = f"{train.people.shared} names in several of them {merged}"
+    return f"{text} of {len(train.packs)} packs ({shared})"
+
+
+def _head_words(config: Config) -> str:
+    """Where the head stands and how its scores are made."""
+    head = config.head
+    sample = f", {head.sample_rate:g} of it a step" if head.sample_rate < 1.0 else ""
+    return f"{head.kind}, {head.placement}{sample}, {config.loss.form} loss"
 
 
 def open_loader(job: Job, state: TrainState) -> PairLoader:

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 from distill.data.loader import check_layout
 from distill.data.manifest import Pack, read_pack
 from distill.data.order import check_global_batch, steps_of
+from distill.data.training_set import TrainingSet
 from distill.engine_parts.settings import check_precision, micro_batch_pairs
 from distill.errors import UserError
+from distill.heads.checks import check_head
 from distill.losses import implementation_name
 from distill.run_dir import RunDir
 
 if TYPE_CHECKING:
     from distill.config import Config
+    from distill.config.tree import DataConfig
     from distill.ranks import Ranks
 
 
@@ -28,7 +31,7 @@ class Plan:
 
     Attributes:
         run: where it lives.
-        train: pairs to train on.
+        train: pairs to train on, of one pack or several.
         evaluation: held-out pairs, or None.
         total_steps: optimizer steps of the whole run.
         micro_batch_pairs: pairs of one forward pass of one rank.
@@ -36,7 +39,7 @@ class Plan:
     """
 
     run: RunDir
-    train: Pack
+    train: TrainingSet
     evaluation: Pack | None
     total_steps: int
     micro_batch_pairs: int
@@ -45,7 +48,7 @@ class Plan:
     @property
     def classes(self) -> list[str]:
         """Names of the C people, by label."""
-        return self.train.manifest.identities
+        return self.train.identities
 
 
 def make_plan(config: Config, ranks: Ranks) -> Plan:
@@ -57,10 +60,11 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
     check_precision(config, ranks.device)
     micro = micro_batch_pairs(config, ranks.world_size)
     implementation = implementation_name(config.loss.implementation, ranks.device.type)
-    train = _open("data.train", config.data.train, "train")
+    train = _training_set(config.data)
     check_layout(train, config.data)
-    pairs, batch = train.manifest.pairs, config.train.global_batch_pairs
-    check_global_batch(pairs, batch, str(train.path))
+    check_head(config, len(train.identities), ranks.world_size)
+    pairs, batch = train.pairs, config.train.global_batch_pairs
+    check_global_batch(pairs, batch, train.name)
     return Plan(
         run=RunDir(Path(config.run.dir)),
         train=train,
@@ -69,6 +73,13 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
         micro_batch_pairs=micro,
         loss_implementation=implementation,
     )
+
+
+def _training_set(data: DataConfig) -> TrainingSet:
+    """The packs to train on, as one."""
+    folders = data.train_packs or [""]
+    packs = [_open("data.train", folder, "train") for folder in folders]
+    return TrainingSet.of(packs, data.same_names)
 
 
 def _evaluation(folder: str) -> Pack:

@@ -38,6 +38,7 @@ __all__ = [
     "all_reduce_max",
     "all_reduce_sum",
     "barrier",
+    "echo",
     "from_environment",
     "gather_objects",
     "leave_process_group",
@@ -256,6 +257,21 @@ def barrier() -> None:
     """Wait for all ranks."""
     if not _alone():
         dist.barrier()
+
+
+def echo(values: torch.Tensor, first: int, second: int) -> None:
+    """Send ``values`` from rank ``first`` to rank ``second`` and back; all ranks may call it.
+
+    Returns when the values are back; ranks that are neither of the two have nothing to do.
+    """
+    if dist.get_rank() == first:
+        dist.send(values, second)
+        dist.recv(values, second)
+    elif dist.get_rank() == second:
+        dist.recv(values, first)
+        dist.send(values, first)
+    if values.is_cuda:
+        torch.cuda.synchronize(values.device)
 
 
 @contextmanager

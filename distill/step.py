@@ -1,7 +1,7 @@
 """One training step: batch, one forward pass over both images, loss, backward, update.
 
     first  (B, 3, 112, 112) \
-                             concatenated (2B, 3, 112, 112) -> network -> scores (2B, C) -> loss
+                             concatenated (2B, 3, 112, 112) -> network -> loss (objective/)
     second (B, 3, 112, 112) /
 
 At its end the ranks exchange one short vector: the losses, whose means are what gets logged, and
@@ -12,25 +12,23 @@ the stop flags. Nothing random outlives a step: torch's generator (dropout) is s
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-import torch.nn.functional as F
 
 from distill.config.tree import Config
-from distill.data.batch import PairBatch, as_network_input
+from distill.data.batch import PairBatch
 from distill.data.keyed import keyed_rng
-from distill.losses import IGNORED_LABEL, PairLossSpec, margined_logits, pair_loss
+from distill.objective import BatchLoss, Objective, PairAnswers, objective_of
 from distill.ranks import all_reduce_sum, gather_objects
 from distill.schedules import learning_rate, temperature_at, weight_at
 from distill.stop import agreed_signal
 
 if TYPE_CHECKING:
     from distill.engine import Engine
-
-Scalars = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,38 +43,10 @@ class Recipe:
     config: Config
     total_steps: int
 
-    @property
-    def spec(self) -> PairLossSpec:
-        """The static choices of the loss."""
-        return PairLossSpec.from_config(self.config.loss, self.config.head)
-
-
-class Answers(NamedTuple):
-    """What the network says of the first P pairs of a batch.
-
-    Attributes:
-        classes: most probable class of the first and of the second images, (2, P) int64.
-        probabilities: its probability, (2, P).
-    """
-
-    classes: torch.Tensor
-    probabilities: torch.Tensor
-
-
-class BatchLoss(NamedTuple):
-    """The loss of a micro-batch.
-
-    Attributes:
-        total: float32 scalar with gradient.
-        scalars: what is logged of it.
-        scores: (2B, C), without gradient; (B, C) where only first images are used.
-        scale: logits are the scores times it.
-    """
-
-    total: torch.Tensor
-    scalars: Scalars
-    scores: torch.Tensor
-    scale: float
+    @cached_property
+    def objective(self) -> Objective:
+        """What the steps minimise."""
+        return objective_of(self.config)
 
 
 class StepReport(NamedTuple):
@@ -85,8 +55,8 @@ class StepReport(NamedTuple):
     Attributes:
         scalars: what is logged, by tag; losses are means over ranks and micro-batches.
         skipped: whether no update was made, because something was not finite.
-        blamed: sample ids of the micro-batches with a non-finite loss, by rank; empty where all
-            losses were finite and a gradient was not.
+        blamed: sample ids of the micro-batches with a non-finite loss (where ranks share the head,
+            with non-finite embeddings), by rank; empty where only a gradient was not finite.
         stop: the stop signal that some rank received, if any.
         answers: of this rank's last micro-batch, where they were asked for.
     """
@@ -95,7 +65,7 @@ class StepReport(NamedTuple):
     skipped: bool
     blamed: dict[int, list[int]]
     stop: signal.Signals | None
-    answers: Answers | None = None
+    answers: PairAnswers | None = None
 
 
 def train_step(
@@ -116,90 +86,35 @@ def train_step(
         recipe: what stays the same.
         step: steps made before this one.
         stop_flags: `distill.stop.StopRequests.flags` of this rank.
-        answers_of: pairs whose answers are reported, for pictures.
+        answers_of: pairs of the last micro-batch whose answers are reported, for pictures; alike
+            on all ranks.
         mark: called with the name of each phase as it begins.
     """
     config = recipe.config
     engine.set_lr(learning_rate(config, step, recipe.total_steps))
-    measured: list[Scalars] = []
+    recipe.objective.begin(engine, batches, step)
+    losses: list[BatchLoss] = []
     for micro, batch in enumerate(batches):
         _seed_generators(config.run.seed, step, micro, engine.ranks.rank)
         mark("forward")
-        loss = batch_loss(engine, batch.to(engine.device), recipe, step)
+        pictured = answers_of if batch is batches[-1] else 0
+        loss = recipe.objective.loss(engine, batch.to(engine.device), step, micro, pictured)
         mark("backward")
         engine.backward(loss.total)
         mark("update")
         info = engine.step()
-        measured.append(loss.scalars)
+        losses.append(loss._replace(total=loss.total.detach()))  # its graph is done with
     assert info is not None, "the engine expects another number of micro-batches"
 
-    means, flags = _over_ranks(measured, stop_flags, engine.ranks.world_size)
+    means, flags = _over_ranks(losses, stop_flags, engine.ranks.world_size)
     means |= {
         "schedule/temperature": temperature_at(config.loss, step),
         "schedule/weight": weight_at(config.loss, step),
         "schedule/lr": info.lr,
         "optimizer/grad_norm": info.grad_norm,
     }
-    blamed = _sample_ids_of_nonfinite(measured, batches) if info.skipped else {}
-    answers = _answers(loss.scores, loss.scale, answers_of) if answers_of else None
-    return StepReport(means, info.skipped, blamed, agreed_signal(flags), answers)
-
-
-def batch_loss(engine: Engine, batch: PairBatch, recipe: Recipe, step: int) -> BatchLoss:
-    """The loss of B pairs (on the engine's device), T and weight as in step ``step``."""
-    if recipe.config.train.images == "first":
-        return _first_alone(engine, batch, recipe.spec)
-    images = as_network_input(torch.cat((batch.first, batch.second)))
-    output = engine.forward(images)
-    first, second = output.scores.chunk(2)
-    loss = pair_loss(
-        first,
-        second,
-        batch.labels,
-        temperature=temperature_at(recipe.config.loss, step),
-        weight=weight_at(recipe.config.loss, step),
-        spec=recipe.spec,
-        implementation=recipe.config.loss.implementation,
-    )
-    scalars = {
-        "loss/total": loss.total.detach(),
-        "loss/ce_first": loss.ce_first,
-        "loss/ce_second": loss.ce_second,
-        "loss/similarity": loss.similarity,
-        "accuracy/first": loss.correct_first,
-        "accuracy/second": loss.correct_second,
-        "pair/agreement": loss.agreement,
-        "pair/embedding_cosine": _mean_cosine(output.embeddings),
-    }
-    return BatchLoss(loss.total, scalars, output.scores.detach(), output.scale)
-
-
-def _mean_cosine(embeddings: torch.Tensor) -> torch.Tensor:
-    """Mean cosine between the two embeddings of a pair, from (2B, D)."""
-    first, second = embeddings.detach().float().chunk(2)
-    return F.cosine_similarity(first, second).mean()
-
-
-def _first_alone(engine: Engine, batch: PairBatch, spec: PairLossSpec) -> BatchLoss:
-    """The baseline: cross-entropy of the sample images, no second image."""
-    output = engine.forward(as_network_input(batch.first))
-    loss = F.cross_entropy(
-        margined_logits(output.scores.float(), batch.labels, spec),
-        batch.labels,
-        ignore_index=IGNORED_LABEL,
-        label_smoothing=spec.label_smoothing,
-    )
-    correct = (output.scores.argmax(1) == batch.labels).float().mean()
-    value = loss.detach()
-    scalars = {"loss/total": value, "loss/ce_first": value, "accuracy/first": correct}
-    return BatchLoss(loss, scalars, output.scores.detach(), output.scale)
-
-
-def _answers(scores: torch.Tensor, scale: float, pairs: int) -> Answers:
-    """Answers to the first ``pairs`` pairs, from (2B, C)."""
-    logits = scale * scores.view(2, -1, scores.shape[1])[:, :pairs].float()
-    both = logits.softmax(2).max(2)
-    return Answers(both.indices.cpu(), both.values.cpu())
+    blamed = _sample_ids_of_nonfinite(losses, batches) if info.skipped else {}
+    return StepReport(means, info.skipped, blamed, agreed_signal(flags), loss.answers)
 
 
 def _seed_generators(seed: int, step: int, micro: int, rank: int) -> None:
@@ -208,26 +123,26 @@ def _seed_generators(seed: int, step: int, micro: int, rank: int) -> None:
 
 
 def _over_ranks(
-    measured: Sequence[Scalars], stop_flags: Sequence[float], world_size: int
+    losses: Sequence[BatchLoss], stop_flags: Sequence[float], world_size: int
 ) -> tuple[dict[str, float], list[float]]:
     """Means over micro-batches and ranks by tag, and the sums of the stop flags; one collective."""
-    tags = list(measured[0])
-    table = torch.stack([torch.stack([m[tag].double() for tag in tags]) for m in measured])
+    tags = list(losses[0].scalars)
+    table = torch.stack([torch.stack([one.scalars[t].double() for t in tags]) for one in losses])
     flags = torch.tensor(stop_flags, dtype=torch.float64, device=table.device)
     values = all_reduce_sum(torch.cat((table.sum(0), flags))).tolist()
-    count = len(measured) * world_size
+    count = len(losses) * world_size
     means = {tag: value / count for tag, value in zip(tags, values, strict=False)}
     return means, values[len(tags) :]
 
 
 def _sample_ids_of_nonfinite(
-    measured: Sequence[Mapping[str, torch.Tensor]], batches: Sequence[PairBatch]
+    losses: Sequence[BatchLoss], batches: Sequence[PairBatch]
 ) -> dict[int, list[int]]:
-    """By rank, the sample ids of micro-batches whose loss was not finite (a collective)."""
+    """By rank, the sample ids of micro-batches that were not finite (a collective)."""
     mine = [
         sample
-        for scalars, batch in zip(measured, batches, strict=True)
-        if not torch.isfinite(scalars["loss/total"])
+        for loss, batch in zip(losses, batches, strict=True)
+        if not loss.finite
         for sample in batch.sample_ids.tolist()
     ]
     return {rank: ids for rank, ids in enumerate(gather_objects(mine)) if ids}

@@ -28,7 +28,7 @@ from distill.job import (
     sole_job,
 )
 from distill.milestones import evaluate_now, evaluation_due, finish, save_due, save_now
-from distill.models.classifier import build_classifier
+from distill.models.classifier import build_for_training
 from distill.monitor import Monitor
 from distill.monitor.pictures import captioned, pair_grid
 from distill.monitor.usage import Pace, memory
@@ -94,13 +94,13 @@ def train(
         with together():
             plan = make_plan(config, ranks)
         seed_everything(config.run.seed)
-        model = build_classifier(config, len(plan.classes))
+        model, head = build_for_training(config, len(plan.classes), ranks)
         listening = StopRequests() if stops is None else nullcontext(stops)
         with sole_job(plan, ranks), listening as stops, _watchdog(config, plan, ranks) as dog:
             if is_complete(plan, config):
                 say(ranks, f"{plan.run.root}: already complete, {plan.total_steps} steps")
                 return Outcome(plan.total_steps)
-            engine = Engine.create(model, config, ranks)
+            engine = Engine.create(model, config, ranks, head)
             facts, state, saved = begin_or_resume(config, plan, engine)
             if before_steps is not None:
                 before_steps(engine, plan, state)
@@ -230,16 +230,16 @@ def _tell(
         }
         numbers = report.scalars | counts | pace.read() | memory(job.ranks.device)
         job.monitor.training(step, numbers)
-    if report.answers is not None:
-        manifest = job.plan.train.manifest
-        pairs = captioned(batches[-1], report.answers, manifest.identities, manifest.kinds)
+    if report.answers is not None and job.ranks.is_first:
+        known = job.plan.train
+        pairs = captioned(batches[-1], report.answers, known.identities, known.kinds)
         job.monitor.picture(step, "pairs", pair_grid(pairs))
 
 
 def _picture_due(job: Job, state: TrainState) -> bool:
     monitor = job.config.monitor
     due = monitor.images and (state.step + 1) % monitor.pictures_every_steps == 0
-    return due and job.ranks.is_first and _images_per_pair(job.config) == 2
+    return due and _images_per_pair(job.config) == 2
 
 
 def _images_per_pair(config: Config) -> int:

@@ -19,6 +19,7 @@ from launcher.resources import Resources
 from launcher.site import Site
 
 _FAILED = "echo 'error: the job could not be prepared' >&2; exit 2"
+_NOT_OURS = "echo 'error: the job folder is gone, or is not yours' >&2; exit 2"
 
 
 class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
@@ -53,7 +54,9 @@ def make_executor(job: JobDir, name: str, wanted: Resources, site: Site, **more:
         UserError: a path that Slurm would not take as it is.
     """
     checked_path("run.dir", str(job.root))
-    executor = Executor(folder=job.slurm, max_num_timeout=1000)
+    executor = Executor(
+        folder=job.slurm, max_num_timeout=1000, python=shlex.quote(site.python or sys.executable)
+    )
     executor.update_parameters(
         job_name=job_name(name),
         setup=setup_lines(job, site),
@@ -101,7 +104,8 @@ def _srun(wanted: Resources, site: Site) -> list[str]:
 
 def setup_lines(job: JobDir, site: Site) -> list[str]:
     """What happens on the first node before the ranks start."""
-    lines = ["umask 077"]
+    # Before anything of it runs: who can rename the folders above could put another in its place.
+    lines = ["umask 077", f"[ -O {shlex.quote(str(job.root))} ] || {{ {_NOT_OURS}; }}"]
     if site.modules_init:
         lines.append(f"source {shlex.quote(site.modules_init)} || {{ {_FAILED}; }}")
     for module in site.modules:

@@ -53,7 +53,10 @@ class Site(Section):
     modules: list[str] = Field(default_factory=list)
     """Modules to load before the ranks start."""
     container: list[str] = Field(default_factory=list)
-    """Words in front of the ranks' Python, e.g. `["apptainer", "exec", "--nv", "/i/t.sif"]`."""
+    """Words in front of the ranks' Python, e.g. `["apptainer", "exec", "--nv", "/i/t.sif"]`, or
+    options of srun such as `["--container-image=/i/t.sqsh"]`."""
+    python: str = ""
+    """The ranks' Python, where the container brings its own; that of `pairdistill` otherwise."""
     variables: dict[str, str] = Field(default_factory=dict)
     """Environment variables of the ranks, e.g. `NCCL_SOCKET_IFNAME = "ib0"`."""
     scratch: str = ""
@@ -125,3 +128,4 @@ def _check(site: Site, path: str) -> None:
         checked_text(f"{path}: variables.{name}", value)
     checked_path(f"{path}: scratch", site.scratch)
     checked_path(f"{path}: modules_init", site.modules_init)
+    checked_path(f"{path}: python", site.python)

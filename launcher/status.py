@@ -32,6 +32,7 @@ class RunStatus:
         step: newest logged step.
         total_steps: steps of the whole run; 0 where it has not begun.
         loss: the newest total loss; None before the first.
+        losses: the newest losses by name, the total and its parts.
         images_per_second: newest throughput; None before the first.
         eta_seconds: until the last step at the newest speed; None unless it runs.
         checkpoints: steps of its checkpoints.
@@ -46,6 +47,7 @@ class RunStatus:
     step: int
     total_steps: int
     loss: float | None
+    losses: dict[str, float]
     images_per_second: float | None
     eta_seconds: float | None
     checkpoints: list[int]
@@ -103,11 +105,17 @@ def _status(run: RunDir, job: Submitted | None, known: slurm.Accounted | None) -
         step=step,
         total_steps=total,
         loss=newest.get("loss/total"),
+        losses=_losses(newest),
         images_per_second=newest.get("speed/images_per_second"),
         eta_seconds=_eta(newest, total - step) if state == "RUNNING" else None,
         checkpoints=run.checkpoint_steps(),
         starts=len(starts),
     )
+
+
+def _losses(newest: dict[str, Any]) -> dict[str, float]:
+    group = "loss/"
+    return {tag.removeprefix(group): v for tag, v in newest.items() if tag.startswith(group)}
 
 
 def _eta(newest: dict[str, Any], steps_left: int) -> float | None:

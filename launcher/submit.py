@@ -89,13 +89,9 @@ class Submitted:
 
 def absolute(config: Config) -> Config:
     """The settings with paths that mean the same wherever the job runs."""
-    data = config.data
-    train, evaluation = (
-        str(Path(p).absolute()) if p else "" for p in (data.train, data.evaluation)
-    )
+    moved = config.with_packs(lambda pack: str(Path(pack).absolute()))
     run = config.run.model_copy(update={"dir": str(Path(config.run.dir).absolute())})
-    moved = data.model_copy(update={"train": train, "evaluation": evaluation})
-    return config.model_copy(update={"run": run, "data": moved})
+    return moved.model_copy(update={"run": run})
 
 
 def check_request(request: Request, *, resume: bool, ask_cluster: bool) -> None:
@@ -127,9 +123,10 @@ def check_settings(config: Config, wanted: Resources) -> None:
         UserError: the first thing that does not fit.
     """
     micro_batch_pairs(config, wanted.world_size)
-    packs = {"data.train": config.data.train, "data.evaluation": config.data.evaluation}
-    for field, folder in packs.items():
-        if (folder or field == "data.train") and not (Path(folder) / "manifest.json").is_file():
+    packs = [("data.train", pack) for pack in config.data.train_packs or [""]]
+    packs += [("data.evaluation", pack) for pack in [config.data.evaluation] if pack]
+    for field, folder in packs:
+        if not folder or not (Path(folder) / "manifest.json").is_file():
             raise UserError(
                 f"{field} = {folder!r}: no pack there",
                 fix="make one with `pairdistill pack`, on a disk that the nodes see",

@@ -22,17 +22,3 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
-
-
-RANK_VARIABLES = (
-    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
-    *("MASTER_ADDR", "MASTER_PORT"),
-)
-"""DeepSpeed wants some of them, and an engine made in this process leaves LOCAL_RANK behind."""
-
-
-@pytest.fixture(autouse=True)
-def no_rank_of_another_test() -> None:
-    """Each test begins as a process that nobody has made a rank."""
-    for name in RANK_VARIABLES:
-        os.environ.pop(name, None)

@@ -8,8 +8,9 @@
 
 Each parameter, and each moment the optimizer keeps of it, stands whole and in float32 in exactly
 one shard, whatever the ZeRO stage: so any stage on any number of ranks can read it, and so can a
-program that knows nothing of ranks. DeepSpeed's own checkpoints are pickles, tied to stage and
-number of ranks. Nothing here is ever unpickled.
+program that knows nothing of ranks. Of a class-sharded head each rank writes its own rows, under
+keys that say which they are, and the manifest has all ranges. DeepSpeed's own checkpoints are
+pickles, tied to stage and number of ranks. Nothing here is ever unpickled.
 """
 
 from distill.checkpoint.find import Found, latest_verified

@@ -6,9 +6,10 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
+from distill.checkpoint.reader import Reader
 from distill.checkpoint.state import RunFacts, Trainable, TrainState
+from distill.config.tree import HeadConfig, ModelConfig
 from distill.engine_parts.fragments import WEIGHT
 from distill.errors import UserError
 from distill.ranks import together
@@ -16,10 +17,14 @@ from distill.ranks import together
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from pydantic import BaseModel
+
     from distill.checkpoint.find import Found
     from distill.checkpoint.manifest import Manifest
 
 _SHOWN = 3
+_MAY_DIFFER = {"placement", "sample_rate", "init_from"}
+"""Settings of model and head that say where weights stand or came from, not what they are."""
 
 
 def load(
@@ -72,13 +77,28 @@ def _differences(
         yield f"classes: {manifest.classes} there -> {len(facts.identities)} here"
     elif "identities" not in allow:
         yield from _label_differences(manifest.identities, list(facts.identities))
-    if "data" not in allow and manifest.data_digest != facts.data_digest:
-        yield f"training pack: {manifest.data_digest} there -> {facts.data_digest} here"
-    for section in ("model", "head"):
-        yield from _setting_differences(section, manifest.config, facts.config)
+    if "data" not in allow:
+        yield from _pack_differences(manifest.data_digest, facts.data_digest)
+    yield from _setting_differences("model", ModelConfig(), manifest.config, facts.config)
+    yield from _setting_differences("head", HeadConfig(), manifest.config, facts.config)
     if manifest.moments != list(engine.moments):
         yield f"optimizer state: {manifest.moments} there -> {list(engine.moments)} here"
     yield from _shape_differences(manifest, engine)
+
+
+def _pack_differences(there: str, here: str) -> Iterator[str]:
+    """Of one pack or several, whose digests stand in their order, joined by ``+``."""
+    old, new = there.split("+"), here.split("+")
+    if len(old) != len(new):
+        yield f"training packs: {len(old)} there -> {len(new)} here"
+    elif sorted(old) != sorted(new):
+        for number, (was, now) in enumerate(zip(old, new, strict=True), 1):
+            which = f"training pack {number} of {len(old)}" if len(old) > 1 else "training pack"
+            if was != now:
+                yield f"{which}: {was} there -> {now} here"
+    elif old != new:
+        order = ", ".join(str(old.index(pack) + 1) for pack in new)
+        yield f"order of the training packs: 1 to {len(old)} there -> {order} here"
 
 
 def _label_differences(there: list[str], here: list[str]) -> Iterator[str]:
@@ -88,20 +108,17 @@ def _label_differences(there: list[str], here: list[str]) -> Iterator[str]:
             return
 
 
-def _setting_differences(section: str, there: Any, here: Any) -> Iterator[str]:
-    old, new = there.get(section, {}), here.get(section, {})
-    for key in sorted(old.keys() | new.keys()):
+def _setting_differences(section: str, default: BaseModel, there: Any, here: Any) -> Iterator[str]:
+    """What differs in a section; a field that an older version did not have is as by default."""
+    known = default.model_dump(mode="json")
+    old, new = ({**known, **config.get(section, {})} for config in (there, here))
+    for key in sorted((old.keys() | new.keys()) - _MAY_DIFFER):
         if old.get(key) != new.get(key):
             yield f"{section}.{key}: {old.get(key)!r} there -> {new.get(key)!r} here"
 
 
 def _shape_differences(manifest: Manifest, engine: Trainable) -> Iterator[str]:
-    there = {
-        key.removeprefix(f"{WEIGHT}/"): tuple(entry.shape)
-        for key, entry in manifest.tensors.items()
-        if key.startswith(f"{WEIGHT}/")
-    }
-    here = engine.shapes
+    there, here = manifest.shapes(WEIGHT), engine.shapes
     changed = [n for n in sorted(there.keys() | here.keys()) if there.get(n) != here.get(n)]
     for name in changed[:_SHOWN]:
         yield f"{name}: {there.get(name, 'absent')} there -> {here.get(name, 'absent')} here"
@@ -112,45 +129,16 @@ def _shape_differences(manifest: Manifest, engine: Trainable) -> Iterator[str]:
 @torch.no_grad()
 def _read_into(found: Found, engine: Trainable) -> None:
     with ExitStack() as stack:
-        reader = _Reader(found, stack)
+        reader = Reader(found, stack)
         for kind in (WEIGHT, *engine.moments):
             for fragment in engine.fragments(kind):
-                whole = reader.tensor(f"{kind}/{fragment.name}").view(-1)
-                end = fragment.start + fragment.values.numel()
-                fragment.values.copy_(whole[fragment.start : end])
+                reader.copy_elements(f"{kind}/{fragment.name}", fragment.start, fragment.values)
         for name, buffer in engine.buffers.items():
             buffer.copy_(reader.tensor(f"buffer/{name}"))
         _restore_random_states(found.manifest, engine, reader)
 
 
-class _Reader:
-    """Tensors of a checkpoint; files are mapped, so only what is copied is read."""
-
-    def __init__(self, found: Found, stack: ExitStack) -> None:
-        self._found = found
-        self._stack = stack
-        self._files: dict[str, Any] = {}
-
-    def tensor(self, key: str) -> torch.Tensor:
-        """The tensor, a view of the mapped file."""
-        entry = self._found.manifest.tensors.get(key)
-        path = self._found.path
-        try:
-            if entry is None:
-                raise SafetensorError(f"{key} is not listed")
-            if entry.file not in self._files:
-                opened = safe_open(path / entry.file, "pt")
-                self._files[entry.file] = self._stack.enter_context(opened)
-            tensor: torch.Tensor = self._files[entry.file].get_tensor(key)
-        except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"checkpoint {str(path)!r} cannot be read: {error}",
-                fix="remove it, and the one before it is used",
-            ) from error
-        return tensor
-
-
-def _restore_random_states(manifest: Manifest, engine: Trainable, reader: _Reader) -> None:
+def _restore_random_states(manifest: Manifest, engine: Trainable, reader: Reader) -> None:
     """Generators of this rank; with another number of ranks nobody's states would fit."""
     if manifest.world_size != engine.ranks.world_size:
         return

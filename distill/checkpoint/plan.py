@@ -1,11 +1,13 @@
-"""Who writes what: every tensor whole, in one shard, the shards of about equal size."""
+"""Who writes what: tensors whole, in one shard, the shards of about equal size; or by rows."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 
+from distill.checkpoint.manifest import parts_of
 from distill.checkpoint.shard import TensorSpec
 from distill.engine_parts.fragments import WEIGHT
 
@@ -19,12 +21,14 @@ Plan = list[list[TensorSpec]]
 def plan_shards(engine: Trainable) -> Plan:
     """Spread weights and moments over the ranks, largest first, each to the least loaded.
 
-    A pure function of shapes and ranks: all ranks come to the same plan.
+    A pure function of shapes and ranks: all ranks come to the same plan. What stands by ranges of
+    classes is not gathered, but written where it is (`local_tensors`).
     """
     specs = [
         TensorSpec(f"{kind}/{name}", torch.float32, shape)
         for kind in (WEIGHT, *engine.moments)
         for name, shape in engine.shapes.items()
+        if name not in engine.class_bounds
     ]
     plan: Plan = [[] for _ in range(engine.ranks.world_size)]
     loads = [0] * len(plan)
@@ -40,22 +44,39 @@ def local_tensors(
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Tensors this rank writes before and after the gathered ones, so that all stay aligned.
 
-    Before: the buffers (rank 0 alone), widest first. After: the random states, which are bytes.
+    Before: its rows of what stands by ranges of classes, and the buffers (rank 0 alone), widest
+    first. After: the random states, which are bytes.
     """
     ranks = engine.ranks
-    buffers: dict[str, torch.Tensor] = {}
+    mine = rows_of_this_rank(engine)
     if ranks.is_first:
-        widest_first = sorted(engine.buffers.items(), key=lambda item: -item[1].element_size())
-        buffers = {f"buffer/{name}": b.detach().cpu() for name, b in widest_first}
+        mine |= {f"buffer/{name}": buffer.detach() for name, buffer in engine.buffers.items()}
+    before = dict(sorted(mine.items(), key=lambda item: -item[1].element_size()))
     random = {f"rng/{ranks.rank}/cpu": torch.get_rng_state()}
     if engine.device.type == "cuda":
         random[f"rng/{ranks.rank}/cuda"] = torch.cuda.get_rng_state(engine.device)
-    return buffers, random
+    return before, random
+
+
+def rows_of_this_rank(engine: Trainable) -> dict[str, torch.Tensor]:
+    """Weights and moments of this rank's classes, by the key of the part."""
+    bounds, rank = engine.class_bounds, engine.ranks.rank
+    return {
+        parts_of(f"{kind}/{held.name}", bounds[held.name])[rank].key: held.values.view(
+            -1, *engine.shapes[held.name][1:]
+        )
+        for kind in (WEIGHT, *engine.moments)
+        for held in engine.fragments(kind)
+        if held.name in bounds
+    }
 
 
 def estimated_bytes(plan: Plan, engine: Trainable) -> int:
     """Size of the whole checkpoint, with room for headers, buffers and manifest."""
     tensors = [spec for shard in plan for spec in shard]
     buffers = sum(b.numel() * b.element_size() for b in engine.buffers.values())
+    by_classes = sum(4 * math.prod(engine.shapes[name]) for name in engine.class_bounds)
+    by_classes *= 1 + len(engine.moments)
     per_rank = 64 * 1024
-    return sum(s.nbytes for s in tensors) + buffers + 1024 * len(tensors) + per_rank * len(plan)
+    headers = 1024 * len(tensors) + per_rank * len(plan)
+    return sum(s.nbytes for s in tensors) + buffers + by_classes + headers

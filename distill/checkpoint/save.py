@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distill import __version__
+from distill.checkpoint import gather
 from distill.checkpoint.find import reason_against
 from distill.checkpoint.folder import (
     clear_leftovers,
@@ -21,11 +22,11 @@ from distill.checkpoint.folder import (
     set_aside,
     step_name,
 )
-from distill.checkpoint.gather import windows_of_shard
 from distill.checkpoint.manifest import Damaged, FileEntry, Manifest, TensorEntry
 from distill.checkpoint.plan import Plan, estimated_bytes, local_tensors, plan_shards
 from distill.checkpoint.shard import ShardLabel, ShardWriter, specs_of, verify_file
 from distill.checkpoint.state import RunFacts, SaveFailed, Trainable, TrainState
+from distill.engine_parts.fragments import WEIGHT
 from distill.errors import UserError
 from distill.ranks import barrier, gather_objects
 
@@ -136,9 +137,11 @@ def _write_shard(
             attempt.make(lambda: writer.write(_bytes_of(tensor)))
 
     for tensor in before.values():
-        add(tensor)
+        flat = tensor.reshape(-1)
+        for start in range(0, len(flat), gather.WINDOW_ELEMENTS):
+            add(flat[start : start + gather.WINDOW_ELEMENTS].cpu())
     for rank, gathered in enumerate(plan):
-        for window in windows_of_shard(engine, gathered, rank):
+        for window in gather.windows_of_shard(engine, gathered, rank):
             if window is not None:
                 add(window)
     for tensor in after.values():
@@ -177,6 +180,11 @@ def _manifest(
         data_digest=facts.data_digest,
         files={report["file"]: FileEntry(**report["entry"]) for report in reports},
         tensors=tensors,
+        ranges={
+            f"{kind}/{name}": list(bounds)
+            for kind in (WEIGHT, *engine.moments)
+            for name, bounds in engine.class_bounds.items()
+        },
         versions={"pairdistill": __version__} | {name: version(name) for name in _LIBRARIES},
         written=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     ).sealed()

@@ -88,8 +88,15 @@ class Trainable(Protocol):
         """Where this rank computes."""
 
     @property
+    def class_bounds(self) -> dict[str, tuple[int, ...]]:
+        """Parameters that stand by ranges of rows: the first row on each rank, and their number.
+
+        Each rank has its rows whole, in one fragment, and nothing of the others.
+        """
+
+    @property
     def replicated(self) -> bool:
-        """Whether every rank holds all weights and moments."""
+        """Whether every rank holds all weights and moments that do not stand by ranges."""
 
     @property
     def buffers(self) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 
 from distill.checkpoint.find import Found, latest_verified, reason_against
 from distill.checkpoint.manifest import MANIFEST, Manifest
+from distill.checkpoint.reader import Reader
 from distill.engine_parts.fragments import WEIGHT
 from distill.errors import UserError
 from distill.files import sync_folder
@@ -111,13 +113,13 @@ def _verified(path: Path) -> Found:
 
 def _from_checkpoint(found: Found) -> Weights:
     manifest = found.manifest
-    tensors: dict[str, torch.Tensor] = {}
-    for name in manifest.files:
-        with safe_open(found.path / name, "pt") as file:
-            for key in file.keys():  # noqa: SIM118 - not a mapping
-                kind, _, tensor = key.partition("/")
-                if kind in (WEIGHT, "buffer"):
-                    tensors[tensor] = file.get_tensor(key).clone()
+    with ExitStack() as stack:
+        reader = Reader(found, stack)
+        tensors = {
+            name: reader.whole(f"{kind}/{name}")
+            for kind in (WEIGHT, "buffer")
+            for name in manifest.shapes(kind)
+        }
     return Weights(
         tensors, manifest.config, manifest.identities, manifest.step, manifest.run_id, found.path
     )

@@ -13,6 +13,8 @@ from pydantic_core import ErrorDetails
 from distill.config.tree import Config
 from distill.errors import UserError
 
+_MEMBERS = {"float", "constrained-float", "int", "str", "bool"}
+"""What pydantic calls the members of a union, besides sections and `list[str]`."""
 _BOUNDS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
 
 
@@ -35,12 +37,10 @@ def field_path(loc: tuple[int | str, ...]) -> str:
     names: list[str] = []
     kinds: list[type[BaseModel]] = [Config]
     for part in map(str, loc):
-        if not kinds or any(part in kind.model_fields for kind in kinds):
+        if any(part in kind.model_fields for kind in kinds):
             names.append(part)
             kinds = _sections_below(kinds, part)
-        elif part not in {kind.__name__ for kind in kinds} and "[" not in part:
-            if part in {"float", "constrained-float", "int", "str", "bool"}:
-                continue
+        elif not (part in _MEMBERS or "[" in part or part in {kind.__name__ for kind in kinds}):
             names.append(part)
     return ".".join(names)
 

@@ -139,6 +139,8 @@ def _toml(value: Any) -> str:
         return _toml_text(value)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
     assert isinstance(value, int | float), value
     return repr(value)
 

@@ -6,7 +6,8 @@ configuration is read (`distill.config.load`). Nothing here does any work.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -68,8 +69,12 @@ class RunConfig(Section):
 class DataConfig(Section):
     """The packed pairs and how they are read."""
 
-    train: str = ""
-    """Folder of the training pack (made by `pairdistill pack`)."""
+    train: str | list[str] = ""
+    """Folder of the training pack (made by `pairdistill pack`), or a list of several: pairs of all
+    are mixed, and people are told apart by their names."""
+    same_names: Literal["refuse", "same_person", "different_people"] = "refuse"
+    """What a name that several training packs have means: `same_person` makes one class of it,
+    `different_people` one for each pack; `refuse` asks for one of these two."""
     evaluation: str = ""
     """Folder of the held-out pack; empty for none."""
     second: Literal["packed", "online"] = "packed"
@@ -96,6 +101,12 @@ class DataConfig(Section):
     contrast: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Largest random relative change of contrast of each image."""
 
+    @property
+    def train_packs(self) -> list[str]:
+        """Folders of the training packs; none where the setting is empty."""
+        folders = [self.train] if isinstance(self.train, str) else self.train
+        return folders if any(folders) else []
+
 
 class ModelConfig(Section):
     """The backbone that turns a face into an embedding."""
@@ -106,6 +117,9 @@ class ModelConfig(Section):
     """Dimension D of the embedding."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Dropout before the embedding layer."""
+    init_from: str = ""
+    """Run folder, checkpoint or model.safetensors whose backbone a fresh run starts from, and whose
+    rows of the head, matched by the names of the identities; empty for none."""
 
 
 class HeadConfig(Section):
@@ -267,3 +281,11 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     monitor: MonitorConfig = MonitorConfig()
+
+    def with_packs(self, moved: Callable[[str], str]) -> Self:
+        """The same settings on packs elsewhere: ``moved`` says where each one is."""
+        folders = [moved(pack) for pack in self.data.train_packs]
+        train = folders if isinstance(self.data.train, list) else "".join(folders)
+        evaluation = moved(self.data.evaluation) if self.data.evaluation else ""
+        data = self.data.model_copy(update={"train": train, "evaluation": evaluation})
+        return self.model_copy(update={"data": data})

@@ -145,14 +145,15 @@ class BetonWriter:
         self._side, self._layout = side, layout
         self._data_start = layout.data_start(capacity, page_size)
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        self._page = bytearray()
-        self._rows = np.zeros(min(capacity, _ROWS_BUFFERED), layout.row)
+        self._page, self._filled = bytearray(page_size), 0
+        self._row = _row_struct(layout)
+        self._rows = bytearray(min(capacity, _ROWS_BUFFERED) * self._row.size)
         self.appended = self._rows_written = self._pages = 0
 
     @property
     def data_bytes(self) -> int:
         """Bytes of images so far, with the filling of pages."""
-        return self._pages * self._page_size + len(self._page)
+        return self._pages * self._page_size + self._filled
 
     def __enter__(self) -> Self:
         with disk_errors(self._named):
@@ -175,35 +176,37 @@ class BetonWriter:
         if len(first) + len(second) > self._page_size:
             raise ValueError(f"pair of {len(first) + len(second)} bytes does not fit a page")
         with disk_errors(self._named):
-            if len(self._page) + len(first) + len(second) > self._page_size:
+            if self._filled + len(first) + len(second) > self._page_size:
                 self._flush_page()
-            row = self._rows[self.appended - self._rows_written]
-            for name, data in zip(self._layout.images, (first, second), strict=False):
-                row[name] = (0, self._side, self._side, self._store(data))
-            row["label"], row["kind"] = label, kind
-            row["checksum"] = pair_checksum(first, second, label, kind, face)
-            for place, word in enumerate(struct.unpack(f"<{len(face) // 8}q", face)):
-                row[f"face{place}"] = word
+            numbers: list[int] = []
+            for data in (first, second)[: len(self._layout.images)]:
+                numbers += (0, self._side, self._side, self._store(data))
+            numbers += label, kind, pair_checksum(first, second, label, kind, face)
+            numbers += struct.unpack(f"<{len(face) // 8}q", face)
+            place = (self.appended - self._rows_written) * self._row.size
+            self._row.pack_into(self._rows, place, *numbers)
             self.appended += 1
-            if self.appended - self._rows_written == len(self._rows):
+            if place + self._row.size == len(self._rows):
                 self._flush_rows()
 
     def _store(self, data: bytes) -> int:
         """Puts ``data`` on the open page; returns its offset in the file."""
-        pointer = self._data_start + self._pages * self._page_size + len(self._page)
-        self._page += data
+        pointer = self._data_start + self.data_bytes
+        self._page[self._filled : self._filled + len(data)] = data
+        self._filled += len(data)
         self._allocations.write(struct.pack("<QQQ", self.appended, pointer, len(data)))
         return pointer
 
     def _flush_page(self) -> None:
         self._file.seek(self._data_start + self._pages * self._page_size)
-        self._file.write(self._page.ljust(self._page_size, b"\0"))
-        self._pages += 1
-        self._page.clear()
+        self._page[self._filled :] = bytes(self._page_size - self._filled)
+        self._file.write(self._page)
+        self._pages, self._filled = self._pages + 1, 0
 
     def _flush_rows(self) -> None:
-        self._file.seek(self._layout.metadata_start + self._rows_written * self._rows.itemsize)
-        self._file.write(self._rows[: self.appended - self._rows_written].tobytes())
+        size = self._row.size
+        self._file.seek(self._layout.metadata_start + self._rows_written * size)
+        self._file.write(self._rows[: (self.appended - self._rows_written) * size])
         self._rows_written = self.appended
 
     def _finish(self) -> None:
@@ -239,6 +242,15 @@ class BetonWriter:
                     with suppress(OSError):
                         file.close()
                 self._partial.unlink(missing_ok=True)
+
+
+def _row_struct(layout: Layout) -> struct.Struct:
+    """A row of metadata: mode, width, height and offset of each image, then the numbers."""
+    parts, end = ["<"], 0
+    for name, (kind, offset, *_) in (layout.row.fields or {}).items():
+        parts.append(f"{offset - end}x{'BHHQ' if name in layout.images else 'q'}")
+        end = offset + kind.itemsize
+    return struct.Struct("".join((*parts, f"{layout.row.itemsize - end}x")))
 
 
 def head_bytes(layout: Layout, count: int, page_size: int, table: int) -> bytes:

@@ -109,15 +109,24 @@ class DecodedRows:
 
     def _read(self, keys: Keys, batch: Filled, handle: Numbers) -> None:
         """Pairs as they were packed; the compiled loop runs without the GIL."""
+        places = self._index.locate(keys[:, 1])
+        first, second, numbers, status = (part.numpy() for part in batch)
         decoder.read_pairs(
             self._files,
             self._form,
-            self._index.locate(keys[:, 1]),
+            places,
             handle,
             self._tables,
             self._changes(keys),
-            *(part.numpy() for part in batch),
+            first,
+            second,
+            numbers,
+            status,
         )
+        if self._index.joined is not None:
+            numbers[:] = self._index.renumbered(places[:, 0], numbers)
+            unknown = (numbers < 0).any(axis=1) & (status[:, 0] == decoder.GOOD)
+            status[unknown, 0] = decoder.MISPLACED
 
     def _make(self, online: OnlineRows, keys: Keys, batch: Filled, handle: Numbers) -> None:
         """Pairs of photographs and second images made of them."""
@@ -131,7 +140,7 @@ class DecodedRows:
         kernels.place_all(firsts.pixels, change[0], batch.first.numpy())
         seconds = online.seconds(keys, drawn, firsts, others)
         kernels.place_all(seconds, change[1], batch.second.numpy())
-        numbers = np.stack([firsts.numbers[:, 0], online.way_of[drawn.bits]], axis=1)
+        numbers = np.stack([firsts.numbers[:, 0], drawn.kinds], axis=1)
         batch.numbers.copy_(torch.from_numpy(numbers))
 
     def _firsts(self, online: OnlineRows, ids: Numbers, handle: Numbers) -> Firsts:
@@ -139,6 +148,7 @@ class DecodedRows:
         read = Firsts.empty(len(ids), self._index.side)
         places = self._index.locate(ids)
         decoder.read_firsts(self._files, self._form, places, handle, self._tables, *read)
+        read.numbers[:] = self._index.renumbered(places[:, 0], read.numbers)
         misplaced = (read.status == decoder.GOOD) & online.strangers(ids, read.numbers[:, 0])
         read.status[misplaced] = decoder.MISPLACED
         return read

@@ -149,14 +149,14 @@ class Union:
     """Which of N things are connected (union-find, with halving of paths; Tarjan 1975)."""
 
     def __init__(self, count: int) -> None:
-        self._above = list(range(count))
+        self._above = np.arange(count)
 
     def root(self, number: int) -> int:
         """The smallest number connected with ``number``."""
         above = self._above
         while above[number] != number:
             above[number] = above[above[number]]
-            number = above[number]
+            number = int(above[number])
         return number
 
     def join(self, first: int, second: int) -> None:
@@ -166,4 +166,6 @@ class Union:
 
     def roots(self) -> Numbers:
         """The root of each, (N,)."""
-        return np.array([self.root(i) for i in range(len(self._above))], np.int64)
+        while not np.array_equal(further := self._above[self._above], self._above):
+            self._above = further
+        return self._above

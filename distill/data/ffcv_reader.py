@@ -7,6 +7,8 @@ when a thread fails. What is ours here:
 - the order: batches of (epoch, pair) are handed to its thread, without end where training is;
 - the operation of its pipeline: `_Read` has `decoded_rows` fetch, check, decode and change both
   images in threads and report a status; FFCV compiles nothing, `decoder` brings machine code;
+- no waiting for a batch before the next is begun: its thread hands over what is under way, so that
+  a decoding thread which is done early has work;
 - the consumer's side: a timed get, a look whether the thread lives, and a close that joins it.
 
 `ffcv_import.import_ffcv` comes first: on its own, FFCV's import takes seconds and changes torch.
@@ -15,10 +17,10 @@ when a thread fails. What is ours here:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from queue import Empty
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +37,7 @@ from ffcv.pipeline.operation import Operation
 from ffcv.pipeline.state import State
 from ffcv.reader import Reader as FFCVHeader
 
+from distill.data.augment import Numbers
 from distill.data.batch import PairBatch
 from distill.data.decoded_rows import DecodedRows, Filled
 from distill.data.order import Keys
@@ -44,45 +47,57 @@ from distill.data.shard_files import ShardFiles
 _POLL_SECONDS = 0.2
 
 
-class _Read(Operation):  # type: ignore[misc]
-    """Pairs, fetched, checked, decoded and changed.
+class _UnderWay(NamedTuple):
+    """A batch that threads are filling.
 
-    A failure of a decoding thread is kept in `failures` for the consumer, never swallowed.
+    Attributes:
+        keys: epoch and pair of each row, (B, 2).
+        batch: being filled.
+        tasks: done when it is full.
     """
+
+    keys: Keys
+    batch: Filled
+    tasks: list[Future[None]]
+
+
+class _Read(Operation):  # type: ignore[misc]
+    """Pairs, fetched, checked, decoded and changed."""
 
     def __init__(self, files: ShardFiles, options: ReaderOptions) -> None:
         super().__init__()
         self._side, self._threads = files.index.side, options.threads
         self._rows = DecodedRows(files, options, lib)
         self._rows.warm_up()
+        self._idle: SimpleQueue[Numbers] = SimpleQueue()  # decoders, as many as threads
+        for handle in self._rows.handles:
+            self._idle.put(handle)
         self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="pairdistill-decode")
-        self.failures: list[BaseException] = []
 
     def declare_state_and_memory(
         self, previous_state: State
     ) -> tuple[State, AllocationQuery | None]:
         return replace(previous_state, shape=(1,), dtype=np.dtype("<u1")), None
 
-    def generate_code(self) -> Callable[..., tuple[Keys, Filled]]:
+    def generate_code(self) -> Callable[..., _UnderWay]:
         return self._read
 
-    def _read(
-        self, keys: Keys, _memory: None, _metadata: object, _storage: object
-    ) -> tuple[Keys, Filled]:
+    def _read(self, keys: Keys, _memory: None, _metadata: object, _storage: object) -> _UnderWay:
         batch = Filled.empty(len(keys), self._side)
-        tasks = [
-            self._pool.submit(self._rows.fill, keys[rows], batch.some(rows), handle)
-            for rows, handle in zip(
-                _runs(len(keys), self._threads), self._rows.handles, strict=False
-            )
-        ]
-        done, _ = wait(tasks)
-        self.failures.extend(error for task in done if (error := task.exception()) is not None)
-        return keys, batch
+        runs = _runs(len(keys), self._threads)
+        tasks = [self._pool.submit(self._fill, keys[rows], batch.some(rows)) for rows in runs]
+        return _UnderWay(keys, batch, tasks)
+
+    def _fill(self, keys: Keys, batch: Filled) -> None:
+        handle = self._idle.get()
+        try:
+            self._rows.fill(keys, batch, handle)
+        finally:
+            self._idle.put(handle)
 
     def close(self) -> None:
         """Joins the threads and frees their decoders."""
-        self._pool.shutdown(wait=True)
+        self._pool.shutdown(wait=True, cancel_futures=True)
         self._rows.close()
 
 
@@ -148,10 +163,12 @@ class _FFCVPass:
 
     def __next__(self) -> PairBatch:
         result = self._next_result()
-        self._reader.raise_failures()
         if result is None:
             raise StopIteration
-        keys, batch = result[1][0]
+        (under_way,) = result[1]
+        keys, batch, tasks = under_way
+        for task in tasks:
+            task.result()  # raises here what a decoding thread raised
         self._reader.raise_if_corrupt(keys, batch.status.numpy())
         labels, kinds = batch.numbers.t().contiguous()
         return PairBatch(
@@ -168,7 +185,6 @@ class _FFCVPass:
             except Empty:
                 if alive:
                     continue
-                self._reader.raise_failures()
                 raise RuntimeError("the loader's thread died") from None
             if result is None:
                 self._thread.output_queue.put(None)  # the end stays the end
@@ -221,11 +237,6 @@ class FFCVReader:
         """See `reading.Reader`."""
         self._passes.append(_FFCVPass(self, self._loader, batches))
         return self._passes[-1]
-
-    def raise_failures(self) -> None:
-        """Raises in the consumer what a decoding thread raised."""
-        if self._read.failures:
-            raise self._read.failures[0]
 
     def raise_if_corrupt(self, keys: Keys, statuses: npt.NDArray[np.uint8]) -> None:
         """Raises for the first image of a batch whose status, (B, 2), is not good."""

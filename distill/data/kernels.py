@@ -79,9 +79,18 @@ def _toned(value: Any, gain: Any, offset: Any) -> Any:
 
 
 @compiled
-def _row_to_rgb(luma: Any, blue: Any, red: Any, gain: Any, offset: Any, out: Any) -> None:
-    """A row of Y, Cb and Cr as toned R, G and B, (3, S); JFIF's formulas as libjpeg rounds them."""
-    to_r, to_g, to_b = out[0], out[1], out[2]
+def _tone(contrast: Any, brightness: Any) -> Any:
+    """`augment.tone` as 32-bit numbers."""
+    gain = (contrast * brightness + 32768) >> 16
+    offset = ((65536 - contrast) * 255 * brightness >> 17) + 32768
+    return _i4(gain), _i4(offset)
+
+
+@compiled
+def _to_rgb(
+    luma: Any, blue: Any, red: Any, gain: Any, offset: Any, to_r: Any, to_g: Any, to_b: Any
+) -> None:
+    """Y, Cb and Cr, (N,) each, as toned R, G and B; JFIF's formulas as libjpeg rounds them."""
     half = _i4(32768)
     for x in range(len(luma)):
         y, u, v = _i4(luma[x]), _i4(_i4(blue[x]) - _i4(128)), _i4(_i4(red[x]) - _i4(128))
@@ -95,61 +104,95 @@ def _row_to_rgb(luma: Any, blue: Any, red: Any, gain: Any, offset: Any, out: Any
 
 
 @compiled
-def _moved(row: Any, flip: Any, right: Any, out: Any) -> None:
-    """A row mirrored or not and moved to the right, its edges repeated."""
-    side = len(row)
-    low, high = max(right, 0), side + min(right, 0)
-    inner = out[low:high]
-    if flip:
-        top = np.uint64(side - 1 - max(-right, 0))
-        for x in range(len(inner)):
-            inner[x] = row[top - np.uint64(x)]
-    else:
-        kept = row[low - right : high - right]
-        for x in range(len(inner)):
-            inner[x] = kept[x]
-    for x in range(low):
-        out[x] = row[side - 1] if flip else row[0]
-    for x in range(high, side):
-        out[x] = row[0] if flip else row[side - 1]
+def _to_tone(values: Any, gain: Any, offset: Any, out: Any) -> None:
+    """Values of one colour, (N,), toned."""
+    for x in range(len(values)):
+        out[x] = _toned(_i4(values[x]), gain, offset)
 
 
 @compiled
-def _tone(contrast: Any, brightness: Any) -> Any:
-    """`augment.tone` as 32-bit numbers."""
-    gain = (contrast * brightness + 32768) >> 16
-    offset = ((65536 - contrast) * 255 * brightness >> 17) + 32768
-    return _i4(gain), _i4(offset)
+def _mirrored(planes: Any) -> Any:
+    """Three planes, (3, S, S), with every row from its end to its beginning."""
+    out = np.empty_like(planes)
+    last = np.uint64(planes.shape[2] - 1)
+    for k in range(3):
+        for y in range(planes.shape[1]):
+            row, turned = planes[k, y], out[k, y]
+            for x in range(len(row)):
+                turned[x] = row[last - np.uint64(x)]
+    return out
+
+
+@compiled
+def _apart(source: Any) -> Any:
+    """The colours of an image, (S, S, 3), as planes, (3, S, S)."""
+    side = source.shape[0]
+    planes = np.empty((3, side, side), np.uint8)
+    for k in range(3):
+        for y in range(side):
+            row, to = source[y], planes[k, y]
+            for x in range(side):
+                to[x] = row[x, k]
+    return planes
+
+
+@compiled
+def _moved(change: Any, side: Any) -> Any:
+    """Of an image as one line of pixels: from which on they stay, from where on, and how many.
+
+    Moved down and right, the image is moved along that line. What comes in at the ends of rows
+    does not belong there: `_repeat_edges` writes over it.
+    """
+    step = change[1] * side + change[2]
+    return max(-step, 0), max(step, 0), side * side - abs(step)
+
+
+@compiled
+def _repeat_edges(change: Any, out: Any) -> None:
+    """The edges of an image that was moved, (3, S, S), repeated into what it left open."""
+    down, right, side = change[1], change[2], out.shape[1]
+    top, bottom = max(down, 0), side - 1 + min(down, 0)
+    left, end = max(right, 0), side - 1 + min(right, 0)
+    for k in range(3):
+        for y in range(top, bottom + 1):
+            row = out[k, y]
+            row[:left] = row[left]
+            row[end + 1 :] = row[end]
+        for y in range(top):
+            out[k, y] = out[k, top]
+        for y in range(bottom + 1, side):
+            out[k, y] = out[k, bottom]
 
 
 @compiled
 def place_planes(planes: Any, change: Any, out: Any) -> None:
     """`augment.apply` for one image in Y, Cb and Cr, (3, S, S), to RGB, (3, S, S)."""
     side = planes.shape[1]
-    flip, down, right = change[0], change[1], change[2]
     gain, offset = _tone(change[3], change[4])
-    rows = np.empty((3, side), np.uint8)
-    for y in range(side):
-        s = min(max(y - down, 0), side - 1)
-        _row_to_rgb(planes[0, s], planes[1, s], planes[2, s], gain, offset, rows)
-        for k in range(3):
-            _moved(rows[k], flip, right, out[k, y])
+    start, to, count = _moved(change, side)
+    source = (_mirrored(planes) if change[0] else planes).reshape(3, side * side)
+    lines, stop, end = out.reshape(3, side * side), start + count, to + count
+    _to_rgb(
+        source[0, start:stop], source[1, start:stop], source[2, start:stop], gain, offset,
+        lines[0, to:end], lines[1, to:end], lines[2, to:end],
+    )  # fmt: skip
+    _repeat_edges(change, out)
 
 
 @compiled
 def place(source: Any, change: Any, out: Any) -> None:
     """`augment.apply` for one RGB image: (S, S, 3) in, (3, S, S) out."""
     side = source.shape[0]
-    flip, down, right = change[0], change[1], change[2]
     gain, offset = _tone(change[3], change[4])
-    rows = np.empty((3, side), np.uint8)
-    for y in range(side):
-        s = min(max(y - down, 0), side - 1)
-        for k in range(3):
-            row = rows[k]
-            for x in range(side):
-                row[x] = _toned(_i4(source[s, x, k]), gain, offset)
-            _moved(row, flip, right, out[k, y])
+    start, to, count = _moved(change, side)
+    planes = _apart(source)
+    lines = (_mirrored(planes) if change[0] else planes).reshape(3, side * side)
+    for k in range(3):
+        _to_tone(
+            lines[k, start : start + count], gain, offset,
+            out.reshape(3, side * side)[k, to : to + count],
+        )  # fmt: skip
+    _repeat_edges(change, out)
 
 
 @compiled

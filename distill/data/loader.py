@@ -27,6 +27,7 @@ from distill.data.order import (
 from distill.data.python_reader import PythonReader
 from distill.data.reading import Pass, Reader, ReaderOptions
 from distill.data.shard_files import ShardFiles, Windows
+from distill.data.training_set import TrainingSet
 from distill.errors import UserError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class PairLoader:
 
 
 def make_train_loader(
-    pack: Pack,
+    train: TrainingSet | Pack,
     data: DataConfig,
     *,
     seed: int,
@@ -110,7 +111,7 @@ def make_train_loader(
     """The training pairs of one rank from ``state`` on.
 
     Args:
-        pack: the training pack.
+        train: the training pack, or several as one.
         data: reader, threads and changes.
         seed: of order and changes.
         ranks: rank and world_size.
@@ -122,13 +123,14 @@ def make_train_loader(
         UserError: fewer pairs than one global batch, a damaged pack, or one whose layout does not
             fit ``data.second``.
     """
+    train = train if isinstance(train, TrainingSet) else TrainingSet.of([train])
     share = Share(ranks.rank, ranks.world_size)
-    n = pack.manifest.pairs
-    check_global_batch(n, batch_pairs_per_rank * share.world_size * accumulation, str(pack.path))
+    n = train.pairs
+    check_global_batch(n, batch_pairs_per_rank * share.world_size * accumulation, train.name)
     blocks = Blocks(data.block_pairs, data.window_blocks) if data.shuffle == "block" else None
     line = Line(Order(seed, n, blocks), state, share, batch_pairs_per_rank)
-    online = online_rows(pack, data, seed)
-    files = ShardFiles(pack.index)
+    online = online_rows(train, data, seed)
+    files = ShardFiles(train.index)
     batches = line.batches() if blocks is None else Windows(files, line).batches()
     options = ReaderOptions(
         seed=seed,
@@ -172,16 +174,17 @@ def _in_order(ids: Indices, batch_pairs: int) -> Iterator[Keys]:
         yield np.stack([np.zeros_like(part), part], axis=1)
 
 
-def check_layout(pack: Pack, data: DataConfig) -> None:
-    """Compares a training pack with ``data.second``.
+def check_layout(train: TrainingSet, data: DataConfig) -> None:
+    """Compares the training packs with ``data.second``.
 
     Raises:
         UserError: they do not fit.
     """
     layout = "pairs" if data.second == "packed" else "singles"
-    found = pack.manifest.second
-    fix = f"set data.second = {found!r}, or pack again with --layout {layout}"
-    check_second(pack, data.second, fix)
+    for pack in train.packs:
+        found = pack.manifest.second
+        fix = f"set data.second = {found!r}, or pack again with --layout {layout}"
+        check_second(pack, data.second, fix)
 
 
 def check_second(pack: Pack, wanted: str, fix: str) -> None:
@@ -191,18 +194,18 @@ def check_second(pack: Pack, wanted: str, fix: str) -> None:
         raise UserError(f"{pack.path}: {has}, and {wanted!r} ones are asked for", fix=fix)
 
 
-def online_rows(pack: Pack, data: DataConfig, seed: int) -> OnlineRows | None:
-    """What makes second images, or None where they are in the pack.
+def online_rows(train: TrainingSet, data: DataConfig, seed: int) -> OnlineRows | None:
+    """What makes second images, or None where they are in the packs.
 
     Raises:
-        UserError: the pack does not fit ``data.second``, or is one that nothing can be made of.
+        UserError: a pack does not fit ``data.second``, or is one that nothing can be made of.
     """
-    check_layout(pack, data)
+    check_layout(train, data)
     if data.second == "packed":
         return None
     from distill.data.online_rows import OnlineRows  # numba and all kinds: only where needed
 
-    return OnlineRows.of(pack, seed)
+    return OnlineRows.of(train, seed)
 
 
 def open_reader(name: str, files: ShardFiles, options: ReaderOptions) -> Reader:

@@ -6,6 +6,7 @@ and what is made of them. All of it follows from (seed, epoch, place in the pack
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -27,6 +28,7 @@ from distill.data.second.online import (
     way_bits,
     ways,
 )
+from distill.data.training_set import TrainingSet
 from distill.errors import UserError
 
 
@@ -35,13 +37,27 @@ class Drawn(NamedTuple):
 
     Attributes:
         bits: kinds of the second image, (B,).
+        kinds: the same as the number of the way, (B,).
         partner: place of another photograph of the person, -1 where there is none, (B,).
         read: the same, and -1 also where it is not needed, (B,).
     """
 
     bits: Numbers
+    kinds: Numbers
     partner: Numbers
     read: Numbers
+
+
+class Recipe(NamedTuple):
+    """How second images are made of the photographs of a pack.
+
+    Attributes:
+        maker: of the second images.
+        way_of: number of the way, among those of the whole set, by the bits of its kinds.
+    """
+
+    maker: SecondMaker
+    way_of: Numbers
 
 
 @dataclass(frozen=True)
@@ -49,54 +65,77 @@ class OnlineRows:
     """How the second images of a run are made.
 
     Attributes:
-        maker: of the second images.
+        recipes: those of all packs; most often one.
+        recipe_of: which of them, by the number of the first pair that it is for: (starts, numbers).
         partners: other photographs of the same people.
-        way_of: number of the way, as the pack lists them, by the bits of its kinds.
+        seed: of the run.
     """
 
-    maker: SecondMaker
+    recipes: list[Recipe]
+    recipe_of: tuple[Numbers, Numbers]
     partners: Partners
-    way_of: Numbers
+    seed: int
 
     @classmethod
-    def of(cls, pack: Pack, seed: int) -> Self:
-        """For a pack of first images, ready to be called by threads.
+    def of(cls, train: TrainingSet, seed: int) -> Self:
+        """For packs of first images, ready to be called by threads.
 
         Raises:
             UserError: kinds that do not exist, or people whose photographs are scattered.
         """
-        manifest = pack.manifest
-        _check_kinds(pack)
-        partners = Partners(np.array(manifest.pairs_per_identity, np.int64))
-        if manifest.pairs <= CHECKED_PAIRS:
-            _check_people(pack, partners)
-        way_of = np.full(1 << len(KINDS), -1, np.int64)
-        way_of[[way_bits(way) for way in manifest.kinds]] = np.arange(len(manifest.kinds))
-        options = SecondOptions.from_described(manifest.second_options)
-        maker = SecondMaker(seed, manifest.kind_chances, options)
-        maker.warm_up()
-        return cls(maker, partners, way_of)
+        for pack in train.packs:
+            _check_kinds(pack)
+        partners = Partners(
+            np.concatenate([pack.manifest.pairs_per_identity for pack in train.packs]),
+            np.concatenate(train.people.classes),
+        )
+        if train.pairs <= CHECKED_PAIRS:
+            _check_people(train.index, partners)
+        recipes, numbers = _recipes(train, seed)
+        sizes = [pack.manifest.pairs for pack in train.packs]
+        return cls(recipes, (np.cumsum([0, *sizes[:-1]]), np.array(numbers)), partners, seed)
 
     def draw(self, keys: Keys) -> Drawn:
         """What comes up for each (epoch, pair) of ``keys``, (B, 2)."""
         epochs, ids = _columns(keys)
-        bits = self.maker.draw(epochs, ids)
-        partner = self.partners.of(self.maker.seed, epochs, ids)
-        return Drawn(bits, partner, np.where(needs_partner(bits), partner, -1))
+        bits, kinds = np.empty_like(ids), np.empty_like(ids)
+        for recipe, rows in self._by_recipe(ids):
+            bits[rows] = recipe.maker.draw(epochs[rows], ids[rows])
+            kinds[rows] = recipe.way_of[bits[rows]]
+        partner = self.partners.of(self.seed, epochs, ids)
+        return Drawn(bits, kinds, partner, np.where(needs_partner(bits), partner, -1))
+
+    def _by_recipe(self, ids: Numbers) -> Iterator[tuple[Recipe, npt.NDArray[np.bool_] | slice]]:
+        """Each recipe with the rows that it is for."""
+        if len(self.recipes) == 1:
+            yield self.recipes[0], slice(None)
+            return
+        starts, numbers = self.recipe_of
+        mine = numbers[np.searchsorted(starts, ids, side="right") - 1]
+        for number, recipe in enumerate(self.recipes):
+            if (rows := mine == number).any():
+                yield recipe, rows
 
     def seconds(self, keys: Keys, drawn: Drawn, firsts: Firsts, others: Firsts) -> Images:
         """The second images, (B, S, S, 3); all that was read must be good."""
         out = np.empty_like(firsts.pixels)
-        self.maker.make(
-            *_columns(keys),
-            drawn.bits,
-            firsts.pixels,
-            face_rows(firsts.faces),
-            drawn.partner,
-            others.pixels,
-            face_rows(others.faces),
-            out,
-        )
+        epochs, ids = _columns(keys)
+        faces, other_faces = face_rows(firsts.faces), face_rows(others.faces)
+        for recipe, rows in self._by_recipe(ids):
+            made = out if isinstance(rows, slice) else np.empty_like(out[rows])
+            recipe.maker.make(
+                epochs[rows],
+                ids[rows],
+                drawn.bits[rows],
+                firsts.pixels[rows],
+                faces[rows],
+                drawn.partner[rows],
+                others.pixels[rows],
+                other_faces[rows],
+                made,
+            )
+            if made is not out:
+                out[rows] = made
         return out
 
     def strangers(self, ids: Numbers, labels: Numbers) -> npt.NDArray[np.bool_]:
@@ -144,11 +183,39 @@ def _check_kinds(pack: Pack) -> None:
         )
 
 
-def _check_people(pack: Pack, partners: Partners) -> None:
-    """Refuses a small pack whose people are scattered; in large ones every row is looked at."""
-    for shard, start in zip(pack.index.shards, pack.index.starts.tolist(), strict=False):
+def _recipes(train: TrainingSet, seed: int) -> tuple[list[Recipe], list[int]]:
+    """Ways to make second images that differ, and the number of that of each pack."""
+    recipes: list[Recipe] = []
+    numbers: list[int] = []
+    for pack, kinds in zip(train.packs, train.kind_numbers(), strict=True):
+        manifest = pack.manifest
+        options = SecondOptions.from_described(manifest.second_options)
+        recipe = Recipe(
+            SecondMaker(seed, manifest.kind_chances, options), _way_of(manifest.kinds, kinds)
+        )
+        makers = [made.maker for made in recipes]
+        if recipe.maker not in makers:
+            recipe.maker.warm_up()
+            recipes.append(recipe)
+            makers.append(recipe.maker)
+        numbers.append(makers.index(recipe.maker))
+    return recipes, numbers
+
+
+def _way_of(names: list[str], numbers: Numbers) -> Numbers:
+    """The number of each way by the bits of its kinds."""
+    way_of = np.full(1 << len(KINDS), -1, np.int64)
+    way_of[[way_bits(way) for way in names]] = numbers
+    return way_of
+
+
+def _check_people(index: PackIndex, partners: Partners) -> None:
+    """Refuses small packs whose people are scattered; in large ones every row is looked at."""
+    for number, (shard, start) in enumerate(zip(index.shards, index.starts.tolist(), strict=False)):
         ids = np.arange(start, start + len(shard))
-        if (partners.label_of(ids) != shard.samples["label"]).any():
+        stored = np.stack([shard.samples["label"], shard.samples["kind"]], axis=1)
+        labels = index.renumbered(np.full(len(ids), number), stored)[:, 0]
+        if (partners.label_of(ids) != labels).any():
             raise UserError(
                 f"{shard.path}: the photographs of a person lie apart, or not in the order of"
                 " labels",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -63,6 +64,8 @@ class Tally:
 class ShardWriter:
     """Pairs to as many `.beton` files as they need; a context manager.
 
+    A full shard reaches the disk and is digested in a thread, while the next one is written.
+
     Args:
         folder: of the pack.
         total: pairs of the whole pack.
@@ -71,6 +74,7 @@ class ShardWriter:
         shard_bytes: size at which a new shard is begun, in bytes.
         named: what errors speak of.
         finished: shards that are there already, with their pairs.
+        at_full: told of each shard when its last pair has been taken.
         at_end: told of each shard when it is whole.
         first_number: number of the first shard that is written, where it does not follow
             ``finished``.
@@ -89,17 +93,20 @@ class ShardWriter:
         shard_bytes: int = SHARD_BYTES,
         named: Path | None = None,
         finished: Sequence[ShardFacts] = (),
+        at_full: Callable[[], None] = lambda: None,
         at_end: Callable[[ShardFacts], None] = lambda _: None,
         first_number: int | None = None,
     ) -> None:
         self._folder, self._named = folder, named
         self._left = total - sum(shard.pairs for shard in finished)
         self._side, self._layout, self._shard_bytes = image_side, layout, shard_bytes
-        self._at_end = at_end
+        self._at_full, self._at_end = at_full, at_end
         self.facts = list(finished)
         self._number = len(self.facts) if first_number is None else first_number
         self._open: BetonWriter | None = None
         self._stack = ExitStack()
+        self._finisher = ThreadPoolExecutor(1, thread_name_prefix="pairdistill-shard")
+        self._ending: Future[ShardFacts] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -112,7 +119,9 @@ class ShardWriter:
         self._left -= 1
         full = writer.data_bytes + len(pair.first) + len(pair.second) > self._shard_bytes
         if full or writer.appended == self._capacity or not self._left:
-            self._end()
+            self._end(writer)
+        elif self._ending is not None and self._ending.done():
+            self._ended()
 
     def _begin(self) -> BetonWriter:
         self._capacity = min(self._left, max(self._shard_bytes // _BYTES_A_PAIR, 1))
@@ -126,18 +135,21 @@ class ShardWriter:
         self._open = self._stack.enter_context(writer)
         return writer
 
-    def _end(self) -> None:
-        """Closes the open shard, and says what is in it."""
-        assert self._open is not None
-        pairs, self._open = self._open.appended, None
-        self._stack.close()
+    def _end(self, writer: BetonWriter) -> None:
+        """Has the open shard finished, once the one before it is."""
+        self._open = None
+        self._at_full()
+        self._ended()
         path = self._folder / shard_name(self._number)
+        self._ending = self._finisher.submit(_finished, self._stack.pop_all(), writer, path)
         self._number += 1
-        facts = ShardFacts(
-            name=path.name, pairs=pairs, bytes=path.stat().st_size, sha256=file_sha256(path)
-        )
-        self.facts.append(facts)
-        self._at_end(facts)
+
+    def _ended(self) -> None:
+        """Waits for the shard that is being finished, if any, and says what is in it."""
+        if self._ending is not None:
+            ending, self._ending = self._ending, None
+            self.facts.append(ending.result())
+            self._at_end(self.facts[-1])
 
     def __exit__(
         self,
@@ -145,9 +157,23 @@ class ShardWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None:
-            assert not self._left, "fewer pairs than were announced"
-        self._stack.__exit__(kind, error, trace)
+        try:
+            if error is None:
+                assert not self._left, "fewer pairs than were announced"
+                self._ended()
+        finally:
+            self._stack.__exit__(kind, error, trace)
+            self._finisher.shutdown()
+        if self._ending is not None and self._ending.exception() is None:
+            self._ended()  # not lost to what went wrong after it
+
+
+def _finished(stack: ExitStack, writer: BetonWriter, path: Path) -> ShardFacts:
+    """Closes a shard, and says what is in it."""
+    stack.close()
+    return ShardFacts(
+        name=path.name, pairs=writer.appended, bytes=path.stat().st_size, sha256=file_sha256(path)
+    )
 
 
 def write_pack(

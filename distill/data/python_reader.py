@@ -74,7 +74,7 @@ class PythonReader:
         own, partner = (self._first(online, int(ids[0])) for ids in (key[:, 1], drawn.read))
         second = online.seconds(key, drawn, own, partner)[0]
         images = apply(own.pixels[0], change, row, 0), apply(second, change, row, 1)
-        return *images, int(own.numbers[0, 0]), int(online.way_of[drawn.bits[0]])
+        return *images, int(own.numbers[0, 0]), int(drawn.kinds[0])
 
     def _first(self, online: OnlineRows, pair: int) -> Firsts:
         """One first image as it was packed; a black one where ``pair`` is below 0."""
@@ -105,7 +105,10 @@ class PythonReader:
             if zlib.crc32(jpeg, salts[which]) != sums >> 32 * which & 0xFFFFFFFF:
                 raise corrupt(self._index, pair, which, 1 if len(jpeg) == size else 3)
             images.append(self._decoded(jpeg, pair, which))
-        return images, label, kind, face
+        numbers = self._index.renumbered(np.array([number]), np.array([[label, kind]]))[0]
+        if (numbers < 0).any():
+            raise corrupt(self._index, pair, 0, 4)
+        return images, int(numbers[0]), int(numbers[1]), face
 
     def _decoded(self, jpeg: bytes, pair: int, which: int) -> npt.NDArray[np.uint8]:
         """One image, (S, S, 3)."""

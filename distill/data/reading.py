@@ -97,9 +97,9 @@ class Reader(Protocol):
 
 def corrupt(index: PackIndex, pair: int, which: int, status: int) -> UserError:
     """The error for an image that cannot be trusted."""
-    shard, _ = index.shard_of(pair)
+    shard, number = index.shard_of(pair)
     return UserError(
-        f"{shard.path}: {('first', 'second')[which]} image of pair {pair} is corrupt:"
+        f"{shard.path}: {('first', 'second')[which]} image of pair {number} is corrupt:"
         f" {FAULTS[status]}",
         fix="restore the file from a copy, or pack again",
     )

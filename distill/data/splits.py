@@ -8,7 +8,7 @@ and a seed, so the order of a source changes nothing.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distill.data.keyed import keyed_rng
-from distill.data.pairs import Photo, by_person
+from distill.data.pairs import Photo, Photos
 from distill.errors import UserError
 
 SplitBy = Literal["image", "identity"]
@@ -38,8 +38,8 @@ class Split:
             be held out, because they are nearly the same.
     """
 
-    train: list[Photo]
-    held: list[Photo]
+    train: Photos
+    held: Photos
     dropped: list[tuple[Photo, Photo]]
     moved: int
     groups: int
@@ -60,7 +60,7 @@ Groups = npt.NDArray[np.int64]
 
 
 def split_by_image(
-    photos: Sequence[Photo], group_of: Groups, seed: int, fraction: float, names: Sequence[str]
+    photos: Photos, group_of: Groups, seed: int, fraction: float, names: Sequence[str]
 ) -> Split:
     """Some photographs of each person held out, every person to train on.
 
@@ -76,33 +76,49 @@ def split_by_image(
         UserError: people with one photograph, who cannot be on both sides.
     """
     _check_two_each(photos, names)
-    members = _members(photos, group_of)
-    lots = _lots(photos, seed, fraction)
-    held: set[int] = set()  # groups
+    several = _several(photos, group_of)
+    held, by_lot = np.zeros((2, len(group_of)), np.bool_)  # by group, and by row
     not_held = 0
-    for label, own in by_person(photos).items():
-        mine = sorted({int(group_of[p.row]) for p in own}, key=lambda g: _draw(members[g], seed))
-        # Groups of several people stay where everybody trains; held out, one might lose all.
-        free = [g for g in mine if {p.label for p in members[g]} == {label}]
+    for own in photos.people():
+        lots = {photo.row: _lot([photo], seed) for photo in own}
         count = min(max(round(len(own) * fraction), 1), len(own) - 1)
-        taken = _fitting(free, {g: len(members[g]) for g in free}, count, len(own))
-        held.update(taken)
+        by_lot[sorted(lots, key=lots.__getitem__)[:count]] = True
+        groups = _groups(own, group_of, several)
+        taken = _taken(own, groups, {g: _lot(m, seed) for g, m in groups.items()}, count)
+        held[taken] = True
         not_held += not taken
-    by_lot = {p.row: p.row in lots for p in photos}
-    is_held = {p.row: int(group_of[p.row]) in held for p in photos}
-    together = [p.row for group in members.values() if len(group) > 1 for p in group]
-    return Split(
-        [p for p in photos if not is_held[p.row]],
-        [p for p in photos if is_held[p.row]],
-        [],
-        sum(by_lot[row] != is_held[row] for row in together),
-        sum(len(group) > 1 for group in members.values()),
-        not_held,
-    )
+    together = np.array([p.row for group in several.values() for p in group], np.int64)
+    is_held = held[group_of[photos.rows]]
+    moved = int((by_lot[together] != held[group_of[together]]).sum())
+    return Split(photos.some(~is_held), photos.some(is_held), [], moved, len(several), not_held)
+
+
+def _groups(
+    own: Sequence[Photo], group_of: Groups, several: Mapping[int, list[Photo]]
+) -> dict[int, list[Photo]]:
+    """The groups that one person's photographs are in, with all that are in them."""
+    return {
+        group: several.get(group, [photo]) for photo in own for group in (int(group_of[photo.row]),)
+    }
+
+
+def _taken(
+    own: Sequence[Photo],
+    groups: Mapping[int, Sequence[Photo]],
+    lots: Mapping[int, tuple[float, int]],
+    count: int,
+) -> list[int]:
+    """The groups of one person that are held out, of about ``count`` photographs in all.
+
+    Groups of several people stay where everybody trains; held out, one might lose all.
+    """
+    mine = sorted(groups, key=lots.__getitem__)
+    free = [g for g in mine if all(p.label == own[0].label for p in groups[g])]
+    return _fitting(free, {g: len(groups[g]) for g in free}, count, len(own))
 
 
 def split_by_identity(
-    photos: Sequence[Photo], group_of: Groups, seed: int, fraction: float, names: Sequence[str]
+    photos: Photos, group_of: Groups, seed: int, fraction: float, names: Sequence[str]
 ) -> Split:
     """Some people held out with all their photographs, the others to train on.
 
@@ -118,29 +134,34 @@ def split_by_identity(
     Raises:
         UserError: fewer than two people.
     """
-    labels = sorted({p.label for p in photos})
+    labels = np.unique(photos.labels).tolist()
     if len(labels) < 2:
         raise UserError(
             f"--split-by identity with {len(labels)} person", fix="give two people or more"
         )
     count = min(max(round(len(labels) * fraction), 1), len(labels) - 1)
     lots = sorted(labels, key=lambda label: (keyed_rng(seed, names[label], "held").random(), label))
-    out = set(lots[:count])
-    train = [p for p in photos if p.label not in out]
-    trained = {int(group_of[p.row]): p for p in reversed(train)}
-    held, dropped = list[Photo](), list[tuple[Photo, Photo]]()
-    for photo in photos:
-        if photo.label in out:
-            twin = trained.get(int(group_of[photo.row]))
-            dropped.append((photo, twin)) if twin else held.append(photo)
-    groups = sum(len(group) > 1 for group in _members(photos, group_of).values())
-    if not held:
+    is_held = np.isin(photos.labels, lots[:count])
+    train, out = photos.some(~is_held), photos.some(is_held)
+    twin = np.isin(group_of[out.rows], group_of[train.rows])
+    dropped = _with_twins(out.some(twin), train, group_of)
+    held = out.some(~twin)
+    if not len(held):
         raise UserError(
             f"--split-by identity: all {len(dropped)} photographs of the people held out are nearly"
             " the same as others",
             fix="take another --seed, or clean the data set",
         )
-    return Split(train, held, dropped, 0, groups, 0)
+    return Split(train, held, dropped, 0, len(_several(photos, group_of)), 0)
+
+
+def _with_twins(out: Iterable[Photo], train: Photos, group_of: Groups) -> list[tuple[Photo, Photo]]:
+    """Photographs, each with the first one to train on that is nearly the same."""
+    dropped = list(out)
+    wanted = np.unique([group_of[photo.row] for photo in dropped])
+    groups, first = np.unique(group_of[train.rows], return_index=True)
+    place_of = dict(zip(wanted.tolist(), first[np.searchsorted(groups, wanted)], strict=True))
+    return [(photo, train[place_of[int(group_of[photo.row])]]) for photo in dropped]
 
 
 def _fitting(free: Sequence[int], sizes: Mapping[int, int], count: int, own: int) -> list[int]:
@@ -158,31 +179,24 @@ def _fitting(free: Sequence[int], sizes: Mapping[int, int], count: int, own: int
     return [group for group in sorted(free, key=sizes.__getitem__)[:1] if sizes[group] < own]
 
 
-def _members(photos: Sequence[Photo], group_of: Groups) -> dict[int, list[Photo]]:
-    """The photographs of each group."""
-    members = defaultdict[int, list[Photo]](list)
-    for photo in photos:
-        members[int(group_of[photo.row])].append(photo)
-    return members
+def _several(photos: Photos, group_of: Groups) -> dict[int, list[Photo]]:
+    """The photographs of each group of two or more."""
+    of = group_of[photos.rows]
+    groups = defaultdict[int, list[Photo]](list)
+    for place in np.flatnonzero(np.bincount(of)[of] > 1).tolist():
+        groups[int(of[place])].append(photos[place])
+    return dict(groups)
 
 
-def _draw(group: Sequence[Photo], seed: int) -> tuple[float, int]:
+def _lot(group: Sequence[Photo], seed: int) -> tuple[float, int]:
     """The lot of a group: that of its first photograph by name."""
     first = min(group, key=lambda p: (p.origin, p.row))
     return keyed_rng(seed, first.origin, "holdout").random(), first.row
 
 
-def _lots(photos: Sequence[Photo], seed: int, fraction: float) -> set[int]:
-    """Rows that would be held out if no two photographs were alike."""
-    held: set[int] = set()
-    for own in by_person(photos).values():
-        count = min(max(round(len(own) * fraction), 1), len(own) - 1)
-        held.update(p.row for p in sorted(own, key=lambda p: _draw([p], seed))[:count])
-    return held
-
-
-def _check_two_each(photos: Sequence[Photo], names: Sequence[str]) -> None:
-    alone = [names[label] for label, own in sorted(by_person(photos).items()) if len(own) < 2]
+def _check_two_each(photos: Photos, names: Sequence[str]) -> None:
+    labels, counts = np.unique(photos.labels, return_counts=True)
+    alone = [names[label] for label in labels[counts < 2].tolist()]
     if alone:
         some = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
         raise UserError(

@@ -22,7 +22,7 @@ class Autocast(nn.Module):
         self._device_type = device.type
         self._dtype = _DTYPES.get(precision)
 
-    def forward(self, *inputs: torch.Tensor | None) -> Any:
+    def forward(self, *inputs: Any) -> Any:
         """What ``module`` says of ``inputs``."""
         with torch.autocast(self._device_type, self._dtype, enabled=self._dtype is not None):
             return self.module(*inputs)

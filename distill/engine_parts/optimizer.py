@@ -18,17 +18,20 @@ MOMENTS: dict[str, tuple[str, ...]] = {
 """Tensors an optimizer keeps for each parameter, by the names torch gives them."""
 
 
-def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def build_optimizer(
+    module: nn.Module, config: OptimizerConfig, *, fused: bool | None = None
+) -> torch.optim.Optimizer:
     """SGD with momentum or AdamW over the trainable parameters of ``module``.
 
     Two groups: matrices and filters with weight decay, vectors (biases, normalisation, PReLU)
     without. The learning rate is the peak; `Engine.set_lr` sets the one of each step.
+    ``fused`` asks for torch's update in one kernel; None leaves it to torch.
     """
     groups = parameter_groups(module, config.weight_decay)
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
     betas = (config.beta1, config.beta2)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=fused)
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -67,7 +70,8 @@ def state_of(
         if state.get(name) is None:
             state[name] = torch.zeros_like(tensor, memory_format=torch.preserve_format)
     if "exp_avg" in moments and "step" not in state:
-        state["step"] = torch.zeros((), dtype=torch.float32)
+        where = tensor.device if optimizer.defaults.get("fused") else None
+        state["step"] = torch.zeros((), dtype=torch.float32, device=where)
     return {name: state[name] for name in moments}
 
 

@@ -65,6 +65,7 @@ def deepspeed_settings(
     """
     stage = config.train.zero_stage
     bucket = min(max(elements, 1), bucket_elements())
+    bucket += bucket % 2  # an odd size is refused
     return {
         "train_batch_size": config.train.global_batch_pairs,
         "train_micro_batch_size_per_gpu": micro_batch_pairs(config, world_size),

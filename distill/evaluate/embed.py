@@ -7,19 +7,22 @@ second the processed one. So the clean image of pair i is photograph i // kinds,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from distill.data.batch import PairBatch, as_network_input
-from distill.models.classifier import ClassifierOutput
+from distill.heads.answers import Answers
+from distill.models.classifier import PairClassifier, ShardedClassifier
 from distill.ranks import gather_objects, together
 
 CLEAN_KIND = -1
+
+Network = PairClassifier | ShardedClassifier
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Probes:
 
 
 def embed(
-    model: nn.Module,
+    model: Network,
     batches: Iterable[PairBatch],
     *,
     kinds: int,
@@ -70,7 +73,7 @@ def embed(
     """Embed the pairs of this rank, then gather those of all ranks.
 
     Args:
-        model: a `PairClassifier` in evaluation mode.
+        model: in evaluation mode.
         batches: the share of this rank; may be empty.
         kinds: number of kinds in the pack, hence pairs of each photograph.
         classes_of: class of the classifier for each identity of the pack, -1 where it has none.
@@ -81,54 +84,53 @@ def embed(
     """
     # a corrupt image stops all ranks, not one of them, with the others waiting for it
     with together(), torch.inference_mode():
-        parts = [embed_batch(model, batch, kinds, classes_of, device) for batch in batches]
-    mine = concatenate(parts) if parts else None
-    return in_order(gather(mine, device))
+        parts = [embed_batch(model, batch, kinds, device) for batch in batches]
+    mine = Seen.concatenated(parts)
+    with torch.inference_mode():
+        found = model.answers(mine.embeddings, classes_of[mine.labels])
+    return in_order(gather(mine.answered(found), device))
 
 
-def embed_batch(
-    model: nn.Module, batch: PairBatch, kinds: int, classes_of: torch.Tensor, device: torch.device
-) -> Probes:
+class Seen(NamedTuple):
+    """Images before the classifier is asked who they are; as `Probes`, embeddings of any length."""
+
+    photographs: torch.Tensor
+    kinds: torch.Tensor
+    labels: torch.Tensor
+    embeddings: torch.Tensor
+
+    @classmethod
+    def concatenated(cls, parts: list[Seen]) -> Seen:
+        """The rows of all parts, one after the other; a rank may have none."""
+        none = torch.zeros(0, dtype=torch.int64)
+        if not parts:
+            return cls(none, none, none, torch.zeros(0, 0))
+        return cls(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def answered(self, found: Answers) -> Probes:
+        """With what the classifier says."""
+        return Probes(
+            self.photographs,
+            self.kinds,
+            self.labels,
+            found.predicted,
+            found.places,
+            found.probabilities,
+            torch.nn.functional.normalize(self.embeddings),
+        )
+
+
+def embed_batch(model: Network, batch: PairBatch, kinds: int, device: torch.device) -> Seen:
     """The images of one batch: the clean ones that come up first here, and all processed ones."""
     photographs = batch.sample_ids // kinds
     leads = batch.sample_ids % kinds == 0
     images = torch.cat([batch.first[leads], batch.second]).to(device)
-    labels = torch.cat([batch.labels[leads], batch.labels])
-    output: ClassifierOutput = model(as_network_input(images))
-    predicted, places, probabilities = answers(output.logits.float(), classes_of[labels].to(device))
-    return Probes(
+    return Seen(
         photographs=torch.cat([photographs[leads], photographs]),
         kinds=torch.cat([torch.full_like(photographs[leads], CLEAN_KIND), batch.kinds]),
-        labels=labels,
-        predicted=predicted,
-        places=places,
-        probabilities=probabilities,
-        embeddings=torch.nn.functional.normalize(output.embeddings.float()).cpu(),
+        labels=torch.cat([batch.labels[leads], batch.labels]),
+        embeddings=model.backbone(as_network_input(images)).float().cpu(),
     )
-
-
-def answers(
-    logits: torch.Tensor, classes: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Most probable class, place of the right class and its probability, each (N,) on the CPU.
-
-    Equal logits count against the right class, so a constant answer earns nothing.
-
-    Args:
-        logits: (N, C).
-        classes: (N,) right class, or -1 for a person that the classifier does not know.
-    """
-    known, own = classes >= 0, classes.clamp_min(0)[:, None]
-    right = logits.gather(1, own)
-    places = (logits >= right).sum(1) - 1
-    probabilities = logits.softmax(1).gather(1, own)[:, 0] * known
-    places = torch.where(known, places, logits.shape[1])
-    return logits.argmax(1).cpu(), places.cpu(), probabilities.cpu()
-
-
-def concatenate(parts: list[Probes]) -> Probes:
-    """The rows of all parts, one after the other."""
-    return Probes(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Probes)))
 
 
 def in_order(probes: Probes) -> Probes:
@@ -137,14 +139,13 @@ def in_order(probes: Probes) -> Probes:
     return probes.select(torch.from_numpy(order))
 
 
-def gather(mine: Probes | None, device: torch.device) -> Probes:
-    """The rows of all ranks in rank order, on every rank; ``mine`` may be missing on some."""
-    counts = gather_objects([len(mine), mine.embeddings.shape[1]] if mine else [0, 0])
+def gather(mine: Probes, device: torch.device) -> Probes:
+    """The rows of all ranks in rank order, on every rank; some may have none."""
+    counts = gather_objects([len(mine), mine.embeddings.shape[1]])
     if len(counts) == 1:
-        assert mine is not None, "an evaluation pack is never empty"
         return mine
     rows, width = [count for count, _ in counts], max(width for _, width in counts)
-    mine = mine or nothing(width)
+    mine = replace(mine, embeddings=mine.embeddings.reshape(len(mine), width))
     return Probes(*(gather_rows(getattr(mine, f.name), rows, device) for f in fields(Probes)))
 
 
@@ -156,12 +157,6 @@ def gather_rows(mine: torch.Tensor, rows: list[int], device: torch.device) -> to
     parts = [torch.empty_like(padded) for _ in rows]
     dist.all_gather(parts, padded)
     return torch.cat([part[:count].cpu() for part, count in zip(parts, rows, strict=True)])
-
-
-def nothing(width: int) -> Probes:
-    """No rows, with embeddings of ``width``."""
-    none = torch.zeros(0, dtype=torch.int64)
-    return Probes(none, none, none, none, none, torch.zeros(0), torch.zeros(0, width))
 
 
 def counted(batches: Iterable[PairBatch], advance: Callable[[int], None]) -> Iterator[PairBatch]:

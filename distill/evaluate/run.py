@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from distill.data.loader import make_eval_loader
 from distill.errors import UserError
-from distill.evaluate.embed import CLEAN_KIND, Probes, counted, embed
+from distill.evaluate.embed import CLEAN_KIND, Network, Probes, counted, embed
 from distill.evaluate.identify import identify
 from distill.evaluate.provenance import is_known, other_photographs
 from distill.evaluate.report import CLEAN, Condition, Report, as_condition
@@ -61,7 +60,7 @@ class Task:
 
 
 def evaluate(
-    model: nn.Module,
+    model: Network,
     pack: Pack,
     config: Config,
     ranks: Ranks,
@@ -76,8 +75,8 @@ def evaluate(
     states, weights and running statistics stay as they are.
 
     Args:
-        model: a `PairClassifier` on the device of ``ranks``, with equal weights on all ranks, whole
-            on each (not sharded); set to evaluation mode, and back to the mode it had.
+        model: on the device of ``ranks``, with equal weights on all ranks, whole on each, but for
+            a head by ranges of classes; set to evaluation mode, and back to the mode it had.
         pack: an evaluation pack.
         config: the settings; `evaluate` and `data` are used here, all are written to the report.
         ranks: this process among the ranks.
@@ -132,7 +131,7 @@ def classes_of_identities(pack: Pack, class_names: Sequence[str]) -> torch.Tenso
 
 
 def embedded(
-    model: nn.Module,
+    model: Network,
     pack: Pack,
     config: Config,
     ranks: Ranks,

@@ -5,21 +5,41 @@ from __future__ import annotations
 from distill.config.tree import HeadConfig
 from distill.errors import UserError
 from distill.heads.replicated import CosineHead, LinearHead
+from distill.heads.rows import ClassRanges
+from distill.heads.sharded import ShardedHead
 
 
-def build_head(config: HeadConfig, embedding_dim: int, classes: int) -> LinearHead | CosineHead:
+def build_head(
+    config: HeadConfig, embedding_dim: int, classes: int, keep: range | None = None
+) -> LinearHead | CosineHead:
     """The head that ``config`` asks for, from ``embedding_dim`` to ``classes``.
 
     Its margin belongs to the loss (`distill.losses.PairLossSpec`).
+
+    Args:
+        config: the settings; where they would place it does not matter here.
+        embedding_dim: D.
+        classes: C.
+        keep: classes whose rows are wanted; all by default. The others are drawn and dropped.
 
     Raises:
         UserError: a margin with a linear head.
     """
     if config.kind == "cosine":
-        return CosineHead(embedding_dim, classes, config.scale)
+        return CosineHead(embedding_dim, classes, config.scale, keep)
     if config.margin != "none":
         raise UserError(
             f"head.margin = {config.margin!r}: a linear head has no cosine to put a margin on",
             fix="set head.kind = 'cosine' or head.margin = 'none'",
         )
-    return LinearHead(embedding_dim, classes)
+    return LinearHead(embedding_dim, classes, keep)
+
+
+def build_sharded_head(config: HeadConfig, embedding_dim: int, ranges: ClassRanges) -> ShardedHead:
+    """This rank's part of the head that `build_head` would make, to the bit.
+
+    Raises:
+        UserError: as `build_head`.
+    """
+    local = build_head(config, embedding_dim, ranges.classes, ranges.mine)
+    return ShardedHead(local, ranges)

@@ -1,23 +1,73 @@
-"""Heads whose whole weight stands on every rank (as far as ZeRO leaves it there)."""
+"""Heads as modules: the weight of all classes, or of a range of them.
+
+A head gives scores; or it lends its weight to a function of the embeddings that needs no scores of
+all classes at once. That function runs inside of the head's forward pass, where ZeRO has made the
+weight whole.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from distill.heads.rows import draw_rows
+
+Use = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], Any]
+"""A function of embeddings (N, D), weight (C, D) and bias (C,) or None."""
+
+
+class _Linear(nn.Linear):
+    """`nn.Linear` whose rows are drawn in blocks, and which lends its weight."""
+
+    def __init__(self, embedding_dim: int, classes: int, keep: range) -> None:
+        with torch.device("meta"):  # nothing is drawn twice
+            super().__init__(embedding_dim, len(keep))
+        bound = 1.0 / math.sqrt(embedding_dim)
+        fill = partial(nn.init.kaiming_uniform_, a=math.sqrt(5))  # as `nn.Linear` does
+        self.weight = nn.Parameter(draw_rows(fill, classes, embedding_dim, keep))
+        bias = draw_rows(partial(nn.init.uniform_, a=-bound, b=bound), classes, 1, keep)
+        self.bias = nn.Parameter(bias[:, 0].contiguous())
+
+    def forward(self, embeddings: torch.Tensor, use: Use | None = None) -> Any:
+        if use is not None:
+            return use(embeddings, self.weight, self.bias)
+        return super().forward(embeddings)
+
 
 class LinearHead(nn.Module):
-    """Embeddings (N, D) to logits (N, C) by weight and bias; the logits are float32 or wider."""
+    """Embeddings (N, D) to logits (N, C) by weight and bias; the logits are float32 or wider.
 
-    def __init__(self, embedding_dim: int, classes: int) -> None:
+    Args:
+        embedding_dim: D.
+        classes: C.
+        keep: the classes whose rows it has; all by default.
+    """
+
+    def __init__(self, embedding_dim: int, classes: int, keep: range | None = None) -> None:
         super().__init__()
         self.scale = 1.0
-        self.linear = nn.Linear(embedding_dim, classes)
+        self.linear = _Linear(embedding_dim, classes, range(classes) if keep is None else keep)
 
-    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Scores (N, C), which are the logits."""
-        return at_least_float32(self.linear(embeddings))
+    @property
+    def weight(self) -> torch.Tensor:
+        """(C, D)."""
+        return self.linear.weight
+
+    @property
+    def bias(self) -> torch.Tensor:
+        """(C,)."""
+        return self.linear.bias
+
+    def forward(self, embeddings: torch.Tensor, use: Use | None = None) -> Any:
+        """Scores (N, C), which are the logits; or what ``use`` makes of embeddings and weight."""
+        found = self.linear(embeddings, use)
+        return found if use is not None else at_least_float32(found)
 
 
 class CosineHead(nn.Module):
@@ -31,16 +81,24 @@ class CosineHead(nn.Module):
         embedding_dim: D.
         classes: C.
         scale: s, the logit of a cosine of one.
+        keep: the classes whose rows it has; all by default.
     """
 
-    def __init__(self, embedding_dim: int, classes: int, scale: float) -> None:
+    bias: None = None
+
+    def __init__(
+        self, embedding_dim: int, classes: int, scale: float, keep: range | None = None
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(classes, embedding_dim))
-        nn.init.normal_(self.weight, std=0.01)
+        keep = range(classes) if keep is None else keep
+        fill = partial(nn.init.normal_, std=0.01)
+        self.weight = nn.Parameter(draw_rows(fill, classes, embedding_dim, keep))
         self.scale = scale
 
-    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Scores (N, C), cosines."""
+    def forward(self, embeddings: torch.Tensor, use: Use | None = None) -> Any:
+        """Scores (N, C), cosines; or what ``use`` makes of embeddings and weight."""
+        if use is not None:
+            return use(embeddings, self.weight, None)
         with torch.autocast(embeddings.device.type, enabled=False):
             return unit(embeddings) @ unit(self.weight).T
 

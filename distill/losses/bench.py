@@ -151,15 +151,19 @@ def tried(steps: dict[str, Step | str]) -> dict[str, Step | str]:
     return outcome
 
 
-def peak_bytes(step: Step, device: str) -> int:
-    """Most bytes that a call has at once, besides its arguments."""
+def peak_bytes(step: Step, device: str, gradient_bytes: int = 0) -> int:
+    """Most bytes that a call has at once, besides its arguments.
+
+    ``gradient_bytes`` is the size of one tensor that is left out, because every implementation has
+    to make it. On CUDA it is taken off the peak, which is then too small by what is missing of it.
+    """
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()
-        return torch.cuda.max_memory_allocated() - before
-    with LiveMemory() as memory:
+        return torch.cuda.max_memory_allocated() - before - gradient_bytes
+    with LiveMemory(except_sizes=(gradient_bytes,)) as memory:
         step()
     return int(memory.peak_bytes)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -38,8 +38,8 @@ def draw(path: Path, lines: Sequence[Line]) -> None:
     panels = figure.subplots(2, len(dtypes), sharex=True, sharey="row", squeeze=False)
     for (above, below), dtype in zip(panels.T, dtypes, strict=True):
         of_type = [line for line in shown if line.dtype == dtype]
-        _curves(above, of_type, "ms")
-        _curves(below, of_type, "share_of_copy")
+        curves(above, of_type, "classes", "ms")
+        curves(below, of_type, "classes", "share_of_copy")
         above.set(title=dtype, yscale="log", xscale="log")
         below.set(xlabel="classes C", ylim=(0, None))
         below.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -48,9 +48,7 @@ def draw(path: Path, lines: Sequence[Line]) -> None:
     figure.suptitle(_title(shown), fontsize=11)
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_whole(path, buffer.getvalue())
+    save_figure(path, figure)
 
 
 def _title(lines: Sequence[Line]) -> str:
@@ -63,13 +61,21 @@ def _title(lines: Sequence[Line]) -> str:
     return f"{first.similarity}, T = {first.temperature:g}, {size}; {first.device}"
 
 
-def _curves(panel: Axes, lines: Sequence[Line], what: str) -> None:
+def curves(panel: Axes, lines: Sequence[Any], across: str, what: str) -> None:
+    """One curve for each implementation: the field ``what`` against the field ``across``."""
     names = list(dict.fromkeys(line.what for line in lines))
     for name, (colour, marker) in zip(names, STYLES, strict=False):
-        points = [(x.classes, getattr(x, what)) for x in lines if x.what == name]
-        drawn = sorted((c, value) for c, value in points if value is not None)
+        points = [(getattr(x, across), getattr(x, what)) for x in lines if x.what == name]
+        drawn = sorted((place, value) for place, value in points if value is not None)
         if drawn:
             panel.plot(*zip(*drawn, strict=True), color=colour, marker=marker, label=name, ms=5)
     panel.grid(alpha=0.25)
     for side in ("top", "right"):
         panel.spines[side].set_visible(False)
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_whole(path, buffer.getvalue())

@@ -10,9 +10,9 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -90,11 +90,17 @@ def text(value: float | None, style: str) -> str:
 
 def device_name(device: str) -> str:
     """The processor or the GPU, and how many threads."""
+    name = processor_name(device)
+    return name if device == "cuda" else f"{name}, {torch.get_num_threads()} threads"
+
+
+def processor_name(device: str) -> str:
+    """The processor or the GPU."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
-    return f"{found[1] if found else platform.machine()}, {torch.get_num_threads()} threads"
+    return found[1] if found else platform.machine()
 
 
 def driver(device: str) -> str:
@@ -115,18 +121,25 @@ def stamp(device: str) -> dict[str, str]:
 
 def save(folder: Path, lines: Sequence[Line], stamped: dict[str, str]) -> Path:
     """Write the CSV and beside it the PNG, named after device and day; return the CSV's path."""
-    device = re.sub(r"[^a-z0-9]+", "-", lines[0].device.lower()).strip("-")
-    path = folder / f"pair-loss_{device}_{stamped['date']}.csv"
+    path = save_csv(folder, "pair-loss", lines[0].device, [asdict(line) for line in lines], stamped)
+    bench_plot.draw(path.with_suffix(".png"), lines)
+    return path
+
+
+def save_csv(
+    folder: Path, name: str, device: str, lines: Sequence[dict[str, Any]], stamped: dict[str, str]
+) -> Path:
+    """Write a table's CSV, named after it, the device and the day; return its path."""
+    short = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
+    path = folder / f"{name}_{short}_{stamped['date']}.csv"
     buffer = io.StringIO()
-    names = [*(f.name for f in fields(Line)), *stamped]
-    writer = csv.DictWriter(buffer, names, lineterminator="\n")
+    writer = csv.DictWriter(buffer, [*lines[0], *stamped], lineterminator="\n")
     writer.writeheader()
     for line in lines:
-        cells = asdict(line) | stamped
+        cells = line | stamped
         writer.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in cells.items()})
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(path, buffer.getvalue().encode())
-    bench_plot.draw(path.with_suffix(".png"), lines)
     return path
 
 

@@ -31,8 +31,8 @@ from distill.losses.spec import (
 
 Head = Literal["linear", "cosine"]
 
-DEFAULT_BUDGET_BYTES = 2**28
-"""Scores kept from the first sweep for the last, unless the caller says otherwise."""
+SMALL_BYTES = 2**24
+"""Scores of all classes that are kept from the first sweep unless the caller says otherwise."""
 CHUNK_BYTES = 2**24
 """Scores and weights of a chunk: they stay in a GPU's second cache."""
 CLASSES_STEP = 256
@@ -52,7 +52,7 @@ def linear_pair_loss(
     head: Head = "linear",
     sample_weights: torch.Tensor | None = None,
     reduction: Reduction = "mean",
-    memory_budget_bytes: int = DEFAULT_BUDGET_BYTES,
+    memory_budget_bytes: int | None = None,
     chunk_classes: int | None = None,
     implementation: Implementation = "auto",
     shards: ClassShards | None = None,
@@ -77,7 +77,8 @@ def linear_pair_loss(
         sample_weights: (B,), or None for equal ones; as in `pair_loss`.
         reduction: ``mean``, ``sum`` or ``none``; as in `pair_loss`.
         memory_budget_bytes: scores that may be kept from the first sweep; those beyond are made
-            again, for one more product in four.
+            again, for one more product in four. None keeps all where they take at most 16 MiB,
+            and none where they take more.
         chunk_classes: classes in a chunk; None for about 16 MiB of their weights and scores.
             Results differ in rounding alone.
         implementation: of what is not a matrix product: ``auto``, ``native`` or ``reference``.
@@ -123,7 +124,8 @@ def linear_pair_loss(
             choices=Choices.of(spec, temperature),
             cosine=head == "cosine",
             chunk_classes=chunk_classes or default_chunk(features),
-            budget_bytes=memory_budget_bytes,
+            budget_bytes=SMALL_BYTES if memory_budget_bytes is None else memory_budget_bytes,
+            all_or_none=memory_budget_bytes is None,
             shards=shards,
             keep=arguments.needs_gradient,
         )

@@ -36,7 +36,7 @@ class Arguments:
     spec: PairLossSpec
     head: str
     reduction: str
-    memory_budget_bytes: int
+    memory_budget_bytes: int | None
     chunk_classes: int | None
     implementation: str
 
@@ -201,12 +201,12 @@ def check_head(head: str, bias: torch.Tensor | None, spec: PairLossSpec) -> None
         )
 
 
-def check_sizes(memory_budget_bytes: int, chunk_classes: int | None) -> None:
+def check_sizes(budget_bytes: int | None, chunk_classes: int | None) -> None:
     """A budget of at least 0 bytes, a chunk of at least one class."""
-    if not isinstance(memory_budget_bytes, int) or memory_budget_bytes < 0:
+    if budget_bytes is not None and (not isinstance(budget_bytes, int) or budget_bytes < 0):
         raise UserError(
-            f"memory_budget_bytes = {memory_budget_bytes!r}: must be a whole number >= 0",
-            fix="pass 0 to keep no scores, 2**30 to keep up to 1 GiB of them",
+            f"memory_budget_bytes = {budget_bytes!r}: must be a whole number >= 0",
+            fix="pass None for the default, 0 to keep no scores, 2**30 to keep up to 1 GiB of them",
         )
     if chunk_classes is not None and (not isinstance(chunk_classes, int) or chunk_classes < 1):
         raise UserError(

@@ -58,6 +58,11 @@ class ClassScores:
         features = self.features
         return accumulation_dtype(features) if self.cosine else features.dtype
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the scores of all these classes."""
+        return self.features.shape[0] * self.weight.shape[0] * self.dtype.itemsize
+
     def of(self, start: int, stop: int) -> torch.Tensor:
         """Scores (2B, stop - start) of the classes from ``start`` to ``stop``."""
         weight = self.weight[start:stop]

@@ -37,6 +37,7 @@ class Plan:
         cosine: whether the scores are cosines.
         chunk_classes: classes in a chunk, the last one apart.
         budget_bytes: bytes of scores that may be kept from the first sweep for the last.
+        all_or_none: keep none where not all scores fit into the budget.
         shards: where the classes are spread over ranks.
         keep: whether a gradient will be asked for.
     """
@@ -46,6 +47,7 @@ class Plan:
     cosine: bool
     chunk_classes: int
     budget_bytes: int
+    all_or_none: bool
     shards: ClassShards | None
     keep: bool
 
@@ -106,8 +108,10 @@ class Stream:
         self._keep_if_room(start, scores)
 
     def _keep_if_room(self, start: int, scores: torch.Tensor) -> None:
-        wanted = self.plan.keep or self.plan.choices.is_mmd
-        if wanted and self.kept_bytes + scores.nbytes <= self.plan.budget_bytes:
+        plan = self.plan
+        wanted = plan.keep or plan.choices.is_mmd
+        needed = self.scores.nbytes if plan.all_or_none else self.kept_bytes + scores.nbytes
+        if wanted and needed <= plan.budget_bytes:
             self.kept[start] = scores
             self.kept_bytes += scores.nbytes
 

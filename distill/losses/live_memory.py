@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -17,13 +17,18 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Tensors from before the block do not count, nor does what an operator uses inside itself, nor
     tensors of the meta device, which have a size and no memory.
 
+    Args:
+        except_sizes: storages of exactly so many bytes do not count, for a result that every way
+            of computing must make.
+
     Attributes:
         live_bytes: bytes made in the block and alive now.
         peak_bytes: the most that this has been.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, except_sizes: Collection[int] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._except_sizes = except_sizes
         self.live_bytes = 0
         self.peak_bytes = 0
         self._known: set[int] = set()
@@ -52,6 +57,7 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if key in self._known:
             return
         size = storage.nbytes() if counted else 0
+        size = 0 if size in self._except_sizes else size
         self._known.add(key)
         weakref.finalize(storage, self._forget, key, size)
         self.live_bytes += size

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from distill.config.tree import Config
 from distill.errors import UserError
-from distill.heads import CosineHead, LinearHead, build_head
+from distill.heads import (
+    ClassRanges,
+    CosineHead,
+    LinearHead,
+    ShardedHead,
+    build_head,
+    build_sharded_head,
+)
+from distill.heads.answers import Answers, answers_to, blocks, joined
+from distill.heads.replicated import Use
 from distill.models.registry import build_backbone
+from distill.ranks import Ranks
 
 
 class ClassifierOutput(NamedTuple):
@@ -41,10 +51,53 @@ class PairClassifier(nn.Module):
         self.backbone = backbone
         self.head = head
 
-    def forward(self, images: torch.Tensor) -> ClassifierOutput:
-        """Classify images, (N, 3, 112, 112) in [-1, 1], RGB, in the dtype of the weights."""
+    def forward(self, images: torch.Tensor, use: Use | None = None) -> Any:
+        """Classify images, (N, 3, 112, 112) in [-1, 1], RGB, in the dtype of the weights.
+
+        Returns:
+            `ClassifierOutput`; with ``use`` the embeddings and what it makes of them and the
+            head's weight, and no scores.
+        """
         embeddings = self.backbone(images)
+        if use is not None:
+            return embeddings, self.head(embeddings, use)
         return ClassifierOutput(embeddings, self.head(embeddings), self.head.scale)
+
+    def answers(self, embeddings: torch.Tensor, classes: torch.Tensor) -> Answers:
+        """Answers to N embeddings, as `ShardedClassifier.answers`, by this rank alone."""
+        device = self.head.weight.device
+        rows = embeddings.reshape(len(classes), self.head.weight.shape[1])
+        parts = blocks(rows, classes)
+        return joined([self._answers(e.to(device), c.to(device)) for e, c in parts])
+
+    def _answers(self, embeddings: torch.Tensor, classes: torch.Tensor) -> Answers:
+        return answers_to(self.head.scale * self.head(embeddings).float(), classes)
+
+
+class Embedder(nn.Module):
+    """The network without its head, for heads that stand outside of it."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Embeddings (N, D), not of unit length, of images as `PairClassifier` takes them."""
+        embeddings: torch.Tensor = self.backbone(images)
+        return embeddings
+
+
+class ShardedClassifier(nn.Module):
+    """A backbone on every rank and a range of the head on each, for evaluation."""
+
+    def __init__(self, embedder: Embedder, head: ShardedHead) -> None:
+        super().__init__()
+        self.backbone = embedder.backbone
+        self.head = head
+
+    def answers(self, embeddings: torch.Tensor, classes: torch.Tensor) -> Answers:
+        """Answers to N embeddings (N, D) and their right classes, -1 for none; a collective."""
+        return self.head.answers(embeddings, classes)
 
 
 def build_classifier(config: Config, classes: int) -> PairClassifier:
@@ -53,10 +106,32 @@ def build_classifier(config: Config, classes: int) -> PairClassifier:
     Raises:
         UserError: fewer than two classes, an unknown backbone, a margin on a linear head.
     """
+    backbone = _build_backbone(config, classes)
+    return PairClassifier(backbone, build_head(config.head, config.model.embedding_dim, classes))
+
+
+def build_for_training(
+    config: Config, classes: int, ranks: Ranks
+) -> tuple[PairClassifier | Embedder, ShardedHead | None]:
+    """What this rank trains: the network of the engine, and the head where it stands outside.
+
+    The weights are those of `build_classifier` with the same generator, wherever they stand.
+
+    Raises:
+        UserError: as `build_classifier`.
+    """
+    if config.head.placement == "replicated":
+        return build_classifier(config, classes), None
+    backbone = _build_backbone(config, classes)
+    ranges = ClassRanges.even(classes, ranks.rank, ranks.world_size)
+    head = build_sharded_head(config.head, config.model.embedding_dim, ranges)
+    return Embedder(backbone), head
+
+
+def _build_backbone(config: Config, classes: int) -> nn.Module:
     if classes < 2:
         raise UserError(
             f"{classes} identities: a classifier needs two", fix="add people to the pack"
         )
     model = config.model
-    backbone = build_backbone(model.name, embedding_dim=model.embedding_dim, dropout=model.dropout)
-    return PairClassifier(backbone, build_head(config.head, model.embedding_dim, classes))
+    return build_backbone(model.name, embedding_dim=model.embedding_dim, dropout=model.dropout)

@@ -14,7 +14,7 @@ from distill.errors import one_line
 
 if TYPE_CHECKING:
     from distill.data.batch import PairBatch
-    from distill.step import Answers
+    from distill.objective import PairAnswers
 
 CAPTION_PIXELS = 14
 """Height of a line of text."""
@@ -44,7 +44,7 @@ class Captioned:
 
 def captioned(
     batch: PairBatch,
-    answers: Answers,
+    answers: PairAnswers,
     people: Sequence[str],
     kinds: Sequence[str],
 ) -> list[Captioned]:

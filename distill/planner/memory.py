@@ -37,8 +37,9 @@ PERSISTENT_ELEMENTS = 10**5
 """Weights smaller than this stay whole on every rank in stage 3."""
 ALL_REDUCE_ELEMENTS = 500_000_000
 """Gradients that stage 0 joins for one all-reduce."""
-STATE_BYTES = 14 * 4 + 2 * 8
-"""What is known of a pair and the classes of a rank (see `distill.losses.linear_state.State`)."""
+STATE_BYTES = (14 + 10) * 4 + 2 * 8
+"""What a rank learns of a pair and the classes of another, as received and as a state (see
+`distill.losses.sharded`)."""
 
 Parts = Counter[str]
 """Bytes by part."""
@@ -160,17 +161,18 @@ def memory_of(job: Job, choice: Choice, network: NetworkCost, head: HeadCost) ->
     """What a rank holds in each phase of a step with ``choice``."""
     engine = engine_of(job, choice, network, head)
     base = _between_steps(job, choice, network, head, engine)
-    base_in_step = base + _gathered(choice, engine)
     saved = Parts(activations=network.saved_bytes - network.cast_bytes, casts=network.cast_bytes)
-    outside = Parts(gradients=head.gradient_bytes) if choice.placement == "sharded" else Parts()
-    carried = _carried(job, choice, engine) + (outside if job.accumulation > 1 else Parts())
+    sample = _sample(job, choice)
+    in_step = base + sample + _gathered(choice, engine)
+    mine = Parts(gradients=head.gradient_bytes if choice.placement == "sharded" else 0)
+    carried = _carried(job, choice, engine) + (mine if job.accumulation > 1 else Parts())
     phases = {
         "between steps": base,
-        "forward": base_in_step + saved + carried + _prefetched(choice, engine),
-        "loss": base_in_step + saved + carried + _loss(job, choice, network, head),
-        "backward": base_in_step + outside + _backward(job, choice, network, head, engine),
-        "reduction": base + outside + _reduction(choice, engine),
-        "update": base + outside + _update(job, choice, head, engine),
+        "forward": in_step + saved + carried + _prefetched(choice, engine),
+        "loss": in_step + saved + carried + _loss(job, choice, network, head),
+        "backward": in_step + mine + _backward(job, choice, network, head, engine),
+        "reduction": base + sample + mine + _reduction(choice, engine),
+        "update": base + sample + mine + _update(job, choice, head, engine),
     }
     return Memory(phases)
 
@@ -217,18 +219,21 @@ def _prefetched(choice: Choice, engine: Engine) -> Parts:
     return Parts(buckets=min(engine.bytes, max(engine.bucket_bytes, engine.largest_bytes)))
 
 
+def _sample(job: Job, choice: Choice) -> Parts:
+    """Copies of the rows of a sharded head that a step is about."""
+    if choice.sample_rate == 1.0:
+        return Parts()
+    return Parts(head=FLOAT_BYTES * sampled_classes(job, choice) * job.embedding_dim)
+
+
 def _loss(job: Job, choice: Choice, network: NetworkCost, head: HeadCost) -> Parts:
     """Head and loss, forward and backward, and what ranks tell each other about them."""
     if choice.placement == "replicated":
         return Parts(head=head.peak_bytes)
-    rows, width = seen_rows(job, choice), job.embedding_dim
-    pairs = rows // job.images_per_pair
-    shared = rows * width * network.embedding_bytes
-    states = job.ranks * pairs * STATE_BYTES if job.ranks > 1 else 0
-    copies = 0
-    if choice.sample_rate < 1.0:
-        copies = FLOAT_BYTES * sampled_classes(job, choice) * width
-    return Parts(head=head.peak_bytes + copies, features=shared + states)
+    rows = seen_rows(job, choice)
+    states = job.ranks * (rows // job.images_per_pair) * STATE_BYTES
+    peak = max(head.peak_bytes, head.forward_bytes + states)
+    return Parts(head=peak, features=rows * job.embedding_dim * network.embedding_bytes)
 
 
 def _backward(
@@ -279,8 +284,8 @@ def _update(job: Job, choice: Choice, head: HeadCost, engine: Engine) -> Parts:
     else:
         at_once = min(part, FLOAT_BYTES * LIVE_ELEMENTS)
         parts = Parts(gradients=at_once, update=_temporaries(job, at_once))
-    if choice.placement == "sharded":
-        parts += Parts(update=_temporaries(job, head.gradient_bytes))
+    if choice.sample_rate < 1.0:
+        parts += Parts(update=job.moments * head.gradient_bytes)
     return parts
 
 

@@ -249,6 +249,7 @@ def _run_chunks(
                 cosine=cosine,
                 chunk_classes=chunk,
                 budget_bytes=0,
+                all_or_none=False,
                 shards=None,
                 keep=True,
             )

@@ -22,7 +22,7 @@ from distill.checkpoint.plan import estimated_bytes, plan_shards
 from distill.config import dump_toml
 from distill.errors import UserError
 from distill.files import write_whole
-from distill.ranks import all_reduce_sum, barrier, gather_objects
+from distill.ranks import all_reduce_sum, barrier, echo, gather_objects
 from launcher.jobfile import JobFile
 from launcher.snapshot import code_digest
 
@@ -47,14 +47,17 @@ def check_all(job: JobFile, config: Config, engine: Engine, plan: Plan) -> Repor
         UserError: all that is wrong, each with its node, on all ranks.
     """
     ranks = engine.ranks
-    bandwidth, wrong = all_reduce(ranks)
+    speed, wrong = all_reduce(ranks)
+    measured = {"sum_is_wrong": wrong, "all_reduce_gb_per_s": speed}
     barrier()
-    reports = gather_objects(report_of(job, config, engine, plan) | {"sum_is_wrong": wrong})
+    reports = gather_objects(report_of(job, config, engine, plan) | measured)
     skew = max(r["clock"] for r in reports) - min(r["clock"] for r in reports)
     faults = list(judge(job, reports))
+    # The slowest rank's figure: one decision, the same on all.
+    bandwidth = min(r["all_reduce_gb_per_s"] for r in reports)
     if ranks.world_size > 1 and bandwidth < job.min_allreduce_gb_per_s:
         slow = f"all-reduce at {bandwidth:.2f} GB/s, less than {job.min_allreduce_gb_per_s:.2f}"
-        faults.append(f"{slow}, over {_hosts(reports)}")
+        faults.append(f"{slow}: {links(ranks, reports)}")
     if faults:
         raise UserError(f"start-up checks: {'; '.join(faults)}", fix="mend or leave out the node")
     return {
@@ -84,6 +87,30 @@ def all_reduce(ranks: Ranks) -> tuple[float, bool]:
     expected = ranks.world_size * (ranks.world_size + 1) / 2
     wrong = bool((total != expected).any().item())
     return _REPEATS * values.numel() * 4 / seconds / 1e9, wrong
+
+
+def links(ranks: Ranks, reports: Sequence[Report]) -> str:
+    """How fast the first node talks with each of the others, slowest first; a collective.
+
+    One after the other, so that a slow node or cable shows in its own figure alone.
+    """
+    hosts = _hosts(reports)
+    first_ranks = [next(r["rank"] for r in reports if r["host"] == host) for host in hosts]
+    speeds = [_link_gb_per_s(ranks, first_ranks[0], other) for other in first_ranks[1:]]
+    found = zip(gather_objects(speeds)[first_ranks[0]], hosts[1:], strict=True)
+    between = [f"{speed:.2f} GB/s between {hosts[0]} and {host}" for speed, host in sorted(found)]
+    return ", ".join(between) or f"all on {hosts[0]}"
+
+
+def _link_gb_per_s(ranks: Ranks, first: int, second: int) -> float:
+    """Bandwidth from one rank to another and back, as ``first`` measures it."""
+    values = torch.zeros(_REDUCED_ELEMENTS, device=ranks.device)
+    echo(values, first, second)  # sets up the connection
+    barrier()
+    began = time.perf_counter()
+    echo(values, first, second)
+    seconds = max(time.perf_counter() - began, 1e-9)  # nothing on ranks that only look on
+    return 2 * values.numel() * 4 / seconds / 1e9
 
 
 def report_of(job: JobFile, config: Config, engine: Engine, plan: Plan) -> Report:

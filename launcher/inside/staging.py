@@ -30,11 +30,7 @@ def staged(config: Config, scratch: str) -> Config:
     """
     if not scratch:
         return config
-    data = config.data
-    train = stage(Path(data.train), Path(scratch)) if data.train else ""
-    evaluation = stage(Path(data.evaluation), Path(scratch)) if data.evaluation else ""
-    moved = data.model_copy(update={"train": str(train), "evaluation": str(evaluation)})
-    return config.model_copy(update={"data": moved})
+    return config.with_packs(lambda pack: str(stage(Path(pack), Path(scratch))))
 
 
 def stage(pack: Path, scratch: Path) -> Path:

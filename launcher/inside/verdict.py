@@ -164,8 +164,10 @@ def conclude(folder: Path, status: int) -> int:
     except UserError as error:
         action = f"none: {error.what}"
     end = replace(end, cause=one_line(end.cause))
-    # Written first: a requeue ends this process too.
-    add_end(start.run, start.job, start.restart, end, action)
+    try:  # written first: a requeue ends this process too
+        add_end(start.run, start.job, start.restart, end, action)
+    except OSError as error:  # without the history a failure could be repeated for ever
+        action = f"none: {start.run.starts.name} cannot be written ({error.strerror})"
     print(f"{_ENDED.format(restart=start.restart)} after step {end.step}: {end.kind}", flush=True)
     say(f"{end.cause}; {action}")
     if action == "requeue":

@@ -8,6 +8,7 @@ its number of ranks, and writes what it saw to FOLDER/RANK.json.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections import Counter
@@ -25,7 +26,7 @@ from distill.data.batch import IMAGE_SIZE, PairBatch
 from distill.engine import Engine
 from distill.engine_parts import settings
 from distill.losses.live_memory import LiveMemory
-from distill.models.classifier import build_classifier
+from distill.models.classifier import build_for_training
 from distill.ranks import Ranks
 from distill.step import Recipe, train_step
 from distill.stop import STOP_SIGNALS
@@ -35,6 +36,7 @@ BACKBONE = (1000, ("model.name=iresnet18", "train.global_batch_pairs=4"))
 HEAD = (60_000, ("model.name=tiny", "model.embedding_dim=128", "train.global_batch_pairs=8"))
 SCORES = (20_000, ("model.name=tiny", "model.embedding_dim=32", "train.global_batch_pairs=128"))
 SMALL_BUCKET = 3_000_000
+SHARDED, FEW = "head.placement=sharded", "loss.kept_scores_mb=4"
 
 
 def scenarios(ranks: int) -> dict[str, tuple[int, tuple[str, ...]]]:
@@ -43,7 +45,7 @@ def scenarios(ranks: int) -> dict[str, tuple[int, tuple[str, ...]]]:
     for stage in range(4):
         word = f"train.zero_stage={stage}"
         for name, (classes, words) in (("head", HEAD), ("backbone", BACKBONE), ("scores", SCORES)):
-            if ranks == 2 or (name, stage) in {("head", 0), ("head", 3), ("backbone", 2)}:
+            if ranks == 2 or (name, stage) in {("head", 0), ("head", 3), ("scores", 2)}:
                 found[f"{name} {stage}"] = (classes, (*words, word))
     if ranks == 2:
         more = {
@@ -56,6 +58,15 @@ def scenarios(ranks: int) -> dict[str, tuple[int, tuple[str, ...]]]:
             "backbone 2 small buckets": (BACKBONE, 2, ()),
             "backbone 3 small buckets": (BACKBONE, 3, ()),
             "scores 0 linear": (SCORES, 0, ("head.kind=linear",)),
+            "head 0 fused": (HEAD, 0, ("loss.form=fused",)),
+            "head 3 fused": (HEAD, 3, ("loss.form=fused",)),
+            "scores 1 fused": (SCORES, 1, ("loss.form=fused", FEW)),
+            "head 1 sharded": (HEAD, 1, (SHARDED,)),
+            "head 2 sharded fused": (HEAD, 2, (SHARDED, "loss.form=fused")),
+            "head 0 sharded sampled": (HEAD, 0, (SHARDED, "head.sample_rate=0.3")),
+            "scores 0 sharded": (SCORES, 0, (SHARDED,)),
+            "scores 3 sharded fused": (SCORES, 3, (SHARDED, "loss.form=fused", FEW)),
+            "backbone 1 sharded": (BACKBONE, 1, (SHARDED, "optimizer.name=adamw")),
         }
         for name, ((classes, words), stage, extra) in more.items():
             found[name] = (classes, (*words, f"train.zero_stage={stage}", *extra))
@@ -90,12 +101,15 @@ def batch(pairs: int) -> PairBatch:
 
 def parts_of(engine: Engine) -> dict[str, int]:
     """Bytes of weights, master weights and moments, by asking who holds them."""
-    optimizer = engine._optimizer
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
-    states = [t for state in optimizer.state.values() for t in state.values()]
+    optimizers, parameters = [engine._optimizer], list(engine.module.parameters())
+    if engine.head is not None:
+        optimizers.append(engine.head._optimizer)
+        parameters += engine.head.head.parameters()
+    states = [t for one in optimizers for state in one.state.values() for t in state.values()]
+    master = [held.tensor for held in engine._held] if engine.zero_stage else []
     return {
-        "weights": bytes_of(engine.module.parameters()),
-        "master": bytes_of(trained) if engine.zero_stage else 0,
+        "weights": bytes_of(parameters),
+        "master": bytes_of(master),
         "optimizer": bytes_of(t for t in states if isinstance(t, torch.Tensor)),
     }
 
@@ -105,7 +119,8 @@ def measure(config: Config, classes: int, ranks: Ranks) -> dict[str, Any]:
     flags = [0.0] * len(STOP_SIGNALS)
     pairs = settings.micro_batch_pairs(config, ranks.world_size)
     with Counted() as memory:
-        engine = Engine.create(build_classifier(config, classes), config, ranks)
+        model, head = build_for_training(config, classes, ranks)
+        engine = Engine.create(model, config, ranks, head)
         batches = [batch(pairs) for _ in range(config.train.accumulation)]
         recipe = Recipe(config, 10)
         for step in range(2):
@@ -120,7 +135,7 @@ def measure(config: Config, classes: int, ranks: Ranks) -> dict[str, Any]:
         memory.sent.clear()
         train_step(engine, batches, recipe, 2, flags, mark=mark)
         mark("end")
-        phases = zip(marks, marks[1:], strict=False)
+        phases = itertools.pairwise(marks)
         return {
             "between": between,
             "peaks": [[name, most] for (name, *_), (_, _, most) in phases],

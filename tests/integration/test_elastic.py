@@ -53,14 +53,14 @@ name = "adamw"
 lr = 0.0005
 schedule = "constant"
 [train]
-global_batch_pairs = 8
+global_batch_pairs = 12
 [monitor]
 log_every_steps = 1
 tensorboard = false
 """
-# (ranks, ZeRO stage): 2 -> 1 -> 2 -> 4, and stage 1 -> 3 -> 1
-PARTS = ((2, 1), (1, 1), (2, 3), (4, 1))
-STEPS_A_PART = 3
+# (ranks, ZeRO stage): each change of two or more ranks, and of the stages 1, 2 and 3
+PARTS = ((1, 1), (2, 3), (1, 2), (3, 1), (2, 2), (4, 3))
+STEPS_A_PART = 2
 
 
 def pairs(count: int) -> Iterator[EncodedPair]:
@@ -109,7 +109,7 @@ def curve(root: Path, name: str, tag: str = "loss/total") -> list[float]:
 
 
 def test_ranks_and_stages_may_change(root: Path) -> None:
-    """Twelve steps over two and a half epochs: the place in the order counts as well."""
+    """Twelve steps over several epochs: the place in the order counts as well."""
     steps = 0
     for ranks, stage in PARTS:
         steps += STEPS_A_PART

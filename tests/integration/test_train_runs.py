@@ -71,13 +71,24 @@ distill.train.train_step = step_with_faults
 from distill.cli.app import main
 main()
 """
-STAGES = """
+IN_ONE_GROUP = """
 import contextlib, os, signal, sys
-import distill.train
+import distill.evaluate, distill.train
 from distill.config import load_config
 from distill.ranks import from_environment, init_process_group, leave_process_group
 from distill.spawn import spawned_rank
 
+@contextlib.contextmanager
+def one_group(path, words):  # many runs in the same two processes
+    with spawned_rank():
+        config = load_config(path, words)
+        ranks = from_environment(config)
+        init_process_group(config, ranks)
+        distill.train.process_group = lambda *_: contextlib.nullcontext()
+        yield ranks
+        leave_process_group()
+"""
+STAGES = """
 real_step = distill.train.train_step
 
 def step_with_usr2(engine, batches, recipe, step, *rest, **more):
@@ -85,18 +96,41 @@ def step_with_usr2(engine, batches, recipe, step, *rest, **more):
         os.kill(os.getpid(), signal.SIGUSR2)
     return real_step(engine, batches, recipe, step, *rest, **more)
 
-with spawned_rank():
-    path, folder, *words = sys.argv[1:]
-    config = load_config(path, words)
-    ranks = from_environment(config)
-    init_process_group(config, ranks)
-    distill.train.process_group = lambda *_: contextlib.nullcontext()
+path, folder, *words = sys.argv[1:]
+with one_group(path, words) as ranks:
     distill.train.train_step = step_with_usr2
     for stage, status in ((0, 0), (1, 0), (2, 140), (2, 0), (3, 0)):
         words_of_stage = [f"{folder}{stage}", *words, f"train.zero_stage={stage}"]
         outcome = distill.train.train(load_config(path, words_of_stage), ranks)
         assert outcome.exit_status == status, (stage, outcome)
-    leave_process_group()
+"""
+PLACES = """
+saving = sys.modules["distill.checkpoint.save"]
+INT, TERM, USR2 = signal.SIGINT, signal.SIGTERM, signal.SIGUSR2
+STARTS = (  # which ranks are sent what when they first, then next, get there; and how it ends
+    ({"step": [{1: TERM}]}, (2, 143)),  # warm-up
+    ({"evaluation": [{0: USR2}]}, (6, 140)),
+    ({"save": [{1: TERM}, {0: TERM, 1: USR2}]}, (9, 143)),  # the second in the save for the first
+    ({"save": [{0: INT}]}, (12, 0)),  # the very last one: nothing is left to stop
+)
+
+def telling(place, real):
+    def told(*rest, **more):
+        sent = due[place].pop(0) if due.get(place) else {}
+        if ranks.rank in sent:
+            os.kill(os.getpid(), sent[ranks.rank])
+        return real(*rest, **more)
+    return told
+
+path, *words = sys.argv[1:]
+with one_group(path, words) as ranks:
+    distill.train.train_step = telling("step", distill.train.train_step)
+    distill.evaluate.evaluate = telling("evaluation", distill.evaluate.evaluate)
+    saving._write_shard = telling("save", saving._write_shard)
+    for due, (step, status) in STARTS:
+        outcome = distill.train.train(load_config(path, words), ranks)
+        assert (outcome.step, outcome.exit_status) == (step, status), outcome
+        assert not any(due.values()), due
 """
 
 
@@ -358,7 +392,7 @@ def test_zero_stages_agree(world: World) -> None:
     side, the gradient jumps, and the curves part by more than rounding.
     In stage 2 one rank alone is sent USR2: both stop in good order, and go on.
     """
-    (world.root / "stages.py").write_text(STAGES)
+    (world.root / "stages.py").write_text(IN_ONE_GROUP + STAGES)
     settings = ("data.evaluation=", "monitor.tensorboard=false", "optimizer.lr=0.001")
     words = world.words("zero", *settings)[1:]
     done = world.start("-c", LAUNCH, str(world.root / "stages.py"), *words)
@@ -367,6 +401,17 @@ def test_zero_stages_agree(world: World) -> None:
     assert len(curve) == STEPS
     for stage in (0, 2, 3):
         assert world.losses(f"zero{stage}") == pytest.approx(curve, rel=2e-4), stage
+
+
+def test_a_signal_anywhere_stops_all_ranks_once_and_costs_nothing(reference: World) -> None:
+    """To one rank, in warm-up, an evaluation or a save, and again while that stop is saved."""
+    (reference.root / "places.py").write_text(IN_ONE_GROUP + PLACES)
+    words = reference.words("places")[1:]
+    done = reference.start("-c", LAUNCH, str(reference.root / "places.py"), *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("stopped by ") == 3
+    assert reference.numbers("places") == reference.numbers("reference")
+    assert_equal_weights(reference, "places")
 
 
 def test_nan_is_skipped_on_all_ranks_then_stops_the_run(world: World) -> None:
@@ -427,6 +472,7 @@ def test_a_signal_that_came_before_the_first_step_counts(world: World) -> None:
         assert stops.flags == [0.0, 0.0, 1.0]
     assert (outcome.step, outcome.stopped_by) == (1, signal.SIGUSR2)
     assert world.run_dir("early").checkpoint_steps() == [1]
+    assert "LOCAL_RANK" not in os.environ, "a process that nobody made a rank is none afterwards"
 
 
 def test_a_second_job_is_refused(world: World) -> None:

@@ -75,7 +75,7 @@ class Cluster:
         return "\n".join(f"== {name}\n" + "\n".join(lines) for name, lines in ends)
 
     def order(self, line: str) -> None:
-        """`crash NODE`, `start NODE`, `cut NODE` or `join NODE`; returns when it is done."""
+        """An order of `keeper.py`, such as `crash NODE`; returns when it is done."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 from cluster import Cluster, reason_to_skip
-from world import World, make_world
+from world import TWO, World, make_world
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,6 +32,15 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def world(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> World:
     return make_world(cluster, tmp_path_factory.mktemp('it\'s a "run" $(folder)'))
+
+
+@pytest.fixture(scope="session")
+def reference(world: World) -> World:
+    """An undisturbed run on two nodes with a rank each; all others must end as it did."""
+    job = world.submit("reference", *TWO)
+    world.finish(job)
+    assert world.run("reference").complete.exists(), world.last_words()
+    return world
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,7 +6,8 @@ of its own. It must be started as process 1 of a process namespace, with its own
 nothing of it can be left behind.
 
 It prints `ready`, then obeys lines on standard input, answering each with `done`: `crash NODE`,
-`start NODE`, `cut NODE`, `join NODE`. The end of its input ends it.
+`start NODE`, `cut NODE`, `join NODE`, `disk full`, `disk free`. The end of its input ends it. The
+disk is FOLDER/small, a file system in memory that all nodes share.
 
 The recipe follows https://slurm.schedmd.com/quickstart_admin.html.
 """
@@ -25,6 +26,8 @@ from pathlib import Path
 NODES = {"node1": "10.88.0.11", "node2": "10.88.0.12"}
 HOST = "10.88.0.1"
 PATIENCE_SECONDS = 60
+SMALL_DISK_BYTES = 256 << 20
+LEFT_WHEN_FULL_BYTES = 300 << 10  # for logs
 
 SLURM_CONF = """\
 ClusterName=pairdistill
@@ -112,12 +115,13 @@ class Keeper:
 
     def start(self) -> None:
         """Bring everything up, in order."""
-        self.write_files()
         run("ip", "link", "set", "lo", "up")
         run("ip", "link", "add", "bridge0", "type", "bridge")
         run("ip", "addr", "add", f"{HOST}/24", "dev", "bridge0")
         run("ip", "link", "set", "bridge0", "up")
         run("mount", "--bind", str(self.base / "etc" / "hosts"), "/etc/hosts")
+        size = f"size={SMALL_DISK_BYTES}"
+        run("mount", "-t", "tmpfs", "-o", size, "small", str(self.base / "small"))
         self.start_munge()
         self.start_database()
         self.daemon("slurmdbd", "-D")
@@ -135,7 +139,7 @@ class Keeper:
         """Configuration, keys and devices below the folder."""
         base = self.base
         spools = [f"run/spool.{name}" for name in NODES]
-        for name in ("etc", "run", "state", "log", "dev", "db", *spools):
+        for name in ("etc", "run", "state", "log", "dev", "db", "small", *spools):
             (base / name).mkdir()
         values = {"base": base, "host": self.host, "address": HOST}
         lines = "\n".join(NODE_LINE.format(name=n, address=a) for n, a in NODES.items())
@@ -215,6 +219,13 @@ class Keeper:
         """Nothing reaches the node any more; its processes live."""
         run("ip", "link", "set", f"to-{name}", "down")
 
+    def disk(self, state: str) -> None:
+        """Make the disk as large as it was, or (`full`) hardly larger than what is on it."""
+        found = os.statvfs(self.base / "small")
+        used = (found.f_blocks - found.f_bfree) * found.f_frsize
+        size = used + LEFT_WHEN_FULL_BYTES if state == "full" else SMALL_DISK_BYTES
+        run("mount", "-o", f"remount,size={size}", str(self.base / "small"))
+
     def join(self, name: str) -> None:
         """The opposite of `cut`."""
         run("ip", "link", "set", f"to-{name}", "up")
@@ -233,6 +244,7 @@ class Keeper:
             "start": self.start_node,
             "cut": self.cut,
             "join": self.join,
+            "disk": self.disk,
         }
         orders[order](name)
 
@@ -271,8 +283,11 @@ def until(what: str, holds: Callable[[], bool]) -> None:
 def main() -> None:
     base = Path(sys.argv[1])
     os.environ["SLURM_CONF"] = str(base / "etc" / "slurm.conf")
+    # MariaDB names its temporary files by process number, which two clusters may have alike.
+    os.environ["TMPDIR"] = str(base / "run")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests; they end us after it
     keeper = Keeper(base)
+    keeper.write_files()
     keeper.start()
     print("ready", flush=True)
     for line in sys.stdin:

@@ -3,55 +3,87 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-START = """
-import sys, time
-sys.path.insert(0, sys.argv[1])
-from cluster import Cluster
-cluster = Cluster()
-cluster.output("sbatch", "-N2", "--output=/dev/null", "--wrap", "srun sleep 999")
-print(cluster.base, flush=True)
-time.sleep(999)
-"""
+import pytest
+
+HERE = Path(__file__).parent
+JOB = str(HERE / "test_slurm_jobs.py::test_a_job_leaves_all_that_made_it")
 
 
-def processes_of(base: str) -> list[str]:
-    """Processes that were started with the cluster's configuration, or below its folder."""
-    found = []
+def processes_below(folder: Path) -> Iterator[Path]:
+    """Living processes, in /proc, that were started with ``folder`` in their variables."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            text = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            variables = (process / "environ").read_bytes()
             state = (process / "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
-        if base.encode() in text and state != "Z" and int(process.name) != os.getpid():
-            found.append(process.name)
-    return found
+        if str(folder).encode() in variables and state != "Z":
+            yield process
 
 
-def test_killed_tests_leave_no_process_network_or_mount() -> None:
-    links, mounts = (
-        sorted(path.name for path in Path("/sys/class/net").iterdir()),
-        Path("/proc/mounts").read_text(),
-    )
-    argv = [sys.executable, "-c", START, str(Path(__file__).parent)]
-    child = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    base = child.stdout.readline().strip()
-    assert base
-    assert len(processes_of(base)) > 5
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    end = time.monotonic() + 20
-    while processes_of(base):
-        assert time.monotonic() < end, processes_of(base)
+def namespaces_of(processes: Iterator[Path]) -> set[str]:
+    """Namespaces that processes live in, and this one does not."""
+    kinds = ("net", "mnt", "pid", "uts")
+    ours = {str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in kinds}
+    found = set()
+    for process in processes:
+        try:
+            found |= {str((process / "ns" / kind).readlink()) for kind in kinds}
+        except OSError:  # it has just ended
+            continue
+    return found - ours
+
+
+def until(holds: object, what: str) -> None:
+    end = time.monotonic() + 60
+    while not holds():  # type: ignore[operator]
+        assert time.monotonic() < end, what
         time.sleep(0.1)
+
+
+def ranks(folder: Path) -> list[Path]:
+    found = processes_below(folder)
+    return [path for path in found if b"submitit.core._submit" in (path / "cmdline").read_bytes()]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """With a short path: Slurm's sockets lie below it, whose names have 108 characters at most."""
+    with tempfile.TemporaryDirectory(prefix="pd-killed-") as folder:
+        yield Path(folder)
+
+
+def test_killed_tests_leave_no_process_namespace_network_or_mount(folder: Path) -> None:
+    """These very tests, in another pytest, killed while a job trains on both nodes."""
+    links = sorted(path.name for path in Path("/sys/class/net").iterdir())
+    mounts = Path("/proc/mounts").read_text()
+    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", JOB]
+    with (folder / "log").open("w") as log:
+        child = subprocess.Popen(
+            argv,
+            cwd=HERE.parents[1],
+            env={**os.environ, "TMPDIR": str(folder)},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        until(
+            lambda: len(ranks(folder)) > 2, (folder / "log").read_text()
+        )  # srun has the name as well
+        namespaces = namespaces_of(processes_below(folder))
+        assert len(namespaces) >= 3 + 2 * 4, "those of the cluster, and of two nodes in it"
+    finally:
+        child.kill()
+        child.wait()
+    until(lambda: not list(processes_below(folder)), "the end of all processes")
+    everything = Path("/proc").glob("[0-9]*")
+    assert not namespaces & namespaces_of(everything)
     assert sorted(path.name for path in Path("/sys/class/net").iterdir()) == links
     assert Path("/proc/mounts").read_text() == mounts
-    shutil.rmtree(base)  # files are all that is left

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tomllib
+from pathlib import Path
 
 from world import World
 
@@ -47,11 +49,16 @@ def results(world: World, folder: str) -> list[dict[str, object]]:
 
 
 def test_status_and_logs(world: World) -> None:
-    job = world.submit("followed", "train.steps=4")
+    """With a setting that would be a command or a line of the script, if anything read it so."""
+    evil = f"\"'; touch pwned\n#SBATCH --uid=0\n$(touch {world.root}/pwned)`touch pwned` \\"
+    job = world.submit("followed", "train.steps=4", f"checkpoint.best_metric={evil}")
     followed = world.pairdistill("status", str(world.run("followed").root), "--json")
     (before,) = json.loads(followed.stdout)
     assert before["job"] == job
     assert before["state"] in ("PENDING", "RUNNING")
+    log = world.pairdistill("logs", str(world.run("followed").root), "-f")  # until it ends
+    assert "4 steps done" in log.stdout
+    assert "pairdistill: start 0 ended after step 4: complete" in log.stdout
     world.finish(job)
     followed = world.pairdistill("status", str(world.run("followed").root), "--json")
     (after,) = json.loads(followed.stdout)
@@ -59,9 +66,10 @@ def test_status_and_logs(world: World) -> None:
     assert numbers == ("COMPLETED", 4, 4, 1)
     assert after["loss"] == world.metrics("followed")[-1]["loss/total"]
     assert after["checkpoints"] == [4]
-    log = world.pairdistill("logs", str(world.run("followed").root), "-f")
-    assert "4 steps done" in log.stdout
-    assert "pairdistill: start 0 ended after step 4: complete" in log.stdout
+    config = tomllib.loads(world.run("followed").config_toml.read_text())
+    assert config["checkpoint"]["best_metric"] == evil, "read as it was meant"
+    assert not list(world.root.rglob("pwned"))
+    assert not Path("pwned").exists()
     missing = world.pairdistill("logs", str(world.run("followed").root), "--rank", "5")
     assert missing.returncode == 2
     assert f"there are {job}_0_log.out" in missing.stderr

@@ -5,25 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import sys
 
 import pytest
-from world import STEPS, World
+from world import FOUR, STEPS, TWO, World
 
 from distill.data.manifest import shard_name
-
-TWO = ("--nodes", "2", "--ranks-per-node", "1")
-FOUR = ("--nodes", "2", "--ranks-per-node", "2")
-
-
-@pytest.fixture(scope="session")
-def reference(world: World) -> World:
-    """An undisturbed run on two nodes with a rank each; all others must end as it did."""
-    job = world.submit("reference", *TWO)
-    world.finish(job)
-    assert world.run("reference").complete.exists(), world.last_words()
-    return world
 
 
 def test_a_job_leaves_all_that_made_it(reference: World) -> None:
@@ -52,118 +39,38 @@ def test_packs_are_staged_once_a_node_and_used(reference: World) -> None:
     assert (copy / shard_name(0)).read_bytes() == whole.read_bytes()
 
 
+BIND = """
+import os
+from launcher.inside.binding import bind
+from launcher.inside.rendezvous import place
+here = place(os.environ)
+bind(int(here["LOCAL_RANK"]), int(here["LOCAL_WORLD_SIZE"]))
+print(here["RANK"], os.environ["SLURMD_NODENAME"], os.environ["CUDA_VISIBLE_DEVICES"])
+"""
+
+
+def test_each_rank_is_bound_to_one_of_the_gpus_that_slurm_shows(world: World) -> None:
+    """Slurm shows both GPUs of a node to both ranks; each keeps one."""
+    ask = ("srun", "--nodes=2", "--ntasks-per-node=2", "--gpus-per-node=2")
+    shown = world.cluster.output(*ask, sys.executable, "-c", BIND)
+    expected = ["0 node1 0", "1 node1 1", "2 node2 0", "3 node2 1"]
+    assert sorted(shown.splitlines()) == expected
+
+
 def test_two_nodes_with_two_ranks_each(reference: World) -> None:
     """As four ranks of one machine; and stage 3 as stage 1, but for rounding."""
-    world, words = reference, ("train.steps=10", "optimizer.lr=0.003")
+    # A low learning rate: PReLU has a kink, and rounding decides on which side of it one is.
+    world, words = reference, ("train.steps=10", "optimizer.lr=0.0003")
     toml, folder = str(world.root / "run.toml"), f"run.dir={world.run('here').root}"
+    ask = (*FOUR, "--gpus-per-node", "2")
     for stage in (1, 3):
-        world.finish(world.submit(f"four{stage}", *FOUR, f"train.zero_stage={stage}", *words))
+        world.finish(world.submit(f"four{stage}", *ask, f"train.zero_stage={stage}", *words))
     here = world.pairdistill("train", toml, folder, "--ranks", "4", *words)
     assert here.returncode == 0, here.stderr
     assert len(world.metrics("here")) == 10
     assert world.metrics("four1") == world.metrics("here")
     ours, theirs = ([line["loss/total"] for line in world.metrics(f"four{s}")] for s in (3, 1))
     assert ours == pytest.approx(theirs, rel=2e-4)
-
-
-def test_a_killed_rank_ends_the_others_and_the_job_goes_on(reference: World) -> None:
-    job = reference.submit("killed", *TWO)
-    reference.until_step("killed", 30)
-    os.kill(reference.ranks("killed")[1], signal.SIGKILL)
-    reference.finish(job)
-    reference.assert_as("killed", "reference")
-    first, last = reference.ends("killed")
-    assert (first["kind"], first["action"]) == ("failed", "requeue")
-    assert first["cause"].startswith("task 1: Killed on node2")
-    assert (last["kind"], last["restart"]) == ("complete", 1)
-    assert reference.starts("killed")[1]["step"] >= 20
-
-
-def test_a_stopped_rank_is_named_with_the_stacks_of_all(reference: World) -> None:
-    job = reference.submit("hung", *TWO)
-    reference.until_step("hung", 30)
-    os.kill(reference.ranks("hung")[1], signal.SIGSTOP)
-    reference.finish(job)
-    reference.assert_as("hung", "reference")
-    first = reference.ends("hung")[0]
-    assert first["cause"].startswith("error: rank 1 (process ")
-    assert "on node2) hangs, without a sign of life: in step " in first["cause"]
-    for rank in (0, 1):
-        (log,) = reference.run("hung").root.glob(f"jobs/0001/slurm/*_{rank}_log.out")
-        assert "most recent call first" in log.read_text(), rank
-
-
-def test_a_signal_to_one_rank_saves_and_requeues(reference: World) -> None:
-    job = reference.submit("warned", *TWO)
-    reference.until_step("warned", 30)
-    os.kill(reference.ranks("warned")[1], signal.SIGUSR2)
-    reference.finish(job)
-    reference.assert_as("warned", "reference")
-    first, _ = reference.ends("warned")
-    assert (first["kind"], first["cause"], first["action"]) == ("stopped", "SIGUSR2", "requeue")
-    assert reference.starts("warned")[1]["step"] == first["step"] > 30
-
-
-def test_requeued_by_hand(reference: World) -> None:
-    job = reference.submit("by hand", *TWO)
-    reference.until_step("by hand", 30)
-    reference.cluster.output("scontrol", "requeue", job)
-    reference.finish(job)
-    reference.assert_as("by hand", "reference")
-    assert len(reference.starts("by hand")) == 2
-    assert all(end["action"] != "requeue" for end in reference.ends("by hand"))
-
-
-def test_preempted_by_a_job_that_matters_more(reference: World) -> None:
-    """The other one wants all cores of both nodes for a moment."""
-    job = reference.submit("preempted", *TWO)
-    reference.until_step("preempted", 30)
-    ask = ("--partition=high", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=4")
-    reference.cluster.output("sbatch", *ask, "--output=/dev/null", "--wrap", "srun sleep 1")
-    reference.finish(job)
-    reference.assert_as("preempted", "reference")
-    first, last = reference.ends("preempted")
-    assert (first["kind"], first["cause"]) == ("stopped", "SIGUSR2")
-    assert last["kind"] == "complete"
-
-
-def test_a_cancelled_job_stays_so(reference: World) -> None:
-    job = reference.submit("cancelled", *TWO)
-    reference.until_step("cancelled", 5)
-    done = reference.pairdistill("cancel", str(reference.run("cancelled").root))
-    assert done.returncode == 0, done.stderr
-    reference.finish(job, state="CANCELLED")
-    reference.until(lambda: not reference.ranks("cancelled"), "the end of the ranks")
-    assert all(end["action"] != "requeue" for end in reference.ends("cancelled"))
-
-
-def test_a_time_limit_is_saved_before_and_gone_on_after(reference: World) -> None:
-    """One minute, and a warning 30 s before its end: the run is longer than that."""
-    words = ("--time", "1m", "train.steps=2000", "checkpoint.every_steps=100000")
-    job = reference.submit("short", *TWO, *words)
-    reference.until(lambda: reference.ends("short"), "the warning", 150)
-    (first, *_) = reference.ends("short")
-    assert (first["kind"], first["cause"], first["action"]) == ("stopped", "SIGUSR2", "requeue")
-    reference.until(lambda: len(reference.starts("short")) > 1, "the second start", 90)
-    assert reference.starts("short")[1]["step"] == first["step"] > 0
-    reference.cluster.output("scancel", job)
-
-
-@pytest.mark.parametrize("how", ["crash", "cut"])
-def test_a_lost_node(reference: World, how: str) -> None:
-    """Its power fails, or its cable does; it comes back after Slurm has noticed."""
-    name, back = f"lost by {how}", {"crash": "start", "cut": "join"}[how]
-    job = reference.submit(name, *TWO)
-    reference.until_step(name, 30)
-    reference.cluster.order(f"{how} node2")
-    try:
-        states = ("PENDING", "REQUEUED", "COMPLETING", "CONFIGURING")
-        reference.until(lambda: reference.state(job) in states, "Slurm to notice", 120)
-    finally:
-        reference.cluster.order(f"{back} node2")
-    reference.finish(job, seconds=200)
-    reference.assert_as(name, "reference")
-    assert len(reference.starts(name)) == 2
 
 
 def test_submitted_from_inside_a_job(reference: World) -> None:

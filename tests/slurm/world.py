@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,8 @@ from launcher.starts import read_starts
 
 PEOPLE, KINDS = 4, ("blur",)
 STEPS = 120
+TWO = ("--nodes", "2", "--ranks-per-node", "1")
+FOUR = ("--nodes", "2", "--ranks-per-node", "2")
 SETTINGS = """
 [run]
 device = "cpu"
@@ -89,7 +92,13 @@ class World:
     seen: list[str] = field(default_factory=list)
 
     def run(self, name: str) -> RunDir:
-        return RunDir(self.root / "runs" / name)
+        """A run as the tests see it, who do not see the mounts of the cluster."""
+        seen = f"/proc/{self.cluster.keeper_pid}/root" if name == "full" else ""
+        return RunDir(Path(f"{seen}{self.place(name)}"))
+
+    def place(self, name: str) -> Path:
+        """A run as the cluster sees it: that called "full" is on the small disk."""
+        return (self.cluster.base / "small" if name == "full" else self.root) / "runs" / name
 
     def pairdistill(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """The program, on the machine that submits."""
@@ -99,7 +108,7 @@ class World:
 
     def words(self, name: str, *more: str) -> list[str]:
         self.seen.append(name)
-        toml, folder = str(self.root / "run.toml"), f"run.dir={self.run(name).root}"
+        toml, folder = str(self.root / "run.toml"), f"run.dir={self.place(name)}"
         return ["submit", toml, folder, "--site", "here", "--time", "10m", *more]
 
     def submit(self, name: str, *more: str) -> str:
@@ -155,7 +164,7 @@ class World:
 
     def ranks(self, name: str) -> dict[int, int]:
         """Processes of a run by rank, as seen from here."""
-        folder = str(self.run(name).root).encode()
+        folder = str(self.place(name)).encode()
         found = {}
         for process in Path("/proc").glob("[0-9]*"):
             try:
@@ -169,6 +178,18 @@ class World:
                     found[int(values[b"SLURM_PROCID"])] = int(process.name)
         return found
 
+    def held_up_and_told(self, name: str, seconds: float) -> bool:
+        """Stop the ranks of a run for a while; whether USR2 has reached them, or did before."""
+        pids = list(self.ranks(name).values())
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(seconds)
+        told = any(map(usr2_waits, pids)) or any(self.run(name).checkpoints.glob("*"))
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        time.sleep(0.1)
+        return told
+
     def assert_as(self, name: str, reference: str) -> None:
         """A run ended with exactly the numbers and weights of another."""
         assert self.run(name).complete.exists(), self.last_words()
@@ -179,5 +200,8 @@ class World:
         assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
 
 
-def signal_process(pid: int, number: int) -> None:
-    os.kill(pid, number)
+def usr2_waits(pid: int) -> bool:
+    """Whether the signal is pending for a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (pending,) = (int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd"))
+    return bool(pending >> (signal.SIGUSR2 - 1) & 1)

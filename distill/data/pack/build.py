@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from distill.data.pack.journal import JOURNAL_NAME
+from distill.data.pack.journal import JOURNAL_NAME, Journal
 from distill.data.pack.options import PackOptions, PackResult, request_digest, versions
 from distill.data.pack.parts import Part, PartWriter
 from distill.data.pack.photos import Rejected, Survey, source_digest, survey
 from distill.data.pack.scratch import new_folder
 from distill.data.pack.sides import split_survey, with_own_labels
-from distill.data.pack.spool import SpoolWriter
 from distill.data.pack.standing import (
     EVALUATION_NAME,
     REJECTED_NAME,
@@ -24,10 +24,11 @@ from distill.data.pack.standing import (
 from distill.data.pack.tables import Table
 from distill.data.pack.work import Recipe
 from distill.data.pack.workers import Team, team
-from distill.data.pairs import Photo, evaluation_pairs, single_photos, training_pairs
+from distill.data.pairs import Photos, evaluation_pairs, single_photos, training_pairs
 from distill.data.second import warm_up
 from distill.data.sources import Source
 from distill.data.splits import Split
+from distill.files import disk_errors
 
 SPOOL_NAME = "faces.spool"
 
@@ -81,14 +82,18 @@ def pack(
         return standing
     # Here once, rather than in every worker; what is packed of a face asks the finder of glasses.
     warm_up({*options.kinds, "glasses"} if options.layout == "singles" else options.kinds)
-    with new_folder(out, begun_by(source, options)) as folder, team(options.processes()) as workers:
-        with (
-            progress("aligning faces", source.expected) as bar,
-            SpoolWriter(folder / SPOOL_NAME, out) as spool,
-        ):
-            found = survey(source, options, spool, workers, bar.advance)
+    with (
+        new_folder(out, begun_by(source, options)) as folder,
+        closing(Journal(folder / JOURNAL_NAME, out)) as journal,
+        team(options.processes()) as workers,
+    ):
+        spool = folder / SPOOL_NAME
+        with disk_errors(out):
+            spool.touch()
+        with progress("aligning faces", source.expected) as bar:
+            found = survey(source, options, journal, spool, workers, bar.advance)
         sides = _sides(found, folder, options, workers, progress) if options.holdout else None
-        write_rejected([*found.rejected, *_dropped(sides)], folder, out)
+        write_rejected(chain(found.rejected(), _dropped(sides)), folder, out)
         for part in parts_of(found, sides, folder, options):
             write_part(part, found, sides, source, out, options, workers, progress)
         for name in (SPOOL_NAME, JOURNAL_NAME):
@@ -107,7 +112,7 @@ def _compared(source: Source, progress: Progress) -> str:
         return source_digest(source, bar.advance)
 
 
-def write_rejected(rejected: list[Rejected], folder: Path, named: Path) -> None:
+def write_rejected(rejected: Iterable[Rejected], folder: Path, named: Path) -> None:
     """`rejected.csv`, also where it is empty: no line means nothing was left out."""
     with Table(folder / REJECTED_NAME, named, "path", "reason") as table:
         for row in rejected:
@@ -146,12 +151,12 @@ def parts_of(found: Survey, sides: Split | None, folder: Path, options: PackOpti
     ]
 
 
-def _training(photos: list[Photo], people: list[str], folder: Path, options: PackOptions) -> Part:
+def _training(photos: Photos, people: list[str], folder: Path, options: PackOptions) -> Part:
     if options.layout == "singles":
         count = len(photos)
         return Part("train", folder, single_photos(photos), count, count, people, "singles")
     per_image = options.second_per_image
-    plans = training_pairs(photos, options.seed, options.kinds, per_image)
+    plans = training_pairs(photos, options.seed, per_image)
     return Part("train", folder, plans, len(photos) * per_image, len(photos), people)
 
 
@@ -168,7 +173,11 @@ def write_part(
     """Makes the pairs of one pack and stores them."""
     spool = part.folder.parent if options.holdout else part.folder
     recipe = Recipe(
-        str(spool / SPOOL_NAME), options.seed, options.quality, options.second_options()
+        str(spool / SPOOL_NAME),
+        options.seed,
+        options.quality,
+        options.kinds,
+        options.second_options(),
     )
     writer = PartWriter(part, out, options.kinds)
     with progress(f"making {part.purpose} pairs", part.pairs) as bar:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distill.data.pack.options import PackOptions
-from distill.data.pack.spool import ROW, SpoolWriter
+from distill.data.pack.spool import ROW, write_faces
 from distill.data.pack.work import MAKERS, Recipe, prepare
 from distill.data.pack.workers import single_threaded
-from distill.data.pairs import Photo, single_photos, training_pairs
+from distill.data.pairs import Photo, Photos, single_photos, training_pairs
 from distill.data.sources import Source
 from distill.errors import UserError
 
@@ -66,15 +66,16 @@ def estimate(source: Source, options: PackOptions) -> Estimate:
             prepare(
                 samples[0], options.landmarks_from()
             )  # models are loaded once, not once a photograph
+        path.touch()
         began = time.perf_counter()
-        with SpoolWriter(path, path) as spool:
-            for sample in samples:
-                prepared = prepare(sample, options.landmarks_from())
-                if prepared.face is None:
-                    reasons[prepared.reason] += 1
-                    continue
-                label = labels.setdefault(sample.identity, len(labels))
-                faces.append(Photo(spool.append(prepared.face), sample.origin, label, ""))
+        for row, sample in enumerate(samples):
+            prepared = prepare(sample, options.landmarks_from())
+            if prepared.face is None:
+                reasons[prepared.reason] += 1
+                continue
+            write_faces(str(path), [(row, prepared.face)], path)
+            label = labels.setdefault(sample.identity, len(labels))
+            faces.append(Photo(row, sample.origin, label, ""))
         looking = time.perf_counter() - began
         if not faces:
             raise UserError(
@@ -82,17 +83,17 @@ def estimate(source: Source, options: PackOptions) -> Estimate:
                 f" ({'; '.join(reasons)})",
                 fix="give photographs with a visible face, or --aligned for aligned crops",
             )
-        size, making = _pairs_of(faces, str(path), options)
+        size, making = _pairs_of(Photos.of(faces), str(path), options)
     return _extended(source, options, samples, len(faces), size, looking, making, dict(reasons))
 
 
-def _pairs_of(faces: list[Photo], spool: str, options: PackOptions) -> tuple[float, float]:
+def _pairs_of(faces: Photos, spool: str, options: PackOptions) -> tuple[float, float]:
     """Bytes and seconds of a pair, on average."""
-    recipe = Recipe(spool, options.seed, options.quality, options.second_options())
+    recipe = Recipe(spool, options.seed, options.quality, options.kinds, options.second_options())
     plans = list(
         single_photos(faces)
         if options.layout == "singles"
-        else training_pairs(faces, options.seed, options.kinds, options.second_per_image)
+        else training_pairs(faces, options.seed, options.second_per_image)
     )
     make = MAKERS[options.layout]
     make(plans[0], recipe)

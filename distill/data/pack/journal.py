@@ -1,106 +1,133 @@
-"""What the first round found, written down as it goes: a killed packer need not look again."""
+"""What the first round found, a line a photograph, written down as it goes.
+
+A killed packer need not look again; and nothing of a photograph's names is kept in memory.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import fields
+import os
+from array import array
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, Self
 
-from distill.data.pack.spool import SpoolWriter, read_face, rows_in
-from distill.data.pack.work import Prepared
-from distill.data.sources import Sample, Source
 from distill.files import disk_errors
 
 JOURNAL_NAME = "journal.jsonl"
 
-Prepare = Callable[[Iterator[Sample]], Iterator[tuple[Sample, Prepared]]]
+
+class Record(NamedTuple):
+    """What is known of one photograph.
+
+    Attributes:
+        origin: its name within the source.
+        identity: the person's name.
+        face: whether there is a face; it lies in the row of the spool that has the record's number.
+        sha256: of its content; empty where it could not be read.
+        note: why there is no face; else what is worth knowing of it, or nothing.
+    """
+
+    origin: str
+    identity: str
+    face: bool
+    sha256: bytes
+    note: str
+
+    def line(self) -> bytes:
+        """Itself as a line of the journal."""
+        fields = [self.origin, self.identity, int(self.face), self.sha256.hex(), self.note]
+        return json.dumps(fields).encode() + b"\n"
+
+    @classmethod
+    def of_line(cls, line: bytes) -> Self:
+        """The record of one line.
+
+        Raises:
+            ValueError: not a whole line of a journal.
+        """
+        if not line.endswith(b"\n"):
+            raise ValueError("a line without an end")
+        origin, identity, face, sha256, note = json.loads(line)
+        return cls(origin, identity, bool(face), bytes.fromhex(sha256), note)
 
 
-def journalled(
-    source: Source, prepare: Prepare, spool: SpoolWriter
-) -> Iterator[tuple[Sample, Prepared]]:
-    """Every photograph with what came of it: first those an earlier packer has looked at.
-
-    The caller appends each face to ``spool`` before it asks for the next photograph.
+class Journal:
+    """The records of one source in its order, 8 bytes each in memory; `close` it.
 
     Args:
-        source: of photographs.
-        prepare: looks at those that are left.
-        spool: of the faces; its rows of an earlier packer are still in its file. The journal lies
-            beside it.
+        path: of the file; what an earlier packer wrote is in it, see `resume`.
+        named: what errors speak of.
+
+    Raises:
+        UserError: the disk is full.
     """
-    path, named = spool.path.with_name(JOURNAL_NAME), spool.named
-    known = _known(path, rows_in(spool.path))
-    samples = iter(source)
-    matching: list[dict[str, Any]] = []
-    for record in known:
-        sample = next(samples, None)
-        if sample is None or [sample.origin, sample.identity] != record["of"]:
-            matching, samples = [], iter(source)  # other photographs than then: look at all again
-            break
-        matching.append(record)
-    yield from _written_down(path, _replayed(source, matching, spool.path), named, "w")
-    if matching:
-        samples = iter(source)
-        for _ in matching:
-            next(samples)
-    yield from _written_down(path, prepare(samples), named, "a")
 
-
-def _known(path: Path, faces: int) -> list[dict[str, Any]]:
-    """The records of the journal, as far as they are whole and their faces are in the spool."""
-    records: list[dict[str, Any]] = []
-    if not path.exists():
-        return records
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            if not line.endswith("\n"):
-                break
-            record = json.loads(line)
-            faces -= record["face"]
-            if faces < 0:
-                break
-            records.append(record)
-    return records
-
-
-def _replayed(
-    source: Source, records: list[dict[str, Any]], spool: Path
-) -> Iterator[tuple[Sample, Prepared]]:
-    """Known photographs with their faces."""
-    row = 0
-    for sample, record in zip(source, records, strict=False):
-        found = dict(record["found"])
-        found["sha256"] = bytes.fromhex(found["sha256"])
-        yield sample, Prepared(face=read_face(str(spool), row) if record["face"] else None, **found)
-        row += record["face"]
-
-
-def _written_down(
-    path: Path, found: Iterator[tuple[Sample, Prepared]], named: Path, mode: str
-) -> Iterator[tuple[Sample, Prepared]]:
-    """The same, each with a line in the journal once its face is in the spool."""
-    partial = path.with_suffix(".partial") if mode == "w" else path
-    with disk_errors(named):
-        file = partial.open(mode, encoding="utf-8")
-    with file:
-        for sample, prepared in found:
-            yield sample, prepared
-            with disk_errors(named):
-                file.write(json.dumps(_record(sample, prepared)) + "\n")
+    def __init__(self, path: Path, named: Path) -> None:
+        self.named = named
         with disk_errors(named):
-            file.flush()
-    if mode == "w":
-        partial.replace(path)
+            path.touch()
+            self._file = path.open("r+b")
+        self._starts = array("Q")
+        self._end = 0
 
+    def __len__(self) -> int:
+        return len(self._starts)
 
-def _record(sample: Sample, prepared: Prepared) -> dict[str, Any]:
-    found = {f.name: getattr(prepared, f.name) for f in fields(prepared) if f.name != "face"}
-    found["sha256"] = prepared.sha256.hex()
-    return {
-        "of": [sample.origin, sample.identity],
-        "face": int(prepared.face is not None),
-        "found": found,
-    }
+    def resume(self, faces: int) -> Iterator[Record]:
+        """The records of an earlier packer, as far as they are whole and their faces are there.
+
+        Those that were taken count as this journal's own; the rest goes with the next `add`.
+
+        Args:
+            faces: rows of the spool.
+        """
+        for line in self._file:
+            try:
+                record = Record.of_line(line)
+            except ValueError:
+                return
+            if record.face and len(self) >= faces:
+                return
+            self._count(line)
+            yield record
+
+    def forget(self) -> None:
+        """Begins anew."""
+        self._starts, self._end = array("Q"), 0
+
+    def begin(self) -> None:
+        """Cuts off what was not resumed; from here on records are added."""
+        with disk_errors(self.named):
+            self._file.seek(self._end)
+            self._file.truncate()
+
+    def add(self, lines: Iterable[bytes]) -> None:
+        """Adds records, as lines, whose faces are in the spool."""
+        with disk_errors(self.named):
+            for line in lines:
+                self._file.write(line)
+                self._count(line)
+
+    def _count(self, line: bytes) -> None:
+        self._starts.append(self._end)
+        self._end += len(line)
+
+    def flush(self) -> None:
+        """Lets `record` find what was added."""
+        with disk_errors(self.named):
+            self._file.flush()
+
+    def record(self, number: int) -> Record:
+        """One record, by its number; after `flush`."""
+        start = self._starts[number]
+        end = self._starts[number + 1] if number + 1 < len(self) else self._end
+        return Record.of_line(os.pread(self._file.fileno(), end - start, start))
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self.record(number) for number in range(len(self)))
+
+    def close(self) -> None:
+        """Ends the file."""
+        with disk_errors(self.named):
+            self._file.close()

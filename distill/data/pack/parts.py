@@ -15,7 +15,7 @@ from distill.data.pack.resume import RowFiles, stored_pairs, verified_shards
 from distill.data.pack.work import MAKERS, PairJpegs, Recipe
 from distill.data.pack.workers import Team
 from distill.data.pack_writer import EncodedPair, ShardWriter, Tally, write_manifest
-from distill.data.pairs import PairPlan
+from distill.data.pairs import PairPlan, kinds_of
 from distill.data.second.online import ways
 from distill.files import disk_errors
 
@@ -114,6 +114,7 @@ class PartWriter:
                 shard_bytes=shard_bytes,
                 named=self._named,
                 finished=finished,
+                at_full=rows.turn,
                 at_end=rows.end,
             ) as writer,
         ):
@@ -155,7 +156,9 @@ class PartWriter:
         part, plans = self._part, iter(self._part.plans)
         for stored in stored_pairs(part.folder, finished, LAYOUTS[part.layout], FACE_SIZE):
             first, second = (*stored.images, b"")[:2]
-            yield next(plans), PairJpegs(first, second, stored.how)
+            plan = next(plans)
+            kinds = kinds_of(plan, recipe.seed, recipe.chances)
+            yield plan, PairJpegs(first, second, kinds, stored.how)
         yield from team.do(MAKERS[part.layout], plans, recipe, name=lambda plan: plan.first.origin)
 
     def _pairs_to_show(self) -> list[SheetPair]:
@@ -168,7 +171,7 @@ class PartWriter:
         """A pair with its line for the table; a few are kept for the sheet."""
         if self._part.layout == "singles":
             return self._single(plan, jpegs)
-        kind = self._kinds.number(plan.kinds)
+        kind = self._kinds.number(jpegs.kinds)
         name, first = self._kinds.names[kind], plan.first
         other = plan.other.origin if plan.other and "other" in jpegs.how else ""
         identity = self._people[first.label]

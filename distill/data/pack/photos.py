@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from distill.data.images import Unusable
-from distill.data.pack.journal import journalled
+from distill.data.pack.journal import Journal, Record
 from distill.data.pack.options import PackOptions
-from distill.data.pack.spool import SpoolWriter
+from distill.data.pack.spool import rows_in
 from distill.data.pack.tables import as_text
-from distill.data.pack.work import Prepared, prepare
+from distill.data.pack.work import look
 from distill.data.pack.workers import Team
-from distill.data.pairs import Photo
+from distill.data.pairs import Photos
 from distill.data.people import people_taken, reason_against
 from distill.data.sources import Sample, Source
 from distill.data.sources.folder import FolderSource
 from distill.errors import UserError
 
+_NONE = -1
 
-@dataclass(frozen=True)
-class Rejected:
+
+class Rejected(NamedTuple):
     """A photograph, or a folder, that was left out.
 
     Attributes:
@@ -34,24 +40,119 @@ class Rejected:
     reason: str
 
 
-@dataclass
+class Found:
+    """What is kept in memory of photographs that were looked at: 21 bytes each.
+
+    Attributes:
+        people: numbers of the people, in the order in which they came.
+    """
+
+    def __init__(self) -> None:
+        self.people: dict[str, int] = {}
+        self._persons, self._faces, self._contents = array("i"), array("b"), array("Q")
+        self._digest = SourceDigest()
+
+    def add(self, origin: str, identity: str, face: bool, sha256: bytes) -> None:
+        """Takes in the next photograph of the source."""
+        self._digest.add(origin, identity, sha256)
+        self._persons.append(self.people.setdefault(as_text(identity), len(self.people)))
+        self._faces.append(face)
+        self._contents.append(int.from_bytes(sha256[:8], "little"))
+
+    def __len__(self) -> int:
+        return len(self._persons)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all of them."""
+        return self._digest.hexdigest()
+
+    @property
+    def persons(self) -> npt.NDArray[np.int32]:
+        """The person of each, (N,)."""
+        return np.frombuffer(self._persons, np.int32)
+
+    @property
+    def faces(self) -> npt.NDArray[np.bool_]:
+        """Whether each has a face, (N,)."""
+        return np.frombuffer(self._faces, np.bool_)
+
+    def same_as(self, sha256_of: Callable[[int], bytes]) -> npt.NDArray[np.int64]:
+        """Of each the first one with a face and the same content, (N,); -1 where it is that itself.
+
+        Args:
+            sha256_of: of one, to compare those of which the first 64 bits agree.
+        """
+        same = np.full(len(self), _NONE)
+        contents, rows = np.frombuffer(self._contents, np.uint64), np.flatnonzero(self.faces)
+        order = rows[np.argsort(contents[rows], kind="stable")]
+        alike = np.flatnonzero(contents[order[1:]] == contents[order[:-1]])
+        firsts: dict[bytes, int] = {}
+        for place in alike.tolist():
+            for row in order[place : place + 2].tolist():
+                first = firsts.setdefault(sha256_of(row), row)
+                if first != row:
+                    same[row] = first
+        return same
+
+
 class Survey:
     """What came of the first round.
 
+    Args:
+        source: of the photographs.
+        found: them, in the order of the source.
+        journal: what is known of each.
+        options: of the pack.
+
     Attributes:
         seen: photographs looked at.
-        rejected: what was left out.
-        photos: what can be used, by person and then in the order of the source; rows are those
-            of the spool.
+        photos: what can be used, by person and then in the order of the source.
         names: people, sorted; labels are indices into this.
         digest: SHA-256 over all photographs looked at.
+        usable: photographs that could be used before people were left out.
     """
 
-    seen: int = 0
-    rejected: list[Rejected] = field(default_factory=list)
-    photos: list[Photo] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    digest: str = ""
+    def __init__(
+        self, source: Source, found: Found, journal: Journal, options: PackOptions
+    ) -> None:
+        self._source, self._found, self._journal, self._options = source, found, journal, options
+        self.seen, self.digest = len(found), found.digest
+        self._same = found.same_as(lambda row: journal.record(row).sha256)
+        good = found.faces & (self._same == _NONE)
+        self.usable = int(good.sum())
+        self._counts = np.bincount(found.persons[good], minlength=len(found.people))
+        counted = zip(found.people, self._counts.tolist(), strict=True)
+        self.names = people_taken(dict(counted), options.min_images, options.max_images)
+        label_of = np.full(len(found.people), _NONE, np.int32)
+        label_of[[found.people[name] for name in self.names]] = np.arange(len(self.names))
+        labels = label_of[found.persons]
+        taken = good & (labels != _NONE)
+        rows = np.flatnonzero(taken).astype(np.uint32)
+        self.photos = Photos(rows, labels[taken], self._told)
+
+    def _told(self, row: int) -> tuple[str, str]:
+        record = self._journal.record(row)
+        return as_text(record.origin), record.note
+
+    def rejected(self) -> Iterator[Rejected]:
+        """What was left out, and why: first by the source itself, then in its order."""
+        yield from _left_out_by(self._source)
+        taken = np.zeros(self.seen, np.bool_)
+        taken[self.photos.rows] = True
+        for row in np.flatnonzero(~taken).tolist():
+            record = self._journal.record(row)
+            yield Rejected(record.origin, self._reason_against(row, record))
+
+    def _reason_against(self, row: int, record: Record) -> str:
+        if not record.face:
+            return record.note
+        if (same := int(self._same[row])) != _NONE:
+            first = self._journal.record(same)
+            another = "" if first.identity == record.identity else ", which is of another person"
+            return f"same content as {as_text(first.origin)}{another}"
+        count = int(self._counts[self._found.persons[row]])
+        return reason_against(count, self._options.min_images, self._options.max_images)
 
 
 class SourceDigest:
@@ -60,12 +161,12 @@ class SourceDigest:
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
-    def add(self, sample: Sample, sha256: bytes) -> None:
+    def add(self, origin: str, identity: str, sha256: bytes) -> None:
         """Takes in one photograph; one that cannot be read counts with an empty digest."""
-        for part in (sample.origin, sample.identity):
-            data = part.encode("utf-8", "surrogateescape")
-            self._hash.update(len(data).to_bytes(8, "little") + data)
-        self._hash.update(len(sha256).to_bytes(1, "little") + sha256)
+        first, second = (part.encode("utf-8", "surrogateescape") for part in (origin, identity))
+        lengths = [len(part).to_bytes(8, "little") for part in (first, second)]
+        head = b"".join((lengths[0], first, lengths[1], second))
+        self._hash.update(head + len(sha256).to_bytes(1, "little") + sha256)
 
     def hexdigest(self) -> str:
         """The digest so far."""
@@ -75,44 +176,50 @@ class SourceDigest:
 def survey(
     source: Source,
     options: PackOptions,
-    spool: SpoolWriter,
+    journal: Journal,
+    spool: Path,
     team: Team,
-    advance: Callable[[], None],
+    advance: Callable[[int], None],
 ) -> Survey:
-    """Prepares every photograph of a source.
+    """Prepares every photograph of a source, but for those an earlier packer has prepared.
 
     Args:
         source: of photographs.
         options: of the pack.
-        spool: takes the aligned faces.
+        journal: takes what is found.
+        spool: file of the aligned faces, which is there; its rows are numbers of the journal.
         team: does the work.
-        advance: told of each photograph that is done.
+        advance: told of photographs that are done.
 
     Raises:
         UserError: nothing usable, or more rejected than allowed.
     """
-    result = Survey(rejected=list(_left_out_by(source)))
-    digest, seen_before = SourceDigest(), dict[bytes, tuple[str, str]]()
-    found: list[tuple[str, Photo]] = []
-
-    def look(samples: Iterator[Sample]) -> Iterator[tuple[Sample, Prepared]]:
-        return team.do(prepare, samples, options.landmarks_from(), name=lambda s: s.origin)
-
-    for sample, prepared in journalled(source, look, spool):
-        result.seen += 1
-        digest.add(sample, prepared.sha256)
-        reason = _reason_against(sample, prepared, seen_before)
-        if prepared.face is None or reason:
-            result.rejected.append(Rejected(sample.origin, reason))
-        else:
-            row = spool.append(prepared.face)
-            photo = Photo(row, as_text(sample.origin), -1, prepared.reason)
-            found.append((as_text(sample.identity), photo))
-        advance()
-    result.digest = digest.hexdigest()
-    _label(result, found, options)
-    _check(source, result, options, usable=len(found))
+    found, samples = _resumed(source, journal, rows_in(spool))
+    journal.begin()
+    advance(len(found))
+    numbered = enumerate(samples, len(found))
+    shared = options.landmarks_from(), str(spool), journal.named
+    for some, looked in team.do_many(look, numbered, *shared, name=lambda task: task[1].origin):
+        for (_, sample), (_, face, sha256) in zip(some, looked, strict=True):
+            found.add(sample.origin, sample.identity, face, sha256)
+        journal.add(one.line for one in looked)
+        advance(len(some))
+    journal.flush()
+    result = Survey(source, found, journal, options)
+    _check(source, result, options)
     return result
+
+
+def _resumed(source: Source, journal: Journal, faces: int) -> tuple[Found, Iterator[Sample]]:
+    """What an earlier packer found, and the photographs that are left to be looked at."""
+    found, samples = Found(), iter(source)
+    for record in journal.resume(faces):
+        sample = next(samples, None)
+        if sample is None or (sample.origin, sample.identity) != record[:2]:
+            journal.forget()
+            return Found(), iter(source)  # other photographs than then
+        found.add(record.origin, record.identity, record.face, record.sha256)
+    return found, samples
 
 
 def _left_out_by(source: Source) -> Iterator[Rejected]:
@@ -124,42 +231,14 @@ def _left_out_by(source: Source) -> Iterator[Rejected]:
             yield Rejected(path.name, "image outside the folder of any person")
 
 
-def _reason_against(sample: Sample, prepared: Prepared, seen: dict[bytes, tuple[str, str]]) -> str:
-    """Why a photograph cannot be used; nothing if it can."""
-    if prepared.face is None:
-        return prepared.reason
-    if prepared.sha256 not in seen:
-        seen[prepared.sha256] = sample.origin, sample.identity
-        return ""
-    origin, identity = seen[prepared.sha256]
-    if identity == sample.identity:
-        return f"same content as {as_text(origin)}"
-    return f"same content as {as_text(origin)}, which is of another person"
-
-
-def _label(result: Survey, found: Sequence[tuple[str, Photo]], options: PackOptions) -> None:
-    """Numbers the people, and leaves out those with too few or too many photographs."""
-    low, high = options.min_images, options.max_images
-    counts = Counter(name for name, _ in found)
-    result.names = people_taken(counts, low, high)
-    labels = {name: label for label, name in enumerate(result.names)}
-    for name, photo in found:
-        if name in labels:
-            result.photos.append(photo._replace(label=labels[name]))
-        else:
-            reason = reason_against(counts[name], low, high)
-            result.rejected.append(Rejected(photo.origin, reason))
-    result.photos.sort(key=lambda photo: (photo.label, photo.row))
-
-
-def _check(source: Source, result: Survey, options: PackOptions, *, usable: int) -> None:
+def _check(source: Source, result: Survey, options: PackOptions) -> None:
     """Refuses a source of which too little is left."""
     lost = result.seen - len(result.photos)
-    first = "; ".join(f"{r.path}: {r.reason}" for r in result.rejected[:3])
-    if not result.photos:
+    first = "; ".join(f"{path}: {reason}" for path, reason in islice(result.rejected(), 3))
+    if not len(result.photos):
         raise UserError(
             f"{source.name}: none of {result.seen} photographs can be used ({first})",
-            fix=_remedy(options, usable),
+            fix=_remedy(options, result.usable),
         )
     if lost > options.max_rejected * result.seen:
         raise UserError(
@@ -183,7 +262,7 @@ def source_digest(samples: Iterable[Sample], advance: Callable[[], None]) -> str
     """The digest that `survey` would find, from reading alone."""
     digest = SourceDigest()
     for sample in samples:
-        digest.add(sample, _content(sample))
+        digest.add(sample.origin, sample.identity, _content(sample))
         advance()
     return digest.hexdigest()
 

@@ -95,7 +95,8 @@ class RowFiles:
     """
 
     def __init__(self, folder: Path, named: Path, finished: int) -> None:
-        self._folder, self._named, self._number = folder, named, finished
+        self._folder, self._named = folder, named
+        self._number = self._whole = finished
         self._table: Table | None = None
 
     def add(self, *cells: str | int) -> None:
@@ -104,12 +105,16 @@ class RowFiles:
             self._table = Table(self._folder / _rows_name(self._number), self._named)
         self._table.row(*cells)
 
-    def end(self, facts: ShardFacts) -> None:
-        """A shard is whole: with its rows on the disk too, it counts as finished."""
+    def turn(self) -> None:
+        """A shard is full: the next row is of another."""
         self.close()
-        text = facts.model_dump_json().encode()
-        write_whole(self._folder / _facts_name(self._number), text, named=self._named)
         self._number += 1
+
+    def end(self, facts: ShardFacts) -> None:
+        """The first shard of which this was not told is whole: it counts as finished."""
+        text = facts.model_dump_json().encode()
+        write_whole(self._folder / _facts_name(self._whole), text, named=self._named)
+        self._whole += 1
 
     def close(self) -> None:
         """Closes the open file."""

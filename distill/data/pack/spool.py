@@ -1,10 +1,13 @@
-"""Aligned faces on disk between the two rounds of packing: raw rows, read by the workers."""
+"""Aligned faces on disk between the two rounds of packing: raw rows, written and read by workers.
+
+The face of photograph i of a source is row i, so that no worker waits for another. Where a
+photograph has no face, the file has a hole.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
@@ -15,51 +18,22 @@ ROW = np.dtype([("rgb", np.uint8, (FACE_SIZE, FACE_SIZE, 3)), ("points", "<f4", 
 """One aligned face, 37,672 bytes."""
 
 
-class SpoolWriter:
-    """Appends aligned faces to a file, from its beginning.
+def write_faces(path: str, faces: Iterable[tuple[int, AlignedFace]], named: Path) -> None:
+    """Stores faces in their rows of a file that is there.
 
     Raises:
-        UserError: the disk is full.
+        UserError: the disk is full; it speaks of ``named``, which the user knows.
     """
-
-    def __init__(self, path: Path, named: Path) -> None:
-        """Opens ``path``; errors speak of ``named``, which the user knows."""
-        self.named, self.path = named, path
-        with disk_errors(named):
-            path.touch()
-            self._file = path.open(
-                "r+b"
-            )  # rows of a killed packer are read before they are rewritten
-        self.rows = 0
-
-    def append(self, face: AlignedFace) -> int:
-        """Stores a face and gives the number of its row."""
-        row = np.zeros((), ROW)
-        row["rgb"], row["points"] = face.rgb, face.points
-        with disk_errors(self.named):
-            self._file.write(row.tobytes())
-        self.rows += 1
-        return self.rows - 1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with disk_errors(self.named):
-            try:
-                if error is None:
-                    self._file.truncate()
-            finally:
-                self._file.close()
+    row = np.zeros((), ROW)
+    with disk_errors(named), Path(path).open("r+b") as file:
+        for number, face in faces:
+            row["rgb"], row["points"] = face.rgb, face.points
+            file.seek(number * ROW.itemsize)
+            file.write(row.tobytes())
 
 
 def rows_in(path: Path) -> int:
-    """Faces that a file holds."""
+    """Rows that a file has room for, holes among them."""
     return path.stat().st_size // ROW.itemsize
 
 

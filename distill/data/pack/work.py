@@ -7,18 +7,21 @@ result with a reason, never an exception.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import simplejpeg
 
 from distill.data.beton import LayoutName
 from distill.data.faces import AlignedFace
-from distill.data.images import Unusable, decode, encode_jpeg
+from distill.data.images import Pixels, Unusable, decode, encode_jpeg
 from distill.data.keyed import keyed_rng
 from distill.data.locate import LandmarkChoice, locate
-from distill.data.pack.spool import read_face
-from distill.data.pairs import PairPlan
+from distill.data.pack.journal import Record
+from distill.data.pack.spool import read_face, write_faces
+from distill.data.pairs import PairPlan, kinds_of
 from distill.data.second import SecondOptions, combine
 from distill.data.second.online import face_row
 from distill.data.sources import Sample
@@ -46,12 +49,14 @@ class PairJpegs:
     Attributes:
         first: JPEG of the sample.
         second: JPEG of the processed image; empty where it is made while training.
+        kinds: the processings.
         how: how it was made.
         face: what making it while training asks for, 48 bytes.
     """
 
     first: bytes
     second: bytes
+    kinds: tuple[str, ...]
     how: str
     face: bytes = b""
 
@@ -64,13 +69,55 @@ class Recipe:
         spool: file of the aligned faces.
         seed: of everything random.
         quality: of the JPEGs.
+        chances: of the processings.
         options: of the processings.
     """
 
     spool: str
     seed: int
     quality: int
+    chances: Mapping[str, float]
     options: SecondOptions
+
+
+class Looked(NamedTuple):
+    """What the packer keeps of a photograph that a worker has looked at.
+
+    Attributes:
+        line: for the journal.
+        face: whether there is a face, which is in the spool by now.
+        sha256: of its content.
+    """
+
+    line: bytes
+    face: bool
+    sha256: bytes
+
+
+def look(
+    photographs: list[tuple[int, Sample]], landmarks: LandmarkChoice, spool: str, named: Path
+) -> list[Looked]:
+    """The first round for some photographs: their faces to the spool, in their rows.
+
+    Args:
+        photographs: with the rows of their faces.
+        landmarks: where the points of a face come from.
+        spool: file of the faces.
+        named: what errors speak of.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    prepared = [prepare(sample, landmarks) for _, sample in photographs]
+    faces = zip(photographs, prepared, strict=True)
+    write_faces(spool, ((n, p.face) for (n, _), p in faces if p.face is not None), named)
+    return [_looked(s, p) for (_, s), p in zip(photographs, prepared, strict=True)]
+
+
+def _looked(sample: Sample, prepared: Prepared) -> Looked:
+    face, sha256 = prepared.face is not None, prepared.sha256
+    record = Record(sample.origin, sample.identity, face, sha256, prepared.reason)
+    return Looked(record.line(), face, sha256)
 
 
 def prepare(sample: Sample, landmarks: LandmarkChoice) -> Prepared:
@@ -90,25 +137,31 @@ def make_pair(plan: PairPlan, recipe: Recipe) -> PairJpegs:
     """Makes the second image of a planned pair and encodes both."""
     face = read_face(recipe.spool, plan.first.row)
     other = read_face(recipe.spool, plan.other.row) if plan.other is not None else None
+    kinds = kinds_of(plan, recipe.seed, recipe.chances)
     second, how = combine(
-        plan.kinds,
+        kinds,
         face,
         lambda kind: keyed_rng(recipe.seed, plan.first.origin, plan.repeat, kind),
         other=other,
         options=recipe.options,
     )
-    first_jpeg, second_jpeg = (encode_jpeg(rgb, recipe.quality) for rgb in (face.rgb, second))
-    for jpeg in (first_jpeg, second_jpeg):
-        assert simplejpeg.decode_jpeg(jpeg).shape == face.rgb.shape
-    return PairJpegs(first_jpeg, second_jpeg, how)
+    first_jpeg, second_jpeg = (_encoded(rgb, recipe.quality) for rgb in (face.rgb, second))
+    return PairJpegs(first_jpeg, second_jpeg, kinds, how)
 
 
 def make_single(plan: PairPlan, recipe: Recipe) -> PairJpegs:
     """Encodes a photograph alone, with what is known of its face."""
     face = read_face(recipe.spool, plan.first.row)
-    jpeg = encode_jpeg(face.rgb, recipe.quality)
-    assert simplejpeg.decode_jpeg(jpeg).shape == face.rgb.shape
-    return PairJpegs(jpeg, b"", "", face_row(face))
+    return PairJpegs(_encoded(face.rgb, recipe.quality), b"", (), "", face_row(face))
+
+
+def _encoded(rgb: Pixels, quality: int) -> bytes:
+    """A JPEG of the form that readers ask for. (Its pixels are not decoded again: the encoder
+    says when it fails, and that was a seventh of all work.)
+    """
+    jpeg = encode_jpeg(rgb, quality)
+    assert simplejpeg.decode_jpeg_header(jpeg) == (*rgb.shape[:2], "YCbCr", "444")
+    return jpeg
 
 
 MAKERS: dict[LayoutName, Callable[[PairPlan, Recipe], PairJpegs]] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -26,8 +27,11 @@ from distill.errors import UserError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_CHUNK = 4
-"""Tasks sent at a time: enough to amortise a message, few enough to stop within a second."""
+_CHUNK, _CHUNK_SECONDS = 32, 0.05
+"""Most tasks sent at a time, and how long they take: enough to amortise a message, few enough to
+stop within a second and to be done at about the same time."""
+_AHEAD = 4
+"""Messages for each process that are under way."""
 
 
 class Team:
@@ -40,7 +44,7 @@ class Team:
 
     def __init__(self, executor: ProcessPoolExecutor | None, processes: int) -> None:
         self._executor = executor
-        self._window = 4 * processes
+        self._window = _AHEAD * processes
 
     def do(
         self,
@@ -60,16 +64,29 @@ class Team:
         Raises:
             UserError: a worker process was killed, or ``work`` raised something.
         """
+        for some, results in self.do_many(_each, tasks, work, *shared, name=name):
+            yield from zip(some, results, strict=True)
+
+    def do_many(
+        self,
+        work: Callable[..., list[Result]],
+        tasks: Iterable[Task],
+        *shared: object,
+        name: Callable[[Task], str],
+    ) -> Iterator[tuple[list[Task], list[Result]]]:
+        """The same for work on several tasks at once, which ``work`` gets and gives as lists."""
+        size = _Size()
+        chunks = _chunks(tasks, size)
         if self._executor is None:
-            yield from ((task, work(task, *shared)) for task in tasks)
+            yield from ((chunk, work(chunk, *shared)) for chunk in chunks)
             return
-        pending: deque[tuple[list[Task], Future[list[Result]]]] = deque()
-        for chunk in _chunks(tasks):
-            pending.append((chunk, _submit(self._executor, _do_all, work, chunk, shared)))
+        pending: deque[tuple[list[Task], Future[tuple[list[Result], float]]]] = deque()
+        for chunk in chunks:
+            pending.append((chunk, _submit(self._executor, _timed, work, chunk, shared)))
             if len(pending) >= self._window:
-                yield from _finished(*pending.popleft(), name)
+                yield _finished(*pending.popleft(), name, size)
         while pending:
-            yield from _finished(*pending.popleft(), name)
+            yield _finished(*pending.popleft(), name, size)
 
 
 @contextmanager
@@ -89,9 +106,20 @@ def team(processes: int) -> Iterator[Team]:
             executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _chunks(tasks: Iterable[Task]) -> Iterator[list[Task]]:
+class _Size:
+    """How many tasks are sent at a time, by how long the last ones took."""
+
+    def __init__(self) -> None:
+        self.tasks = 4
+
+    def took(self, tasks: int, seconds: float) -> None:
+        """Takes in what some tasks took."""
+        self.tasks = min(max(int(_CHUNK_SECONDS * tasks / max(seconds, 1e-6)), 1), _CHUNK)
+
+
+def _chunks(tasks: Iterable[Task], size: _Size) -> Iterator[list[Task]]:
     stream = iter(tasks)
-    while chunk := list(islice(stream, _CHUNK)):
+    while chunk := list(islice(stream, size.tasks)):
         yield chunk
 
 
@@ -111,18 +139,25 @@ def _submit(executor: ProcessPoolExecutor, *call: Any) -> Future[Any]:
 
 
 def _finished(
-    chunk: list[Task], future: Future[list[Result]], name: Callable[[Task], str]
-) -> Iterator[tuple[Task, Result]]:
+    chunk: list[Task],
+    future: Future[tuple[list[Result], float]],
+    name: Callable[[Task], str],
+    size: _Size,
+) -> tuple[list[Task], list[Result]]:
     """Tasks with their results, or the one error that says what went wrong where."""
     error = future.exception()
     if isinstance(error, BrokenProcessPool):
         raise _killed(name(chunk[0])) from error
+    if isinstance(error, UserError):
+        raise error
     if error is not None:
         raise UserError(
             f"a worker failed near {name(chunk[0])}: {type(error).__name__}: {error}",
             fix="leave that photograph out, and report this",
         ) from error
-    return zip(chunk, future.result(), strict=True)
+    results, seconds = future.result()
+    size.took(len(chunk), seconds)
+    return chunk, results
 
 
 def _killed(near: str) -> UserError:
@@ -132,9 +167,17 @@ def _killed(near: str) -> UserError:
     )
 
 
-def _do_all(work: Callable[..., Result], tasks: list[Any], shared: tuple[Any, ...]) -> list[Result]:
-    """One chunk, in a worker."""
+def _each(tasks: list[Any], work: Callable[..., Result], *shared: object) -> list[Result]:
+    """Work on one task after the other."""
     return [work(task, *shared) for task in tasks]
+
+
+def _timed(
+    work: Callable[..., list[Result]], tasks: list[Any], shared: tuple[Any, ...]
+) -> tuple[list[Result], float]:
+    """One chunk, in a worker, and the seconds it took."""
+    began = time.perf_counter()
+    return work(tasks, *shared), time.perf_counter() - began
 
 
 def _start_worker() -> None:

@@ -62,27 +62,44 @@ def way_bits(way: str) -> int:
 
 
 class Partners:
-    """Other photos of the same person, for a pack in which photos lie in the order of labels.
+    """Other photos of the same person, where photos of a person lie side by side in runs.
 
     Args:
-        counts: photos of each label, (C,) int64; some may be 0.
+        counts: photos of each run, in the order in which they lie, (R,); some may be 0.
+        people: whose each run is, (R,) in [0, R); a person has one in each pack. By default run r
+            is of person r.
     """
 
-    def __init__(self, counts: Numbers) -> None:
-        self._starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    def __init__(self, counts: Numbers, people: Numbers | None = None) -> None:
+        counts = np.asarray(counts, np.int64)
+        self._people = np.arange(len(counts)) if people is None else people
+        self._starts = np.concatenate(([0], np.cumsum(counts)))
+        # Turns: the places of photos if all runs of a person lay side by side.
+        self._runs = np.argsort(self._people, kind="stable")
+        self._turns = np.cumsum(counts[self._runs]) - counts[self._runs]
+        self._turn_of_run = np.empty_like(self._turns)
+        self._turn_of_run[self._runs] = self._turns
+        of_person = np.bincount(self._people, counts).astype(np.int64)
+        self._of_person = np.concatenate(([0], np.cumsum(of_person)))
+
+    def _run_of(self, ids: Numbers) -> Numbers:
+        return np.searchsorted(self._starts, ids, side="right") - 1
 
     def label_of(self, ids: Numbers) -> Numbers:
         """Whose photo lies at each place, (B,)."""
-        return np.searchsorted(self._starts, ids, side="right") - 1
+        return self._people[self._run_of(ids)]
 
     def of(self, seed: int, epoch: Numbers, ids: Numbers) -> Numbers:
         """One other photo for each sample, any as likely as the others; -1 where there is none."""
-        group = self.label_of(ids)
-        first = self._starts[group]
-        others = self._starts[group + 1] - first - 1
+        run = self._run_of(ids)
+        first = self._of_person[self._people[run]]
+        others = self._of_person[self._people[run] + 1] - first - 1
         step = np.empty(len(ids), np.int64)
         compiled.uniform_batch(_keys(seed, epoch, ids), _PARTNER_STREAM, others, step)
-        partner = first + (ids - first + 1 + step) % (others + 1)
+        own = self._turn_of_run[run] + ids - self._starts[run]
+        turn = first + (own - first + 1 + step) % (others + 1)
+        place = np.searchsorted(self._turns, turn, side="right") - 1
+        partner = self._starts[self._runs[place]] + turn - self._turns[place]
         return np.where(others > 0, partner, -1)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from distill.checkpoint import TrainState, export_weights, latest_verified, load, load_weights, save
 from distill.checkpoint.find import reason_against
+from distill.checkpoint.load import _pack_differences
 from distill.checkpoint.manifest import Manifest
 from distill.errors import UserError
 
@@ -114,8 +115,8 @@ def test_file_names_in_a_manifest_cannot_leave_the_folder(save_steps):
 def test_another_format_version_is_refused_and_left_alone(save_steps, tmp_path):
     for path in save_steps(1, 2):
         Manifest.read(path)
-    Manifest.read(path).model_copy(update={"format": 2}).sealed().write(path)
-    with pytest.raises(UserError, match="has format 2"):
+    Manifest.read(path).model_copy(update={"format": 3}).sealed().write(path)
+    with pytest.raises(UserError, match="has format 3"):
         latest_verified(tmp_path)
     assert path.is_dir()
 
@@ -144,6 +145,20 @@ def test_a_checkpoint_of_something_else_is_refused(
     assert difference in str(caught.value)
     assert "another run.dir" in caught.value.fix
     assert engine.same_as(engine_of(9))
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "said"),
+    [
+        ("a+b+c", "c+a+b", "order of the training packs: 1 to 3 there -> 3, 1, 2 here"),
+        ("a+b", "a+x", "training pack 2 of 2: b there -> x here"),
+        ("a", "a+b", "training packs: 1 there -> 2 here"),
+        ("a+b", "a", "training packs: 2 there -> 1 here"),
+    ],
+)
+def test_other_training_packs_are_told_apart(there, here, said):
+    assert list(_pack_differences(there, here)) == [said]
+    assert list(_pack_differences(there, there)) == []
 
 
 def test_differences_allowed_by_name_pass(save_steps, engine_of, facts, tmp_path):

@@ -126,6 +126,7 @@ def test_any_names_and_shapes_are_read_by_the_library(tmp_path_factory, found):
 def test_plan_holds_every_tensor_once_and_is_balanced(sizes, world_size):
     class Shapes:
         moments = ("momentum_buffer",)
+        class_bounds: dict[str, tuple[int, ...]] = {}
         shapes = {name: (size,) for name, size in sizes.items()}
         ranks = Ranks(0, world_size, 0, 1, torch.device("cpu"))
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import sys
-from pathlib import Path
-from types import FrameType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tensors import lines_of_a_save
 
 from distill.checkpoint import SaveFailed, TrainState, latest_verified, load, prune, save
 from distill.checkpoint.shard import ShardWriter
@@ -111,30 +109,6 @@ def test_a_folder_that_cannot_be_made(engine_of, facts, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(SaveFailed, match="rank 0"):
         save(tmp_path / "file" / "checkpoints", engine_of(1), TrainState(1), facts)
-
-
-def lines_of_a_save(action, stop_at: int | None = None) -> int:
-    """Run ``action``, counting lines executed in the checkpoint package; die at ``stop_at``."""
-    count = 0
-    package = str(Path(sys.modules[save.__module__].__file__).parent)
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal count
-        if not frame.f_code.co_filename.startswith(package):
-            return None
-        if event == "line":
-            count += 1
-            if count == stop_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        action()
-    finally:
-        sys.settrace(before)
-    return count
 
 
 def test_killed_anywhere_in_a_save_the_one_before_or_the_new_one_is_whole(

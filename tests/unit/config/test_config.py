@@ -57,6 +57,9 @@ def test_a_ramp_is_read_from_a_table_and_from_overrides() -> None:
         ("train.zero_stage=4", "train.zero_stage = 4: must be at most 3"),
         ("optimizer.lr=nan", "optimizer.lr = nan: must be a finite number"),
         ("data.flip_probability=true", "data.flip_probability = True: must be a valid number"),
+        ("data.train=3", "data.train = 3: must be a valid string"),
+        ('data.train=["a", 3]', "data.train.1 = 3: must be a valid string"),
+        ("data.same_names=merge", "must be one of 'refuse', 'same_person' or 'different_people'"),
         ("loss=3", "loss = 3: must be a table of settings"),
         ("loss.weight", "is not of the form a.b=c"),
         ("=3", "is not of the form a.b=c"),
@@ -133,6 +136,24 @@ def test_an_override_value_cannot_add_keys(text: str) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
 def test_an_override_carries_any_text(text: str) -> None:
     assert parse_overrides([as_override("run.dir", text)]) == {"run": {"dir": text}}
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=4))
+def test_several_training_packs_are_read_back(folders: list[str]) -> None:
+    config = load_config(None, [as_override("data.train", folders)])
+    assert config.data.train == folders
+    assert Config.model_validate(tomllib.loads(dump_toml(config))) == config
+    assert config.data.train_packs == (folders if any(folders) else [])
+
+
+def test_one_training_pack_needs_no_list() -> None:
+    assert load_config(None, ["data.train=packs/a"]).data.train_packs == ["packs/a"]
+    moved = load_config(None, ['data.train=["a","b"]', "data.evaluation=c"]).with_packs(str.upper)
+    assert (moved.data.train, moved.data.evaluation) == (["A", "B"], "C")
+    alone = load_config(None, ["data.train=a"]).with_packs(str.upper).data
+    assert (alone.train, alone.evaluation) == ("A", "")
+    assert Config().with_packs(str.upper) == Config()
 
 
 def test_every_field_says_what_it_means() -> None:

@@ -154,6 +154,18 @@ def test_what_to_do_by_hand_is_printed(
     assert "by hand: scontrol requeue 12" in shown
 
 
+def test_without_a_history_nothing_is_started_again(
+    job: JobDir, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the disk is full: who cannot count failures might repeat one for ever."""
+    starts = RunDir(job.root.parents[1]).starts
+    starts.unlink()
+    starts.symlink_to("/dev/full")
+    assert conclude(job.root, 1) == 1
+    assert not requeued(fake)
+    assert "starts.jsonl cannot be written (No space left on device)" in capsys.readouterr().out
+
+
 def test_a_run_of_an_array_finds_its_own_file(
     job: JobDir, fake: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import string
 import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -111,16 +113,26 @@ def test_the_script_says_what_was_meant(parts: list[str], value: str) -> None:
     assert shown.stdout == value
 
 
-def test_the_script_runs_its_parts_in_order(tmp_path: Path) -> None:
-    """Executed by bash with programs that only tell of themselves."""
-    folder = tmp_path / "it's $(here)" / "jobs" / "0001"
-    site = Site(modules=["cuda/12.4"], container=["apptainer", "exec", "/images/it's.sif"])
+TELLERS = """
+tell() { for word in "$@"; do printf "%s|" "$word"; done; echo; }
+module() { tell module "$@"; }
+srun() { tell srun "$@"; return 7; }
+"""
+
+
+def executed(folder: Path, site: Site) -> subprocess.CompletedProcess[str]:
+    """A script that bash has executed, with programs that only tell of themselves."""
     text = script(folder, Resources(nodes=2, ranks_per_node=3), site)
-    python = shlex.quote(__import__("sys").executable)
-    told = 'tell() { for word in "$@"; do printf "%s|" "$word"; done; echo; }\n'
-    told += 'module() { tell module "$@"; }\nsrun() { tell srun "$@"; return 7; }\n'
-    program = told + text.replace(f"\n{python} ", "\ntell python ")
-    done = subprocess.run(["bash"], input=program, capture_output=True, text=True, check=False)
+    python = shlex.quote(sys.executable)
+    program = TELLERS + text.replace(f"\n{python} ", "\ntell python ")
+    return subprocess.run(["bash"], input=program, capture_output=True, text=True, check=False)
+
+
+def test_the_script_runs_its_parts_in_order(tmp_path: Path) -> None:
+    folder = tmp_path / "it's $(here)" / "jobs" / "0001"
+    folder.mkdir(parents=True)
+    site = Site(modules=["cuda/12.4"], container=["apptainer", "exec", "/images/it's.sif"])
+    done = executed(folder, site)
     guard, srun, verdict = (line.split("|")[:-1] for line in done.stdout.splitlines()[1:])
     assert done.stdout.startswith("module|load|cuda/12.4|\n")
     assert guard == ["python", "-m", "launcher.guard", str(folder)]
@@ -128,8 +140,27 @@ def test_the_script_runs_its_parts_in_order(tmp_path: Path) -> None:
     assert "--kill-on-bad-exit=1" in srun
     place = srun.index("/images/it's.sif")
     assert srun[place - 2 : place] == ["apptainer", "exec"]
-    assert srun[place + 2 : place + 5] == ["-u", "-m", "submitit.core._submit"]
+    assert srun[place + 1 : place + 5] == [sys.executable, "-u", "-m", "submitit.core._submit"]
     assert srun[-1] == str(folder / "slurm")
+
+
+def test_a_container_may_be_an_option_of_srun_and_bring_its_python(tmp_path: Path) -> None:
+    """Only the ranks run in it: the guard before them and the verdict after them do not."""
+    options = ["--container-image=/i/a b;touch pwned.sqsh", "--container-mounts=/data:/data"]
+    done = executed(tmp_path, Site(container=options, python="/opt/it's/python"))
+    guard, srun, verdict = (line.split("|")[:-1] for line in done.stdout.splitlines())
+    place = srun.index(options[0])
+    assert srun[place : place + 4] == [*options, "/opt/it's/python", "-u"]
+    assert {guard[0], verdict[0]} == {"python"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a folder away")
+def test_nothing_of_a_folder_that_is_not_ours_is_run(tmp_path: Path) -> None:
+    """Whoever can rename the folders above could put one with a guard of his own there."""
+    os.chown(tmp_path, 12345, -1)
+    done = executed(tmp_path, Site(modules=["cuda/12.4"]))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: the job folder is gone, or is not yours\n"
 
 
 def test_empty_means_that_the_cluster_decides(tmp_path: Path) -> None:

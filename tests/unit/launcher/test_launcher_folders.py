@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,6 +58,34 @@ def test_the_copy_is_whole_and_says_where_it_came_from(job: JobDir) -> None:
     assert about["digest"] == digest == code_digest(ROOT)
     assert (job.code / "distill" / "demo" / "demo.toml").is_file()
     assert not list(job.code.rglob("__pycache__"))
+
+
+def test_what_differs_from_the_revision_is_kept(tmp_path: Path) -> None:
+    """A repository with a change that is not committed and a file that git does not know."""
+    sources = tmp_path / "sources"
+    for package in ("distill", "launcher"):
+        left_out = shutil.ignore_patterns("__pycache__", "demo", "*.so")
+        shutil.copytree(ROOT / package, sources / package, ignore=left_out)
+    git = ("git", "-C", str(sources), "-c", "user.name=x", "-c", "user.email=x@x")
+    for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "x")):
+        subprocess.run([*git, *words], check=True)
+    (sources / "distill" / "errors.py").open("a").write("CHANGED = True\n")
+    (sources / "launcher" / "new.py").write_text("")
+    job = RunDir(tmp_path / "run").next_job()
+    job.root.mkdir(parents=True)
+    code = "import sys; from pathlib import Path; from distill.run_dir import JobDir;"
+    code += "from launcher.snapshot import take_snapshot; take_snapshot(JobDir(Path(sys.argv[1])))"
+    environment = {**os.environ, "PYTHONPATH": str(sources)}
+    argv = [sys.executable, "-c", code, str(job.root)]
+    subprocess.run(argv, env=environment, cwd=tmp_path, check=True)
+    changed = json.loads(job.code_json.read_text())["changed"]
+    assert [line.split() for line in changed] == [
+        ["M", "distill/errors.py"],
+        ["??", "launcher/new.py"],
+    ]
+    assert "\n+CHANGED = True\n" in job.code_diff.read_text()
+    assert (job.code / "launcher" / "new.py").is_file()
+    assert "CHANGED" in (job.code / "distill" / "errors.py").read_text()
 
 
 def test_secrets_are_not_recorded(job: JobDir, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +159,7 @@ BAD_SITES = {
     'modules = ["cuda; rm"]': "modules = 'cuda; rm': not a name",
     'scratch = "/a%j"': "scratch = '/a%j': Slurm gives %",
     'container = ["a\\nb"]': "container = 'a\\nb': holds a control character",
+    'python = "/a\\nb"': "python = '/a\\nb': holds a control character",
     '[variables]\n"A B" = "c"': "variables = 'A B': not a name",
     '[variables]\nA = "b\\nc"': "variables.A = 'b\\nc': holds a control character",
     "partitions = 3": "partitions = 3: ",

@@ -165,6 +165,12 @@ def test_settings_point_to_the_copy(pack: Path, tmp_path: Path) -> None:
     assert moved.model_copy(update={"data": config.data}) == config
 
 
+def test_several_packs_are_copied_each(pack: Path, tmp_path: Path) -> None:
+    config = Config.model_validate({"data": {"train": [str(pack), str(pack)]}})
+    moved = staged(config, str(tmp_path / "scratch")).data.train
+    assert len(moved) == 2 and {Path(p).parent.parent for p in moved} == {tmp_path / "scratch"}
+
+
 def test_a_copy_that_differs_is_refused_and_removed(pack: Path, tmp_path: Path) -> None:
     beton = pack / shard_name(0)
     whole = beton.read_bytes()

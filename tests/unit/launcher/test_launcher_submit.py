@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import simplejpeg
 from fake_slurm import FakeSlurm
 
+from distill.config import load_config
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.errors import UserError
 from distill.run_dir import RunDir
 from launcher.commands.cancel import cancel
 from launcher.commands.submit import submit_command
-from launcher.commands.tensorboard import HOST, link_runs
+from launcher.commands.tensorboard import link_runs
 from launcher.doctor import slurm_checks
 from launcher.status import statuses
 from launcher.submit import Submitted
@@ -92,6 +96,19 @@ def test_a_job_is_handed_over_with_its_folder(config: Path, fake: FakeSlurm) -> 
     assert (done.number, done.cluster) == ("12", "slurm")
     assert json.loads(job.job_json.read_text())["world_size"] == 4
     assert run.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_every_pack_of_several_is_looked_for_and_named_absolutely(
+    config: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.cluster()
+    monkeypatch.chdir(config.parent)
+    with pytest.raises(UserError, match=r"data\.train = '.*/nowhere': no pack there"):
+        submit(config, 'data.train=["train", "nowhere"]')
+    submit(config, 'data.train=["train", "train"]')
+    (job,) = run_of(config).jobs()
+    packs = load_config(job.config_toml).data.train_packs
+    assert packs == [str(config.parent / "train")] * 2
 
 
 def test_a_refusal_of_slurm_leaves_nothing(config: Path, fake: FakeSlurm) -> None:
@@ -221,9 +238,38 @@ def test_runs_of_any_name_meet_in_one_board(tmp_path: Path) -> None:
     (tmp_path / "board").mkdir()
     link_runs(runs, tmp_path / "board")
     assert {p.resolve() for p in (tmp_path / "board").iterdir()} == {r.tensorboard for r in runs}
-    assert HOST == "127.0.0.1"
     with pytest.raises(UserError, match="no run has TensorBoard files"):
         link_runs([RunDir(tmp_path / "z")], tmp_path / "board")
+
+
+BOARD = """
+from pathlib import Path
+import sys
+from launcher.commands.tensorboard import tensorboard_command
+tensorboard_command([Path(sys.argv[1])], port=0)
+"""
+
+
+def test_the_board_listens_to_this_machine_alone(tmp_path: Path) -> None:
+    """The sockets that its process listens on, as the kernel has them; Ctrl-C ends it."""
+    run = RunDir(tmp_path / "run")
+    run.tensorboard.mkdir(parents=True)
+    run.config_toml.write_text("")
+    board = subprocess.Popen(
+        [sys.executable, "-c", BOARD, str(run.root)], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert board.stderr is not None
+        line = next(line for line in board.stderr if "http://" in line)
+        (port,) = re.findall(r"http://127\.0\.0\.1:(\d+)/", line)
+        here = [c for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == int(port)]
+        assert {c.laddr.ip for c in here if c.status == "LISTEN"} == {"127.0.0.1"}
+    finally:
+        server = psutil.Process(board.pid).children()
+        for process in (*server, board):
+            process.send_signal(signal.SIGINT)
+        board.communicate(timeout=30)
+    assert not any(process.is_running() for process in server)
 
 
 def test_the_doctor_says_what_is_missing(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from distill.config import load_config
 from distill.errors import UserError
 from distill.run_dir import RunDir
+from launcher.commands.logs import logs_command
 from launcher.commands.status import duration, table
 from launcher.slurm import accounted, gpus_of, node_kinds, without_job
 from launcher.starts import End, add_end, add_start
-from launcher.status import find_runs, statuses
+from launcher.status import RunStatus, find_runs, statuses
 from launcher.submit import Submitted
-from launcher.sweep import Sweep, draws, failed, grid, overrides_of, results, split_values
-from launcher.sweep_picture import draw
+from launcher.sweep import Result, Sweep, draws, failed, grid, overrides_of, results, split_values
+from launcher.sweep_picture import draw, told_apart_by, varied
 
 
 def test_a_grid_is_every_combination() -> None:
@@ -81,7 +82,7 @@ def submitted_run(root: Path, number: str, step: int, *, complete: bool = False)
     Submitted(number, "slurm", str(job.slurm), "now").write(job)
     add_start(run, {"job": number, "restart": 0}, 0, 10)
     lines = [
-        {"step": i, "loss/total": 10.0 - i, "speed/seconds_per_step": 2.0}
+        {"step": i, "loss/total": 10.0 - i, "loss/similarity": 0.5, "speed/seconds_per_step": 2.0}
         for i in range(1, step + 1)
     ]
     run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 9')
@@ -105,6 +106,7 @@ def test_status_of_a_running_a_failed_and_a_waiting_run(tmp_path: Path, fake: Fa
     running, broken, waiting = statuses(find_runs([tmp_path / "runs"]))
     assert (running.state, running.step, running.total_steps) == ("RUNNING", 4, 10)
     assert (running.loss, running.eta_seconds, running.checkpoints) == (6.0, 12.0, [4])
+    assert running.losses == {"total": 6.0, "similarity": 0.5}
     assert (broken.state, broken.eta_seconds) == ("FAILED", None)
     assert (waiting.state, waiting.reason, waiting.loss) == ("PENDING", "Priority", None)
     assert fake.calls("sacct")[-1] == "12,13,14", "asked once for all"
@@ -152,6 +154,22 @@ def test_failed_runs_of_a_sweep_and_its_results(tmp_path: Path, fake: FakeSlurm)
     assert not draw(found[3:], "loss/total", tmp_path / "none.png")
 
 
+def test_panels_are_for_what_varies_and_colours_for_what_has_few_values(tmp_path: Path) -> None:
+    words = ["loss.temperature=1,2,4", "loss.similarity=kl,mmd", "train.steps=4"]
+    lrs = (0.001 * step for step in range(1, 10))
+    points = [{**point, "optimizer.lr": next(lrs)} for point in grid(words)]
+    status = RunStatus("runs/000", "1", "COMPLETED", "", "", 4, 4, 1.0, {}, None, None, [4], 1)
+    found = [Result(point, status, float(i)) for i, point in enumerate(points)]
+    keys = varied(found)
+    assert keys == ["loss.temperature", "loss.similarity", "optimizer.lr"]
+    assert told_apart_by(keys, "loss.temperature", found) == "loss.similarity"
+    assert told_apart_by(keys, "loss.similarity", found) == "loss.temperature"
+    assert told_apart_by(["optimizer.lr"], "optimizer.lr", found) == ""
+    assert draw(found, "loss/total", tmp_path / "picture.png")
+    assert varied(found[:1]) == []
+    assert draw(found[:1], "loss/total", tmp_path / "picture.png")
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(40, "40s"), (725, "12m"), (14_700, "4h 05m"), (183_700, "2d 3h")]
 )
@@ -188,3 +206,35 @@ def test_a_job_inside_a_job_starts_clean(monkeypatch: pytest.MonkeyPatch) -> Non
     assert kept["SLURM_CONF"] == "/etc/slurm.conf"
     assert "PATH" in kept
     assert not {"SLURM_PROCID", "SBATCH_PARTITION", "RANK", "MASTER_ADDR"} & set(kept)
+
+
+def test_a_log_is_waited_for_and_followed_to_its_end(
+    tmp_path: Path,
+    fake: FakeSlurm,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The job waits, writes, and ends after that: each between two looks."""
+    run = submitted_run(tmp_path / "run", "12", 3)
+    log = run.jobs()[0].slurm / "12_0_log.out"
+    fake.answers("sacct", "12|RUNNING|None|node1|\n")
+    looks = itertools.count(1)
+
+    def pause(_: float) -> None:
+        look = next(looks)
+        if look == 30:
+            log.write_text("begun\n")
+        if look > 40:
+            with log.open("a") as file:
+                file.write(f"line {look}\n")
+        if look == 80:
+            fake.answers("sacct", "12|COMPLETED|None|node1|\n")
+
+    monkeypatch.setattr("launcher.commands.logs.time.sleep", pause)
+    logs_command(run.root, 0, follow=True)
+    shown = capsys.readouterr()
+    assert shown.out == log.read_text()
+    assert shown.out.startswith("begun\nline 41\n")
+    assert shown.err == "job 12 has not begun; its log will appear here\n"
+    with pytest.raises(UserError, match=r"12_7_log.out': no such log; there are 12_0_log.out"):
+        logs_command(run.root, 7, follow=True)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.losses import ClassShards, PairLossSpec, fused, linear_native, linear_plain
+from distill.losses import ClassShards, PairLossSpec, fused, linear, linear_native, linear_plain
 from distill.losses.linear_scores import ClassScores
 from distill.losses.linear_state import Choices, State, empty_state
 from distill.losses.live_memory import LiveMemory
@@ -194,6 +194,21 @@ def test_memory_does_not_grow_with_the_classes(head, implementation) -> None:
     options["memory_budget_bytes"] = budget
     with_budget = peak_beyond_weight_gradient(4096, head, implementation, **options)
     assert small + budget // 2 < with_budget <= small + budget
+
+
+@pytest.mark.parametrize(("small_bytes", "made_again"), [(4 * 2 * 4 * 23, 0), (4 * 2 * 4 * 22, 5)])
+def test_by_default_all_scores_are_kept_or_none(monkeypatch, made, small_bytes, made_again) -> None:
+    monkeypatch.setattr(linear, "SMALL_BYTES", small_bytes)
+    inputs = make_inputs(4, 6, 23, "linear").to(torch.float32)
+    by_chunks(inputs, PairLossSpec(), "linear")
+    assert len(made) == 5 + made_again
+
+
+def test_live_memory_leaves_out_a_size() -> None:
+    with LiveMemory(except_sizes=(400,)) as memory:
+        kept = [torch.zeros(100), torch.zeros(50)]
+    assert memory.peak_bytes == 200
+    assert len(kept) == 2
 
 
 def test_live_memory_counts_what_is_made_and_alive() -> None:

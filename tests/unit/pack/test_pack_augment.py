@@ -75,14 +75,20 @@ def test_tone_follows_the_float_formula():
     st.integers(-16, 16),
     st.integers(0, 2 * ONE),
     st.integers(0, 2 * ONE),
+    st.sampled_from([32, 112, 136]),
     st.integers(0, 99),
 )
-def test_compiled_code_gives_the_same_pixels(flip, down, right, contrast, brightness, seed):
-    rgb = image(seed)
-    change = Changes(*(np.array([[v, v]]) for v in (flip, down, right, contrast, brightness)))
-    out = np.empty((3, 112, 112), np.uint8)
-    kernels.place(rgb, np.array([flip, down, right, contrast, brightness]), out)
+def test_compiled_code_gives_the_same_pixels(flip, down, right, contrast, brightness, side, seed):
+    rgb = image(seed, side)
+    numbers = np.array([flip, down, right, contrast, brightness])
+    change = Changes(*numbers[:, None, None].repeat(2, axis=2))
+    out = np.empty((3, side, side), np.uint8)
+    kernels.place(rgb, numbers, out)
     assert np.array_equal(out, augment.apply(rgb, change, 0, 0))
+    grey = np.full((3, side, side), 128, np.uint8)
+    grey[0] = rgb[:, :, 0]  # without colour, R, G and B are Y
+    kernels.place_planes(grey, numbers, out)
+    assert np.array_equal(out, augment.apply(rgb[:, :, :1].repeat(3, axis=2), change, 0, 0))
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

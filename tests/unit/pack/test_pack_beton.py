@@ -91,7 +91,8 @@ def test_writing_is_deterministic_and_buffers_do_not_grow(tmp_path, jpeg_pairs, 
         with BetonWriter(tmp_path / name, len(jpeg_pairs)) as writer:
             for pair in jpeg_pairs:
                 writer.append(*pair)
-            assert len(writer._rows) == 7
+            sizes = len(writer._rows), len(writer._page)
+            assert sizes == (7 * beton.PAIRS.row.itemsize, beton.PAGE_SIZE)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert len(read_index(tmp_path / "a", classes=5, kinds=2)) == len(jpeg_pairs)
 

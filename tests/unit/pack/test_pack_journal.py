@@ -1,14 +1,18 @@
 """The first round after a kill: photographs that were looked at are not looked at again."""
 
-from dataclasses import replace
+from contextlib import closing
 
 import numpy as np
 import pytest
 
 from distill.data.faces import TEMPLATE, AlignedFace
-from distill.data.pack.journal import JOURNAL_NAME, journalled
-from distill.data.pack.spool import SpoolWriter, read_face
-from distill.data.pack.work import Prepared
+from distill.data.pack import photos
+from distill.data.pack.journal import JOURNAL_NAME, Journal, Record
+from distill.data.pack.options import PackOptions
+from distill.data.pack.photos import survey
+from distill.data.pack.spool import read_face, write_faces
+from distill.data.pack.work import Looked
+from distill.data.pack.workers import Team
 from distill.data.sources import Sample
 
 
@@ -22,71 +26,119 @@ class Photographs:
         return (Sample(f"{name}.png", name[0], bytes) for name in self.names)
 
 
-def prepared(sample):
+def face_of(origin):
     """A face for most photographs, drawn from the name."""
-    seed = sum(sample.origin.encode())
-    digest = bytes([seed % 256]) * 32
+    seed = sum(origin.encode())
     if seed % 3 == 0:
-        return Prepared(digest, None, "no face found")
+        return None
     rgb = np.random.default_rng(seed).integers(0, 256, (112, 112, 3), dtype=np.uint8)
-    return Prepared(digest, AlignedFace(rgb, TEMPLATE), "")
+    return AlignedFace(rgb, TEMPLATE)
 
 
-def surveyed(folder, names, stop=None):
+@pytest.fixture
+def surveyed(monkeypatch):
     """Looks at photographs, perhaps only some; gives what came of them, and who was looked at."""
-    looked, found = [], []
 
-    def look(samples):
-        for sample in samples:
-            looked.append(sample.origin)
-            yield sample, prepared(sample)
+    def survey_of(folder, names, stop=None):
+        looked = []
 
-    with SpoolWriter(folder / "spool", folder) as spool:
-        for number, (sample, result) in enumerate(journalled(Photographs(names), look, spool)):
-            if number == stop:
-                raise KeyboardInterrupt
-            row = None if result.face is None else spool.append(result.face)
-            found.append((sample.origin, replace(result, face=None), row))
-    return found, looked
+        def look(photographs, _landmarks, spool, named):
+            results = []
+            for row, sample in photographs:
+                if len(looked) == stop:
+                    raise KeyboardInterrupt
+                looked.append(sample.origin)
+                face, digest = face_of(sample.origin), sample.origin.encode().ljust(32)
+                write_faces(spool, [(row, face)] if face else [], named)
+                note = "" if face else "no face found"
+                record = Record(sample.origin, sample.identity, face is not None, digest, note)
+                results.append(Looked(record.line(), face is not None, digest))
+            return results
+
+        monkeypatch.setattr(photos, "look", look)
+        spool = folder / "spool"
+        spool.touch()
+        done = []
+        with closing(Journal(folder / JOURNAL_NAME, folder)) as journal:
+            found = survey(
+                Photographs(names), PackOptions(), journal, spool, Team(None, 1), done.append
+            )
+            result = list(found.photos), list(found.rejected()), found.names, found.digest
+        assert sum(done) == len(names) == found.seen
+        return result, looked
+
+    return survey_of
 
 
 NAMES = [f"{person}{i}" for person in "abc" for i in range(9)]
 
 
-def killed(folder, names, after):
-    with pytest.raises(KeyboardInterrupt):
-        surveyed(folder, names, stop=after)
+@pytest.fixture
+def killed(surveyed):
+    def kill(folder, names, after):
+        """Ended by Ctrl-C in the middle; results come in fours."""
+        with pytest.raises(KeyboardInterrupt):
+            surveyed(folder, names, stop=after)
+
+    return kill
 
 
-def test_only_the_rest_is_looked_at_and_nothing_differs(tmp_path):
+def test_only_the_rest_is_looked_at_and_nothing_differs(tmp_path, surveyed, killed):
     (tmp_path / "whole").mkdir()
     (tmp_path / "cut").mkdir()
     whole, _ = surveyed(tmp_path / "whole", NAMES)
     killed(tmp_path / "cut", NAMES, 11)
-    killed(tmp_path / "cut", NAMES, 16)
+    killed(tmp_path / "cut", NAMES, 9)
     found, looked = surveyed(tmp_path / "cut", NAMES)
     assert found == whole
     assert looked == [f"{name}.png" for name in NAMES[16:]]
-    assert (tmp_path / "cut" / "spool").read_bytes() == (tmp_path / "whole" / "spool").read_bytes()
-    for origin, _, row in found:
-        if row is not None:
-            expected = prepared(Sample(origin, "", bytes)).face
-            assert np.array_equal(read_face(str(tmp_path / "cut" / "spool"), row).rgb, expected.rgb)
+    for name in ("spool", JOURNAL_NAME):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    usable, rejected, people, _ = found
+    assert people == ["a", "b", "c"] and len(usable) + len(rejected) == len(NAMES)
+    for photo in usable:
+        stored = read_face(str(tmp_path / "cut" / "spool"), photo.row)
+        assert np.array_equal(stored.rgb, face_of(photo.origin).rgb)
 
 
 @pytest.mark.parametrize("damage", ["journal", "spool"])
-def test_a_line_or_a_face_that_did_not_reach_the_disk_is_looked_at_again(tmp_path, damage):
+def test_a_line_or_a_face_that_did_not_reach_the_disk_is_looked_at_again(
+    tmp_path, damage, surveyed, killed
+):
+    whole, _ = surveyed(tmp_path, NAMES)
+    (tmp_path / JOURNAL_NAME).unlink()
+    (tmp_path / "spool").unlink()
     killed(tmp_path, NAMES, 12)
     file = tmp_path / (JOURNAL_NAME if damage == "journal" else "spool")
     file.write_bytes(file.read_bytes()[:-9])
-    whole, looked = surveyed(tmp_path, NAMES)
-    assert len(whole) == len(NAMES)
+    found, looked = surveyed(tmp_path, NAMES)
+    assert found == whole
     assert looked[0] in [f"{name}.png" for name in NAMES[6:12]]
 
 
-def test_other_photographs_are_all_looked_at(tmp_path):
+def test_other_photographs_are_all_looked_at(tmp_path, surveyed, killed):
     killed(tmp_path, NAMES, 12)
     others = ["new", *NAMES]
-    found, looked = surveyed(tmp_path, others)
+    (usable, rejected, _, _), looked = surveyed(tmp_path, others)
     assert looked == [f"{name}.png" for name in others]
-    assert [origin for origin, *_ in found] == looked
+    assert sorted([*(p.origin for p in usable), *(r.path for r in rejected)]) == sorted(looked)
+
+
+@pytest.mark.parametrize("name", ["plain", 'with\nline, "quote" and ü', "\udcff\udc80", ""])
+def test_any_name_survives_the_journal(tmp_path, name):
+    record = Record(name, name[::-1], True, bytes(range(32)), name)
+    other = Record("x", "y", False, b"", "empty file")
+    for _ in range(2):
+        with closing(Journal(tmp_path / "journal", tmp_path)) as journal:
+            journal.begin()
+            journal.add(r.line() for r in (record, other, record))
+            journal.flush()
+            assert list(journal) == [record, other, record] and journal.record(1) == other
+    with closing(Journal(tmp_path / "journal", tmp_path)) as journal:
+        assert list(journal.resume(2)) == [record, other]  # the face of row 2 is not there
+
+
+def test_a_journal_of_another_form_counts_as_none(tmp_path):
+    (tmp_path / "journal").write_text('{"of": ["a", "b"], "face": 1}\n[1, 2]\n')
+    with closing(Journal(tmp_path / "journal", tmp_path)) as journal:
+        assert list(journal.resume(9)) == []

@@ -196,6 +196,28 @@ def test_evaluation_in_the_middle_of_training(small_pack):
     assert all(same(a, b) and s == t for (a, s), (b, t) in zip(alone, mixed, strict=True))
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core has one decoding thread")
+def test_a_thread_that_is_held_up_holds_up_no_other(small_pack, monkeypatch):
+    """While one thread works on its half of a batch, the other goes on to later batches."""
+    real, first, three_more = decoder.read_pairs, threading.Lock(), threading.Semaphore(0)
+    waited = []
+
+    def held_up(*arguments):
+        if first.acquire(blocking=False):
+            waited.append(all(three_more.acquire(timeout=20) for _ in range(3)))
+        else:
+            three_more.release()
+        real(*arguments)
+
+    alone = taken(8, small_pack)
+    with train_loader(small_pack) as loader:
+        together = [next(loader)]
+        monkeypatch.setattr(decoder, "read_pairs", held_up)
+        together += islice(loader, 7)
+    assert all(same(a, b) for (a, _), (b, _) in zip(alone, together, strict=True))
+    assert waited == [True]
+
+
 def test_more_workers_than_cores_are_clamped_with_a_note(small_pack, caplog):
     cores = len(os.sched_getaffinity(0))
     data = DataConfig(workers=cores + 7)

@@ -5,41 +5,64 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from distill.data.pairs import Photo, evaluation_pairs, training_pairs
+from distill.data.pairs import Photo, Photos, evaluation_pairs, kinds_of, training_pairs
 from distill.data.splits import split_by_image
 
 KINDS = {"forehead": 0.5, "blur": 0.5, "pose": 0.2}
 
 
 def photos(people=4, each=6):
-    return [Photo(p * each + i, f"p{p}/{i}.jpg", p, "") for p in range(people) for i in range(each)]
+    return Photos.of(
+        Photo(p * each + i, f"p{p}/{i}.jpg", p, "") for p in range(people) for i in range(each)
+    )
+
+
+def planned(photos, seed=3, per_image=1):
+    """Training pairs, with the kinds that whoever makes them draws."""
+    return [
+        plan._replace(kinds=kinds_of(plan, seed, KINDS))
+        for plan in training_pairs(photos, seed, per_image)
+    ]
 
 
 def summary(plans):
     return {(p.first.origin, p.repeat): (p.kinds, p.other and p.other.origin) for p in plans}
 
 
+def test_photographs_come_by_person_and_then_by_row():
+    mixed = [Photo(row, f"{row}.jpg", row % 3 * 2, f"note {row}") for row in (7, 2, 0, 5, 3, 1)]
+    ours = Photos.of(mixed)
+    expected = sorted(mixed, key=lambda photo: (photo.label, photo.row))
+    assert list(ours) == expected and len(ours) == 6
+    assert [[p.row for p in own] for own in ours.people()] == [[0, 3], [1, 7], [2, 5]]
+    some = ours.some(ours.labels > 0)
+    anew, before = some.labelled_anew()
+    assert [(p.origin, p.label) for p in anew] == [(p.origin, p.label // 2 - 1) for p in some]
+    assert before.tolist() == [2, 4]
+    assert list(Photos.of([]).people()) == []
+
+
 def test_every_photograph_gets_its_pairs_with_at_least_one_kind():
-    plans = list(training_pairs(photos(), 3, KINDS, 2))
+    plans = planned(photos(), per_image=2)
     assert Counter(p.first.origin for p in plans) == {p.origin: 2 for p in photos()}
     assert all(p.kinds and set(p.kinds) <= set(KINDS) for p in plans)
     assert len({p.kinds for p in plans}) > 3
 
 
 def test_other_photographs_are_of_the_same_person_and_not_the_same():
-    for plan in training_pairs(photos(), 3, KINDS, 3):
+    for plan in planned(photos(), per_image=3):
         assert plan.other is not None
         assert plan.other.label == plan.first.label
         assert plan.other.row != plan.first.row
-    alone = list(training_pairs(photos(each=1), 3, KINDS, 1))
+    alone = planned(photos(each=1))
     assert all(plan.other is None for plan in alone)
 
 
 def test_kinds_do_not_depend_on_the_rest_of_the_source():
-    whole = summary(training_pairs(photos(), 3, KINDS, 1))
-    part = summary(training_pairs(photos(people=2), 3, KINDS, 1))
+    whole = summary(planned(photos()))
+    part = summary(planned(photos(people=2)))
     assert all(whole[key] == value for key, value in part.items())
-    assert summary(training_pairs(photos(), 4, KINDS, 1)) != whole
+    assert summary(planned(photos(), seed=4)) != whole
 
 
 def test_evaluation_pairs_are_photograph_by_photograph():
@@ -58,5 +81,5 @@ def test_a_split_has_everybody_on_both_sides_and_no_photograph_twice(fraction):
     assert not {p.row for p in train} & {p.row for p in held}
     assert len(train) + len(held) == 24
     assert len(held) == 4 * min(max(round(6 * fraction), 1), 5)
-    for plan in (*training_pairs(train, 1, KINDS, 1), *evaluation_pairs(held, 1, ["pose"])):
+    for plan in (*training_pairs(train, 1, 1), *evaluation_pairs(held, 1, ["pose"])):
         assert plan.other is None or (plan.other in train) == (plan.first in train)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.data.pairs import Photo
+from distill.data.pairs import Photo, Photos
 from distill.data.people import people_taken, reason_against
 from distill.data.splits import split_by_identity, split_by_image
 from distill.errors import UserError
@@ -15,6 +15,14 @@ from distill.errors import UserError
 
 def photos_of(labels):
     return [Photo(row, f"{label}/{row}.jpg", label, "") for row, label in enumerate(labels)]
+
+
+def by_image(photos, *rest):
+    return split_by_image(Photos.of(photos), *rest)
+
+
+def by_identity(photos, *rest):
+    return split_by_identity(Photos.of(photos), *rest)
 
 
 def names_of(labels):
@@ -43,10 +51,10 @@ def cases(draw):
 @given(cases(), st.integers(0, 3))
 def test_by_image_no_group_is_on_both_sides(case, seed):
     photos, group_of, names, fraction = case
-    split = split_by_image(photos, group_of, seed, fraction, names)
+    split = by_image(photos, group_of, seed, fraction, names)
     train, held = ({int(group_of[p.row]) for p in side} for side in (split.train, split.held))
     assert not train & held
-    assert sorted(split.train + split.held) == photos and not split.dropped
+    assert sorted([*split.train, *split.held]) == photos and not split.dropped
     for label in {p.label for p in photos}:
         own = [p for p in photos if p.label == label]
         mine = [p for p in split.held if p.label == label]
@@ -63,14 +71,14 @@ def test_by_image_no_group_is_on_both_sides(case, seed):
 @given(people, st.floats(0.05, 0.9), st.integers(0, 3), st.randoms(use_true_random=False))
 def test_by_image_without_groups(labels, fraction, seed, rng):
     photos, names = photos_of(labels), names_of(labels)
-    split = split_by_image(photos, np.arange(len(labels)), seed, fraction, names)
+    split = by_image(photos, np.arange(len(labels)), seed, fraction, names)
     for label in set(labels):
         own = labels.count(label)
         mine = sum(p.label == label for p in split.held)
         assert mine == min(max(round(own * fraction), 1), own - 1)
     assert (split.moved, split.groups, split.not_held) == (0, 0, 0)
     shuffled = rng.sample(photos, len(photos))
-    again = split_by_image(shuffled, np.arange(len(labels)), seed, fraction, names)
+    again = by_image(shuffled, np.arange(len(labels)), seed, fraction, names)
     assert set(again.held) == set(split.held)
 
 
@@ -81,10 +89,10 @@ def test_by_identity_nobody_and_nothing_is_on_both_sides(case, seed):
     everybody = {p.label for p in photos}
     if len(everybody) < 2:
         with pytest.raises(UserError, match="1 person"):
-            split_by_identity(photos, group_of, seed, fraction, names)
+            by_identity(photos, group_of, seed, fraction, names)
         return
     try:
-        split = split_by_identity(photos, group_of, seed, fraction, names)
+        split = by_identity(photos, group_of, seed, fraction, names)
     except UserError as error:
         assert "nearly the same as others" in str(error)
         return
@@ -98,23 +106,23 @@ def test_by_identity_nobody_and_nothing_is_on_both_sides(case, seed):
     assert not train_groups & {int(group_of[p.row]) for p in split.held}
     for photo, twin in split.dropped:
         assert group_of[photo.row] == group_of[twin.row] and twin in split.train
-    everything = split.train + split.held + [photo for photo, _ in split.dropped]
+    everything = [*split.train, *split.held, *(photo for photo, _ in split.dropped)]
     assert sorted(everything) == photos
 
 
 def test_what_moved_is_counted():
     photos, group_of = photos_of([0] * 10), np.arange(10)
-    free = split_by_image(photos, group_of, 0, 0.3, ["x"])
+    free = by_image(photos, group_of, 0, 0.3, ["x"])
     one, other = free.held[0].row, free.train[0].row
     group_of[max(one, other)] = min(one, other)
-    split = split_by_image(photos, group_of, 0, 0.3, ["x"])
+    split = by_image(photos, group_of, 0, 0.3, ["x"])
     assert (split.groups, split.moved) == (1, 1)
     assert split.counts()["near_duplicates_moved"] == 1
 
 
 def test_one_photograph_is_refused_by_name():
     with pytest.raises(UserError, match=r"1 people have one usable photograph.*person 1"):
-        split_by_image(photos_of([0, 0, 1]), np.arange(3), 0, 0.2, names_of([0, 1]))
+        by_image(photos_of([0, 0, 1]), np.arange(3), 0, 0.2, names_of([0, 1]))
 
 
 def test_numbers_keep_their_order_and_gaps_close():

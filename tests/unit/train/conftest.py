@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +22,18 @@ def plain(person: int) -> bytes:
 
 @pytest.fixture(scope="session")
 def packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the packs ``train`` (18 pairs) and ``evaluation`` (12 pairs)."""
+    """A folder with the packs ``train`` (18 pairs), ``other`` (9) and ``evaluation`` (12)."""
     root = tmp_path_factory.mktemp("colours")
     make(root / "train", 18, "train")
+    make(root / "other", 9, "train", ["Cy", "Di", "Ed"])
     make(root / "evaluation", 12, "evaluation")
     return root
 
 
-def make(folder: Path, count: int, purpose: str) -> Pack:
+def make(folder: Path, count: int, purpose: str, names: Sequence[str] = NAMES) -> Pack:
     per_photograph = len(KINDS) if purpose == "evaluation" else 1
     people = [i // per_photograph % 3 for i in range(count)]
     pairs = (EncodedPair(plain(p), plain(p), p, i % 2) for i, p in enumerate(people))
     photographs = count // per_photograph
     about = {"purpose": purpose, "photographs": photographs}
-    return write_pack(folder, pairs, count, identities=NAMES, kinds=KINDS, **about)
+    return write_pack(folder, pairs, count, identities=names, kinds=KINDS, **about)

@@ -21,8 +21,8 @@ from distill.monitor import Monitor
 from distill.monitor.metrics_file import MetricsFile, read_metrics
 from distill.monitor.pictures import Captioned, captioned, pair_grid
 from distill.monitor.usage import Pace, memory
+from distill.objective import PairAnswers
 from distill.run_dir import RunDir
-from distill.step import Answers
 
 CONFIG = load_config()
 
@@ -186,7 +186,7 @@ def test_numbers_become_names() -> None:
     batch = PairBatch(
         images, images, torch.tensor([1, 0]), torch.tensor([0, 1]), torch.tensor([4, 5])
     )
-    answers = Answers(torch.tensor([[1, 1], [0, 0]]), torch.tensor([[0.9, 0.8], [0.7, 0.6]]))
+    answers = PairAnswers(torch.tensor([[1, 1], [0, 0]]), torch.tensor([[0.9, 0.8], [0.7, 0.6]]))
     first, second = captioned(batch, answers, ["Ada", "Bo"], ["blur", "eyes"])
     assert first.first.shape == (112, 112, 3)
     assert (first.first == [0, 9, 0]).all()

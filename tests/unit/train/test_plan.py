@@ -47,12 +47,43 @@ def test_epochs_follow_each_other_without_a_gap(packs: Path) -> None:
         ("train.accumulation=2", r"global_batch_pairs = 6: not divisible by 2 ranks"),
         ("train.global_batch_pairs=20", r"18 pairs do not fill one global batch of 20"),
         ("train.precision=fp16", r"train\.precision = .*fp16"),
+        ("head.sample_rate=0.5", r"head\.sample_rate = 0\.5: a replicated head"),
     ],
 )
 def test_mistakes(packs: Path, override: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         make_plan(config(packs, override.format(packs=packs)), TWO)
     assert error.value.fix
+
+
+@pytest.mark.parametrize("form", ["head.placement=sharded", "loss.form=fused"])
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("loss.similarity=mmd", "loss.mmd_kernel=rbf"), r"loss\.mmd_kernel = 'rbf' with "),
+        (("train.images=first",), r"train\.images = 'first' with "),
+    ],
+)
+def test_what_needs_the_scores_of_all_classes(
+    packs: Path, form: str, overrides: tuple[str, ...], message: str
+) -> None:
+    field, value = form.split("=")
+    with pytest.raises(UserError, match=f"{message}{field} = '{value}'"):
+        make_plan(config(packs, form, *overrides), TWO)
+    make_plan(config(packs, *overrides), TWO)
+
+
+def test_more_ranks_than_people(packs: Path) -> None:
+    sharded = config(packs, "head.placement=sharded", "train.global_batch_pairs=12")
+    assert make_plan(sharded, Ranks(0, 3, 0, 3, torch.device("cpu"))).total_steps
+    with pytest.raises(UserError, match=r"3 identities over 4 ranks would leave 1 of them"):
+        make_plan(sharded, Ranks(0, 4, 0, 4, torch.device("cpu")))
+
+
+@pytest.mark.parametrize("rate", ["0", "0.0", "1.5", "-0.1", "nan"])
+def test_a_sample_rate_beyond_its_bounds(packs: Path, rate: str) -> None:
+    with pytest.raises(UserError, match=r"head\.sample_rate"):
+        config(packs, "head.placement=sharded", f"head.sample_rate={rate}")
 
 
 def test_what_an_evaluation_will_need_is_asked_for_at_the_start(
@@ -62,3 +93,17 @@ def test_what_an_evaluation_will_need_is_asked_for_at_the_start(
     (tmp_path / "evaluation" / "pairs.csv").write_text("first,other\nof another pack,\n")
     with pytest.raises(UserError, match=r"pairs\.csv: 1 rows for 12 pairs"):
         make_plan(config(packs, f"data.evaluation={tmp_path}/evaluation"), TWO)
+
+
+def test_several_packs_are_one_set(packs: Path) -> None:
+    other = packs / "other"
+    both = as_override("data.train", [str(packs / "train"), str(other)])
+    plan = make_plan(config(packs, both, "data.same_names=same_person", "train.epochs=2"), TWO)
+    assert plan.classes == ["Ada", "Bo", "Cy", "Di", "Ed"]
+    assert plan.total_steps == 2 * 27 // 6
+    with pytest.raises(UserError, match=r"1 names stand in several packs \('Cy'\)"):
+        make_plan(config(packs, both), TWO)
+    with pytest.raises(UserError, match=r"data\.train = '/no/such': no such folder"):
+        make_plan(config(packs, as_override("data.train", [str(other), "/no/such"])), TWO)
+    with pytest.raises(UserError, match=r"data\.train is empty"):
+        make_plan(config(packs, "data.train=[]"), TWO)

@@ -1,0 +1,59 @@
+"""Settings of head and loss that do not go together, found before a run begins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distill.errors import UserError
+
+if TYPE_CHECKING:
+    from distill.config.tree import Config
+
+
+def check_head(config: Config, classes: int, world_size: int) -> None:
+    """Refuse what the placement of the head, or the form of the loss, cannot do.
+
+    Args:
+        config: the settings.
+        classes: people to tell apart, C.
+        world_size: number of ranks, W.
+
+    Raises:
+        UserError: the field at fault.
+    """
+    head = config.head
+    if head.placement == "sharded" and classes < world_size:
+        raise UserError(
+            f"head.placement = 'sharded': {classes} identities over {world_size} ranks would leave"
+            f" {world_size - classes} of them without one",
+            fix=f"start at most {classes} ranks, or set head.placement = 'replicated'",
+        )
+    if head.placement == "replicated" and head.sample_rate < 1.0:
+        raise UserError(
+            f"head.sample_rate = {head.sample_rate}: a replicated head is updated whole",
+            fix="set head.placement = 'sharded', or head.sample_rate = 1.0",
+        )
+    _check_streamed(config)
+
+
+def _check_streamed(config: Config) -> None:
+    """What needs the scores of a batch for all classes in one place."""
+    if config.head.placement == "sharded":
+        what = "head.placement = 'sharded'"
+    elif config.loss.form == "fused":
+        what = "loss.form = 'fused'"
+    else:
+        return
+    instead = "or set head.placement = 'replicated' and loss.form = 'plain'"
+    loss = config.loss
+    if loss.similarity == "mmd" and loss.mmd_kernel == "rbf":
+        raise UserError(
+            f"loss.mmd_kernel = 'rbf' with {what}: it compares all pairs of a batch over all"
+            " identities at once, and no rank has those",
+            fix=f"set loss.mmd_kernel = 'linear', {instead}",
+        )
+    if config.train.images == "first":
+        raise UserError(
+            f"train.images = 'first' with {what}: this loss is of pairs",
+            fix=f"set train.images = 'pair', {instead}",
+        )

@@ -1,0 +1,107 @@
+"""The loss from embeddings and the head's weight, without scores for all classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from distill.data.batch import PairBatch
+from distill.heads.answers import answers_to, logits_of
+from distill.losses import ClassShards, PairLoss, PairLossSpec, linear_pair_loss
+from distill.objective.terms import (
+    BatchLoss,
+    PairAnswers,
+    best_of_pairs,
+    both_images,
+    measured,
+    nobody,
+    of_first_pairs,
+)
+from distill.schedules import temperature_at, weight_at
+
+if TYPE_CHECKING:
+    from distill.config.tree import Config
+    from distill.engine import Engine
+
+_EVERYTHING = 2**62  # bytes; no scores are more
+
+
+class LinearLoss:
+    """The loss from embeddings and weight, as the settings have it."""
+
+    def __init__(self, config: Config) -> None:
+        self._settings = config.loss
+        self._kind = config.head.kind
+        self._spec = PairLossSpec.from_config(config.loss, config.head)
+        fused = config.loss.form == "fused"
+        self._budget = int(config.loss.kept_scores_mb * 2**20) if fused else _EVERYTHING
+
+    def __call__(
+        self,
+        first: torch.Tensor,
+        second: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        labels: torch.Tensor,
+        step: int,
+        shards: ClassShards | None = None,
+    ) -> PairLoss:
+        """The loss of B pairs of embeddings (B, D), in ``step``."""
+        return linear_pair_loss(
+            first,
+            second,
+            weight,
+            labels,
+            bias=bias,
+            temperature=temperature_at(self._settings, step),
+            similarity_weight=weight_at(self._settings, step),
+            spec=self._spec,
+            head=self._kind,
+            memory_budget_bytes=self._budget,
+            implementation=self._settings.implementation,
+            shards=shards,
+        )
+
+
+class Fused:
+    """A head in the network, whose scores for all classes are never there at once."""
+
+    def __init__(self, config: Config) -> None:
+        self._linear = LinearLoss(config)
+        self._scale = config.head.scale
+
+    def begin(self, engine: Engine, batches: Sequence[PairBatch], step: int) -> None:
+        """Nothing is to be done."""
+
+    def loss(
+        self, engine: Engine, batch: PairBatch, step: int, micro: int, answers_of: int
+    ) -> BatchLoss:
+        """See `Objective`."""
+        use = partial(self._with_weight, batch.labels, step, answers_of)
+        embeddings, (loss, answers) = engine.forward(both_images(batch), use)
+        return measured(loss, embeddings, answers)
+
+    def _with_weight(
+        self,
+        labels: torch.Tensor,
+        step: int,
+        answers_of: int,
+        embeddings: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+    ) -> tuple[PairLoss, PairAnswers | None]:
+        """What is asked of the head, in its forward pass."""
+        first, second = embeddings.chunk(2)
+        loss = self._linear(first, second, weight, bias, labels, step)
+        if not answers_of:
+            return loss, None
+        rows = of_first_pairs(embeddings, answers_of)
+        logits = logits_of(rows, weight.detach(), _detached(bias), self._scale)
+        return loss, best_of_pairs(answers_to(logits, nobody(logits)))
+
+
+def _detached(bias: torch.Tensor | None) -> torch.Tensor | None:
+    return None if bias is None else bias.detach()

@@ -1,0 +1,87 @@
+"""The loss over ranks that each have some classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from distill.data.batch import PairBatch
+from distill.data.keyed import keyed_rng
+from distill.heads.exchange import gathered, gathered_embeddings
+from distill.heads.sampling import everything, sampled
+from distill.losses import ClassShards
+from distill.objective.fused import LinearLoss
+from distill.objective.terms import (
+    BatchLoss,
+    best_of_pairs,
+    both_images,
+    measured,
+    nobody,
+    of_first_pairs,
+)
+
+if TYPE_CHECKING:
+    from distill.config.tree import Config
+    from distill.engine import Engine
+    from distill.engine_parts.head import HeadTrainer
+    from distill.heads.sampling import Selection
+
+
+class Sharded:
+    """A head outside of the network, of which each rank has some classes.
+
+    Each rank's embeddings and labels go to all; then all have the loss of the whole batch.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._linear = LinearLoss(config)
+        self._rate, self._seed = config.head.sample_rate, config.run.seed
+        self._shards = ClassShards(None, 0, (), sum_feature_gradients=False)
+        self._selection: Selection | None = None
+
+    def begin(self, engine: Engine, batches: Sequence[PairBatch], step: int) -> None:
+        """Choose the classes of the step, one set for all its micro-batches."""
+        head = _head_of(engine)
+        mine = torch.stack([batch.labels for batch in batches]).to(engine.device)
+        labels = gathered(mine).transpose(0, 1).flatten(1)
+        if self._rate < 1.0:
+            key = keyed_rng("classes of a step", self._seed, step, engine.ranks.rank)
+            chosen = sampled(labels, head.ranges, self._rate, int(key.integers(2**63)))
+        else:
+            chosen = everything(labels, head.ranges)
+        head.take(chosen.rows)
+        self._selection = chosen
+        # Not a new one: it remembers that the ranks have compared their arguments.
+        self._shards = replace(self._shards, rank=engine.ranks.rank, bounds=chosen.bounds)
+
+    def loss(
+        self, engine: Engine, batch: PairBatch, step: int, micro: int, answers_of: int
+    ) -> BatchLoss:
+        """See `Objective`."""
+        assert self._selection is not None, "begin comes first"
+        head = _head_of(engine)
+        embeddings = engine.forward(both_images(batch))
+        first, second = self._of_all(embeddings)
+        labels = self._selection.labels[micro]
+        loss = self._linear(first, second, head.weight, head.bias, labels, step, self._shards)
+        answers = None
+        if answers_of:
+            rows = of_first_pairs(embeddings, answers_of).float()
+            answers = best_of_pairs(head.head.answers(rows, nobody(rows)))
+        finite = torch.isfinite(embeddings.detach()).all()
+        return measured(loss, embeddings, answers)._replace(finite=finite)
+
+    @staticmethod
+    def _of_all(embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """First and second rows of all ranks, (W B, D) each, from this rank's (2B, D)."""
+        everyone = gathered_embeddings(embeddings)
+        first, second = everyone.view(len(everyone), 2, -1, embeddings.shape[1]).unbind(1)
+        return first.flatten(0, 1), second.flatten(0, 1)
+
+
+def _head_of(engine: Engine) -> HeadTrainer:
+    assert engine.head is not None, "the engine was made without a sharded head"
+    return engine.head

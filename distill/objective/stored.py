@@ -1,0 +1,75 @@
+"""The loss from the scores of a batch for all classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from distill.data.batch import PairBatch, as_network_input
+from distill.heads.answers import answers_to
+from distill.losses import IGNORED_LABEL, PairLossSpec, margined_logits, pair_loss
+from distill.objective.terms import (
+    BatchLoss,
+    best_of_pairs,
+    both_images,
+    measured,
+    nobody,
+    of_first_pairs,
+)
+from distill.schedules import temperature_at, weight_at
+
+if TYPE_CHECKING:
+    from distill.config.tree import Config
+    from distill.engine import Engine
+
+
+class Stored:
+    """A head in the network, and the scores of the batch for all classes."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._spec = PairLossSpec.from_config(config.loss, config.head)
+
+    def begin(self, engine: Engine, batches: Sequence[PairBatch], step: int) -> None:
+        """Nothing is to be done."""
+
+    def loss(
+        self, engine: Engine, batch: PairBatch, step: int, micro: int, answers_of: int
+    ) -> BatchLoss:
+        """See `Objective`."""
+        if self._config.train.images == "first":
+            return self._first_alone(engine, batch)
+        settings = self._config.loss
+        output = engine.forward(both_images(batch))
+        first, second = output.scores.chunk(2)
+        loss = pair_loss(
+            first,
+            second,
+            batch.labels,
+            temperature=temperature_at(settings, step),
+            weight=weight_at(settings, step),
+            spec=self._spec,
+            implementation=settings.implementation,
+        )
+        answers = None
+        if answers_of:
+            logits = output.scale * of_first_pairs(output.scores, answers_of).float()
+            answers = best_of_pairs(answers_to(logits, nobody(logits)))
+        return measured(loss, output.embeddings, answers)
+
+    def _first_alone(self, engine: Engine, batch: PairBatch) -> BatchLoss:
+        """The baseline: cross-entropy of the sample images, no second image."""
+        output = engine.forward(as_network_input(batch.first))
+        loss = F.cross_entropy(
+            margined_logits(output.scores.float(), batch.labels, self._spec),
+            batch.labels,
+            ignore_index=IGNORED_LABEL,
+            label_smoothing=self._spec.label_smoothing,
+        )
+        correct = (output.scores.argmax(1) == batch.labels).float().mean()
+        value = loss.detach()
+        scalars = {"loss/total": value, "loss/ce_first": value, "accuracy/first": correct}
+        return BatchLoss(loss, scalars, torch.isfinite(value))

@@ -1,0 +1,82 @@
+"""What an objective says of a micro-batch, and what all of them make it from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from distill.data.batch import PairBatch, as_network_input
+
+if TYPE_CHECKING:
+    from distill.heads.answers import Answers
+    from distill.losses import PairLoss
+
+Scalars = dict[str, torch.Tensor]
+
+
+class PairAnswers(NamedTuple):
+    """What the network says of the first P pairs of a batch.
+
+    Attributes:
+        classes: most probable class of the first and of the second images, (2, P) int64.
+        probabilities: its probability, (2, P).
+    """
+
+    classes: torch.Tensor
+    probabilities: torch.Tensor
+
+
+class BatchLoss(NamedTuple):
+    """The loss of a micro-batch.
+
+    Attributes:
+        total: float32 scalar with gradient.
+        scalars: what is logged of it.
+        finite: whether what this rank's own pairs give is finite, a scalar.
+        answers: to the first pairs, where they were asked for.
+    """
+
+    total: torch.Tensor
+    scalars: Scalars
+    finite: torch.Tensor
+    answers: PairAnswers | None = None
+
+
+def both_images(batch: PairBatch) -> torch.Tensor:
+    """First images, then second ones, (2B, 3, 112, 112), as the network takes them."""
+    return as_network_input(torch.cat((batch.first, batch.second)))
+
+
+def measured(
+    loss: PairLoss, embeddings: torch.Tensor, answers: PairAnswers | None = None
+) -> BatchLoss:
+    """What is logged of the loss of a batch, with its embeddings (2B, D)."""
+    first, second = embeddings.detach().float().chunk(2)
+    scalars = {
+        "loss/total": loss.total.detach(),
+        "loss/ce_first": loss.ce_first,
+        "loss/ce_second": loss.ce_second,
+        "loss/similarity": loss.similarity,
+        "accuracy/first": loss.correct_first,
+        "accuracy/second": loss.correct_second,
+        "pair/agreement": loss.agreement,
+        "pair/embedding_cosine": F.cosine_similarity(first, second).mean(),
+    }
+    return BatchLoss(loss.total, scalars, torch.isfinite(loss.total.detach()), answers)
+
+
+def of_first_pairs(rows: torch.Tensor, pairs: int) -> torch.Tensor:
+    """Of rows (2B, n) those of the first ``pairs`` pairs, without gradient, (2P, n)."""
+    return rows.detach().view(2, -1, rows.shape[1])[:, :pairs].flatten(0, 1)
+
+
+def nobody(rows: torch.Tensor) -> torch.Tensor:
+    """Right classes of ``rows`` where none is asked for."""
+    return torch.full((len(rows),), -1, dtype=torch.int64, device=rows.device)
+
+
+def best_of_pairs(answers: Answers) -> PairAnswers:
+    """Answers to (2P,) rows as those to P pairs."""
+    return PairAnswers(answers.predicted.view(2, -1), answers.confidence.view(2, -1))

@@ -1,0 +1,273 @@
+"""What the ranks do in test_heads_ranks.py; no test itself.
+
+    python head_scenarios.py PHASE FOLDER RANK WORLD_SIZE
+
+As engine_scenarios.py: each process plays many scenarios and writes what it saw to
+FOLDER/PHASE-RANK.json; floats in hexadecimal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from distill.checkpoint import RunFacts, TrainState, gather, latest_verified, load, save
+from distill.config import load_config
+from distill.config.tree import Config
+from distill.data.batch import PairBatch
+from distill.engine import Engine
+from distill.engine_parts.loss_scale import LossScale
+from distill.errors import UserError
+from distill.heads import ClassRanges, build_head, build_sharded_head
+from distill.models.classifier import Embedder, PairClassifier
+from distill.ranks import Ranks
+from distill.step import Recipe, train_step
+
+PAIRS, CLASSES, DIM, STEPS = 36, 7, 6, 4
+FORMS = {
+    "replicated-fused": ["head.placement=replicated", "loss.form=fused"],
+    "sharded-plain": ["head.placement=sharded", "loss.form=plain"],
+    "sharded-fused": ["head.placement=sharded", "loss.form=fused", "loss.kept_scores_mb=0"],
+}
+HEADS = {
+    "cosine": [
+        "head.kind=cosine", "head.scale=8", "head.margin=combined", "head.arc_margin_rad=0.2",
+        "head.cos_margin=0.1", "optimizer.name=sgd", "optimizer.lr=0.3", "optimizer.clip_norm=1.5",
+    ],
+    "linear": [
+        "head.kind=linear", "optimizer.name=adamw", "optimizer.lr=0.01", "optimizer.clip_norm=0.6",
+    ],
+}  # fmt: skip
+SIMILARITIES = {
+    "kl forward": ["loss.direction=forward"],
+    "kl reverse": ["loss.direction=reverse", "loss.stop_gradient=first"],
+    "ce symmetric": ["loss.similarity=ce"],
+    "ce forward": ["loss.similarity=ce", "loss.direction=forward", "loss.ce=mean"],
+    "mmd": ["loss.similarity=mmd", "loss.scale_by_t2=false"],
+    "none": ["loss.similarity=none", "loss.label_smoothing=0.1"],
+}
+
+
+class Net(nn.Module):
+    """A small backbone with a convolution, vectors and a matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2)
+        self.act = nn.PReLU(8)
+        self.fc = nn.Linear(72, DIM)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.act(self.conv(images)).flatten(1))
+
+
+def settings(*words: str, head: str = "cosine") -> Config:
+    common = ["run.device=cpu", f"train.global_batch_pairs={PAIRS}", "optimizer.weight_decay=0.02",
+              "loss.temperature=2", "loss.implementation=reference"]  # fmt: skip
+    return load_config(None, [*common, *HEADS[head], *words])
+
+
+def pairs(step: int) -> PairBatch:
+    """The global batch of a step."""
+    draw = torch.Generator().manual_seed(1000 + step)
+    images = torch.randint(0, 256, (2, PAIRS, 3, 8, 8), dtype=torch.uint8, generator=draw)
+    labels = torch.randint(0, CLASSES, (PAIRS,), generator=draw)
+    return PairBatch(*images, labels, torch.zeros_like(labels), torch.arange(PAIRS))
+
+
+def share_of(batch: PairBatch, micro: int, accumulation: int, ranks: Ranks) -> PairBatch:
+    size = PAIRS // (ranks.world_size * accumulation)
+    at = (micro * ranks.world_size + ranks.rank) * size
+    return PairBatch(*(field[at : at + size] for field in vars(batch).values()))
+
+
+def make(config: Config, ranks: Ranks, *, seed: int = 0, classes: int = CLASSES) -> Engine:
+    torch.manual_seed(seed)
+    backbone = Net()
+    if config.head.placement == "replicated":
+        head = build_head(config.head, DIM, classes)
+        return Engine.create(PairClassifier(backbone, head), config, ranks)
+    ranges = ClassRanges.even(classes, ranks.rank, ranks.world_size)
+    sharded = build_sharded_head(config.head, DIM, ranges)
+    return Engine.create(Embedder(backbone), config, ranks, sharded)
+
+
+def play(
+    engine: Engine, config: Config, first: int = 0, last: int = STEPS, poisoned: int = -1
+) -> list[Any]:
+    """Steps [first, last): [total loss, gradient norm, skipped, blamed] of each."""
+    recipe, seen, ranks = Recipe(config, 10), [], engine.ranks
+    for step in range(first, last):
+        count = config.train.accumulation
+        batches = [share_of(pairs(step), micro, count, ranks) for micro in range(count)]
+        if step == poisoned and ranks.rank == ranks.world_size - 1:
+            poison_next_input(engine)
+        report = train_step(engine, batches, recipe, step, [0.0] * 3)
+        total, norm = report.scalars["loss/total"], report.scalars["optimizer/grad_norm"]
+        seen.append([total.hex(), norm.hex(), report.skipped, report.blamed])
+    return seen
+
+
+def poison_next_input(engine: Engine) -> None:
+    """NaN images, once."""
+    conv = engine.module.backbone.conv
+
+    def spoil(_: nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+        hook.remove()
+        return inputs[0] * float("nan")
+
+    hook = conv.register_forward_pre_hook(spoil)
+
+
+def digest(engine: Engine) -> list[str]:
+    """Weights and moments that this rank holds, exact."""
+    tensors = [f.values for k in ("weight", *engine.moments) for f in engine.fragments(k)]
+    bits = [t.detach().contiguous().view(torch.int32).long() for t in tensors]
+    return [str(int((b * torch.arange(1, 2 * b.numel() + 1, 2)).sum())) for b in bits]
+
+
+def curves(ranks: Ranks, _: Path) -> dict[str, Any]:
+    """Placement and form, stage, accumulation, head: as many as tell something of these ranks."""
+    found = {}
+    for form, words in FORMS.items():
+        for stage in range(4):
+            for accumulation in (1, 3):
+                for head in HEADS:
+                    few = ranks.world_size != 2
+                    if few and (form == "replicated-fused" or (stage + ranks.world_size) % 2):
+                        continue
+                    config = settings(
+                        *words,
+                        f"train.zero_stage={stage}",
+                        f"train.accumulation={accumulation}",
+                        head=head,
+                    )
+                    key = f"{form} {stage} {accumulation} {head}"
+                    found[key] = play(make(config, ranks), config)
+    return found
+
+
+def similarities(ranks: Ranks, _: Path) -> dict[str, Any]:
+    """Every similarity, fused, on both placements."""
+    found = {}
+    for form in ("replicated-fused", "sharded-fused"):
+        for name, words in SIMILARITIES.items():
+            config = settings(*FORMS[form], *words)
+            found[f"{form} {name}"] = play(make(config, ranks), config)
+    return found
+
+
+def rounded(ranks: Ranks, _: Path) -> dict[str, Any]:
+    """bf16 arithmetic, and twice the same run."""
+    found = {}
+    for form in FORMS:
+        for head in HEADS:
+            config = settings(*FORMS[form], "train.precision=bf16", head=head)
+            found[f"{form} {head}"] = [play(make(config, ranks), config) for _ in range(2)]
+    return found
+
+
+def poisoned(ranks: Ranks, _: Path) -> dict[str, Any]:
+    """NaN images on the last rank in step 1; and a gradient of the head that is not finite."""
+    found = {}
+    for stage in range(4):
+        config = settings(*FORMS["sharded-fused"], f"train.zero_stage={stage}", head="linear")
+        engine = make(config, ranks)
+        curve, before = play(engine, config, 0, 1), digest(engine)
+        curve += play(engine, config, 1, 2, poisoned=1)
+        after = digest(engine)
+        weight = engine.head.head.local.weight
+        if ranks.is_first:
+            hook = weight.register_hook(lambda g: torch.full_like(g, float("inf")))
+        curve += play(engine, config, 2, 3)
+        if ranks.is_first:
+            hook.remove()
+        overflowed = digest(engine)
+        curve += play(engine, config, 3, 4)
+        found[str(stage)] = [curve, before, after, overflowed, digest(engine)]
+    return found
+
+
+def scaled(ranks: Ranks, _: Path) -> dict[str, Any]:
+    """The loss scale of fp16, on float32 arithmetic, which the CPU can do."""
+    found = {}
+    original = LossScale.for_precision
+    LossScale.for_precision = classmethod(lambda cls, _: cls(True, 2.0**14))
+    for stage in (0, 2, 3):
+        config = settings(*FORMS["sharded-fused"], f"train.zero_stage={stage}")
+        engine = make(config, ranks)
+        found[str(stage)] = [play(engine, config, poisoned=2), engine.counters()]
+    LossScale.for_precision = original
+    return found
+
+
+def facts_of(config: Config, names: str = "abcdefg") -> RunFacts:
+    return RunFacts("run-1", config.model_dump(mode="json"), list(names), "pack-1")
+
+
+def saved(ranks: Ranks, folder: Path) -> dict[str, Any]:
+    """Two steps, a checkpoint, and what came after."""
+    found = {}
+    gather.WINDOW_ELEMENTS = 100  # many windows, cut inside of parameters
+    for head in HEADS:
+        for form, stage in (("sharded-fused", 1), ("replicated-fused", 3)):
+            config = settings(*FORMS[form], f"train.zero_stage={stage}", head=head)
+            engine = make(config, ranks)
+            play(engine, config, 0, 2)
+            save(folder / f"{head} {form}", engine, TrainState(2), facts_of(config))
+            found[f"{head} {form}"] = play(engine, config, 2)
+    return found
+
+
+def loaded(ranks: Ranks, folder: Path) -> dict[str, Any]:
+    """The rest of `saved`, with other initial weights, on other ranks, placements and stages."""
+    found = {}
+    for head in HEADS:
+        for origin in ("sharded-fused", "replicated-fused"):
+            checkpoint = latest_verified(folder / f"{head} {origin}", ranks)
+            for form, stage in (
+                ("sharded-fused", 1),
+                ("sharded-plain", 3),
+                ("replicated-fused", 0),
+                ("replicated-fused", 3),
+            ):
+                config = settings(*FORMS[form], f"train.zero_stage={stage}", head=head)
+                engine = make(config, ranks, seed=99)
+                state = load(checkpoint, engine, facts_of(config))
+                found[f"{head} {origin} -> {form} {stage}"] = play(engine, config, state.step)
+    try:
+        load(checkpoint, engine, facts_of(config, "abdcefg"))
+    except UserError as error:
+        found["refusal"] = str(error)
+    return found
+
+
+PHASES = {
+    "one": (curves, loaded),
+    "two": (curves, rounded, poisoned, scaled, saved, loaded),
+    "three": (curves, similarities, loaded),
+    "four": (curves,),
+}
+
+
+def main(phase: str, folder: Path, rank: int, world_size: int) -> None:
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(folder / f"store-{phase}"), world_size)
+    dist.init_process_group(
+        "gloo", store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=300)
+    )
+    ranks = Ranks(rank, world_size, rank, world_size, torch.device("cpu"))
+    found = {scenario.__name__: scenario(ranks, folder) for scenario in PHASES[phase]}
+    (folder / f"{phase}-{rank}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

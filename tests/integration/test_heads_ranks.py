@@ -1,0 +1,196 @@
+"""Heads on 1 to 4 ranks of gloo, against one process of plain torch in float64.
+
+What the ranks play is in head_scenarios.py; each group of processes is started once.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distill.data.batch import as_network_input
+from distill.engine_parts.optimizer import build_optimizer, set_lr
+from distill.heads import build_head
+from distill.losses import PairLossSpec, pair_loss
+from distill.models.classifier import PairClassifier
+from distill.schedules import learning_rate
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+SCRIPT = Path(__file__).with_name("head_scenarios.py")
+RANKS = {"one": 1, "two": 2, "three": 3, "four": 4}
+
+
+def load_scenarios() -> Any:
+    spec = importlib.util.spec_from_file_location("head_scenarios", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+scenarios = load_scenarios()
+
+
+def play_phase(phase: str, folder: Path) -> list[dict[str, Any]]:
+    """Start the ranks of a phase; what each of them saw."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), phase, str(folder), str(rank), str(RANKS[phase])],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(RANKS[phase])
+    ]
+    try:
+        outputs = [process.communicate(timeout=400)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output
+    assert "".join(outputs) == "", "nothing is to be said"
+    found = [json.loads((folder / f"{phase}-{r}.json").read_text()) for r in range(RANKS[phase])]
+    for rank in found[1:]:
+        for scenario in ("curves", "similarities", "rounded", "scaled", "saved", "loaded"):
+            assert rank.get(scenario) == found[0].get(scenario), "the ranks disagree"
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("heads")
+
+
+@pytest.fixture(scope="module")
+def phase(folder):
+    """What each rank of a phase saw; its processes are started when it is first asked for."""
+    played: dict[str, list[dict[str, Any]]] = {}
+
+    def seen(name: str) -> list[dict[str, Any]]:
+        for one in ("two", name):  # which saves what the others load
+            if one not in played:
+                played[one] = play_phase(one, folder)
+        return played[name]
+
+    return seen
+
+
+@functools.cache
+def plain_torch(
+    words: tuple[str, ...], head: str = "cosine", left_out: int = -1
+) -> list[tuple[float, float]]:
+    """(loss, gradient norm) of each step of one process without DeepSpeed or shards, float64."""
+    config = scenarios.settings(*words, head=head)
+    torch.manual_seed(0)
+    model = PairClassifier(
+        scenarios.Net(), build_head(config.head, scenarios.DIM, scenarios.CLASSES)
+    ).double()
+    optimizer, seen = build_optimizer(model, config.optimizer), []
+    spec = PairLossSpec.from_config(config.loss, config.head)
+    for step in range(scenarios.STEPS):
+        batch = scenarios.pairs(step)
+        set_lr(optimizer, learning_rate(config.optimizer, step, 10))
+        optimizer.zero_grad()
+        images = as_network_input(torch.cat((batch.first, batch.second)), torch.float64)
+        scores = model(images).scores.chunk(2)
+        T = config.loss.temperature
+        loss = pair_loss(
+            *scores, batch.labels, temperature=T, weight=1.0, spec=spec, implementation="reference"
+        ).total
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
+        if step != left_out:
+            optimizer.step()
+        seen.append((loss.item(), norm.item()))
+    return seen
+
+
+def numbers(curve: list[Any]) -> tuple[list[float], list[float]]:
+    """Losses and gradient norms of a curve."""
+    return [float.fromhex(row[0]) for row in curve], [float.fromhex(row[1]) for row in curve]
+
+
+def assert_same(curve: list[Any], expected: list[tuple[float, float]], rel: float = 3e-6) -> None:
+    losses, norms = numbers(curve)
+    assert losses == pytest.approx([loss for loss, _ in expected], rel=rel)
+    assert norms == pytest.approx([norm for _, norm in expected], rel=10 * rel)
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_every_placement_form_and_stage_is_one_process_of_plain_torch(phase, name):
+    curves = phase(name)[0]["curves"]
+    assert len(curves) == (48 if name == "two" else 16)
+    for key, curve in curves.items():
+        head = key.split()[-1]
+        expected = plain_torch((), head)
+        assert_same(curve, expected)
+        clip = scenarios.settings(head=head).optimizer.clip_norm
+        assert max(numbers(curve)[1]) > clip, "the test is to clip"
+        assert not any(row[2] for row in curve)
+
+
+@pytest.mark.parametrize("similarity", scenarios.SIMILARITIES)
+@pytest.mark.parametrize("form", ["replicated-fused", "sharded-fused"])
+def test_every_similarity_is_one_process_of_plain_torch(phase, form, similarity):
+    curve = phase("three")[0]["similarities"][f"{form} {similarity}"]
+    assert_same(curve, plain_torch(tuple(scenarios.SIMILARITIES[similarity])))
+
+
+@pytest.mark.parametrize("head", scenarios.HEADS)
+@pytest.mark.parametrize("form", scenarios.FORMS)
+def test_bf16_is_near_and_repeats_to_the_bit(phase, form, head):
+    first, second = phase("two")[0]["rounded"][f"{form} {head}"]
+    assert first == second
+    assert_same(first[:2], plain_torch((), head)[:2], rel=3e-3)
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_nan_on_one_rank_skips_backbone_and_head_on_all_without_a_trace(phase, stage):
+    ranks = [rank["poisoned"][str(stage)] for rank in phase("two")]
+    for curve, before, after, overflowed, last in ranks:
+        assert [row[2] for row in curve] == [False, True, True, False]
+        assert before == after == overflowed != last
+        last_rank_alone = {"1": list(range(18, 36))}
+        assert [row[3] for row in curve] == [{}, last_rank_alone, {}, {}]
+        assert curve == ranks[0][0] or stage  # NaN norms differ in nothing
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_the_loss_scale_changes_nothing_but_overflow(phase, stage):
+    curve, counters = phase("two")[0]["scaled"][str(stage)]
+    assert [row[2] for row in curve] == [False, False, True, False]
+    expected = plain_torch((), left_out=2)
+    kept = [0, 1, 3]
+    assert_same([curve[i] for i in kept], [expected[i] for i in kept])
+    assert counters == {"updates": 0, "loss_scale": 2.0**13, "good_steps": 1}
+
+
+@pytest.mark.parametrize("name", ["one", "two", "three"])
+def test_checkpoints_go_on_alike_on_other_ranks_placements_and_stages(phase, name):
+    saved, loaded = phase("two")[0]["saved"], phase(name)[0]["loaded"]
+    assert len(loaded) == 16 + 1
+    for key, curve in loaded.items():
+        if key != "refusal":
+            expected = zip(*numbers(saved[key.split(" -> ")[0]]), strict=True)
+            assert_same(curve, list(expected))
+    assert "label 2: 'c' there -> 'd' here" in loaded["refusal"]
+
+
+@pytest.mark.parametrize("head", scenarios.HEADS)
+@pytest.mark.parametrize("run", ["sharded-fused 1", "replicated-fused 3"])
+def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(phase, run, head):
+    form = run.split()[0]
+    for rank in phase("two"):
+        assert rank["loaded"][f"{head} {form} -> {run}"] == rank["saved"][f"{head} {form}"]

@@ -1,0 +1,49 @@
+"""Runs whose nodes are taken from them: by a limit, by another job, by a crash."""
+
+from __future__ import annotations
+
+import pytest
+from world import TWO, World
+
+
+def test_preempted_by_a_job_that_matters_more(reference: World) -> None:
+    """The other one wants all cores of both nodes for a moment."""
+    job = reference.submit("preempted", *TWO)
+    reference.until_step("preempted", 30)
+    ask = ("--partition=high", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=4")
+    reference.cluster.output("sbatch", *ask, "--output=/dev/null", "--wrap", "srun sleep 1")
+    reference.finish(job)
+    reference.assert_as("preempted", "reference")
+    first, last = reference.ends("preempted")
+    assert (first["kind"], first["cause"]) == ("stopped", "SIGUSR2")
+    assert last["kind"] == "complete"
+
+
+def test_a_time_limit_is_saved_before_and_gone_on_after(reference: World) -> None:
+    """One minute, and a warning 30 s before its end; the ranks are held up until it comes."""
+    job = reference.submit("short", *TWO, "--time", "1m", "checkpoint.every_steps=100000")
+    reference.until_step("short", 10)
+    reference.until(lambda: reference.held_up_and_told("short", 2.0), "the warning")
+    reference.until(lambda: reference.ends("short"), "the end of the first start")
+    (first, *_) = reference.ends("short")
+    assert (first["kind"], first["cause"], first["action"]) == ("stopped", "SIGUSR2", "requeue")
+    reference.finish(job)
+    assert reference.starts("short")[1]["step"] == first["step"]
+    reference.assert_as("short", "reference")
+
+
+@pytest.mark.parametrize("how", ["crash", "cut"])
+def test_a_lost_node(reference: World, how: str) -> None:
+    """Its power fails, or its cable does; it comes back after Slurm has noticed."""
+    name, back = f"lost by {how}", {"crash": "start", "cut": "join"}[how]
+    job = reference.submit(name, *TWO)
+    reference.until_step(name, 30)
+    reference.cluster.order(f"{how} node2")
+    try:
+        states = ("PENDING", "REQUEUED", "COMPLETING", "CONFIGURING")
+        reference.until(lambda: reference.state(job) in states, "Slurm to notice", 120)
+    finally:
+        reference.cluster.order(f"{back} node2")
+    reference.finish(job, seconds=200)
+    reference.assert_as(name, "reference")
+    assert len(reference.starts(name)) == 2

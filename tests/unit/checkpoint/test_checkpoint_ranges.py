@@ -1,0 +1,101 @@
+"""Tensors that stand in ranges of rows, and checkpoints from before there were any."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill.checkpoint import Manifest, latest_verified, load, load_weights
+from distill.checkpoint.find import reason_against
+from distill.checkpoint.manifest import _digest, parts_of
+from distill.checkpoint.reader import Reader, pick_rows
+
+BOUNDS = st.lists(st.integers(1, 5), min_size=1, max_size=5)
+
+
+class InMemory(Reader):
+    """A tensor cut into ranges, without files."""
+
+    def __init__(self, whole, sizes):
+        self.whole_tensor = whole
+        bounds = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+        self.cut = {part.key: part for part in parts_of("weight/w", bounds)}
+
+    def parts(self, key):
+        return list(self.cut.values())
+
+    def tensor(self, key):
+        return self.whole_tensor[self.cut[key].first : self.cut[key].stop]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(BOUNDS, st.sampled_from([(), (3,), (2, 2)]), st.data())
+def test_elements_and_rows_are_those_of_the_whole(sizes, rest, data):
+    rows = sum(sizes)
+    whole = torch.randn(rows, *rest)
+    reader = InMemory(whole, sizes)
+    start = data.draw(st.integers(0, whole.numel()))
+    out = torch.empty(data.draw(st.integers(0, whole.numel() - start)))
+    reader.copy_elements("weight/w", start, out)
+    assert torch.equal(out, whole.view(-1)[start : start + len(out)])
+    numbers = torch.tensor(data.draw(st.lists(st.integers(0, rows - 1))), dtype=torch.int64)
+    assert torch.equal(reader.rows("weight/w", numbers), whole[numbers])
+    assert torch.equal(reader.whole("weight/w"), whole)
+
+
+def test_rows_of_no_part_are_none():
+    parts = parts_of("k", [0, 2])
+    picked = pick_rows(parts, lambda key: torch.ones(2, 3), torch.zeros(0, dtype=torch.int64))
+    assert picked.shape == (0, 3)
+
+
+def by_classes(engine):
+    engine.class_bounds = {"head.weight": (0, 4)}
+    return engine
+
+
+def test_a_part_has_its_rows_in_its_name_and_comes_back(engine_of, facts, tmp_path, monkeypatch):
+    from distill.checkpoint import TrainState, gather, save
+
+    monkeypatch.setattr(gather, "WINDOW_ELEMENTS", 7)  # windows that cut rows
+    path = save(tmp_path, by_classes(engine_of(3)), TrainState(3), facts)
+    manifest = Manifest.read(path)
+    assert manifest.ranges["weight/head.weight"] == [0, 4]
+    assert manifest.tensors["weight/head.weight[0:4]"].shape == [4, 5]
+    assert "weight/head.weight" not in manifest.tensors
+    assert torch.equal(
+        load_weights(path).tensors["head.weight"], engine_of(3).state["weight", "head.weight"]
+    )
+    for fresh in (engine_of(9), by_classes(engine_of(9))):
+        load(latest_verified(tmp_path), fresh, facts)
+        assert fresh.same_as(engine_of(3))
+
+
+@pytest.mark.parametrize("ranges", [[0, 3], [0, 2, 4], [0, 4, 6]])
+def test_a_range_that_is_not_there_is_found(engine_of, facts, tmp_path, ranges):
+    from distill.checkpoint import TrainState, save
+
+    path = save(tmp_path, by_classes(engine_of(3)), TrainState(3), facts)
+    manifest = Manifest.read(path)
+    forged = manifest.ranges | {"weight/head.weight": ranges}
+    manifest.model_copy(update={"ranges": forged}).sealed().write(path)
+    assert "lacks a range" in reason_against(path)
+
+
+def test_a_checkpoint_of_the_first_format_still_loads(engine_of, facts, save_steps, tmp_path):
+    """As it was written before ranges, and before heads had a placement."""
+    (path,) = save_steps(5)
+    data = json.loads((path / "manifest.json").read_text())
+    del data["ranges"]
+    data["format"] = 1
+    data["digest"] = _digest(data)
+    (path / "manifest.json").write_text(json.dumps(data))
+    newer = facts.config["head"] | {"placement": "sharded", "sample_rate": 0.5}
+    facts.config["head"] = newer
+    fresh = engine_of(77)
+    load(latest_verified(tmp_path), fresh, facts)
+    assert fresh.same_as(engine_of(5))

@@ -1,0 +1,137 @@
+"""Start-up checks on three real ranks, each a node of its own by name: who is blamed for what."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+LAUNCH = """
+import sys
+from distill.spawn import spawn_local
+sys.exit(spawn_local(sys.argv[2:], 3, program=[sys.executable, "-c", sys.argv[1]]))
+"""
+RANK = """
+import json, sys, time
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import torch
+from distill.config import load_config
+from distill.errors import UserError
+from distill.ranks import from_environment, init_process_group, leave_process_group
+from distill.run_dir import RunDir
+from distill.spawn import spawned_rank
+from launcher.inside import checks
+from launcher.jobfile import JobFile
+
+REAL_SUM, REAL_ECHO = checks.all_reduce_sum, checks.echo
+BEHIND = SimpleNamespace(time=lambda: time.time() - 60, perf_counter=time.perf_counter)
+FULL = SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=10))
+
+def off(values):
+    total = REAL_SUM(values)
+    total[7] += 1
+    return total
+
+def slow(values, *between):
+    time.sleep(0.3)
+    REAL_ECHO(values, *between)
+
+FAULTS = {  # what goes wrong, on the rank that is named
+    "none": (None, None, None),
+    "sources": (1, "code_digest", lambda _: "f" * 64),
+    "settings": (2, "dump_toml", lambda _: "other"),
+    "GPUs": (1, "_gpus", lambda: 0),
+    "sum": (2, "all_reduce_sum", off),
+    "clock": (2, "time", BEHIND),
+    "space": (1, "shutil", FULL),
+    "slow": (2, "echo", slow),
+}
+
+with spawned_rank():
+    config = load_config(None, ["run.device=cpu"])
+    ranks = from_environment(config)
+    init_process_group(config, ranks)
+    engine = SimpleNamespace(
+        ranks=ranks, buffers={}, moments=("exp_avg",), shapes={"weight": (4, 5)}
+    )
+    plan = SimpleNamespace(run=RunDir(Path("/")))
+    digest = checks.code_digest(Path(checks.distill.__file__).resolve().parents[1])
+    found = {}
+    for name, (rank, attribute, fake) in FAULTS.items():
+        least = 1e6 if name == "slow" else 0.0
+        job = JobFile("", "", digest, 3, gpus_per_node=2, min_allreduce_gb_per_s=least)
+        with ExitStack() as patches:
+            patches.enter_context(
+                patch.object(checks.socket, "gethostname", lambda: f"node{ranks.rank}")
+            )
+            patches.enter_context(patch.object(checks, "_gpus", lambda: 2))
+            # On one machine only the first rank would look at the sources.
+            alone = SimpleNamespace(**vars(ranks) | {"local_rank": 0, "is_first": ranks.is_first})
+            engine.ranks = alone
+            if rank == ranks.rank:
+                patches.enter_context(patch.object(checks, attribute, fake))
+            try:
+                found[name] = checks.check_all(job, config, engine, plan)
+            except UserError as error:
+                found[name] = error.what
+    Path(sys.argv[1], f"{ranks.rank}.json").write_text(json.dumps(found))
+    leave_process_group()
+"""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What was said of each fault, by its name; alike on all ranks."""
+    folder = tmp_path_factory.mktemp("checks")
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCH, RANK, str(folder)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first, *others = (json.loads((folder / f"{rank}.json").read_text()) for rank in range(3))
+    assert others == [first, first]
+    return dict(first)
+
+
+def test_nothing_is_said_where_nothing_is_wrong(found: dict[str, dict[str, object]]) -> None:
+    passed = found["none"]
+    assert passed["hosts"] == ["node0", "node1", "node2"]
+    assert passed["world_size"] == 3
+    assert isinstance(passed["all_reduce_gb_per_s"], float)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("sources", "other sources on node1 (rank 1): ffffffffffff, not "),
+        ("settings", "other settings on node2 (rank 2) than on node0"),
+        ("GPUs", "0 GPU(s) on node1 (rank 1), not 2"),
+        ("sum", "all-reduce gives a wrong sum on node2 (rank 2)"),
+        ("clock", "the clock on node2 (rank 2) is -60.0 s off"),
+        ("space", "0.00 GB are free on node1 (rank 1)"),
+    ],
+)
+def test_a_fault_is_told_once_with_its_node(found: dict[str, str], fault: str, words: str) -> None:
+    assert found[fault].startswith("start-up checks: ")
+    assert words in found[fault]
+    assert ";" not in found[fault], "one fault"
+
+
+def test_where_the_network_is_slow_its_slowest_link_comes_first(found: dict[str, str]) -> None:
+    what, _, links = found["slow"].partition(", less than 1000000.00: ")
+    assert what.startswith("start-up checks: all-reduce at ")
+    slowest, other = links.split(", ")
+    assert slowest.endswith(" GB/s between node0 and node2")
+    assert other.endswith(" GB/s between node0 and node1")
+    assert float(slowest.split()[0]) < float(other.split()[0])

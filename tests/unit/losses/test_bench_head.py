@@ -1,0 +1,104 @@
+"""The benchmark of the head over ranks: what it counts, that its ways agree, and its table."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from distill.losses.bench import peak_bytes
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+import bench_head
+from head_wire import Wire
+
+ROOT = Path(__file__).parents[3]
+B, D, CLASSES, WORLD = 3, 16, (50, 71), 2
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """A small table of two ranks, where replicated weights of 71 classes are not allowed."""
+    folder = tmp_path_factory.mktemp("table")
+    allowed = WORLD * 60 * (4 * 2 * D + 4 * 6 * 2 * B) / 2**30
+    options = f"--ranks {WORLD} --classes 50,71 --pairs {B} --width {D} --rounds 1".split()
+    command = [sys.executable, str(ROOT / "benchmarks/bench_head.py"), *options]
+    command += ["--memory-gib", repr(allowed), "--save", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("head_*.csv")
+    assert path.with_suffix(".png").stat().st_size > 10_000
+    return list(csv.DictReader(path.open()))
+
+
+def test_every_way_at_every_size_with_what_it_was_measured_on(table) -> None:
+    names = [bench_head.OURS, bench_head.STORED, bench_head.NONE_KEPT]
+    names += [bench_head.SHARDED, bench_head.REPLICATED]
+    assert [(int(x["classes"]), x["what"]) for x in table] == [
+        (c, n) for c in CLASSES for n in names
+    ]
+    for line in table:
+        assert line["ranks"] == str(WORLD)
+        assert line["device"]
+        assert line["threads"]
+        assert line["torch"] == torch.__version__
+        assert line["date"]
+
+
+def test_bytes_are_those_of_the_tensors_given_away(table) -> None:
+    of_50 = {line["what"]: line for line in table[:5]}
+    for name in (bench_head.OURS, bench_head.SHARDED):
+        line = of_50[name]
+        assert float(line["statistics_bytes"]) == 40
+        assert float(line["features_bytes"]) == 2 * B * D * 4 + B * 8
+        assert float(line["feature_gradient_bytes"]) == WORLD * 2 * B * D * 4
+        assert float(line["weight_gradient_bytes"]) == 0
+    assert float(of_50[bench_head.OURS]["checks_bytes"]) > 0
+    assert float(of_50[bench_head.REPLICATED]["weight_gradient_bytes"]) == 50 * D * 4
+    assert float(of_50[bench_head.REPLICATED]["statistics_bytes"]) == 0
+
+
+def test_what_does_not_fit_is_blank_and_says_why(table) -> None:
+    last = table[-1]
+    assert last["what"] == bench_head.REPLICATED
+    assert not last["ms"]
+    assert "--memory-gib" in last["note"]
+    assert not any(line["memory_of_replicated"] for line in table[5:])
+    assert all(line["note"] == "" for line in table[:-1])
+
+
+def test_ways_that_differ_are_not_timed() -> None:
+    right = (torch.ones(()), torch.ones(2, 2), torch.ones(1))
+    wrong = (torch.ones(()), torch.ones(2, 2) * 1.01, torch.ones(1))
+    bench_head.agree({"one": lambda: right, "two": lambda: right}, torch.float32)
+    with pytest.raises(SystemExit, match="two is 1"):
+        bench_head.agree({"one": lambda: right, "two": lambda: wrong}, torch.float32)
+
+
+def test_the_wire_counts_by_subject(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(dist, "all_reduce", lambda *args: seen.append(args))
+    wire = Wire()
+    with wire.watching():
+        wire.about("statistics")
+        dist.all_reduce(torch.zeros(3))
+        dist.all_reduce(torch.zeros(5, dtype=torch.uint8))
+        wire.about("features")
+        dist.all_reduce(torch.zeros(2, dtype=torch.int64))
+    dist.all_reduce(torch.zeros(100))
+    assert wire.sent == {"statistics": 12, "checks": 5, "features": 16}
+    assert wire.calls == {"statistics": 1, "checks": 1, "features": 1}
+    assert len(seen) == 4
+
+
+def test_the_gradient_of_the_weight_is_left_out_of_the_peak() -> None:
+    def step() -> torch.Tensor:
+        gradient = torch.ones(100)
+        return gradient + torch.ones(50).sum()
+
+    assert peak_bytes(step, "cpu") > peak_bytes(step, "cpu", gradient_bytes=400) == 204
