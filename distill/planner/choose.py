@@ -6,17 +6,21 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 
 from distill.config import Config
 from distill.engine_parts.optimizer import moments_of
 from distill.engine_parts.settings import bucket_elements, micro_batch_pairs
 from distill.errors import UserError
+from distill.heads.checks import check_head
 from distill.planner.clock import Machine, Seconds, seconds_of
 from distill.planner.facts import (
     Choice,
+    Form,
     HeadCost,
     Job,
     NetworkCost,
+    Placement,
     local_classes,
     sampled_classes,
     seen_rows,
@@ -26,6 +30,8 @@ from distill.planner.network import Traffic, traffic_of
 from distill.planner.trace import network_cost, stored_head_cost, streamed_head_cost
 
 MIB = 2**20
+PLACEMENTS: tuple[Placement, ...] = ("replicated", "sharded")
+FORMS: tuple[Form, ...] = ("plain", "fused")
 NEARLY = 1.02
 """Choices within 2% of the fastest count as equally fast."""
 SAMPLE_RATES_TRIED = (0.5, 0.2, 0.1, 0.05)
@@ -96,16 +102,27 @@ def job_of(config: Config, classes: int, ranks: int) -> Job:
     )
 
 
-def choices_for(job: Job, rates: tuple[float, ...]) -> Iterator[Choice]:
-    """All choices; sharded heads with each of the sampling ``rates``, others whole."""
+def choices_for(config: Config, job: Job, rates: tuple[float, ...]) -> Iterator[Choice]:
+    """All choices that the trainer takes; sharded heads with each of the sampling ``rates``."""
     for stage in range(4):
-        yield Choice(stage, "replicated", "plain")
-        yield Choice(stage, "replicated", "fused")
-        if job.classes < job.ranks:
-            continue  # a rank would have no class
-        for rate in rates:
-            yield Choice(stage, "sharded", "plain", rate)
-            yield Choice(stage, "sharded", "fused", rate)
+        for placement, form in product(PLACEMENTS, FORMS):
+            for rate in rates if placement == "sharded" else (1.0,):
+                choice = Choice(stage, placement, form, rate)
+                if _possible(config, job, choice):
+                    yield choice
+
+
+def _possible(config: Config, job: Job, choice: Choice) -> bool:
+    head = {"placement": choice.placement, "sample_rate": choice.sample_rate}
+    changed = {
+        "head": config.head.model_copy(update=head),
+        "loss": config.loss.model_copy(update={"form": choice.form}),
+    }
+    try:
+        check_head(config.model_copy(update=changed), job.classes, job.ranks)
+    except UserError:
+        return False
+    return True
 
 
 def costs_of(config: Config, job: Job, choice: Choice) -> tuple[NetworkCost, HeadCost]:
@@ -153,7 +170,7 @@ def compare(
     """Every choice for a configuration on ``ranks`` ranks.
 
     Args:
-        config: settings; its stage, head and loss form do not matter.
+        config: settings; its stage, placement and form do not matter.
         classes: identities.
         machine: where.
         ranks: W.
@@ -165,7 +182,7 @@ def compare(
     job = job_of(config, classes, ranks)
     wanted = config.head.sample_rate
     all_rates = tuple(sorted({1.0, wanted, *rates}, reverse=True))
-    rows = [row_of(config, job, choice, machine) for choice in choices_for(job, all_rates)]
+    rows = [row_of(config, job, choice, machine) for choice in choices_for(config, job, all_rates)]
     rows = [row if row.fits else _mended(config, job, row, machine) for row in rows]
     return Comparison(job, machine, rows, best_of(rows, wanted))
 
@@ -173,7 +190,8 @@ def compare(
 def best_of(rows: list[Row], rate: float) -> Row | None:
     """The fastest that fits, those with the sampling ``rate`` that was asked for first.
 
-    Of those that are nearly as fast the one that leaves least to be hidden.
+    Of those that are nearly as fast the lowest stage, which has the fewest and the largest
+    collectives, and then the one that leaves least to be hidden.
     """
     fitting = [row for row in rows if row.fits]
     fitting = [row for row in fitting if row.choice.sample_rate == rate] or fitting
@@ -181,21 +199,26 @@ def best_of(rows: list[Row], rate: float) -> Row | None:
         return None
     limit = NEARLY * min(row.seconds.step for row in fitting)
     near = [row for row in fitting if row.seconds.step <= limit]
-    return min(near, key=lambda row: sum(vars(row.seconds).values()))
+    return min(near, key=lambda row: (row.choice.zero_stage, sum(vars(row.seconds).values())))
 
 
 def _mended(config: Config, job: Job, row: Row, machine: Machine) -> Row:
     """The row with the smallest change that makes it fit."""
-    for changed, words in _changes(job, row.choice):
+    whatever_batch = ("between steps", "reduction", "update")
+    least = max(row.memory.phases[phase].total() for phase in whatever_batch)
+    smaller_batch_helps = least <= machine.usable_bytes
+    for changed, words in _changes(job, row.choice, smaller_batch_helps=smaller_batch_helps):
         if row_of(config, *changed, machine).fits:
             return replace(row, remedy=words)
     return row
 
 
-def _changes(job: Job, choice: Choice) -> Iterator[tuple[tuple[Job, Choice], str]]:
+def _changes(
+    job: Job, choice: Choice, *, smaller_batch_helps: bool
+) -> Iterator[tuple[tuple[Job, Choice], str]]:
     """Changes of a job, those that cost least first; the global batch stays."""
     times = 2
-    while job.micro_pairs % times == 0 and job.rows // times >= 2:
+    while smaller_batch_helps and job.micro_pairs % times == 0 and job.rows // times >= 2:
         yield (job.accumulating(times), choice), f"accumulation {job.accumulation * times}"
         times *= 2
     times = 2

@@ -111,7 +111,8 @@ def network_cost(
     shapes = _on_meta(lambda: build_backbone(name, embedding_dim=embedding_dim, dropout=dropout))
     with FakeTensorMode():
         network = _as_fake(shapes)
-        kept, flops, saved, embeddings = _run_network(network, rows, precision)
+        with FlopCounterMode(display=False) as flops:
+            kept, saved, embeddings = _run_network(network, rows, precision)
         network.zero_grad()
         for p in network.parameters():
             p.register_post_accumulate_grad_hook(_take_away)  # type: ignore[no-untyped-call]
@@ -126,7 +127,7 @@ def network_cost(
             cast_bytes=cast,
             backward_kept_bytes=kept.peak_bytes,
             backward_freed_bytes=freed.peak_bytes,
-            flops=flops,
+            flops=float(flops.get_total_flops()),
             moved_bytes=kept.moved_bytes,
         )
 
@@ -135,17 +136,15 @@ def _take_away(parameter: torch.Tensor) -> None:
     parameter.grad = None
 
 
-def _run_network(
-    network: nn.Module, rows: int, precision: str
-) -> tuple[Tape, float, int, torch.Tensor]:
+def _run_network(network: nn.Module, rows: int, precision: str) -> tuple[Tape, int, torch.Tensor]:
     """Forward and backward; the tape, whose peak is that of backward, and bytes after forward."""
-    with _counting() as (tape, flops):
+    with Tape() as tape:
         with _autocast(precision):
             embeddings = network(torch.empty(rows, 3, IMAGE_SIZE, IMAGE_SIZE))
         saved = tape.live_bytes
         tape.peak_bytes = saved
         embeddings.backward(torch.empty_like(embeddings))
-    return tape, float(flops.get_total_flops()), saved, embeddings
+    return tape, saved, embeddings
 
 
 def stored_head_cost(config: Config, classes: int, rows: int, embedding_bytes: int) -> HeadCost:
@@ -228,6 +227,7 @@ def streamed_head_cost(
     )
 
 
+@lru_cache(maxsize=256)
 def _run_chunks(
     config: Config, classes: int, rows: int, embedding_bytes: int, chunk: int
 ) -> HeadCost:
