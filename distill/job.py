@@ -14,7 +14,14 @@ import numpy as np
 import torch
 
 from distill import console
-from distill.checkpoint import RunFacts, TrainState, latest_verified, load
+from distill.checkpoint import (
+    RunFacts,
+    Start,
+    TrainState,
+    latest_verified,
+    load,
+    start_from,
+)
 from distill.config import Config, dump_toml
 from distill.data.loader import PairLoader, make_train_loader
 from distill.data.training_set import SameNames, TrainingSet
@@ -28,6 +35,13 @@ from distill.schedules import peak_lr
 from distill.stop import StopRequests
 from distill.watch import LossSpikes
 from distill.watchdog import Watchdog
+
+_ACCEPTED: dict[str, tuple[str, ...]] = {
+    "nothing": (),
+    "data": ("data",),
+    "identities": ("identities",),
+    "all": ("data", "identities"),
+}
 
 
 @dataclass
@@ -150,7 +164,11 @@ def begin_or_resume(
         identities=plan.classes,
         data_digest=plan.train.digest,
     )
-    state = load(found, engine, facts) if found else TrainState(step=0)
+    start: Path | Start | None = found.path if found else None
+    allow = _ACCEPTED[config.run.accept]
+    state = load(found, engine, facts, allow=allow) if found else TrainState(step=0)
+    if not found and config.model.init_from:
+        start = start_from(Path(config.model.init_from), engine, plan.classes)
     if state.step > plan.total_steps:
         raise UserError(
             f"run.dir = {config.run.dir!r}: has {state.step} steps behind it, and the settings"
@@ -162,22 +180,25 @@ def begin_or_resume(
             write_whole(plan.run.config_toml, dump_toml(config).encode())
     for moved, reason in found.set_aside if found else ():
         warn(engine.ranks, f"checkpoint damaged and set aside: {moved} ({reason})")
-    say(engine.ranks, _opening(config, plan, engine, state, found.path if found else None))
+    say(engine.ranks, _opening(config, plan, engine, state, start))
     return facts, state, found.path if found else None
 
 
 def _opening(
-    config: Config, plan: Plan, engine: Engine, state: TrainState, origin: Path | None
+    config: Config, plan: Plan, engine: Engine, state: TrainState, start: Path | Start | None
 ) -> str:
     """What is about to happen, in one line."""
     ranks = engine.ranks
-    start = f"going on after step {state.step} ({origin})" if origin else "a fresh start"
+    words = "a fresh start"
+    if start is not None:
+        resumed = isinstance(start, Path)
+        words = f"going on after step {state.step} ({start})" if resumed else f"from {start}"
     return (
         f"{config.model.name}, {_data(plan.train, config.data.same_names)};"
         f" head: {_head_words(config)};"
         f" {ranks.world_size} rank(s) on {ranks.device.type}, ZeRO {config.train.zero_stage},"
         f" {config.train.precision}, pair loss: {plan.loss_implementation};"
-        f" {plan.total_steps} steps, {_rate(config)}, {start}"
+        f" {plan.total_steps} steps, {_rate(config)}, {words}"
     )
 
 

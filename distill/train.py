@@ -13,6 +13,7 @@ from itertools import islice
 from signal import Signals
 from typing import TYPE_CHECKING, NamedTuple
 
+from distill.checkpoint import check_space
 from distill.data.copying import on_device
 from distill.engine import Engine
 from distill.errors import TrainingStopped
@@ -82,7 +83,8 @@ def train(
         config: settings.
         ranks: this process among the others.
         stops: stop signals, where they are listened for already; new ones by default.
-        before_steps: called on every rank when all is ready for the first step.
+        before_steps: called on every rank when all is ready for the first step; what it makes sure
+            of should include that there is room for checkpoints.
 
     Raises:
         UserError: settings, packs or checkpoints that do not fit, or a run folder in use; the
@@ -102,7 +104,9 @@ def train(
                 return Outcome(plan.total_steps)
             engine = Engine.create(model, config, ranks, head)
             facts, state, saved = begin_or_resume(config, plan, engine)
-            if before_steps is not None:
+            if before_steps is None:
+                check_space(plan.run.checkpoints, engine, config.checkpoint)
+            else:
                 before_steps(engine, plan, state)
             with Monitor(
                 plan.run,

@@ -125,7 +125,7 @@ def setup_lines(job: JobDir, site: Site) -> list[str]:
 def teardown_lines(job: JobDir) -> list[str]:
     """What happens when the ranks have ended."""
     folder = shlex.quote(str(job.root))
-    return ["status=$?", f'{_python()} -m launcher.inside.verdict {folder} "$status"']
+    return ["status=$?", f'{_python()} -m launcher.inside.verdict {folder} "$status"', ""]
 
 
 def _python() -> str:

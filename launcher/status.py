@@ -27,7 +27,7 @@ class RunStatus:
         run: its folder.
         job: number of its newest job; empty for a run that was not submitted.
         state: Slurm's state of it, or `COMPLETED`, `RUNNING`, `ENDED` of a run on this machine.
-        reason: why it waits, or how its last start ended.
+        reason: why it waits, or how its last start ended; empty where it is complete.
         nodes: where it is or was.
         step: newest logged step.
         total_steps: steps of the whole run; 0 where it has not begun.
@@ -100,7 +100,7 @@ def _status(run: RunDir, job: Submitted | None, known: slurm.Accounted | None) -
         run=str(run.root),
         job=job.number if job else "",
         state=state,
-        reason=(known.reason if known else "") or (ends[-1]["cause"] if ends else ""),
+        reason=_reason(known, ends) if state != "COMPLETED" else "",
         nodes=known.nodes if known else "",
         step=step,
         total_steps=total,
@@ -111,6 +111,11 @@ def _status(run: RunDir, job: Submitted | None, known: slurm.Accounted | None) -
         checkpoints=run.checkpoint_steps(),
         starts=len(starts),
     )
+
+
+def _reason(known: slurm.Accounted | None, ends: Sequence[dict[str, Any]]) -> str:
+    """In Slurm's words, or those of the last end."""
+    return (known.reason if known else "") or (str(ends[-1]["cause"]) if ends else "")
 
 
 def _losses(newest: dict[str, Any]) -> dict[str, float]:

@@ -91,7 +91,10 @@ def absolute(config: Config) -> Config:
     """The settings with paths that mean the same wherever the job runs."""
     moved = config.with_packs(lambda pack: str(Path(pack).absolute()))
     run = config.run.model_copy(update={"dir": str(Path(config.run.dir).absolute())})
-    return moved.model_copy(update={"run": run})
+    model = config.model
+    if model.init_from:
+        model = model.model_copy(update={"init_from": str(Path(model.init_from).absolute())})
+    return moved.model_copy(update={"run": run, "model": model})
 
 
 def check_request(request: Request, *, resume: bool, ask_cluster: bool) -> None:
@@ -101,7 +104,6 @@ def check_request(request: Request, *, resume: bool, ask_cluster: bool) -> None:
         UserError: settings that do not fit the request, packs that are not there, a run that is
             there already or that another job owns, or more than the cluster can give.
     """
-    check_settings(request.config, request.wanted)
     if request.cluster == "slurm":
         check_time(request.wanted, request.site)
         if ask_cluster:
@@ -113,6 +115,7 @@ def check_request(request: Request, *, resume: bool, ask_cluster: bool) -> None:
             f"--nodes {request.wanted.nodes}: --cluster {request.cluster} has one machine",
             fix="leave --nodes away",
         )
+    check_settings(request.config, request.wanted)
     check_run(request.run, resume=resume)
 
 

@@ -18,6 +18,8 @@ from distill.checkpoint.load import load
 from distill.checkpoint.manifest import Manifest
 from distill.checkpoint.retention import prune
 from distill.checkpoint.save import save
+from distill.checkpoint.space import check_space
+from distill.checkpoint.start import Start, start_from
 from distill.checkpoint.state import RunFacts, SaveFailed, TrainState
 from distill.checkpoint.weights import Weights, export_weights, load_weights
 
@@ -26,12 +28,15 @@ __all__ = [
     "Manifest",
     "RunFacts",
     "SaveFailed",
+    "Start",
     "TrainState",
     "Weights",
+    "check_space",
     "export_weights",
     "latest_verified",
     "load",
     "load_weights",
     "prune",
     "save",
+    "start_from",
 ]

@@ -68,6 +68,23 @@ def latest_verified(folder: Path, ranks: Ranks | None = None) -> Found | None:
     return None
 
 
+def verified(path: Path, ranks: Ranks | None = None) -> Found:
+    """The checkpoint in the folder ``path``, which is left as it is.
+
+    With ``ranks`` a collective; without, this process alone may call.
+
+    Raises:
+        UserError: it is damaged, or cannot be read.
+    """
+    try:
+        reason = _reason(path, ranks) if ranks else reason_against(path)
+    except OSError as error:
+        reason = str(error)
+    if reason:
+        raise UserError(f"checkpoint {str(path)!r}: {reason}", fix="use an earlier checkpoint")
+    return Found(path, Manifest.read(path))
+
+
 def reason_against(path: Path) -> str:
     """What is wrong with a checkpoint, as seen by this process alone; empty if nothing is.
 

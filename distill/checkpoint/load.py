@@ -65,7 +65,8 @@ def check_same(
     if differences:
         raise UserError(
             f"checkpoint {str(found.path)!r} is of another run: {'; '.join(differences)}",
-            fix="use the settings and the pack it was made with, or another run.dir",
+            fix="use the settings and the pack it was made with, or another run.dir; run.accept"
+            " lets another pack or other names pass",
         )
 
 
@@ -129,7 +130,7 @@ def _shape_differences(manifest: Manifest, engine: Trainable) -> Iterator[str]:
 @torch.no_grad()
 def _read_into(found: Found, engine: Trainable) -> None:
     with ExitStack() as stack:
-        reader = Reader(found, stack)
+        reader = Reader.of(found, stack)
         for kind in (WEIGHT, *engine.moments):
             for fragment in engine.fragments(kind):
                 reader.copy_elements(f"{kind}/{fragment.name}", fragment.start, fragment.values)

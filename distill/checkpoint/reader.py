@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -10,47 +10,71 @@ from safetensors import SafetensorError, safe_open
 from distill.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import ExitStack
+    from pathlib import Path
 
     from distill.checkpoint.find import Found
     from distill.checkpoint.manifest import Part
+
+
+class Place(NamedTuple):
+    """Where a tensor stands: a safetensors file, and its key there."""
+
+    file: Path
+    key: str
 
 
 class Reader:
     """What stands under the keys of a checkpoint, whether whole or in ranges of rows.
 
     Args:
-        found: the checkpoint.
+        origin: the checkpoint, for messages.
+        places: of everything that stands in one piece, by key.
+        parts: the pieces of a key; none where it is unknown.
         stack: closes the files.
     """
 
-    def __init__(self, found: Found, stack: ExitStack) -> None:
-        self._found = found
+    def __init__(
+        self,
+        origin: Path,
+        places: Mapping[str, Place],
+        parts: Callable[[str], list[Part]],
+        stack: ExitStack,
+    ) -> None:
+        self._origin = origin
+        self._places = places
+        self._parts = parts
         self._stack = stack
-        self._files: dict[str, Any] = {}
+        self._files: dict[Path, Any] = {}
+
+    @classmethod
+    def of(cls, found: Found, stack: ExitStack) -> Reader:
+        """Of a verified checkpoint."""
+        entries = found.manifest.tensors.items()
+        places = {key: Place(found.path / entry.file, key) for key, entry in entries}
+        return cls(found.path, places, found.manifest.parts, stack)
 
     def tensor(self, key: str) -> torch.Tensor:
-        """What a shard has under ``key``, a view of the mapped file.
+        """The piece under ``key``, a view of the mapped file.
 
         Raises:
             UserError: it is not there, or the file cannot be read.
         """
-        entry = self._found.manifest.tensors.get(key)
+        place = self._places.get(key)
+        if place is None:
+            raise self._unreadable(f"{key} is not listed")
         try:
-            if entry is None:
-                raise SafetensorError(f"{key} is not listed")
-            if entry.file not in self._files:
-                opened = safe_open(self._found.path / entry.file, "pt")
-                self._files[entry.file] = self._stack.enter_context(opened)
-            tensor: torch.Tensor = self._files[entry.file].get_tensor(key)
+            if place.file not in self._files:
+                self._files[place.file] = self._stack.enter_context(safe_open(place.file, "pt"))
+            tensor: torch.Tensor = self._files[place.file].get_tensor(place.key)
         except (SafetensorError, OSError) as error:
             raise self._unreadable(error) from error
         return tensor
 
     def _unreadable(self, why: object) -> UserError:
         return UserError(
-            f"checkpoint {str(self._found.path)!r} cannot be read: {why}",
+            f"checkpoint {str(self._origin)!r} cannot be read: {why}",
             fix="remove it, and the one before it is used",
         )
 
@@ -60,7 +84,7 @@ class Reader:
         Raises:
             UserError: nowhere.
         """
-        parts = self._found.manifest.parts(key)
+        parts = self._parts(key)
         if not parts:
             raise self._unreadable(f"{key} is not listed")
         return parts
@@ -77,23 +101,15 @@ class Reader:
 
     def rows(self, key: str, numbers: torch.Tensor) -> torch.Tensor:
         """Copies of rows of a tensor, in the order of ``numbers``, (n,) int64."""
-        return pick_rows(self.parts(key), self.tensor, numbers)
+        pieces = [(part, self.tensor(part.key)) for part in self.parts(key)]
+        like = pieces[0][1]
+        out = like.new_empty((len(numbers), *like.shape[1:]))
+        for part, values in pieces:
+            here = (numbers >= part.first) & (numbers < part.stop)
+            out[here] = values[numbers[here] - part.first]
+        return out
 
     def whole(self, key: str) -> torch.Tensor:
         """A copy of the tensor under ``key``, its parts joined."""
         parts = [self.tensor(part.key) for part in self.parts(key)]
         return parts[0].clone() if len(parts) == 1 else torch.cat(parts)
-
-
-def pick_rows(
-    parts: list[Part], tensor: Callable[[str], torch.Tensor], numbers: torch.Tensor
-) -> torch.Tensor:
-    """Rows of a tensor of which ``tensor`` gives the parts, in the order of ``numbers``."""
-    out = torch.empty(0)
-    for part in parts:
-        values = tensor(part.key)
-        if not out.numel():
-            out = values.new_empty((len(numbers), *values.shape[1:]))
-        here = (numbers >= part.first) & (numbers < part.stop)
-        out[here] = values[numbers[here] - part.first]
-    return out

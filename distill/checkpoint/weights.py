@@ -9,20 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from distill.checkpoint.find import Found, latest_verified, reason_against
-from distill.checkpoint.manifest import MANIFEST, Manifest
-from distill.checkpoint.reader import Reader
-from distill.engine_parts.fragments import WEIGHT
+from distill.checkpoint.stored import EXPORTED, open_weights
 from distill.errors import UserError
 from distill.files import sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_KIND = "pairdistill-weights-1"
 
 
 @dataclass(frozen=True)
@@ -56,18 +51,11 @@ def load_weights(path: Path) -> Weights:
     Raises:
         UserError: nothing there, or what is there is damaged.
     """
-    if path.is_file():
-        return _from_export(path)
-    if (path / MANIFEST).exists():
-        return _from_checkpoint(_verified(path))
-    for folder in (path / "checkpoints", path):
-        found = latest_verified(folder)
-        if found is not None:
-            return _from_checkpoint(found)
-    raise UserError(
-        f"{str(path)!r}: no checkpoint there",
-        fix="name a run folder, a step-… folder in its checkpoints, or a model.safetensors",
-    )
+    with ExitStack() as stack:
+        stored = open_weights(path, stack)
+        tensors = {name: stored.reader.whole(key) for name, key in stored.keys.items()}
+    about = stored.identities, stored.step, stored.run_id, stored.origin
+    return Weights(tensors, stored.config, *about)
 
 
 def export_weights(checkpoint: Path, out: Path) -> Path:
@@ -80,7 +68,7 @@ def export_weights(checkpoint: Path, out: Path) -> Path:
     """
     weights = load_weights(checkpoint)
     metadata = {
-        "format": _KIND,
+        "format": EXPORTED,
         "config": json.dumps(weights.config),
         "identities": json.dumps(weights.identities),
         "step": str(weights.step),
@@ -99,45 +87,3 @@ def export_weights(checkpoint: Path, out: Path) -> Path:
             f"{str(out)!r} cannot be written: {error}", fix="choose another place"
         ) from error
     return out
-
-
-def _verified(path: Path) -> Found:
-    try:
-        reason = reason_against(path)
-    except OSError as error:
-        reason = str(error)
-    if reason:
-        raise UserError(f"checkpoint {str(path)!r}: {reason}", fix="use an earlier checkpoint")
-    return Found(path, Manifest.read(path))
-
-
-def _from_checkpoint(found: Found) -> Weights:
-    manifest = found.manifest
-    with ExitStack() as stack:
-        reader = Reader(found, stack)
-        tensors = {
-            name: reader.whole(f"{kind}/{name}")
-            for kind in (WEIGHT, "buffer")
-            for name in manifest.shapes(kind)
-        }
-    return Weights(
-        tensors, manifest.config, manifest.identities, manifest.step, manifest.run_id, found.path
-    )
-
-
-def _from_export(path: Path) -> Weights:
-    try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            if about.get("format") != _KIND:
-                raise UserError(
-                    f"{str(path)!r} holds no exported weights of this program",
-                    fix="name a model.safetensors written by a run",
-                )
-            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{str(path)!r} cannot be read as safetensors: {error}", fix="export it again"
-        ) from error
-    config, identities = json.loads(about["config"]), json.loads(about["identities"])
-    return Weights(tensors, config, identities, int(about["step"]), about["run_id"], path)

@@ -64,6 +64,9 @@ class RunConfig(Section):
     """CPU threads of each rank; 0 divides the cores of this process among the local ranks."""
     resume: bool = True
     """Go on from the newest verified checkpoint in `run.dir`; if false, one there is refused."""
+    accept: Literal["nothing", "data", "identities", "all"] = "nothing"
+    """Differences from its checkpoint that a resume accepts: `data`, another training pack;
+    `identities`, other names of the people."""
 
 
 class DataConfig(Section):

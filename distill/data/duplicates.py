@@ -98,19 +98,21 @@ def candidates(hashes: Hashes) -> Iterator[tuple[int, int]]:
     Of k photographs with one hash, k - 1 pairs stand for them all, so that a million copies of one
     picture are a million pairs. Some pairs come more than once.
     """
-    different, first, of = np.unique(hashes, return_index=True, return_inverse=True)
-    order = np.argsort(of, kind="stable")
-    same = of[order][1:] == of[order][:-1]
+    order = np.argsort(hashes, kind="stable")
+    in_order = hashes[order]
+    same = in_order[1:] == in_order[:-1]
     yield from _as_pairs(order[:-1][same], order[1:][same])
+    new = np.append(True, ~same)[: len(hashes)]
+    different, first = in_order[new], order[new]
+    del in_order, same, new  # as large as the hashes, and no more needed
     for piece in range(_PIECES):
-        shift = np.uint64(piece * _PIECE_BITS)
-        key = (different >> shift) & np.uint64((1 << _PIECE_BITS) - 1)
+        key = (different >> np.uint64(piece * _PIECE_BITS)).astype(np.uint16)
         order = np.argsort(key, kind="stable")
         for one, other in _close_pairs(different[order], key[order]):
             yield from _as_pairs(first[order[one]], first[order[other]])
 
 
-def _close_pairs(hashes: Hashes, keys: Hashes) -> Iterator[tuple[Numbers, Numbers]]:
+def _close_pairs(hashes: Hashes, keys: npt.NDArray[np.uint16]) -> Iterator[tuple[Numbers, Numbers]]:
     """Places of close pairs among hashes of equal keys, which are sorted; many at a time."""
     found = np.empty((_PAIRS_AT_A_TIME, 2), np.int64)
     one, other = 0, 1

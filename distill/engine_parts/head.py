@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from distill.engine_parts.loss_scale import LossScale
     from distill.heads import ClassRanges, CosineHead, LinearHead, ShardedHead
 
-_PREFIX = "head."
-"""Names are those that the parameters have in a whole classifier."""
+HEAD_PREFIX = "head."
+"""Of the names of a head's parameters, as they are in a whole classifier; one row a class."""
 
 
 class HeadTrainer:
@@ -137,7 +137,7 @@ class HeadTrainer:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the whole parameters, over all ranks."""
         return {
-            _PREFIX + name: (self.ranges.classes, *parameter.shape[1:])
+            HEAD_PREFIX + name: (self.ranges.classes, *parameter.shape[1:])
             for name, parameter in self.head.local.named_parameters()
         }
 
@@ -148,7 +148,7 @@ class HeadTrainer:
     def _held(self) -> Iterator[Held]:
         for name, parameter in self.head.local.named_parameters():
             start = self.ranges.mine.start * parameter[0].numel()
-            yield Held(_PREFIX + name, start, parameter, 0, parameter.numel())
+            yield Held(HEAD_PREFIX + name, start, parameter, 0, parameter.numel())
 
     def finish_load(self, updates: int) -> None:
         """After fragments were written to."""

@@ -50,7 +50,7 @@ def table(found: list[RunStatus]) -> Table:
         shown.add_column(name, justify="left" if name in ("run", "job", "state") else "right")
     for status in found:
         state = Text(status.state)
-        if status.reason and status.state != "COMPLETED":
+        if status.reason:
             state.append(f"\n{status.reason}", style="dim")
         shown.add_row(Text(status.run), status.job, state, *_numbers(status))
     return shown

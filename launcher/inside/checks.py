@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import distill
-from distill.checkpoint.plan import estimated_bytes, plan_shards
+from distill.checkpoint.space import bytes_to_come
 from distill.config import dump_toml
 from distill.errors import UserError
 from distill.files import write_whole
@@ -117,7 +117,6 @@ def report_of(job: JobFile, config: Config, engine: Engine, plan: Plan) -> Repor
     """What this rank has to say of itself."""
     sources = Path(distill.__file__).resolve().parents[1]
     on_this_node = engine.ranks.local_rank == 0  # the others would read the same files
-    checkpoints = config.checkpoint.keep_last + config.checkpoint.keep_best + 1
     return {
         "rank": engine.ranks.rank,
         "host": socket.gethostname(),
@@ -126,7 +125,7 @@ def report_of(job: JobFile, config: Config, engine: Engine, plan: Plan) -> Repor
         "gpus": _gpus(),
         "clock": time.time(),
         "free_bytes": shutil.disk_usage(plan.run.root).free,
-        "needed_bytes": checkpoints * estimated_bytes(plan_shards(engine), engine),
+        "needed_bytes": bytes_to_come(plan.run.checkpoints, engine, config.checkpoint),
     }
 
 

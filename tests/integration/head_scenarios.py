@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from distill.checkpoint import RunFacts, TrainState, gather, latest_verified, load, save
+from distill.checkpoint import RunFacts, TrainState, gather, latest_verified, load, save, start_from
 from distill.config import load_config
 from distill.config.tree import Config
 from distill.data.batch import PairBatch
@@ -31,6 +31,12 @@ from distill.ranks import Ranks
 from distill.step import Recipe, train_step
 
 PAIRS, CLASSES, DIM, STEPS = 36, 7, 6, 4
+MANY = 40
+"""Classes where a step is about some of them; 7 of them are in the batches."""
+SAMPLED = [
+    *(f"head.{word}" for word in ("placement=sharded", "sample_rate=0.3")),
+    "loss.form=fused",
+]
 FORMS = {
     "replicated-fused": ["head.placement=replicated", "loss.form=fused"],
     "sharded-plain": ["head.placement=sharded", "loss.form=plain"],
@@ -74,11 +80,11 @@ def settings(*words: str, head: str = "cosine") -> Config:
     return load_config(None, [*common, *HEADS[head], *words])
 
 
-def pairs(step: int) -> PairBatch:
-    """The global batch of a step."""
+def pairs(step: int, classes: int = CLASSES) -> PairBatch:
+    """The global batch of a step, of 7 people."""
     draw = torch.Generator().manual_seed(1000 + step)
     images = torch.randint(0, 256, (2, PAIRS, 3, 8, 8), dtype=torch.uint8, generator=draw)
-    labels = torch.randint(0, CLASSES, (PAIRS,), generator=draw)
+    labels = torch.randint(0, CLASSES, (PAIRS,), generator=draw) * (classes // CLASSES)
     return PairBatch(*images, labels, torch.zeros_like(labels), torch.arange(PAIRS))
 
 
@@ -100,13 +106,19 @@ def make(config: Config, ranks: Ranks, *, seed: int = 0, classes: int = CLASSES)
 
 
 def play(
-    engine: Engine, config: Config, first: int = 0, last: int = STEPS, poisoned: int = -1
+    engine: Engine,
+    config: Config,
+    first: int = 0,
+    last: int = STEPS,
+    poisoned: int = -1,
+    classes: int = CLASSES,
 ) -> list[Any]:
     """Steps [first, last): [total loss, gradient norm, skipped, blamed] of each."""
     recipe, seen, ranks = Recipe(config, 10), [], engine.ranks
     for step in range(first, last):
         count = config.train.accumulation
-        batches = [share_of(pairs(step), micro, count, ranks) for micro in range(count)]
+        whole = pairs(step, classes)
+        batches = [share_of(whole, micro, count, ranks) for micro in range(count)]
         if step == poisoned and ranks.rank == ranks.world_size - 1:
             poison_next_input(engine)
         report = train_step(engine, batches, recipe, step, [0.0] * 3)
@@ -208,6 +220,40 @@ def scaled(ranks: Ranks, _: Path) -> dict[str, Any]:
     return found
 
 
+def sampled(ranks: Ranks, folder: Path) -> dict[str, Any]:
+    """Some of 40 classes in each step; a checkpoint in the middle; and a sample that is all."""
+    found = {}
+    for head in HEADS:
+        for accumulation in (1, 3):
+            config = settings(*SAMPLED, f"train.accumulation={accumulation}", head=head)
+            engine = make(config, ranks, classes=MANY)
+            target = folder / f"sampled {ranks.world_size} {head} {accumulation}"
+            curve = play(engine, config, 0, 2, classes=MANY)
+            save(target, engine, TrainState(2), facts_of(config, "x" * MANY))
+            curve += play(engine, config, 2, classes=MANY)
+            found[f"{head} {accumulation}"] = curve
+            again = make(config, ranks, seed=99, classes=MANY)
+            load(latest_verified(target, ranks), again, facts_of(config, "x" * MANY))
+            resumed = play(again, config, 2, classes=MANY)
+            found[f"{head} {accumulation} resumed"] = [resumed, digest(engine) == digest(again)]
+        everyone = settings(*SAMPLED, "head.sample_rate=0.99", head=head)
+        found[f"{head} all"] = play(make(everyone, ranks), everyone)
+    return found
+
+
+def started(ranks: Ranks, folder: Path) -> dict[str, Any]:
+    """A fresh run from the weights of `saved`, with some of its people and others."""
+    found = {}
+    for form, stage in (("sharded-fused", 1), ("sharded-plain", 0), ("replicated-fused", 3)):
+        for origin in ("sharded-fused", "replicated-fused"):
+            config = settings(*FORMS[form], f"train.zero_stage={stage}", head="linear")
+            engine = make(config, ranks, seed=5)
+            start = start_from(folder / f"linear {origin}", engine, list("gxcaybz"))
+            assert (start.kept, start.new, start.dropped) == (4, 3, 3)
+            found[f"{origin} -> {form}"] = play(engine, config)
+    return found
+
+
 def facts_of(config: Config, names: str = "abcdefg") -> RunFacts:
     return RunFacts("run-1", config.model_dump(mode="json"), list(names), "pack-1")
 
@@ -250,9 +296,9 @@ def loaded(ranks: Ranks, folder: Path) -> dict[str, Any]:
 
 
 PHASES = {
-    "one": (curves, loaded),
-    "two": (curves, rounded, poisoned, scaled, saved, loaded),
-    "three": (curves, similarities, loaded),
+    "one": (curves, loaded, started),
+    "two": (curves, rounded, poisoned, scaled, saved, loaded, started, sampled),
+    "three": (curves, similarities, loaded, sampled),
     "four": (curves,),
 }
 

@@ -160,6 +160,7 @@ def main(folder: Path, rank: int, world_size: int) -> None:
     for name, (classes, words) in scenarios(world_size).items():
         settings._BUCKET_ELEMENTS = SMALL_BUCKET if "small buckets" in name else usual
         config = load_config(None, ["run.device=cpu", *words])
+        print(name, flush=True)
         found[name] = measure(config, classes, ranks)
     (folder / f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()

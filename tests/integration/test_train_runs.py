@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,6 +69,13 @@ def step_with_faults(engine, batches, recipe, step, *rest, **more):
     return real_step(engine, batches, recipe, step, *rest, **more)
 
 distill.train.train_step = step_with_faults
+from distill.cli.app import main
+main()
+"""
+CRAMPED = """
+import shutil
+from types import SimpleNamespace
+shutil.disk_usage = lambda _: SimpleNamespace(free=10**6)
 from distill.cli.app import main
 main()
 """
@@ -473,6 +481,16 @@ def test_a_signal_that_came_before_the_first_step_counts(world: World) -> None:
     assert (outcome.step, outcome.stopped_by) == (1, signal.SIGUSR2)
     assert world.run_dir("early").checkpoint_steps() == [1]
     assert "LOCAL_RANK" not in os.environ, "a process that nobody made a rank is none afterwards"
+
+
+def test_a_disk_too_small_for_the_checkpoints_is_seen_before_the_first_step(world: World) -> None:
+    words = world.words("cramped", "data.evaluation=", "monitor.tensorboard=false")
+    done = world.start("-c", CRAMPED, *words)
+    assert done.returncode == 2
+    place = re.escape(str(world.run_dir("cramped").checkpoints))
+    told = rf"error: '{place}': checkpoints need 0\.\d\d GB, and 0\.00 GB are free; free some "
+    assert re.match(told, done.stderr.splitlines()[-1])
+    assert not world.run_dir("cramped").metrics.exists()
 
 
 def test_a_second_job_is_refused(world: World) -> None:

@@ -238,15 +238,9 @@ class Keeper:
 
     def obey(self, line: str) -> None:
         """One order from standard input."""
-        order, name = line.split()
-        orders = {
-            "crash": self.crash,
-            "start": self.start_node,
-            "cut": self.cut,
-            "join": self.join,
-            "disk": self.disk,
-        }
-        orders[order](name)
+        order, what = line.split()
+        orders = {"crash": self.crash, "start": self.start_node, "cut": self.cut, "join": self.join}
+        {**orders, "disk": self.disk}[order](what)
 
 
 def run(*argv: str) -> None:

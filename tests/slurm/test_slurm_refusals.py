@@ -12,10 +12,7 @@ REFUSED = {
     "time form": (("--time", "12:30"), "--time '12:30': not a time limit; write it as 24h"),
     "time": (("--partition", "brief", "--time", "1h"), "partition 'brief' has 2 at most"),
     "short": (("--time", "1m", "--site", "slow"), "leaves no time to train; ask for at least 11m"),
-    "GPUs": (
-        ("--gpus-per-node", "3", "--ranks-per-node", "1"),
-        "--gpus-per-node = 3: partition 'test' has 2 at most",
-    ),
+    "GPUs": (("--gpus-per-node", "3"), "--gpus-per-node = 3: partition 'test' has 2 at most"),
     "nodes": (("--nodes", "4"), "--nodes = 4: partition 'test' has 2 at most"),
     "cores": (("--cpus", "5"), "--ranks-per-node x --cpus = 5: partition 'test' has 4 at most"),
     "memory": (("--mem-gb", "9"), "--mem-gb = 9: partition 'test' has 8 at most"),

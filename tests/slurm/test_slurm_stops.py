@@ -118,10 +118,19 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(reference: World) -> Non
 
 
 def test_a_cancelled_job_stays_so(reference: World) -> None:
+    """Once after a save, then, resumed from there, at once."""
+    place = str(reference.place("cancelled"))
     job = reference.submit("cancelled", *TWO)
     reference.until_step("cancelled", 5)
-    done = reference.pairdistill("cancel", str(reference.run("cancelled").root))
+    done = reference.pairdistill("cancel", place, "--save")
     assert done.returncode == 0, done.stderr
+    reference.finish(job, state="FAILED")
+    (end,) = reference.ends("cancelled")
+    assert (end["kind"], end["cause"], end["action"]) == ("stopped", "SIGINT", "none")
+    job = reference.submit("cancelled", *TWO, "--resume")
+    reference.until_step("cancelled", end["step"] + 5)
+    assert reference.starts("cancelled")[1]["step"] == end["step"]
+    assert reference.pairdistill("cancel", place).returncode == 0
     reference.finish(job, state="CANCELLED")
     reference.until(lambda: not reference.ranks("cancelled"), "the end of the ranks")
     assert all(end["action"] != "requeue" for end in reference.ends("cancelled"))

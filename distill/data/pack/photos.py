@@ -77,13 +77,13 @@ class Found:
         """Whether each has a face, (N,)."""
         return np.frombuffer(self._faces, np.bool_)
 
-    def same_as(self, sha256_of: Callable[[int], bytes]) -> npt.NDArray[np.int64]:
+    def same_as(self, sha256_of: Callable[[int], bytes]) -> npt.NDArray[np.int32]:
         """Of each the first one with a face and the same content, (N,); -1 where it is that itself.
 
         Args:
             sha256_of: of one, to compare those of which the first 64 bits agree.
         """
-        same = np.full(len(self), _NONE)
+        same = np.full(len(self), _NONE, np.int32)
         contents, rows = np.frombuffer(self._contents, np.uint64), np.flatnonzero(self.faces)
         order = rows[np.argsort(contents[rows], kind="stable")]
         alike = np.flatnonzero(contents[order[1:]] == contents[order[:-1]])

@@ -15,7 +15,7 @@ from distill.checkpoint import RunFacts, TrainState, save
 from distill.data.batch import OrderState
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def engine_of() -> Callable[..., TensorsEngine]:
     return TensorsEngine
 

@@ -12,6 +12,8 @@ from tensors import lines_of_a_save
 
 from distill.checkpoint import SaveFailed, TrainState, latest_verified, load, prune, save
 from distill.checkpoint.shard import ShardWriter
+from distill.checkpoint.space import bytes_to_come
+from distill.config.tree import CheckpointConfig
 
 
 def names(folder):
@@ -77,6 +79,17 @@ def test_too_small_a_disk_is_seen_before_anything_is_written(save_steps, tmp_pat
     with pytest.raises(SaveFailed, match="MB are needed"):
         save_steps(2)
     assert names(tmp_path) == ["step-00000001"]
+
+
+def test_room_for_what_is_not_there_yet(save_steps, engine_of, tmp_path):
+    """As many as are kept and one in the making, less those that are there; against real sizes."""
+    keep = CheckpointConfig(keep_last=2, keep_best=1)
+    one = bytes_to_come(tmp_path, engine_of(1), keep) / 4
+    for saved, missing in ((1, 3), (2, 2), (3, 1), (4, 1)):
+        (path,) = save_steps(saved)
+        assert bytes_to_come(tmp_path, engine_of(1), keep) == missing * one
+    size = sum(file.stat().st_size for file in path.iterdir())
+    assert size <= one < 20 * size
 
 
 def test_a_disk_that_fills_up_leaves_the_old_ones(save_steps, tmp_path, monkeypatch):

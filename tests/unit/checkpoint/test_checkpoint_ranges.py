@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from distill.checkpoint import Manifest, latest_verified, load, load_weights
 from distill.checkpoint.find import reason_against
 from distill.checkpoint.manifest import _digest, parts_of
-from distill.checkpoint.reader import Reader, pick_rows
+from distill.checkpoint.reader import Reader
 
 BOUNDS = st.lists(st.integers(1, 5), min_size=1, max_size=5)
 
@@ -45,12 +45,6 @@ def test_elements_and_rows_are_those_of_the_whole(sizes, rest, data):
     numbers = torch.tensor(data.draw(st.lists(st.integers(0, rows - 1))), dtype=torch.int64)
     assert torch.equal(reader.rows("weight/w", numbers), whole[numbers])
     assert torch.equal(reader.whole("weight/w"), whole)
-
-
-def test_rows_of_no_part_are_none():
-    parts = parts_of("k", [0, 2])
-    picked = pick_rows(parts, lambda key: torch.ones(2, 3), torch.zeros(0, dtype=torch.int64))
-    assert picked.shape == (0, 3)
 
 
 def by_classes(engine):

@@ -59,7 +59,7 @@ with spawned_rank():
     ranks = from_environment(config)
     init_process_group(config, ranks)
     engine = SimpleNamespace(
-        ranks=ranks, buffers={}, moments=("exp_avg",), shapes={"weight": (4, 5)}
+        ranks=ranks, buffers={}, moments=("exp_avg",), shapes={"weight": (4, 5)}, class_bounds={}
     )
     plan = SimpleNamespace(run=RunDir(Path("/")))
     digest = checks.code_digest(Path(checks.distill.__file__).resolve().parents[1])

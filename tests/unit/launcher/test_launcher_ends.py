@@ -155,12 +155,17 @@ def test_what_to_do_by_hand_is_printed(
 
 
 def test_without_a_history_nothing_is_started_again(
-    job: JobDir, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+    job: JobDir,
+    fake: FakeSlurm,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where the disk is full: who cannot count failures might repeat one for ever."""
-    starts = RunDir(job.root.parents[1]).starts
-    starts.unlink()
-    starts.symlink_to("/dev/full")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("launcher.inside.verdict.add_end", full)
     assert conclude(job.root, 1) == 1
     assert not requeued(fake)
     assert "starts.jsonl cannot be written (No space left on device)" in capsys.readouterr().out

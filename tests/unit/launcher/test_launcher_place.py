@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,32 @@ def test_ranks_share_the_cores_that_their_job_was_given() -> None:
     assert cores_of(job, list(range(64)), 0, 2) is None, "nothing is confined: hands off"
     assert cores_of(job, [8, 9, 10], 0, 2) is None, "each task is confined already"
     assert cores_of(job, [8], 0, 2) is None
+
+
+BIND = """
+import os, sys
+from launcher.inside.binding import bind
+bind(int(sys.argv[1]), 2)
+print(*sorted(os.sched_getaffinity(0)), os.environ["CUDA_VISIBLE_DEVICES"])
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_process_keeps_to_its_cores_and_its_gpu() -> None:
+    """Two ranks of a job that was given two cores and two GPUs of this machine."""
+    first, second, *_ = sorted(os.sched_getaffinity(0))
+    job = {"SLURM_CPUS_ON_NODE": "2", "SLURM_CPUS_PER_TASK": "1", "CUDA_VISIBLE_DEVICES": "4,7"}
+    said = [
+        subprocess.run(
+            ["taskset", "-c", f"{first},{second}", sys.executable, "-c", BIND, rank],
+            env={**os.environ, **job},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for rank in ("0", "1")
+    ]
+    assert said == [f"{first} 4\n", f"{second} 7\n"]
 
 
 @pytest.fixture

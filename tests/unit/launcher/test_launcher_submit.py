@@ -133,9 +133,10 @@ def test_a_script_can_be_shown_without_slurm(
     shown = capsys.readouterr().out
     assert "#SBATCH --partition=gpu\n" in shown
     assert "module load cuda/13.0 ||" in shown
+    assert shown.endswith('"$status"\n')
     assert not run_of(config).root.exists()
     with pytest.raises(UserError, match="--gpus-per-node = 9: partition 'gpu' has 8 at most"):
-        submit(config, gpus_per_node=9, ranks_per_node=1, site="example", dry_run=True)
+        submit(config, gpus_per_node=9, site="example", dry_run=True)
     with pytest.raises(UserError, match="--account 'mine': not one that you may charge"):
         submit(config, account="mine", site="example", dry_run=True)
 
@@ -269,7 +270,8 @@ def test_the_board_listens_to_this_machine_alone(tmp_path: Path) -> None:
         for process in (*server, board):
             process.send_signal(signal.SIGINT)
         board.communicate(timeout=30)
-    assert not any(process.is_running() for process in server)
+    _, alive = psutil.wait_procs(server, timeout=30)
+    assert not alive
 
 
 def test_the_doctor_says_what_is_missing(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:

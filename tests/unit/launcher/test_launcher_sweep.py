@@ -111,6 +111,8 @@ def test_status_of_a_running_a_failed_and_a_waiting_run(tmp_path: Path, fake: Fa
     assert (waiting.state, waiting.reason, waiting.loss) == ("PENDING", "Priority", None)
     assert fake.calls("sacct")[-1] == "12,13,14", "asked once for all"
     assert table([running, broken, waiting]).row_count == 3
+    fake.answers("sacct", "12|COMPLETED|BeginTime|node1|\n")
+    assert statuses(runs[:1])[0].reason == "", "it waited once, before a requeue"
 
 
 def test_a_job_that_the_accounting_does_not_know(tmp_path: Path, fake: FakeSlurm) -> None:

@@ -1,0 +1,48 @@
+"""Whether there is room for the checkpoints of a run, found out before it starts."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from distill.checkpoint.folder import whole_checkpoints
+from distill.checkpoint.plan import estimated_bytes, plan_shards
+from distill.errors import UserError
+from distill.ranks import together
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from distill.checkpoint.state import Trainable
+    from distill.config.tree import CheckpointConfig
+
+
+def bytes_to_come(folder: Path, engine: Trainable, keep: CheckpointConfig) -> int:
+    """Room that checkpoints will need beyond those that are there.
+
+    As many as are kept, and one more: a new one is whole before an old one goes.
+    """
+    most = keep.keep_last + keep.keep_best + 1
+    missing = max(1, most - len(whole_checkpoints(folder)))
+    return missing * estimated_bytes(plan_shards(engine), engine)
+
+
+def check_space(folder: Path, engine: Trainable, keep: CheckpointConfig) -> None:
+    """Refuse to start where the checkpoints would not fit; all ranks must call it.
+
+    Args:
+        folder: of the checkpoints; the one above it must be there.
+        engine: what will be saved.
+        keep: how many are kept.
+
+    Raises:
+        UserError: what is needed and what is free, on all ranks.
+    """
+    needed, free = bytes_to_come(folder, engine, keep), shutil.disk_usage(folder.parent).free
+    with together():
+        if engine.ranks.is_first and free < needed:
+            raise UserError(
+                f"{str(folder)!r}: checkpoints need {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB"
+                " are free",
+                fix="free some space, lower checkpoint.keep_last, or choose another run.dir",
+            )

@@ -1,0 +1,125 @@
+"""A fresh run that starts from trained weights: the backbone, and the people that both know."""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from distill.checkpoint.stored import Stored, open_weights
+from distill.engine_parts.fragments import WEIGHT
+from distill.engine_parts.head import HEAD_PREFIX
+from distill.errors import UserError
+from distill.ranks import together
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from distill.checkpoint.reader import Reader
+    from distill.checkpoint.state import Trainable
+    from distill.engine_parts.fragments import Fragment
+
+ROWS_AT_ONCE = 1 << 14
+_SHOWN = 3
+
+
+class Start(NamedTuple):
+    """Where a run starts from.
+
+    Attributes:
+        origin: file or folder of the weights.
+        step: optimizer steps that were made there.
+        kept: people known there and here, whose rows of the head are taken over.
+        new: people known here alone, whose rows are drawn as in any fresh run.
+        dropped: people known there alone.
+    """
+
+    origin: Path
+    step: int
+    kept: int
+    new: int
+    dropped: int
+
+    def __str__(self) -> str:
+        return (
+            f"weights of {self.origin} (step {self.step}); of its people {self.kept} kept and"
+            f" {self.dropped} dropped, {self.new} new"
+        )
+
+
+def start_from(path: Path, engine: Trainable, identities: Sequence[str]) -> Start:
+    """Put trained weights into a fresh engine, whatever its placement; all ranks must call it.
+
+    Rows of the head go by the names of the people; each rank reads those that it holds. The
+    optimizer starts anew.
+
+    Args:
+        path: as in `open_weights`.
+        engine: as it was made; what is not taken over stays.
+        identities: names of the people, by label.
+
+    Raises:
+        UserError: nothing good there, or another network; on all ranks.
+    """
+    with ExitStack() as stack:
+        stored = open_weights(path, stack, engine.ranks)
+        known = {name: row for row, name in enumerate(stored.identities)}
+        rows = torch.tensor([known.get(name, -1) for name in identities])
+        with together():
+            _check(stored, engine)
+            _fill(stored, engine, rows)
+    engine.finish_load(engine.counters())
+    kept = int((rows >= 0).sum())
+    return Start(stored.origin, stored.step, kept, len(rows) - kept, len(known) - kept)
+
+
+def _check(stored: Stored, engine: Trainable) -> None:
+    """Refuse another network; heads may differ in the number of rows."""
+    here = engine.shapes | {name: tuple(b.shape) for name, b in engine.buffers.items()}
+    differences = [
+        f"{name}: {stored.shapes.get(name, 'absent')} there -> {shape} here"
+        for name, shape in sorted(here.items())
+        if _without_rows(name, stored.shapes.get(name)) != _without_rows(name, shape)
+    ]
+    if differences:
+        raise UserError(
+            f"model.init_from = {str(stored.origin)!r}: another network:"
+            f" {'; '.join(differences[:_SHOWN])}",
+            fix="set model.name, model.embedding_dim and head.kind to those it was trained with",
+        )
+
+
+def _without_rows(name: str, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    return shape[1:] if shape and name.startswith(HEAD_PREFIX) else shape
+
+
+@torch.no_grad()
+def _fill(stored: Stored, engine: Trainable, rows: torch.Tensor) -> None:
+    for fragment in engine.fragments(WEIGHT):
+        key = stored.keys[fragment.name]
+        if fragment.name.startswith(HEAD_PREFIX):
+            width = math.prod(engine.shapes[fragment.name][1:])
+            fill_rows(fragment, stored.reader, key, rows, width)
+        else:
+            stored.reader.copy_elements(key, fragment.start, fragment.values)
+    for name, buffer in engine.buffers.items():
+        buffer.copy_(stored.reader.tensor(stored.keys[name]))
+
+
+def fill_rows(fragment: Fragment, reader: Reader, key: str, rows: torch.Tensor, width: int) -> None:
+    """Fill a fragment of a matrix whose row i is row ``rows[i]`` of a stored one.
+
+    Rows of -1 are left as they are. A fragment may begin and end inside of a row.
+    """
+    stop = fragment.start + len(fragment.values)
+    for first in range(fragment.start // width, -(-stop // width), ROWS_AT_ONCE):
+        taken = rows[first : min(first + ROWS_AT_ONCE, -(-stop // width))]
+        low, high = max(fragment.start, first * width), min(stop, (first + len(taken)) * width)
+        cut = slice(low - first * width, high - first * width)
+        known = (taken >= 0).repeat_interleave(width)[cut]
+        values = reader.rows(key, taken.clamp_min(0)).flatten()[cut]
+        into = fragment.values[low - fragment.start : high - fragment.start]
+        into.copy_(torch.where(known.to(into.device), values.to(into.device), into))

@@ -1,0 +1,118 @@
+"""Weights where they are stored, in a checkpoint or an exported file, to be read in pieces."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from distill.checkpoint.find import Found, latest_verified, verified
+from distill.checkpoint.manifest import MANIFEST, Part
+from distill.checkpoint.reader import Place, Reader
+from distill.engine_parts.fragments import WEIGHT
+from distill.errors import UserError
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from distill.ranks import Ranks
+
+EXPORTED = "pairdistill-weights-1"
+"""What the header of an exported file says that it is."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A trained network that has not been read yet.
+
+    Attributes:
+        reader: gives its tensors.
+        keys: the reader's key of each parameter and buffer, by name.
+        shapes: their shapes.
+        config: configuration of the run, as plain data.
+        identities: names of the C people, by label.
+        step: optimizer steps made.
+        run_id: the run.
+        origin: file or folder.
+    """
+
+    reader: Reader
+    keys: dict[str, str]
+    shapes: dict[str, tuple[int, ...]]
+    config: dict[str, Any]
+    identities: list[str]
+    step: int
+    run_id: str
+    origin: Path
+
+
+def open_weights(path: Path, stack: ExitStack, ranks: Ranks | None = None) -> Stored:
+    """Find and verify weights; nothing but headers and, for the digests, bytes are read.
+
+    Args:
+        path: ``model.safetensors``; a ``step-…`` folder; or a folder of those, or a run folder
+            with ``checkpoints/`` in it: then the newest verified one.
+        stack: closes the files.
+        ranks: where given, all ranks call and share the reading.
+
+    Raises:
+        UserError: nothing there, or what is there is damaged.
+    """
+    if path.is_file():
+        return _exported(path, stack)
+    if (path / MANIFEST).exists():
+        return _checkpoint(verified(path, ranks), stack)
+    for folder in (path / "checkpoints", path):
+        found = latest_verified(folder, ranks)
+        if found is not None:
+            return _checkpoint(found, stack)
+    raise UserError(
+        f"{str(path)!r}: no checkpoint there",
+        fix="name a run folder, a step-… folder in its checkpoints, or a model.safetensors",
+    )
+
+
+def _checkpoint(found: Found, stack: ExitStack) -> Stored:
+    manifest = found.manifest
+    shapes = {kind: manifest.shapes(kind) for kind in (WEIGHT, "buffer")}
+    return Stored(
+        reader=Reader.of(found, stack),
+        keys={name: f"{kind}/{name}" for kind, named in shapes.items() for name in named},
+        shapes={name: shape for named in shapes.values() for name, shape in named.items()},
+        config=manifest.config,
+        identities=manifest.identities,
+        step=manifest.step,
+        run_id=manifest.run_id,
+        origin=found.path,
+    )
+
+
+def _exported(path: Path, stack: ExitStack) -> Stored:
+    try:
+        file = stack.enter_context(safe_open(path, "pt"))
+        about = file.metadata() or {}
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{str(path)!r} cannot be read as safetensors: {error}", fix="export it again"
+        ) from error
+    if about.get("format") != EXPORTED:
+        raise UserError(
+            f"{str(path)!r} holds no exported weights of this program",
+            fix="name a model.safetensors written by a run",
+        )
+    places = {key: Place(path, key) for key in shapes}
+    whole = {key: [Part(key, 0, shape[0] if shape else 1)] for key, shape in shapes.items()}
+    return Stored(
+        reader=Reader(path, places, lambda key: whole.get(key, []), stack),
+        keys={key: key for key in shapes},
+        shapes=shapes,
+        config=json.loads(about["config"]),
+        identities=json.loads(about["identities"]),
+        step=int(about["step"]),
+        run_id=about["run_id"],
+        origin=path,
+    )

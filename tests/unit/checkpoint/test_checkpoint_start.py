@@ -1,0 +1,107 @@
+"""Fresh runs that start from trained weights: people are found again by their names."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from distill.checkpoint import RunFacts, TrainState, export_weights, save, start_from
+from distill.engine_parts.fragments import Fragment
+from distill.errors import UserError
+
+OLD = ["ann", "bob", "çelik", "dee"]
+NEW = ["dee", "eve", "bob", "flo", "gus", "ann"]
+SHAPES = {"backbone.weight": (5, 3, 2), "backbone.bias": (5,), "head.weight": (6, 5)}
+
+
+@pytest.fixture(scope="module", params=["checkpoint", "by classes", "export"])
+def stored(request, tmp_path_factory, engine_of):
+    """Weights of the four people of OLD, in every form in which they are stored."""
+    engine = engine_of(3)
+    if request.param == "by classes":
+        engine.class_bounds = {"head.weight": (0, 4)}
+    folder = tmp_path_factory.mktemp("stored")
+    path = save(folder, engine, TrainState(3), RunFacts("run-a", {}, OLD, "digest-1"))
+    if request.param == "export":
+        path = export_weights(path, folder / "model.safetensors")
+    return path, engine
+
+
+class Cut:
+    """The state of another engine in fragments that are cut anywhere."""
+
+    def __init__(self, engine, cuts):
+        self._engine, self._cuts = engine, cuts
+
+    def __getattr__(self, name):
+        return getattr(self._engine, name)
+
+    def fragments(self, kind):
+        for whole in self._engine.fragments(kind):
+            inner = sorted({cut % whole.values.numel() for cut in self._cuts} - {0})
+            bounds = [0, *inner, whole.values.numel()]
+            for start, stop in itertools.pairwise(bounds):
+                yield Fragment(whole.name, start, whole.values[start:stop])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_rows_at_once():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distill.checkpoint.start.ROWS_AT_ONCE", 2)
+        yield
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(cuts=st.lists(st.integers(1, 60), max_size=4), names=st.permutations(NEW))
+def test_people_keep_their_rows_wherever_they_stand(engine_of, stored, cuts, names):
+    path, old = stored
+    fresh, untouched = engine_of(8, SHAPES), engine_of(8, SHAPES)
+    start = start_from(path, Cut(fresh, cuts), names)
+    assert (start.kept, start.new, start.dropped) == (3, 3, 1)
+    for row, name in enumerate(names):
+        source = old if name in OLD else untouched
+        expected = source.state["weight", "head.weight"][OLD.index(name) if name in OLD else row]
+        assert torch.equal(fresh.state["weight", "head.weight"][row], expected)
+    for name in ("backbone.weight", "backbone.bias"):
+        assert torch.equal(fresh.state["weight", name], old.state["weight", name])
+    for name, buffer in old.buffers.items():
+        assert torch.equal(fresh.buffers[name], buffer)
+    for kind in fresh.moments:  # the optimizer starts anew
+        for name in SHAPES:
+            assert torch.equal(fresh.state[kind, name], untouched.state[kind, name])
+
+
+def test_what_happened_is_told(engine_of, stored):
+    path, _ = stored
+    told = str(start_from(path, engine_of(8, SHAPES), NEW))
+    assert told == f"weights of {path} (step 3); of its people 3 kept and 1 dropped, 3 new"
+
+
+@pytest.mark.parametrize(
+    ("shapes", "difference"),
+    [
+        ({**SHAPES, "backbone.bias": (7,)}, r"backbone\.bias: \(5,\) there -> \(7,\) here"),
+        ({**SHAPES, "head.weight": (6, 4)}, r"head\.weight: \(4, 5\) there -> \(6, 4\) here"),
+        ({**SHAPES, "head.linear.bias": (6,)}, r"head\.linear\.bias: absent there -> \(6,\) here"),
+    ],
+)
+def test_another_network_is_refused_and_nothing_is_changed(engine_of, stored, shapes, difference):
+    fresh = engine_of(8, shapes)
+    with pytest.raises(UserError, match=difference) as caught:
+        start_from(stored[0], fresh, NEW)
+    assert "model.init_from" in str(caught.value)
+    assert fresh.same_as(engine_of(8, shapes))
+
+
+def test_a_place_with_nothing_in_it(engine_of, tmp_path):
+    with pytest.raises(UserError, match="no checkpoint there"):
+        start_from(tmp_path, engine_of(8, SHAPES), NEW)
