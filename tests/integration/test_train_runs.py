@@ -498,3 +498,22 @@ def test_a_second_job_is_refused(world: World) -> None:
     with world.run_dir("busy").acquire(), pytest.raises(UserError, match=named):
         train(world.config("busy"), ALONE)
     assert [path.name for path in world.run_dir("busy").root.iterdir()] == ["run.lock"]
+
+
+def test_adafaces_running_lengths_survive_a_kill_and_a_skipped_step(world: World) -> None:
+    """Under stage 3; the buffers are saved with the weights."""
+    settings = ("head.margin=adaface", "train.zero_stage=3", "head.adaface_decay=0.3")
+    settings = (*settings, "data.evaluation=", "monitor.tensorboard=false")
+    settings = (*settings, "train.nonfinite_limit=3")
+    whole = world.two_ranks("adaface", *settings, faults="nan:1:2")
+    assert whole.returncode == 0, whole.stderr
+    killed = world.two_ranks("hurt adaface", *settings, faults="nan:1:2 kill:1:6")
+    assert killed.returncode == 137
+    finished = world.two_ranks("hurt adaface", *settings, faults="nan:1:2")
+    assert finished.returncode == 0, finished.stderr
+    assert world.numbers("hurt adaface") == world.numbers("adaface")
+    ours, theirs = (load_file(world.run_dir(run).weights) for run in ("hurt adaface", "adaface"))
+    for name in ("adaface.mean", "adaface.std"):
+        assert np.array_equal(ours[name], theirs[name])
+        assert np.isfinite(ours[name])
+    assert ours["adaface.mean"] != 20.0
