@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -29,6 +30,8 @@ MANIFEST_NAME = "manifest.json"
 CHECKED_PAIRS = 1 << 20
 """Packs up to this size are checked entry by entry when opened (a second); larger ones as they are
 read, and by `pairdistill verify`."""
+END_BYTES = 1 << 16
+"""Bytes at either end of a shard by which it is known, of whatever size it is."""
 _MANIFEST_BYTES_MAX = 1 << 30
 _SHA256 = r"^[0-9a-f]{64}$"
 
@@ -51,6 +54,9 @@ class ShardFacts(BaseModel):
     """Its size."""
     sha256: str = Field(pattern=_SHA256)
     """SHA-256 of its content."""
+    ends_sha256: str = Field(default="", pattern=_SHA256 + "|^$")
+    """SHA-256 of its first and last `END_BYTES`, which hold labels, checksums and places of its
+    pairs: compared whenever it is opened. Empty in packs of before."""
 
     @model_validator(mode="after")
     def _plain_name(self) -> ShardFacts:
@@ -200,6 +206,12 @@ class Pack:
                 f"{path}: {size} bytes, its manifest says {facts.bytes}",
                 fix="the file is truncated or of another pack: restore it, or pack again",
             )
+        if facts.ends_sha256 and ends_sha256(path) != facts.ends_sha256:
+            raise UserError(
+                f"{path}: other pairs than its manifest knows",
+                fix="the file is damaged, of another pack, or of another place in this one:"
+                " restore it, or pack again",
+            )
         layout = LAYOUTS["singles" if self.manifest.second == "online" else "pairs"]
         index = open_index(path, layout=layout, side=self.manifest.image_side)
         if len(index) != facts.pairs:
@@ -230,6 +242,14 @@ def read_pack(path: str | Path, *, verify_digest: bool = False) -> Pack:
         for facts in pack.manifest.shards:
             check_digest(folder / facts.name, facts.sha256)
     return pack
+
+
+def ends_sha256(path: Path) -> str:
+    """SHA-256 of the beginning and the end of a file: enough to tell one shard from another."""
+    with path.open("rb") as file:
+        content = file.read(END_BYTES)
+        file.seek(-min(END_BYTES, path.stat().st_size), os.SEEK_END)
+        return hashlib.sha256(content + file.read()).hexdigest()
 
 
 def check_digest(path: Path, sha256: str) -> None:

@@ -16,6 +16,7 @@ from distill.data.manifest import (
     Manifest,
     Pack,
     ShardFacts,
+    ends_sha256,
     file_sha256,
     read_pack,
     shard_name,
@@ -172,7 +173,11 @@ def _finished(stack: ExitStack, writer: BetonWriter, path: Path) -> ShardFacts:
     """Closes a shard, and says what is in it."""
     stack.close()
     return ShardFacts(
-        name=path.name, pairs=writer.appended, bytes=path.stat().st_size, sha256=file_sha256(path)
+        name=path.name,
+        pairs=writer.appended,
+        bytes=path.stat().st_size,
+        sha256=file_sha256(path),
+        ends_sha256=ends_sha256(path),
     )
 
 

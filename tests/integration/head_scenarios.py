@@ -6,6 +6,8 @@ As engine_scenarios.py: each process plays many scenarios and writes what it saw
 FOLDER/PHASE-RANK.json; floats in hexadecimal.
 """
 
+# over 300 lines: one script that each rank runs whole, so that its processes start once
+
 from __future__ import annotations
 
 import json

@@ -96,3 +96,13 @@ def test_equal_names_need_a_word(root: Path) -> None:
     assert refused.returncode == 2
     assert "1 names stand in several packs ('cid')" in refused.stderr
     assert "same_person" in refused.stderr and not (root / "runs" / "refused").exists()
+
+
+def test_one_pair_of_one_person_can_be_trained_on(root: Path) -> None:
+    rng = np.random.default_rng(5)
+    pair = EncodedPair(picture(rng), picture(rng), 0, 0)
+    write_pack(root / "alone", [pair], 1, identities=["eve"], kinds=["blur"])
+    words = [f"data.train={root}/alone", "train.global_batch_pairs=1", "train.steps=2"]
+    done = train(root, "alone", *words)
+    assert done.returncode == 0, done.stderr
+    assert "1 people, 1 pairs;" in done.stdout + done.stderr
