@@ -12,7 +12,8 @@ less than they need, and change images the same way:
 - `simplejpeg`: the library that this package brings, through its Python binding;
 - `pairdistill`, `pairdistill, block`: the loader, both orders;
 - `torch DataLoader`: persistent processes, simplejpeg, our compiled changes, a pair at a time;
-- `torch, whole batches`: the same, each batch decoded to its place at once;
+- `torch, plain numpy`: the same without our compiled code;
+- `torch, whole batches`: with it, each batch decoded to its place at once;
 - `webdataset`: the same work on a tar file of the pairs (left out, and said so, if not installed);
 - `python`: the slow reference.
 

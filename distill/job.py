@@ -31,6 +31,7 @@ from distill.files import write_whole
 from distill.monitor import Monitor
 from distill.plan import Plan
 from distill.ranks import Ranks, gather_objects, init_process_group, leave_process_group, together
+from distill.schedules import peak_lr
 from distill.stop import StopRequests
 from distill.watch import LossSpikes
 from distill.watchdog import Watchdog
@@ -197,8 +198,18 @@ def _opening(
         f" head: {_head_words(config)};"
         f" {ranks.world_size} rank(s) on {ranks.device.type}, ZeRO {config.train.zero_stage},"
         f" {config.train.precision}, pair loss: {plan.loss_implementation};"
-        f" {plan.total_steps} steps, {words}"
+        f" {plan.total_steps} steps, {_rate(config)}, {words}"
     )
+
+
+def _rate(config: Config) -> str:
+    """The peak learning rate, and where it comes from if a batch scaled it."""
+    optimizer = config.optimizer
+    peak = f"learning rate {peak_lr(config):.4g}"
+    if not optimizer.lr_batch_pairs:
+        return peak
+    times = f"{config.train.global_batch_pairs}/{optimizer.lr_batch_pairs} pairs"
+    return f"{peak} ({optimizer.lr:.4g}, {optimizer.lr_scaling} in {times})"
 
 
 def _data(train: TrainingSet, same_names: SameNames) -> str:

@@ -60,7 +60,7 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
     check_precision(config, ranks.device)
     micro = micro_batch_pairs(config, ranks.world_size)
     implementation = implementation_name(config.loss.implementation, ranks.device.type)
-    train = _training_set(config.data)
+    train = training_set(config.data)
     check_layout(train, config.data)
     check_head(config, len(train.identities), ranks.world_size)
     pairs, batch = train.pairs, config.train.global_batch_pairs
@@ -75,7 +75,7 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
     )
 
 
-def _training_set(data: DataConfig) -> TrainingSet:
+def training_set(data: DataConfig) -> TrainingSet:
     """The packs to train on, as one."""
     folders = data.train_packs or [""]
     packs = [_open("data.train", folder, "train") for folder in folders]

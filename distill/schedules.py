@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from distill.config.tree import LossConfig, OptimizerConfig, Ramp
+from distill.config.tree import Config, LossConfig, OptimizerConfig, Ramp
 
 
 def value_at(value: float | Ramp, step: int) -> float:
@@ -29,7 +29,23 @@ def weight_at(loss: LossConfig, step: int) -> float:
     return value_at(loss.weight, step)
 
 
-def learning_rate(optimizer: OptimizerConfig, step: int, total_steps: int) -> float:
+def peak_lr(config: Config) -> float:
+    """Learning rate at the end of warm-up: ``optimizer.lr`` scaled to the global batch.
+
+    The rule is a function of the settings alone, so a run that goes on with another
+    ``train.global_batch_pairs`` goes on with the rate of its new batch, and one that goes on with
+    another number of ranks keeps its rate. Linear: Goyal et al., "Accurate, Large Minibatch SGD:
+    Training ImageNet in 1 Hour", 2017, section 2.1. Square root: Krizhevsky, "One weird trick for
+    parallelizing convolutional neural networks", 2014, section 5.
+    """
+    optimizer = config.optimizer
+    if not optimizer.lr_batch_pairs:
+        return optimizer.lr
+    times = config.train.global_batch_pairs / optimizer.lr_batch_pairs
+    return optimizer.lr * (times if optimizer.lr_scaling == "linear" else math.sqrt(times))
+
+
+def learning_rate(config: Config, step: int, total_steps: int) -> float:
     """Learning rate of update ``step`` out of ``total_steps``.
 
     Warm-up rises linearly and reaches the peak in its last update, so that no update is spent at
@@ -37,14 +53,15 @@ def learning_rate(optimizer: OptimizerConfig, step: int, total_steps: int) -> fl
     last, for the same reason.
 
     Returns:
-        The learning rate, in [0, ``optimizer.lr``].
+        The learning rate, in [0, `peak_lr`].
     """
+    optimizer, peak = config.optimizer, peak_lr(config)
     if step < optimizer.warmup_steps:
-        return optimizer.lr * (step + 1) / optimizer.warmup_steps
+        return peak * (step + 1) / optimizer.warmup_steps
     span = max(1, total_steps - optimizer.warmup_steps)
     progress = min(1.0, (step - optimizer.warmup_steps) / span)
     floor = optimizer.final_lr_fraction
-    return optimizer.lr * (floor + (1.0 - floor) * _remaining(optimizer, progress))
+    return peak * (floor + (1.0 - floor) * _remaining(optimizer, progress))
 
 
 def _remaining(optimizer: OptimizerConfig, progress: float) -> float:

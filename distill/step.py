@@ -91,7 +91,7 @@ def train_step(
         mark: called with the name of each phase as it begins.
     """
     config = recipe.config
-    engine.set_lr(learning_rate(config.optimizer, step, recipe.total_steps))
+    engine.set_lr(learning_rate(config, step, recipe.total_steps))
     recipe.objective.begin(engine, batches, step)
     losses: list[BatchLoss] = []
     for micro, batch in enumerate(batches):

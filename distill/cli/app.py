@@ -19,6 +19,7 @@ from distill.cli.forget import forget_command
 from distill.cli.gallery import gallery_command
 from distill.cli.inspect import inspect_command
 from distill.cli.pack import pack_command
+from distill.cli.plan import plan_command
 from distill.cli.train import train_command
 from distill.cli.verify import verify_command
 from distill.errors import UserError
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "gallery": gallery_command,
     "verify": verify_command,
     "forget": forget_command,
+    "plan": plan_command,
     "train": train_command,
     "evaluate": evaluate_command,
     "classify": classify_command,

@@ -191,7 +191,11 @@ class OptimizerConfig(Section):
     name: Literal["sgd", "adamw"] = "sgd"
     """SGD with momentum, or AdamW."""
     lr: Positive = 0.1
-    """Peak learning rate."""
+    """Peak learning rate, at a global batch of `lr_batch_pairs` where that is set."""
+    lr_batch_pairs: Count = 0
+    """Global batch, in pairs, that `lr` is meant for; another one scales it. 0 takes `lr` as is."""
+    lr_scaling: Literal["linear", "sqrt"] = "linear"
+    """`linear`: k times the batch, k times the rate; `sqrt`: the square root of k times."""
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     """Momentum of SGD."""
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
@@ -207,11 +211,11 @@ class OptimizerConfig(Section):
     schedule: Literal["polynomial", "cosine", "constant"] = "polynomial"
     """Decay of the learning rate after warm-up."""
     warmup_steps: Count = 0
-    """Steps of linear warm-up from `lr` / steps to `lr`."""
+    """Steps of linear warm-up from the peak rate / steps to the peak rate."""
     power: Positive = 1.0
     """Power of the polynomial decay."""
     final_lr_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Learning rate that the decay ends at, one step after the last, as a fraction of `lr`."""
+    """Learning rate that the decay ends at, one step after the last, as a fraction of the peak."""
 
 
 class TrainConfig(Section):

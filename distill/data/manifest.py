@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from distill.data.beton import LAYOUTS
 from distill.data.beton_index import BetonIndex, check_index, open_index
+from distill.data.digests import ends_sha256, file_sha256
 from distill.data.pack_index import PackIndex
 from distill.errors import UserError
 
@@ -30,8 +30,6 @@ MANIFEST_NAME = "manifest.json"
 CHECKED_PAIRS = 1 << 20
 """Packs up to this size are checked entry by entry when opened (a second); larger ones as they are
 read, and by `pairdistill verify`."""
-END_BYTES = 1 << 16
-"""Bytes at either end of a shard by which it is known, of whatever size it is."""
 _MANIFEST_BYTES_MAX = 1 << 30
 _SHA256 = r"^[0-9a-f]{64}$"
 
@@ -244,14 +242,6 @@ def read_pack(path: str | Path, *, verify_digest: bool = False) -> Pack:
     return pack
 
 
-def ends_sha256(path: Path) -> str:
-    """SHA-256 of the beginning and the end of a file: enough to tell one shard from another."""
-    with path.open("rb") as file:
-        content = file.read(END_BYTES)
-        file.seek(-min(END_BYTES, path.stat().st_size), os.SEEK_END)
-        return hashlib.sha256(content + file.read()).hexdigest()
-
-
 def check_digest(path: Path, sha256: str) -> None:
     """Reads all of a shard.
 
@@ -295,9 +285,3 @@ def _read_manifest(folder: Path) -> Manifest:
         raise UserError(
             f"{file}: {where} {fault['msg']}".replace(":  ", ": "), fix="pack again"
         ) from error
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,13 +11,12 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 from distill.data.beton import LAYOUTS, BetonWriter, Layout
+from distill.data.digests import ends_sha256, file_sha256
 from distill.data.manifest import (
     MANIFEST_NAME,
     Manifest,
     Pack,
     ShardFacts,
-    ends_sha256,
-    file_sha256,
     read_pack,
     shard_name,
 )

@@ -19,6 +19,11 @@ _BUCKET_ELEMENTS = 50_000_000  # 200 MB of float32: large enough to keep a fast 
 _NEVER = 2**60
 
 
+def bucket_elements() -> int:
+    """The most elements that a bucket of DeepSpeed holds."""
+    return _BUCKET_ELEMENTS
+
+
 def micro_batch_pairs(config: Config, world_size: int) -> int:
     """Pairs of one forward pass of one rank.
 
@@ -59,7 +64,7 @@ def deepspeed_settings(
     stay in float32 for every stage.
     """
     stage = config.train.zero_stage
-    bucket = min(max(elements, 1), _BUCKET_ELEMENTS)
+    bucket = min(max(elements, 1), bucket_elements())
     bucket += bucket % 2  # an odd size is refused
     return {
         "train_batch_size": config.train.global_batch_pairs,

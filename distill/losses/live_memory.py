@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts, within a ``with`` block, the tensors that operators make.
 
-    Tensors from before the block do not count, nor does what an operator uses inside itself.
+    Tensors from before the block do not count, nor does what an operator uses inside itself, nor
+    tensors of the meta device, which have a size and no memory.
 
     Args:
         except_sizes: storages of exactly so many bytes do not count, for a result that every way
@@ -48,7 +49,7 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _meet(self, tree: Any, *, counted: bool) -> None:
         for leaf in tree_leaves(tree):
-            if isinstance(leaf, torch.Tensor):
+            if isinstance(leaf, torch.Tensor) and leaf.device.type != "meta":
                 self._count(leaf.untyped_storage(), counted)
 
     def _count(self, storage: torch.UntypedStorage, counted: bool) -> None:

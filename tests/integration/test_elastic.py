@@ -85,9 +85,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def train(root: Path, name: str, ranks: int, stage: int, steps: int) -> None:
+def train(root: Path, name: str, ranks: int, stage: int, steps: int, *more: str) -> str:
+    """Train up to ``steps``; what was said."""
     words = ["train", str(root / "run.toml"), f"run.dir={root / name}"]
-    words += [f"train.zero_stage={stage}", f"train.steps={steps}"]
+    words += [f"train.zero_stage={stage}", f"train.steps={steps}", *more]
     done = subprocess.run(
         [sys.executable, "-c", LAUNCH, str(root / "rank.py"), str(ranks), *words],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -97,13 +98,14 @@ def train(root: Path, name: str, ranks: int, stage: int, steps: int) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def curve(root: Path, name: str) -> list[float]:
+def curve(root: Path, name: str, tag: str = "loss/total") -> list[float]:
     lines = RunDir(root / name).metrics.read_text().splitlines()
     found = [json.loads(line) for line in lines]
     assert [line["step"] for line in found] == list(range(1, len(found) + 1))
-    return [line["loss/total"] for line in found]
+    return [line[tag] for line in found]
 
 
 def test_ranks_and_stages_may_change(root: Path) -> None:
@@ -118,3 +120,13 @@ def test_ranks_and_stages_may_change(root: Path) -> None:
     assert ours.keys() == theirs.keys()
     for key in ours:
         np.testing.assert_allclose(ours[key], theirs[key], rtol=0, atol=2e-4, err_msg=key)
+
+
+def test_the_rate_follows_the_global_batch(root: Path) -> None:
+    """Two ranks, then one with half the batch: the rule halves the rate, and the run says so."""
+    rule = "optimizer.lr_batch_pairs=16"
+    train(root, "rates", 2, 1, 2, rule)
+    said = train(root, "rates", 1, 1, 4, rule, "train.global_batch_pairs=4")
+    rates = curve(root, "rates", "schedule/lr")
+    assert rates == pytest.approx([0.00025, 0.00025, 0.000125, 0.000125])
+    assert "learning rate 0.000125 (0.0005, linear in 4/16 pairs)" in said

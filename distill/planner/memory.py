@@ -1,0 +1,296 @@
+"""Bytes of tensors on a rank, by phase of a step and by part; plain arithmetic.
+
+What DeepSpeed 0.19 holds was found by counting the tensors of real steps, and is held to that by
+tests. With P the bytes of all weights in the engine (float32), W ranks, m moments:
+
+    stage   weights   master   moments   gradients                       buckets
+    0       P         -        m P       P                               P for the all-reduce
+    1       P         P/W      m P/W     P, then those of own tensors    b
+    2       P         P/W      m P/W     those of own tensors            b, twice where overlapped
+    3       P/W       P/W      m P/W     P/W                             b
+
+b is the bucket, or P if that is less. "Own tensors" are those with an element in the rank's slice,
+and they count whole: a head larger than a slice is a whole gradient on every rank that has some of
+it. Stage 3 gathers all weights in forward and lets go of them in backward, as long as they are
+no more than `LIVE_ELEMENTS`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from distill.planner.facts import (
+    FLOAT_BYTES,
+    IMAGE_VALUES,
+    Choice,
+    HeadCost,
+    Job,
+    NetworkCost,
+    sampled_classes,
+    seen_rows,
+)
+
+LIVE_ELEMENTS = 10**9
+"""DeepSpeed's `stage3_max_live_parameters`, and its `stage3_max_reuse_distance`."""
+PERSISTENT_ELEMENTS = 10**5
+"""Weights smaller than this stay whole on every rank in stage 3."""
+ALL_REDUCE_ELEMENTS = 500_000_000
+"""Gradients that stage 0 joins for one all-reduce."""
+STATE_BYTES = (14 + 10) * 4 + 2 * 8
+"""What a rank learns of a pair and the classes of another, as received and as a state (see
+`distill.losses.sharded`)."""
+
+Parts = Counter[str]
+"""Bytes by part."""
+PARTS = {
+    "weights": "weights",
+    "master": "master weights of ZeRO",
+    "optimizer": "optimizer state",
+    "gradients": "gradients",
+    "buckets": "buckets of DeepSpeed",
+    "gathered": "weights gathered by ZeRO 3",
+    "activations": "activations",
+    "casts": "weights in lower precision",
+    "head": "head and loss, its gradient included",
+    "features": "embeddings of all ranks",
+    "update": "temporaries of the update",
+    "loader": "images",
+}
+"""Parts in the order of tables, in words."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The weights inside of DeepSpeed's engine.
+
+    Attributes:
+        weights: elements of each parameter and whether it decays, in the order of the module.
+        ranks: W.
+        bucket_elements: the most that a bucket holds.
+    """
+
+    weights: tuple[tuple[int, bool], ...]
+    ranks: int
+    bucket_elements: int
+
+    @property
+    def bytes(self) -> int:
+        """P."""
+        return FLOAT_BYTES * sum(n for n, _ in self.weights)
+
+    @property
+    def slice_bytes(self) -> int:
+        """P / W."""
+        return -(-self.bytes // self.ranks)
+
+    @property
+    def bucket_bytes(self) -> int:
+        """Bytes of a bucket (see `distill.engine_parts.settings`)."""
+        return min(self.bytes, FLOAT_BYTES * self.bucket_elements)
+
+    @property
+    def largest_bytes(self) -> int:
+        """Of the largest parameter."""
+        return FLOAT_BYTES * max(n for n, _ in self.weights)
+
+    @property
+    def persistent_bytes(self) -> int:
+        """What stage 3 leaves whole."""
+        small = sum(n for n, _ in self.weights if n < PERSISTENT_ELEMENTS)
+        return FLOAT_BYTES * small if self.ranks > 1 else 0
+
+    @property
+    def gathered_bytes(self) -> int:
+        """Weights that stage 3 makes whole at a time."""
+        most = max(FLOAT_BYTES * LIVE_ELEMENTS, self.largest_bytes) + self.bucket_bytes
+        return min(self.bytes, most) if self.ranks > 1 else 0
+
+    @property
+    def own_tensors_bytes(self) -> int:
+        """Gradients of the tensors with an element in a rank's slice, on the rank with most."""
+        groups = [[n for n, decays in self.weights if decays is wanted] for wanted in (True, False)]
+        decayed, others = (_touched(group, self.ranks) for group in groups)
+        return FLOAT_BYTES * max(map(int.__add__, decayed, others))
+
+
+def _touched(sizes: list[int], ranks: int) -> list[int]:
+    """Elements of the tensors that each rank's slice of their concatenation touches."""
+    share = -(-sum(sizes) // ranks) if sizes else 0
+    found, end = [0] * ranks, 0
+    for size in sizes:
+        start, end = end, end + size
+        for rank in range(start // share, min((end - 1) // share + 1, ranks)):
+            found[rank] += size
+    return found
+
+
+def engine_of(job: Job, choice: Choice, network: NetworkCost, head: HeadCost) -> Engine:
+    """What the engine trains: the head too, unless it is shared out by classes."""
+    inside = head.weights if choice.placement == "replicated" else ()
+    return Engine(network.weights + inside, job.ranks, job.bucket_elements)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a rank, by phase and part.
+
+    Attributes:
+        phases: parts of each phase of a step.
+    """
+
+    phases: dict[str, Parts]
+
+    @property
+    def peak_phase(self) -> str:
+        """The phase with the most."""
+        return max(self.phases, key=lambda name: self.phases[name].total())
+
+    @property
+    def peak(self) -> Parts:
+        """Parts of that phase."""
+        return self.phases[self.peak_phase]
+
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes of that phase."""
+        return self.peak.total()
+
+
+def memory_of(job: Job, choice: Choice, network: NetworkCost, head: HeadCost) -> Memory:
+    """What a rank holds in each phase of a step with ``choice``."""
+    engine = engine_of(job, choice, network, head)
+    base = _between_steps(job, choice, network, head, engine)
+    saved = Parts(activations=network.saved_bytes - network.cast_bytes, casts=network.cast_bytes)
+    sample = _sample(job, choice)
+    in_step = base + sample + _gathered(choice, engine)
+    mine = Parts(gradients=head.gradient_bytes if choice.placement == "sharded" else 0)
+    carried = _carried(job, choice, engine) + (mine if job.accumulation > 1 else Parts())
+    phases = {
+        "between steps": base,
+        "forward": in_step + saved + carried + _prefetched(choice, engine),
+        "loss": in_step + saved + carried + _loss(job, choice, network, head),
+        "backward": in_step + mine + _backward(job, choice, network, head, engine),
+        "reduction": base + sample + mine + _reduction(choice, engine),
+        "update": base + sample + mine + _update(job, choice, head, engine),
+    }
+    return Memory(phases)
+
+
+def _between_steps(
+    job: Job, choice: Choice, network: NetworkCost, head: HeadCost, engine: Engine
+) -> Parts:
+    """What is always there."""
+    whole, part = engine.bytes, engine.slice_bytes
+    ahead = 1 if job.device == "cuda" else 0
+    images = IMAGE_VALUES * job.rows * (job.accumulation + ahead)
+    # The running statistics, their last good values, and the place where those are averaged.
+    parts = Parts(loader=images, weights=2 * network.buffer_bytes)
+    if choice.zero_stage == 0:
+        parts += Parts(weights=whole, optimizer=job.moments * whole)
+    elif choice.zero_stage < 3:
+        parts += Parts(weights=whole, master=part, optimizer=job.moments * part)
+    else:
+        parts += Parts(weights=part + engine.persistent_bytes, master=part, gradients=part)
+        parts += Parts(optimizer=job.moments * part, buckets=engine.bucket_bytes)
+    if choice.placement == "sharded":
+        mine = FLOAT_BYTES * sum(n for n, _ in head.weights)
+        parts += Parts(weights=mine, optimizer=job.moments * mine)
+    return parts
+
+
+def _carried(job: Job, choice: Choice, engine: Engine) -> Parts:
+    """Gradients of earlier micro-batches of the step."""
+    if job.accumulation == 1 or choice.zero_stage == 3:
+        return Parts()
+    own = engine.own_tensors_bytes
+    return Parts(gradients=engine.bytes if choice.zero_stage < 2 else own)
+
+
+def _gathered(choice: Choice, engine: Engine) -> Parts:
+    """Whole weights of stage 3, from forward to backward."""
+    return Parts(gathered=engine.gathered_bytes if choice.zero_stage == 3 else 0)
+
+
+def _prefetched(choice: Choice, engine: Engine) -> Parts:
+    """Where stage 3 receives weights before each gets its own place."""
+    if choice.zero_stage < 3 or engine.ranks == 1:
+        return Parts()
+    return Parts(buckets=min(engine.bytes, max(engine.bucket_bytes, engine.largest_bytes)))
+
+
+def _sample(job: Job, choice: Choice) -> Parts:
+    """Copies of the rows of a sharded head that a step is about."""
+    if choice.sample_rate == 1.0:
+        return Parts()
+    return Parts(head=FLOAT_BYTES * sampled_classes(job, choice) * job.embedding_dim)
+
+
+def _loss(job: Job, choice: Choice, network: NetworkCost, head: HeadCost) -> Parts:
+    """Head and loss, forward and backward, and what ranks tell each other about them."""
+    if choice.placement == "replicated":
+        return Parts(head=head.peak_bytes)
+    rows = seen_rows(job, choice)
+    states = job.ranks * (rows // job.images_per_pair) * STATE_BYTES
+    peak = max(head.peak_bytes, head.forward_bytes + states)
+    return Parts(head=peak, features=rows * job.embedding_dim * network.embedding_bytes)
+
+
+def _backward(
+    job: Job, choice: Choice, network: NetworkCost, head: HeadCost, engine: Engine
+) -> Parts:
+    """Activations as they go, gradients as they come."""
+    stage, first_of_many = choice.zero_stage, job.accumulation > 1
+    bucket = engine.bucket_bytes if stage in (1, 2) else 0
+    if stage == 2 and job.device == "cuda":
+        bucket *= 2
+    parts = Parts(buckets=bucket) + _carried(job, choice, engine)
+    inside = head.gradient_bytes if choice.placement == "replicated" else 0
+    if stage < 2 and not first_of_many:
+        parts += Parts(gradients=inside, activations=network.backward_kept_bytes)
+    else:
+        parts += Parts(activations=network.backward_freed_bytes)
+    if stage == 2 and not first_of_many and engine.bytes > engine.bucket_bytes:
+        parts += Parts(gradients=engine.own_tensors_bytes)
+    return _with_casts(parts, network)
+
+
+def _with_casts(parts: Parts, network: NetworkCost) -> Parts:
+    """The copies of weights in lower precision as a part of their own."""
+    return parts + Parts(casts=network.cast_bytes) - Parts(activations=network.cast_bytes)
+
+
+def _reduction(choice: Choice, engine: Engine) -> Parts:
+    """After the last backward: gradients, and where they are joined."""
+    whole, own = engine.bytes, engine.own_tensors_bytes
+    if choice.zero_stage == 0:
+        joined = min(whole, FLOAT_BYTES * ALL_REDUCE_ELEMENTS + engine.largest_bytes)
+        return Parts(gradients=whole, buckets=joined)
+    if choice.zero_stage == 3:
+        return Parts()
+    kept = whole if choice.zero_stage == 1 else 0
+    return Parts(gradients=kept + own, buckets=engine.bucket_bytes)
+
+
+def _update(job: Job, choice: Choice, head: HeadCost, engine: Engine) -> Parts:
+    """The optimizer's step."""
+    part = engine.slice_bytes
+    if choice.zero_stage == 0:
+        # On the CPU torch goes tensor by tensor, on CUDA over all at once.
+        at_once = engine.largest_bytes if job.device == "cpu" else engine.bytes
+        parts = Parts(gradients=engine.bytes, update=_temporaries(job, at_once))
+    elif choice.zero_stage < 3:
+        parts = Parts(gradients=engine.own_tensors_bytes + part, update=_temporaries(job, part))
+    else:
+        at_once = min(part, FLOAT_BYTES * LIVE_ELEMENTS)
+        parts = Parts(gradients=at_once, update=_temporaries(job, at_once))
+    if choice.sample_rate < 1.0:
+        parts += Parts(update=job.moments * head.gradient_bytes)
+    return parts
+
+
+def _temporaries(job: Job, size: int) -> int:
+    """What torch's optimizers hold besides, for ``size`` bytes of weights."""
+    if job.optimizer == "sgd":
+        return size if job.weight_decay else 0
+    return 2 * size if job.device == "cpu" else size

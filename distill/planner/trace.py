@@ -1,0 +1,269 @@
+"""What network, head and loss cost, found by running them on tensors that have no memory.
+
+The real modules and the real loss run forward and backward on torch's fake tensors: shapes, types,
+autograd and autocast are those of a run on the CPU, numbers there are none. So nothing about
+activations is guessed, and a change of a backbone or of the loss changes the plan. What an
+operator uses inside itself (cuDNN's and cuBLAS's workspaces) is not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from distill.config import Config
+from distill.data.batch import IMAGE_SIZE
+from distill.heads import build_head
+from distill.losses import PairLossSpec, fused, linear_native, linear_plain, margined_logits
+from distill.losses import reference as plain
+from distill.losses.choice import implementation_name
+from distill.losses.linear import default_chunk, unit_rows
+from distill.losses.linear_state import Choices
+from distill.losses.linear_stream import Plan, linear_values
+from distill.losses.live_memory import LiveMemory
+from distill.losses.pair import reduce_terms
+from distill.models.registry import build_backbone
+from distill.planner.facts import FLOAT_BYTES, HeadCost, NetworkCost
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+TEMPERATURE = 2.0
+"""Any one that is not 1: what a loss costs does not depend on it."""
+CHUNKS_TRACED = 4
+"""Chunks of classes of the fused loss that are run; the cost of more is a straight line."""
+
+
+class Tape(LiveMemory):  # type: ignore[no-untyped-call]
+    """Live memory, and the bytes that operators read and write; views move nothing.
+
+    Attributes:
+        moved_bytes: of arguments and results, each counted once for each operator.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved_bytes = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run the operator, and count."""
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        if _moves(func):
+            tensors = [t for t in tree_leaves((args, result)) if isinstance(t, torch.Tensor)]
+            self.moved_bytes += sum(t.numel() * t.element_size() for t in tensors)
+        return result
+
+
+def _moves(func: Any) -> bool:
+    """Whether an operator reads or writes the memory of its tensors."""
+    return func.namespace != "prim" and not func.is_view and "empty" not in func.name()
+
+
+@contextmanager
+def _counting() -> Iterator[tuple[Tape, FlopCounterMode]]:
+    """A block whose operators are counted."""
+    with FlopCounterMode(display=False) as flops, Tape() as tape:
+        yield tape, flops
+
+
+def _autocast(precision: str) -> torch.autocast:
+    dtype = DTYPES.get(precision)
+    return torch.autocast("cpu", dtype, enabled=dtype is not None)
+
+
+def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    """A module whose weights are shapes alone, and whose initialisation costs nothing."""
+    with torch.device("meta"):
+        return build()
+
+
+def _as_fake(module: nn.Module) -> nn.Module:
+    """A module of the meta device as one of fake tensors, which say that they are on the CPU."""
+    return module._apply(lambda t: torch.empty(t.shape, dtype=t.dtype))  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _weights(module: nn.Module) -> tuple[tuple[int, bool], ...]:
+    return tuple((p.numel(), p.ndim > 1) for p in module.parameters())
+
+
+@lru_cache(maxsize=64)
+def network_cost(
+    name: str, embedding_dim: int, dropout: float, rows: int, precision: str
+) -> NetworkCost:
+    """The cost of a backbone for ``rows`` images.
+
+    Raises:
+        UserError: an unknown backbone.
+    """
+    shapes = _on_meta(lambda: build_backbone(name, embedding_dim=embedding_dim, dropout=dropout))
+    with FakeTensorMode():
+        network = _as_fake(shapes)
+        with FlopCounterMode(display=False) as flops:
+            kept, saved, embeddings = _run_network(network, rows, precision)
+        network.zero_grad()
+        for p in network.parameters():
+            p.register_post_accumulate_grad_hook(_take_away)  # type: ignore[no-untyped-call]
+        freed, *_ = _run_network(network, rows, precision)
+        narrow = DTYPES.get(precision)
+        cast = sum(n for n, wide in _weights(network) if wide) * 2 if narrow else 0
+        return NetworkCost(
+            weights=_weights(network),
+            buffer_bytes=sum(b.nbytes for b in network.buffers()),
+            embedding_bytes=embeddings.element_size(),
+            saved_bytes=saved,
+            cast_bytes=cast,
+            backward_kept_bytes=kept.peak_bytes,
+            backward_freed_bytes=freed.peak_bytes,
+            flops=float(flops.get_total_flops()),
+            moved_bytes=kept.moved_bytes,
+        )
+
+
+def _take_away(parameter: torch.Tensor) -> None:
+    parameter.grad = None
+
+
+def _run_network(network: nn.Module, rows: int, precision: str) -> tuple[Tape, int, torch.Tensor]:
+    """Forward and backward; the tape, whose peak is that of backward, and bytes after forward."""
+    with Tape() as tape:
+        with _autocast(precision):
+            embeddings = network(torch.empty(rows, 3, IMAGE_SIZE, IMAGE_SIZE))
+        saved = tape.live_bytes
+        tape.peak_bytes = saved
+        embeddings.backward(torch.empty_like(embeddings))
+    return tape, saved, embeddings
+
+
+def stored_head_cost(config: Config, classes: int, rows: int, embedding_bytes: int) -> HeadCost:
+    """Head and loss where the scores of ``rows`` embeddings for all classes are stored.
+
+    Raises:
+        UserError: a margin with a linear head.
+    """
+    spec = PairLossSpec.from_config(config.loss, config.head)
+    shapes = _on_meta(lambda: build_head(config.head, config.model.embedding_dim, classes))
+    with FakeTensorMode():
+        head = _as_fake(shapes)
+        embeddings = _embeddings(rows, config.model.embedding_dim, embedding_bytes)
+        labels = torch.empty(rows, dtype=torch.int64)
+        with _counting() as (tape, flops):
+            with _autocast(config.train.precision):
+                scores = head(embeddings)
+            forward = tape.live_bytes
+            loss = _stored_loss(config, scores, labels, spec)
+            del scores
+            torch.autograd.backward(loss)
+        return HeadCost(
+            weights=_weights(head),
+            classes=classes,
+            forward_bytes=forward,
+            peak_bytes=tape.peak_bytes,
+            gradient_bytes=sum(p.nbytes for p in head.parameters()),
+            flops=float(flops.get_total_flops()),
+            moved_bytes=tape.moved_bytes,
+            low_precision=config.head.kind == "linear",
+        )
+
+
+def _embeddings(rows: int, dim: int, size: int) -> torch.Tensor:
+    dtype = torch.float32 if size == 4 else torch.bfloat16
+    return torch.empty(rows, dim, dtype=dtype).requires_grad_()
+
+
+def _stored_loss(
+    config: Config, scores: torch.Tensor, labels: torch.Tensor, spec: PairLossSpec
+) -> torch.Tensor:
+    if config.train.images == "first":
+        return F.cross_entropy(margined_logits(scores.float(), labels, spec), labels)
+    native = implementation_name(config.loss.implementation, "cpu") == "native"
+    compute = fused.row_terms if native else plain.row_terms
+    first, second = scores.chunk(2)
+    pairs = labels[: len(first)]
+    return reduce_terms(compute(first, second, pairs, TEMPERATURE, spec), pairs, 1.0, spec).total
+
+
+def streamed_head_cost(
+    config: Config, classes: int, rows: int, embedding_bytes: int, budget_bytes: float
+) -> HeadCost:
+    """Head and loss where scores are made in chunks of classes, of which a budget may be kept.
+
+    A few chunks are run. From there on memory grows by the gradient of the weight and by the
+    scores that are kept, and work by the class.
+    """
+    dim = config.model.embedding_dim
+    chunk = default_chunk(torch.empty(rows, dim, device="meta"))
+    few, more = min(classes, chunk * CHUNKS_TRACED // 2), min(classes, chunk * CHUNKS_TRACED)
+    one, two = (_run_chunks(config, n, rows, embedding_bytes, chunk) for n in (few, more))
+    scale = (classes - more) / (more - few) if more > few else 0.0
+    per_class = two.gradient_bytes // more
+    scores = rows * FLOAT_BYTES * chunk
+    all_scores = rows * FLOAT_BYTES * classes
+    kept = min(int(min(budget_bytes, all_scores) / scores + 1e-9) * scores, all_scores)
+    kept = all_scores if budget_bytes >= all_scores else kept
+    again = 1.0 - kept / all_scores
+    sweeps_again = 2 if config.loss.similarity == "mmd" else 1
+    return HeadCost(
+        weights=((per_class // FLOAT_BYTES * classes, True),),
+        classes=classes,
+        forward_bytes=kept + two.forward_bytes,
+        peak_bytes=two.peak_bytes + kept + per_class * (classes - more),
+        gradient_bytes=per_class * classes,
+        flops=2.0 * rows * classes * dim * (3.0 + sweeps_again * again),
+        moved_bytes=two.moved_bytes + scale * (two.moved_bytes - one.moved_bytes),
+        low_precision=True,
+    )
+
+
+@lru_cache(maxsize=256)
+def _run_chunks(
+    config: Config, classes: int, rows: int, embedding_bytes: int, chunk: int
+) -> HeadCost:
+    spec = PairLossSpec.from_config(config.loss, config.head)
+    cosine = config.head.kind == "cosine"
+    native = implementation_name(config.loss.implementation, "cpu") == "native"
+    with FakeTensorMode():
+        weight = torch.empty(classes, config.model.embedding_dim).requires_grad_()
+        bias = None if cosine else torch.empty(classes).requires_grad_()
+        sides = _embeddings(rows + rows % 2, config.model.embedding_dim, embedding_bytes)
+        labels = torch.empty(len(sides) // 2, dtype=torch.int64)
+        with _counting() as (tape, flops):
+            first, second = sides.chunk(2)
+            join = unit_rows if cosine else torch.cat
+            features = join((first, second))
+            plan = Plan(
+                primitives=linear_native if native else linear_plain,
+                choices=Choices.of(spec, TEMPERATURE),
+                cosine=cosine,
+                chunk_classes=chunk,
+                budget_bytes=0,
+                all_or_none=False,
+                shards=None,
+                keep=True,
+            )
+            terms = linear_values(features, weight, bias, labels, plan)
+            del features, first, second
+            forward = tape.live_bytes
+            torch.autograd.backward(reduce_terms(terms, labels, 1.0, spec).total)
+    return HeadCost(
+        weights=(),
+        classes=classes,
+        forward_bytes=forward,
+        peak_bytes=tape.peak_bytes,
+        gradient_bytes=weight.nbytes + (0 if bias is None else bias.nbytes),
+        flops=float(flops.get_total_flops()),  # not of products in place
+        moved_bytes=tape.moved_bytes,
+        low_precision=True,
+    )

@@ -1,0 +1,170 @@
+"""What the ranks do in test_planner_measured.py; no test itself.
+
+    python planner_scenarios.py FOLDER RANK WORLD_SIZE
+
+Real training steps whose tensors are counted as they are made. Each process plays every scenario of
+its number of ranks, and writes what it saw to FOLDER/RANK.json.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.utils._pytree import tree_leaves
+
+from distill.config import Config, load_config
+from distill.data.batch import IMAGE_SIZE, PairBatch
+from distill.engine import Engine
+from distill.engine_parts import settings
+from distill.losses.live_memory import LiveMemory
+from distill.models.classifier import build_for_training
+from distill.ranks import Ranks
+from distill.step import Recipe, train_step
+from distill.stop import STOP_SIGNALS
+
+# name: (ranks, classes, settings); small buckets where the name says so
+BACKBONE = (1000, ("model.name=iresnet18", "train.global_batch_pairs=4"))
+HEAD = (60_000, ("model.name=tiny", "model.embedding_dim=128", "train.global_batch_pairs=8"))
+SCORES = (20_000, ("model.name=tiny", "model.embedding_dim=32", "train.global_batch_pairs=128"))
+SMALL_BUCKET = 3_000_000
+SHARDED, FEW = "head.placement=sharded", "loss.kept_scores_mb=4"
+
+
+def scenarios(ranks: int) -> dict[str, tuple[int, tuple[str, ...]]]:
+    """Classes and settings by name."""
+    found = {}
+    for stage in range(4):
+        word = f"train.zero_stage={stage}"
+        for name, (classes, words) in (("head", HEAD), ("backbone", BACKBONE), ("scores", SCORES)):
+            if ranks == 2 or (name, stage) in {("head", 0), ("head", 3), ("scores", 2)}:
+                found[f"{name} {stage}"] = (classes, (*words, word))
+    if ranks == 2:
+        more = {
+            "head 0 adamw": (HEAD, 0, ("optimizer.name=adamw",)),
+            "head 2 adamw": (HEAD, 2, ("optimizer.name=adamw",)),
+            "head 0 accumulated": (HEAD, 0, ("train.accumulation=2",)),
+            "backbone 2 accumulated": (BACKBONE, 2, ("train.accumulation=2",)),
+            "backbone 1 bf16": (BACKBONE, 1, ("train.precision=bf16",)),
+            "backbone 1 small buckets": (BACKBONE, 1, ()),
+            "backbone 2 small buckets": (BACKBONE, 2, ()),
+            "backbone 3 small buckets": (BACKBONE, 3, ()),
+            "scores 0 linear": (SCORES, 0, ("head.kind=linear",)),
+            "head 0 fused": (HEAD, 0, ("loss.form=fused",)),
+            "head 3 fused": (HEAD, 3, ("loss.form=fused",)),
+            "scores 1 fused": (SCORES, 1, ("loss.form=fused", FEW)),
+            "head 1 sharded": (HEAD, 1, (SHARDED,)),
+            "head 2 sharded fused": (HEAD, 2, (SHARDED, "loss.form=fused")),
+            "head 0 sharded sampled": (HEAD, 0, (SHARDED, "head.sample_rate=0.3")),
+            "scores 0 sharded": (SCORES, 0, (SHARDED,)),
+            "scores 3 sharded fused": (SCORES, 3, (SHARDED, "loss.form=fused", FEW)),
+            "backbone 1 sharded": (BACKBONE, 1, (SHARDED, "optimizer.name=adamw")),
+        }
+        for name, ((classes, words), stage, extra) in more.items():
+            found[name] = (classes, (*words, f"train.zero_stage={stage}", *extra))
+    return found
+
+
+class Counted(LiveMemory):
+    """Live memory, and what goes through collectives: bytes of their tensors, by operator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "c10d":
+            tensors = [t for t in tree_leaves(args) if isinstance(t, torch.Tensor)]
+            self.sent[func.name()] += sum(t.nbytes for t in tensors)
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
+    """Of their storages, each counted once."""
+    storages = [t.untyped_storage() for t in tensors]
+    return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
+
+
+def batch(pairs: int) -> PairBatch:
+    images = [torch.zeros(pairs, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8) for _ in range(2)]
+    numbers = torch.arange(pairs)
+    return PairBatch(*images, numbers, torch.zeros_like(numbers), numbers)
+
+
+def parts_of(engine: Engine) -> dict[str, int]:
+    """Bytes of weights, master weights and moments, by asking who holds them."""
+    optimizers, parameters = [engine._optimizer], list(engine.module.parameters())
+    if engine.head is not None:
+        optimizers.append(engine.head._optimizer)
+        parameters += engine.head.head.parameters()
+    states = [t for one in optimizers for state in one.state.values() for t in state.values()]
+    master = [held.tensor for held in engine._held] if engine.zero_stage else []
+    return {
+        "weights": bytes_of(parameters),
+        "master": bytes_of(master),
+        "optimizer": bytes_of(t for t in states if isinstance(t, torch.Tensor)),
+    }
+
+
+def measure(config: Config, classes: int, ranks: Ranks) -> dict[str, Any]:
+    """A step like the third and all that follow."""
+    flags = [0.0] * len(STOP_SIGNALS)
+    pairs = settings.micro_batch_pairs(config, ranks.world_size)
+    with Counted() as memory:
+        model, head = build_for_training(config, classes, ranks)
+        engine = Engine.create(model, config, ranks, head)
+        batches = [batch(pairs) for _ in range(config.train.accumulation)]
+        recipe = Recipe(config, 10)
+        for step in range(2):
+            train_step(engine, batches, recipe, step, flags)
+        between = memory.live_bytes
+        marks: list[tuple[str, int, int]] = []  # a phase begins: alive, and the most until then
+
+        def mark(phase: str) -> None:
+            marks.append((phase, memory.live_bytes, memory.peak_bytes))
+            memory.peak_bytes = memory.live_bytes
+
+        memory.sent.clear()
+        train_step(engine, batches, recipe, 2, flags, mark=mark)
+        mark("end")
+        phases = itertools.pairwise(marks)
+        return {
+            "between": between,
+            "peaks": [[name, most] for (name, *_), (_, _, most) in phases],
+            "after forward": next(alive for name, alive, _ in marks if name == "backward"),
+            "sent": memory.sent,
+            "parts": parts_of(engine),
+        }
+
+
+def main(folder: Path, rank: int, world_size: int) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(minutes=5),
+    )
+    ranks = Ranks(rank, world_size, rank, world_size, torch.device("cpu"))
+    found = {}
+    usual = settings._BUCKET_ELEMENTS
+    for name, (classes, words) in scenarios(world_size).items():
+        settings._BUCKET_ELEMENTS = SMALL_BUCKET if "small buckets" in name else usual
+        config = load_config(None, ["run.device=cpu", *words])
+        print(name, flush=True)
+        found[name] = measure(config, classes, ranks)
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
