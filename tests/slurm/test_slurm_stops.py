@@ -35,7 +35,7 @@ def test_three_failures_at_one_step_end_a_run(world: World) -> None:
 
 
 def test_a_stopped_rank_is_named_with_the_stacks_of_all(reference: World) -> None:
-    job = reference.submit("hung", *TWO)
+    job = reference.submit("hung", *TWO, "train.hang_timeout_min=0.15")
     reference.until_step("hung", 30)
     os.kill(reference.ranks("hung")[1], signal.SIGSTOP)
     reference.finish(job)

@@ -44,7 +44,7 @@ lr = 0.01
 [train]
 steps = {steps}
 global_batch_pairs = 8
-hang_timeout_min = 0.15
+hang_timeout_min = 2
 [checkpoint]
 every_steps = 20
 [monitor]
