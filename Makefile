@@ -53,8 +53,9 @@ bench: setup ## speed of the loss and of the data loader on this machine
 bench-loss: setup ## the loss against other implementations: table, CSV and plot in docs/benchmarks (BENCH_ARGS)
 	@$(BIN)/python -m distill.losses.bench --compile --save docs/benchmarks $(BENCH_ARGS)
 
-bench-data: setup ## packing and loading against their limits; table and plot in docs/benchmarks
-	@$(BIN)/python benchmarks/bench_data.py --out docs/benchmarks
+bench-data: setup ## packing and loading against their limits: table, CSV and plot in docs/benchmarks (BENCH_ARGS)
+	-@$(BIN)/python -m pip install --quiet -c constraints.txt webdataset
+	@$(BIN)/python benchmarks/bench_data.py --out docs/benchmarks $(BENCH_ARGS)
 
 bench-head: setup ## the head and its loss over ranks against plain torch: table and plot in docs/benchmarks (HEAD_ARGS)
 	@$(BIN)/python benchmarks/bench_head.py --save docs/benchmarks $(HEAD_ARGS)

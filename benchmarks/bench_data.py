@@ -1,6 +1,6 @@
 """Packing and loading, against what their parts could reach at most: one run, ways in turn.
 
-    python benchmarks/bench_data.py [--pairs 8192] [--photographs 6000] [--rounds 5] [--seconds 3]
+    python benchmarks/bench_data.py [--pairs 8192] [--photographs 3000] [--rounds 5] [--seconds 3]
 
 The median of the rounds counts, and ratios are medians of the rounds' ratios: of wall time, and in
 brackets of processor time, which says the same where the machine is busy.
@@ -12,13 +12,15 @@ less than they need, and change images the same way:
 - `simplejpeg`: the library that this package brings, through its Python binding;
 - `pairdistill`, `pairdistill, block`: the loader, both orders;
 - `torch DataLoader`: persistent processes, simplejpeg, our compiled changes, a pair at a time;
-- `torch, whole batches`: the same, each batch decoded to its place at once;
+- `torch, plain numpy`: the same without our compiled code;
+- `torch, whole batches`: with it, each batch decoded to its place at once;
 - `webdataset`: the same work on a tar file of the pairs (left out, and said so, if not installed);
 - `python`: the slow reference.
 
-Packing, in photographs a second: `pack` from files and a CSV with landmarks to a whole pack, and
-the pixel work alone: decode, warp, second image, encode, in as many processes, from memory to
-nowhere. `own us` is what the packer's first process does, which bounds a machine of many cores.
+Packing, in photographs a second, with all default kinds of second images and with blur alone, the
+cheapest, which leaves the packer least time: `pack` from files and a CSV with landmarks to a whole
+pack, and the pixel work alone: decode, warp, second image, encode, in as many processes, from
+memory to nowhere. `own us` is what the packer's first process does: the bound of many cores.
 """
 
 from __future__ import annotations
@@ -61,20 +63,17 @@ def bench_loading(args: argparse.Namespace, folder: Path) -> list[report.Line]:
 
 def bench_packing(args: argparse.Namespace, folder: Path) -> list[report.Line]:
     """Lines of packing."""
-    few = args.photographs // 5
-    tables = {
-        count: images.write_photographs(folder / str(count), count)
-        for count in (few, few + args.photographs)
-    }
-    own = folder / str(few)
+    few, many = args.photographs // 10, args.photographs // 10 + args.photographs
+    tables = {n: images.write_photographs(folder / str(n), n) for n in (few, many)}
+    own, rows = folder / str(many), list[report.Line]()
     with team(args.workers) as workers:
-        packing.pixels_speed(own, few, workers)  # compiled, and in the workers' memory
-        turns = {
-            "pixels alone": partial(packing.pixels_speed, own, few, workers),
-            "pairdistill pack": partial(packing.packing_speed, tables, args.workers),
-        }
-        found = in_turn(args.rounds, turns)
-    return report.lines("packing", found, "pixels alone", "")
+        for part, chances in packing.KINDS.items():
+            alone = partial(packing.pixels_speed, own, many, chances, workers)
+            alone()  # compiled, drawn, and in the workers' memory
+            packed = partial(packing.packing_speed, tables, chances, args.workers)
+            found = in_turn(args.rounds, {"pixels alone": alone, "pairdistill pack": packed})
+            rows += report.lines(part, found, "pixels alone", "")
+    return rows
 
 
 def main() -> None:
@@ -83,7 +82,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     for name, default, what in (
         ("pairs", 8192, "pairs of the pack"),
-        ("photographs", 6000, "photographs that are packed"),
+        ("photographs", 3000, "photographs that are packed"),
         ("batch", 128, "pairs of a batch"),
         ("workers", cores, "threads or processes of every way"),
         ("rounds", 5, "times that every way is measured"),

@@ -42,6 +42,8 @@ STOP_GRACE_SECONDS = 30.0
 """Time they get after one left because it was asked to."""
 LISTEN_FD = "PAIRDISTILL_LISTEN_FD"
 """Variable with the descriptor of the listening socket that rank 0 inherits."""
+RANKS_A_CORE = 4
+"""Ranks of which each takes hundreds of MB and seconds to start; one a core is enough on CPUs."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 """Signals that ask a run to save and leave; the exit status is then 128 + the signal."""
 
@@ -101,10 +103,14 @@ def spawn_local(
         ranks: number of processes.
         program: what to start; this program by default.
 
+    Raises:
+        UserError: far more ranks than cores.
+
     Returns:
         0, or the exit status of the first failure (128 + signal for a rank that was killed), whose
         error has been written to standard error; 128 + signal after a stop request.
     """
+    check_cores(ranks)
     with (
         tempfile.TemporaryDirectory(prefix="pairdistill-") as folder,
         socket.create_server(("127.0.0.1", 0), backlog=2 * ranks) as door,
@@ -117,6 +123,21 @@ def spawn_local(
             finally:
                 family.kill()
         return _verdict(family)
+
+
+def check_cores(ranks: int) -> None:
+    """Refuses so many ranks that this machine would run out of memory before any of them works.
+
+    Raises:
+        UserError: more than `RANKS_A_CORE` for each core of this process.
+    """
+    cores = len(os.sched_getaffinity(0))
+    if ranks > RANKS_A_CORE * cores:
+        raise UserError(
+            f"--ranks {ranks}: this process has {cores} cores",
+            fix=f"give one for each CUDA device, or on CPUs one a core; {RANKS_A_CORE * cores} is"
+            " the most that is started",
+        )
 
 
 def _start(family: _Family, command: list[str], ranks: int, door: socket.socket) -> None:

@@ -53,6 +53,7 @@ struct Upstream {
 struct Sweep {
   Pairs p;
   Choices<double> c;
+  MarginRows margins;
   const RowOutputs* out;      // null: backward from saved statistics
   void* saved;                // statistics to write or to read; null where nobody needs them
   const Destination* gradients;  // null: forward alone
@@ -69,7 +70,7 @@ struct Sweep {
                            RowStats<double>& found) const {
     found = RowStats<double>{};
     if (ignored(p, row)) return generic::ignored_values<double>();
-    return generic::finish(total, p.labels[row], p.columns, c, found);
+    return generic::finish(total, p.labels[row], p.columns, c, margins.of(row, c), found);
   }
 
   template <class Up>
@@ -168,13 +169,14 @@ struct Sweep {
 Upstream no_upstream(int64_t) { return Upstream{0.0, 0.0, 0.0}; }
 
 ForwardResult forward_cpu(const Tensor& first, const Tensor& second, const Tensor& labels,
-                          PAIR_LOSS_CHOICES) {
+                          PAIR_LOSS_CHOICES, const MaybeTensor& margins) {
   const Pairs p = checked_pairs(first, second, labels);
   const Choices<double> c = checked_choices(PAIR_LOSS_CHOICE_NAMES, p.wide());
   check_labels(p.labels, p.pairs, p.columns);
   const ForwardOutputs out(first, p.pairs, p.wide());
   const RowOutputs rows(out, p.wide());
-  Sweep{p, c, &rows, out.stats.data_ptr(), nullptr, {}, {}, {}}.run(no_upstream);
+  const MarginRows own{p.wide(), checked_margins(margins, p.pairs, p.wide())};
+  Sweep{p, c, own, &rows, out.stats.data_ptr(), nullptr, {}, {}, {}}.run(no_upstream);
   return out.result();
 }
 
@@ -193,7 +195,7 @@ BackwardResult backward_cpu(const Tensor& grad_values, const Tensor& first, cons
   const Tensor grad_first = torch::stable::new_empty(first, {p.pairs, p.columns});
   const Tensor grad_second = torch::stable::new_empty(first, {p.pairs, p.columns});
   const Destination gradients = destination(grad_first, grad_second);
-  const Sweep sweep{p, c, nullptr, nullptr, &gradients, {}, {}, {}};
+  const Sweep sweep{p, c, {}, nullptr, nullptr, &gradients, {}, {}, {}};
   for_pieces(p, 0, p.pairs, [&](int64_t row, int64_t piece) {
     sweep.gradient(row, piece, read_stats(p.wide(), saved, row), [&](int64_t at) {
       return Upstream{read(p.wide(), up, 3 * at), read(p.wide(), up, 3 * at + 1),
@@ -219,7 +221,8 @@ std::vector<double> row_shares(const Pairs& p, const void* weights, int64_t redu
 // The total and the outputs of each row; the gradients go where `gradients` says.
 Tensor loss_and_grad(const Pairs& p, const Tensor& like, const ForwardOutputs& out,
                      const Destination& gradients, const MaybeTensor& weights, double ce_weight,
-                     double similarity_weight, int64_t reduction, const Choices<double>& c) {
+                     double similarity_weight, int64_t reduction, const Choices<double>& c,
+                     const MaybeTensor& margins) {
   STD_TORCH_CHECK(reduction >= kRows && reduction <= kSum,
                   "pair_loss_and_grad: reduction must be 0 .. 2");
   check_labels(p.labels, p.pairs, p.columns);
@@ -227,7 +230,8 @@ Tensor loss_and_grad(const Pairs& p, const Tensor& like, const ForwardOutputs& o
       row_shares(p, checked_weights(weights, p.pairs, p.wide()), reduction);
   const RowOutputs rows(out, p.wide());
   const double of_similarity = c.kind == kNone ? 0.0 : similarity_weight;
-  Sweep{p, c, &rows, nullptr, &gradients, {}, {}, {}}.run([&](int64_t row) {
+  const MarginRows own{p.wide(), checked_margins(margins, p.pairs, p.wide())};
+  Sweep{p, c, own, &rows, nullptr, &gradients, {}, {}, {}}.run([&](int64_t row) {
     const double ce = shares[row] * ce_weight;
     return Upstream{ce, ce, shares[row] * of_similarity};
   });
@@ -246,27 +250,28 @@ Tensor loss_and_grad(const Pairs& p, const Tensor& like, const ForwardOutputs& o
 
 LossAndGradResult and_grad_cpu(const Tensor& first, const Tensor& second, const Tensor& labels,
                                const MaybeTensor& weights, double ce_weight,
-                               double similarity_weight, int64_t reduction, PAIR_LOSS_CHOICES) {
+                               double similarity_weight, int64_t reduction, PAIR_LOSS_CHOICES,
+                               const MaybeTensor& margins) {
   const Pairs p = checked_pairs(first, second, labels);
   const Choices<double> c = checked_choices(PAIR_LOSS_CHOICE_NAMES, p.wide());
   const ForwardOutputs out(first, p.pairs, p.wide());
   const Tensor grad_first = torch::stable::new_empty(first, {p.pairs, p.columns});
   const Tensor grad_second = torch::stable::new_empty(first, {p.pairs, p.columns});
   const Tensor total = loss_and_grad(p, first, out, destination(grad_first, grad_second), weights,
-                                     ce_weight, similarity_weight, reduction, c);
+                                     ce_weight, similarity_weight, reduction, c, margins);
   return {total, out.values, out.extras, out.tops, grad_first, grad_second};
 }
 
 LossInPlaceResult and_grad_in_place_cpu(Tensor first, Tensor second, const Tensor& labels,
                                         const MaybeTensor& weights, double ce_weight,
                                         double similarity_weight, int64_t reduction,
-                                        PAIR_LOSS_CHOICES) {
+                                        PAIR_LOSS_CHOICES, const MaybeTensor& margins) {
   const Pairs p = checked_pairs(first, second, labels);
   check_in_place(first, second);
   const Choices<double> c = checked_choices(PAIR_LOSS_CHOICE_NAMES, p.wide());
   const ForwardOutputs out(first, p.pairs, p.wide());
   const Tensor total = loss_and_grad(p, first, out, destination(first, second), weights, ce_weight,
-                                     similarity_weight, reduction, c);
+                                     similarity_weight, reduction, c, margins);
   return {total, out.values, out.extras, out.tops};
 }
 

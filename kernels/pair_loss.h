@@ -31,11 +31,21 @@ namespace pairdistill {
 
 enum Kind : int { kNone = 0, kKl = 1, kCe = 2, kMmd = 3 };
 
-// ArcFace's angle and CosFace's cosine; `floor` is the least 1 - x^2 under the square root.
+// An angle added to that of the target's cosine, in (-pi/2, pi/2), and what is taken off the cosine;
+// `floor` is the least 1 - x^2 under the square root.
 template <class R>
 struct Margin {
   R cos_angle, sin_angle, cosine, floor;
 };
+
+// The margins of both sides of one pair. As a row of a tensor: cos, sin, cosine, each of the first
+// side, then of the second.
+template <class R>
+struct PairMargin {
+  Margin<R> first, second;
+};
+
+constexpr int kMarginsOfRow = 6;
 
 // The constants of a call. `forward` and `reverse` weigh S(p, q) and S(q, p).
 template <class R>
@@ -47,7 +57,7 @@ struct Choices {
   R smoothing;         // label smoothing e
   R logit_scale;       // s: logits are s times the scores
   R soft_scale;        // s/T
-  Margin<R> margin;
+  Margin<R> margin;    // of every pair, unless pairs have their own
 };
 
 // What a set of columns has been reduced to, for one side: m = max x, s = sum exp(z - z_max),
@@ -303,15 +313,34 @@ PAIR_LOSS_FN Side<R> target_side(R x, int64_t column) {
   return Side<R>{x, R(0), one, R(0), R(0), R(0), R(0), column};
 }
 
-// psi(x), and its slope, of a target's cosine x = cos(theta): cos(theta + angle) - cosine, and
-// x - (1 - cos angle) - cosine beyond theta = pi - angle, where cos(theta + angle) would rise again.
-// ArcFace: Deng et al. 2019, eq. (3); CosFace: Wang et al. 2018, eq. (4). Both branches meet there.
-// The slope has no bound at x = 1, hence the floor under the square root.
+// The margins of a pair: those in its row of a table, or those of the call where there is none.
+template <class R, class Stored>
+PAIR_LOSS_FN PairMargin<R> margin_of(const Stored* row, const Choices<R>& c) {
+  PairMargin<R> out{c.margin, c.margin};
+  if (!row) return out;
+  Margin<R>* const sides[2] = {&out.first, &out.second};
+  for (int i = 0; i < 2; ++i)
+    *sides[i] = Margin<R>{R(row[i]), R(row[2 + i]), R(row[4 + i]), c.margin.floor};
+  return out;
+}
+
+// psi(x), and its slope, of a target's cosine x = cos(theta): cos(theta + angle) - cosine; never
+// falling with x, so
+//   angle > 0: x - (1 - cos angle) - cosine beyond theta = pi - angle;
+//   angle < 0: 1 - cosine below theta = -angle, where theta + angle is held at 0.
+// Branches meet where they change. ArcFace: Deng et al. 2019, eq. (3); CosFace: Wang et al. 2018,
+// eq. (4); AdaFace: Kim et al. 2022, section 3.3. The slope has no bound at |x| = 1, hence the floor
+// under the square root.
 template <class R>
 PAIR_LOSS_FN R margined(const Margin<R>& margin, R x, R& slope) {
   slope = R(1);
   if (margin.sin_angle == R(0)) return x - margin.cosine;
-  if (!(x >= -margin.cos_angle)) return x - (R(1) - margin.cos_angle) - margin.cosine;
+  if (margin.sin_angle > R(0) && !(x >= -margin.cos_angle))
+    return x - (R(1) - margin.cos_angle) - margin.cosine;
+  if (margin.sin_angle < R(0) && x >= margin.cos_angle) {
+    slope = R(0);
+    return R(1) - margin.cosine;
+  }
   const R square = (R(1) - x) * (R(1) + x);
   const bool held = !(square >= margin.floor);
   const R sine = sqrt_of(held ? margin.floor : square);
@@ -322,9 +351,9 @@ PAIR_LOSS_FN R margined(const Margin<R>& margin, R x, R& slope) {
 // Cross-entropy of one side from the rest (every column but the target) and the target's score.
 template <class R>
 PAIR_LOSS_FN R cross_entropy(const Side<R>& rest, R classes, const Choices<R>& c,
-                             SideStats<R>& stats) {
+                             const Margin<R>& margin, SideStats<R>& stats) {
   R slope;
-  const R target = margined(c.margin, rest.y, slope), top = larger(rest.m, target);
+  const R target = margined(margin, rest.y, slope), top = larger(rest.m, target);
   const R at_rest = rest.s * exp_of(c.logit_scale * shift(rest.m, top));
   const R at_target =
       target == minus_infinity<R>() ? R(0) : exp_of(c.logit_scale * (target - top));
@@ -383,11 +412,12 @@ PAIR_LOSS_FN R target_share(const SideStats<R>& stats, R x, const Choices<R>& c)
 // similarity follow from a second sweep (`mmd_terms`, `finish_mmd`).
 template <class R>
 PAIR_LOSS_FN RowValues<R> finish(PairState<R> state, int64_t label, int64_t classes,
-                                 const Choices<R>& c, RowStats<R>& stats) {
+                                 const Choices<R>& c, const PairMargin<R>& margin,
+                                 RowStats<R>& stats) {
   RowValues<R> out;
   const R count = static_cast<R>(classes), x1 = state.first.y, x2 = state.second.y;
-  out.ce_first = cross_entropy(state.first, count, c, stats.first);
-  out.ce_second = cross_entropy(state.second, count, c, stats.second);
+  out.ce_first = cross_entropy(state.first, count, c, margin.first, stats.first);
+  out.ce_second = cross_entropy(state.second, count, c, margin.second, stats.second);
   const bool poisoned1 = state.first.s != state.first.s || x1 != x1;
   const bool poisoned2 = state.second.s != state.second.s || x2 != x2;
   merge(state, PairState<R>{target_side(x1, label), target_side(x2, label)}, c);

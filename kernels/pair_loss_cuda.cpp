@@ -47,6 +47,12 @@ class Call {
   Device device_;
 };
 
+// Null, or the margins of each pair, on the device of `like`.
+const void* margins_of(const MaybeTensor& margins, int64_t pairs, bool wide, const Tensor& like) {
+  if (margins) check_device("margins", *margins, like);
+  return checked_margins(margins, pairs, wide);
+}
+
 RowResults results_of(const ForwardOutputs& out, bool stats) {
   return RowResults{out.values.data_ptr(), out.extras.data_ptr(),
                     static_cast<int64_t*>(out.tops.data_ptr()),
@@ -63,14 +69,16 @@ StateRows states_of(const Tensor& state, const Tensor& tops, int64_t rows, bool 
 }
 
 ForwardResult forward_cuda(const Tensor& first, const Tensor& second, const Tensor& labels,
-                           PAIR_LOSS_CHOICES) {
+                           PAIR_LOSS_CHOICES, const MaybeTensor& margins) {
   const Pairs p = checked_pairs(first, second, labels);
   check_devices(second, labels, first);
   const Choices<double> c = checked_choices(PAIR_LOSS_CHOICE_NAMES, p.wide());
+  const void* own = margins_of(margins, p.pairs, p.wide(), first);
   const Call call(first);
   const ForwardOutputs out(first, p.pairs, p.wide());
   if (p.pairs > 0)
-    whole_rows(call.device(), p, c, results_of(out, true), UpstreamRows{}, GradientRows{}, nullptr);
+    whole_rows(call.device(), p, c, own, results_of(out, true), UpstreamRows{}, GradientRows{},
+               nullptr);
   return out.result();
 }
 
@@ -100,21 +108,24 @@ BackwardResult backward_cuda(const Tensor& grad_values, const Tensor& first, con
 Tensor loss_and_grad(const Call& call, const Pairs& p, const Tensor& like,
                      const ForwardOutputs& out, const GradientRows& gradients,
                      const MaybeTensor& weights, double ce_weight, double similarity_weight,
-                     int64_t reduction, const Choices<double>& c) {
+                     int64_t reduction, const Choices<double>& c, const MaybeTensor& margins) {
   STD_TORCH_CHECK(reduction >= kRows && reduction <= kSum,
                   "pair_loss_and_grad: reduction must be 0 .. 2");
   if (weights) check_device("weights", *weights, like);
   const UpstreamRows upstream{nullptr, checked_weights(weights, p.pairs, p.wide()), ce_weight,
                               c.kind == kNone ? 0.0 : similarity_weight, reduction == kMean};
+  const void* own = margins_of(margins, p.pairs, p.wide(), like);
   if (p.pairs == 0) return torch::stable::new_zeros(like, {}, accumulation_type(p));
   const Tensor total = torch::stable::new_empty(like, {}, accumulation_type(p));
-  whole_rows(call.device(), p, c, results_of(out, false), upstream, gradients, total.data_ptr());
+  whole_rows(call.device(), p, c, own, results_of(out, false), upstream, gradients,
+             total.data_ptr());
   return total;
 }
 
 LossAndGradResult and_grad_cuda(const Tensor& first, const Tensor& second, const Tensor& labels,
                                 const MaybeTensor& weights, double ce_weight,
-                                double similarity_weight, int64_t reduction, PAIR_LOSS_CHOICES) {
+                                double similarity_weight, int64_t reduction, PAIR_LOSS_CHOICES,
+                                const MaybeTensor& margins) {
   const Pairs p = checked_pairs(first, second, labels);
   check_devices(second, labels, first);
   const Choices<double> c = checked_choices(PAIR_LOSS_CHOICE_NAMES, p.wide());
@@ -123,14 +134,14 @@ LossAndGradResult and_grad_cuda(const Tensor& first, const Tensor& second, const
   const Tensor grad_first = torch::stable::new_empty(first, {p.pairs, p.columns});
   const Tensor grad_second = torch::stable::new_empty(first, {p.pairs, p.columns});
   const Tensor total = loss_and_grad(call, p, first, out, gradients_of(grad_first, grad_second),
-                                     weights, ce_weight, similarity_weight, reduction, c);
+                                     weights, ce_weight, similarity_weight, reduction, c, margins);
   return {total, out.values, out.extras, out.tops, grad_first, grad_second};
 }
 
 LossInPlaceResult and_grad_in_place_cuda(Tensor first, Tensor second, const Tensor& labels,
                                          const MaybeTensor& weights, double ce_weight,
                                          double similarity_weight, int64_t reduction,
-                                         PAIR_LOSS_CHOICES) {
+                                         PAIR_LOSS_CHOICES, const MaybeTensor& margins) {
   const Pairs p = checked_pairs(first, second, labels);
   check_in_place(first, second);
   check_devices(second, labels, first);
@@ -138,7 +149,7 @@ LossInPlaceResult and_grad_in_place_cuda(Tensor first, Tensor second, const Tens
   const Call call(first);
   const ForwardOutputs out(first, p.pairs, p.wide());
   const Tensor total = loss_and_grad(call, p, first, out, gradients_of(first, second), weights,
-                                     ce_weight, similarity_weight, reduction, c);
+                                     ce_weight, similarity_weight, reduction, c, margins);
   return {total, out.values, out.extras, out.tops};
 }
 
@@ -174,7 +185,7 @@ MergeResult merge_cuda(const Tensor& states, const Tensor& tops, PAIR_LOSS_CHOIC
 }
 
 ForwardResult finish_cuda(const Tensor& state, const Tensor& tops, const Tensor& labels,
-                          int64_t classes, PAIR_LOSS_CHOICES) {
+                          int64_t classes, PAIR_LOSS_CHOICES, const MaybeTensor& margins) {
   STD_TORCH_CHECK(state.dim() == 2 && classes >= 2,
                   "pair_loss_finish: state must be (B, 14), classes at least 2");
   check_device("tops", tops, state);
@@ -184,10 +195,11 @@ ForwardResult finish_cuda(const Tensor& state, const Tensor& tops, const Tensor&
   const Choices<double> c = checked_choices(PAIR_LOSS_CHOICE_NAMES, wide);
   const StateRows from = states_of(state, tops, pairs, wide);
   const int64_t* label = checked_labels(labels, pairs);
+  const void* own = margins_of(margins, pairs, wide, state);
   const Call call(state);
   const ForwardOutputs out(state, pairs, wide);
   if (pairs > 0)
-    finish_states(call.device(), from, pairs, wide, label, classes, c, results_of(out, true));
+    finish_states(call.device(), from, pairs, wide, label, classes, c, own, results_of(out, true));
   return out.result();
 }
 

@@ -88,13 +88,13 @@ Plan sweep_plan(const Device& at, const Pairs& p) {
 }
 
 template <class T>
-void launch_on_chip(const Device& at, const Pairs& p, const Choices<Real<T>>& c, const Plan& plan,
-                    const Results<Real<T>>& results, const Upstream<Real<T>>& upstream,
+void launch_on_chip(const Device& at, const Pairs& p, const Choices<Real<T>>& c,
+                    const Real<T>* margins, const Plan& plan, const Results<Real<T>>& results, const Upstream<Real<T>>& upstream,
                     const Destination<T>& out) {
   const Grid grid{p.pairs * plan.cluster, plan.threads,
                   kHeaderBytes + 2 * kRunBytes * plan.runs_on_chip, plan.cluster, at.stream};
   const Cut cut{int(plan.cluster), int(plan.runs_of_block), int(plan.runs_on_chip)};
-  launch(grid, on_chip<T>, rows_of<T>(p), c, cut, results, upstream, out);
+  launch(grid, on_chip<T>, rows_of<T>(p), c, margins, cut, results, upstream, out);
 }
 
 // The launches of rows that are cut over blocks, wave by wave.
@@ -117,11 +117,11 @@ struct SplitRows {
     parts.pairs = pairs;
     launch(grid(pairs), reduce_parts<T>, rows, c, cut(start), parts);
   }
-  void finish(int64_t start, int64_t pairs, States<R> parts, int64_t classes,
+  void finish(int64_t start, int64_t pairs, States<R> parts, int64_t classes, const R* margins,
               const Results<R>& results) const {
     parts.pairs = pairs;
     launch(warp_grid(at, pairs), finish_rows<R>, parts, plan.splits, pairs, start, p.labels,
-           classes, results, c);
+           classes, margins, results, c);
   }
   void mmd(int64_t start, int64_t pairs, const void* stats, R* sums, R* into,
            const Results<R>& results) const {
@@ -138,7 +138,7 @@ struct SplitRows {
 };
 
 template <class T>
-void launch_waves(const SplitRows<T>& split, Results<Real<T>> results,
+void launch_waves(const SplitRows<T>& split, const Real<T>* margins, Results<Real<T>> results,
                   const Upstream<Real<T>>& upstream, const Destination<T>& out) {
   using R = Real<T>;
   const Device& at = split.at;
@@ -152,7 +152,7 @@ void launch_waves(const SplitRows<T>& split, Results<Real<T>> results,
   for (int64_t start = 0; start < pairs; start += wave) {
     const int64_t count = least(wave, pairs - start);
     split.reduce(start, count, parts);
-    split.finish(start, count, parts, split.p.columns, results);
+    split.finish(start, count, parts, split.p.columns, margins, results);
     if (mmd) split.mmd(start, count, results.stats, sums, nullptr, results);
     if (out.first) split.gradient(start, count, split.p.columns, results.stats, upstream, out);
   }
@@ -160,18 +160,19 @@ void launch_waves(const SplitRows<T>& split, Results<Real<T>> results,
 
 template <class T>
 void whole_rows_of(const Device& at, const Pairs& p, const Choices<double>& wide,
-                   const RowResults& to, const UpstreamRows& u, const GradientRows& gradients,
+                   const void* own, const RowResults& to, const UpstreamRows& u, const GradientRows& gradients,
                    void* total) {
   using R = Real<T>;
   const Choices<R> c = converted<R>(wide);
+  const R* const margins = static_cast<const R*>(own);
   const Plan plan = planned(at, p, gradients.first != nullptr, c.kind == kMmd);
   const Results<R> results = results_of<R>(to);
   const Upstream<R> upstream = upstream_of<R>(at, p, u);
   const Destination<T> out = destination_of<T>(gradients);
   if (plan.way == Way::kSplit) {
-    launch_waves(SplitRows<T>(at, p, c, plan), results, upstream, out);
+    launch_waves(SplitRows<T>(at, p, c, plan), margins, results, upstream, out);
   } else {
-    launch_on_chip<T>(at, p, c, plan, results, upstream, out);
+    launch_on_chip<T>(at, p, c, margins, plan, results, upstream, out);
   }
   if (total)
     launch(plain_grid(at, 1, kMostThreads), add_total<R>, p.labels, results.values, p.pairs,
@@ -228,9 +229,10 @@ void merge_states_of(const Device& at, const StateRows& states, int64_t count, i
 template <class R>
 void finish_states_of(const Device& at, const StateRows& state, int64_t pairs,
                       const int64_t* labels, int64_t classes, const Choices<double>& wide,
-                      const RowResults& results) {
+                      const void* margins, const RowResults& results) {
   launch(warp_grid(at, pairs), finish_rows<R>, states_of<R>(state, pairs), 1, pairs, int64_t(0),
-         labels, classes, results_of<R>(results), converted<R>(wide));
+         labels, classes, static_cast<const R*>(margins), results_of<R>(results),
+         converted<R>(wide));
 }
 
 template <class R>
@@ -245,9 +247,9 @@ void mmd_finish_of(const Device& at, const void* sums, int64_t pairs, const int6
 
 DeviceShape shape_of(int device) { return device_shape(device, on_chip<float>); }
 
-void whole_rows(const Device& at, const Pairs& p, const Choices<double>& c, const RowResults& to,
-                const UpstreamRows& u, const GradientRows& gradients, void* total) {
-  PAIR_LOSS_BY_TYPE(p.type, whole_rows_of, at, p, c, to, u, gradients, total);
+void whole_rows(const Device& at, const Pairs& p, const Choices<double>& c, const void* margins,
+                const RowResults& to, const UpstreamRows& u, const GradientRows& gradients, void* total) {
+  PAIR_LOSS_BY_TYPE(p.type, whole_rows_of, at, p, c, margins, to, u, gradients, total);
 }
 
 void gradient(const Device& at, const Pairs& p, int64_t classes, const Choices<double>& c,
@@ -273,9 +275,10 @@ void merge_states(const Device& at, const StateRows& states, int64_t count, int6
 
 void finish_states(const Device& at, const StateRows& state, int64_t pairs, bool wide,
                    const int64_t* labels, int64_t classes, const Choices<double>& c,
-                   const RowResults& results) {
-  if (wide) return finish_states_of<double>(at, state, pairs, labels, classes, c, results);
-  finish_states_of<float>(at, state, pairs, labels, classes, c, results);
+                   const void* margins, const RowResults& results) {
+  if (wide)
+    return finish_states_of<double>(at, state, pairs, labels, classes, c, margins, results);
+  finish_states_of<float>(at, state, pairs, labels, classes, c, margins, results);
 }
 
 void mmd_finish(const Device& at, const void* sums, int64_t pairs, bool wide,

@@ -48,10 +48,10 @@ struct GradientRows {
 
 DeviceShape shape_of(int device);
 
-// The row's values and statistics, and its gradient where it is asked for, in one call. `total` is
-// written where it is given.
-void whole_rows(const Device&, const Pairs&, const Choices<double>&, const RowResults&,
-                const UpstreamRows&, const GradientRows&, void* total);
+// The row's values and statistics, and its gradient where it is asked for, in one call. `margins` is
+// (B, 6) or null, `total` is written where it is given.
+void whole_rows(const Device&, const Pairs&, const Choices<double>&, const void* margins,
+                const RowResults&, const UpstreamRows&, const GradientRows&, void* total);
 
 // The gradient from statistics; `classes` of the whole row.
 void gradient(const Device&, const Pairs&, int64_t classes, const Choices<double>&,
@@ -63,7 +63,7 @@ void merge_states(const Device&, const StateRows& states, int64_t count, int64_t
                   const Choices<double>&, const StateRows& into);
 void finish_states(const Device&, const StateRows& state, int64_t pairs, bool wide,
                    const int64_t* labels, int64_t classes, const Choices<double>&,
-                   const RowResults&);
+                   const void* margins, const RowResults&);
 void mmd_accumulate(const Device&, const Pairs&, const Choices<double>&, const void* stats,
                     void* sums);
 void mmd_finish(const Device&, const void* sums, int64_t pairs, bool wide, const int64_t* labels,

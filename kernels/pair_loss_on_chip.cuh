@@ -73,8 +73,8 @@ __device__ __forceinline__ void sum_cluster(R& sum1, R& sum2, Shared<R>& shared,
 
 template <class T>
 __global__ void __launch_bounds__(row_threads(sizeof(T)), sizeof(T) == 8 ? 1 : 2)
-    on_chip(Rows<T> rows, Choices<Real<T>> c, Cut cut, Results<Real<T>> results,
-            Upstream<Real<T>> upstream, Destination<T> out) {
+    on_chip(Rows<T> rows, Choices<Real<T>> c, const Real<T>* margins, Cut cut,
+            Results<Real<T>> results, Upstream<Real<T>> upstream, Destination<T> out) {
   using R = Real<T>;
   PAIR_LOSS_DYNAMIC_SHARED(memory);
   Shared<R>& shared = *reinterpret_cast<Shared<R>*>(memory);
@@ -111,7 +111,8 @@ __global__ void __launch_bounds__(row_threads(sizeof(T)), sizeof(T) == 8 ? 1 : 2
   };
   if (warp() == 0) {
     RowStats<R> stats;
-    const RowValues<R> values = finish(state, label, rows.columns, c, stats);
+    const PairMargin<R> margin = margin_of(row_margins(margins, row), c);
+    const RowValues<R> values = finish(state, label, rows.columns, c, margin, stats);
     if (threadIdx.x == 0) shared.stats = stats;
     if (leader) results.put(row, values);
   }

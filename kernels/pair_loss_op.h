@@ -141,6 +141,11 @@ inline const void* checked_weights(const MaybeTensor& weights, int64_t pairs, bo
   return weights->data_ptr();
 }
 
+// Margins of each pair, or null where all have the call's.
+inline const void* checked_margins(const MaybeTensor& margins, int64_t pairs, bool wide) {
+  return margins ? checked_matrix("margins", *margins, pairs, kMarginsOfRow, wide) : nullptr;
+}
+
 inline bool is_wide(const Tensor& tensor) { return tensor.scalar_type() == ScalarType::Double; }
 
 // The outputs of forward: values, by-products and answers of each pair, and its statistics.

@@ -1,4 +1,4 @@
-// What kernels read of the upstream gradients and write of the rows' results.
+// What kernels read of margins and upstream gradients and write of the rows' results.
 #pragma once
 
 #include <cassert>
@@ -36,6 +36,12 @@ struct Results {
     put_stats(row, RowStats<R>{});
   }
 };
+
+// A row of a table of margins; null where there is no table.
+template <class R>
+__device__ __forceinline__ const R* row_margins(const R* margins, int64_t row) {
+  return margins ? margins + kMarginsOfRow * row : nullptr;
+}
 
 // The upstream gradients of a row's values: given one by one, or weights of a total.
 template <class R>

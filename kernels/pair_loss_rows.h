@@ -32,6 +32,18 @@ void write(bool wide, void* values, int64_t at, double value) {
   }
 }
 
+// Reads the margins of pairs, where they have their own.
+struct MarginRows {
+  bool wide;
+  const void* values;  // (B, 6), or null
+
+  PairMargin<double> of(int64_t row, const Choices<double>& c) const {
+    const int64_t at = values ? row * kMarginsOfRow : 0;
+    if (wide) return generic::margin_of(values ? static_cast<const double*>(values) + at : nullptr, c);
+    return generic::margin_of(values ? static_cast<const float*>(values) + at : nullptr, c);
+  }
+};
+
 // Both numbers of one column, in float64.
 struct Column {
   double first, second;

@@ -90,7 +90,8 @@ __global__ void __launch_bounds__(kMostThreads)
 template <class R>
 __global__ void __launch_bounds__(kMostThreads)
     finish_rows(States<R> parts, int count, int64_t pairs, int64_t pair_start,
-                const int64_t* labels, int64_t classes, Results<R> results, Choices<R> c) {
+                const int64_t* labels, int64_t classes, const R* margins, Results<R> results,
+                Choices<R> c) {
   const int64_t pair = int64_t(blockIdx.x) * warps() + warp(), row = pair_start + pair;
   if (pair >= pairs) return;
   const int64_t label = labels[row];
@@ -101,7 +102,8 @@ __global__ void __launch_bounds__(kMostThreads)
   }
   const PairState<R> state = merge_parts(parts, count, pair, c);
   RowStats<R> stats;
-  const RowValues<R> values = finish(state, label, classes, c, stats);
+  const PairMargin<R> margin = margin_of(row_margins(margins, row), c);
+  const RowValues<R> values = finish(state, label, classes, c, margin, stats);
   if (lane() != 0) return;
   results.put(row, values);
   results.put_stats(row, stats);

@@ -76,7 +76,7 @@ MergeResult merge_cpu(const Tensor& states, const Tensor& tops, PAIR_LOSS_CHOICE
 }
 
 ForwardResult finish_cpu(const Tensor& state, const Tensor& tops, const Tensor& labels,
-                         int64_t classes, PAIR_LOSS_CHOICES) {
+                         int64_t classes, PAIR_LOSS_CHOICES, const MaybeTensor& margins) {
   STD_TORCH_CHECK(state.dim() == 2 && classes >= 2,
                   "pair_loss_finish: state must be (B, 14), classes at least 2");
   const bool wide = is_wide(state);
@@ -87,11 +87,12 @@ ForwardResult finish_cpu(const Tensor& state, const Tensor& tops, const Tensor& 
   check_labels(label, pairs, classes);
   const ForwardOutputs out(state, pairs, wide);
   const RowOutputs rows(out, wide);
+  const MarginRows own{wide, checked_margins(margins, pairs, wide)};
   for (int64_t row = 0; row < pairs; ++row) {
     RowStats<double> stats{};
-    rows.put(row, label[row] < 0
-                      ? generic::ignored_values<double>()
-                      : generic::finish(states.get(row), label[row], classes, c, stats));
+    rows.put(row, label[row] < 0 ? generic::ignored_values<double>()
+                                 : generic::finish(states.get(row), label[row], classes, c,
+                                                   own.of(row, c), stats));
     write_stats(wide, out.stats.data_ptr(), row, stats);
   }
   return out.result();

@@ -22,7 +22,7 @@ from data_bench import images
 from data_bench.loading import Way
 from distill.config.tree import DataConfig
 from distill.data import kernels
-from distill.data.augment import Amplitudes, changes
+from distill.data.augment import Amplitudes, apply, changes
 from distill.data.manifest import Pack
 from distill.data.order import permuted
 
@@ -52,6 +52,19 @@ class SimpleDataset(Dataset):  # type: ignore[type-arg]
     def __getitem__(self, sample: int) -> tuple[Pixels, Pixels, int, int]:
         label, kind = (int(column[sample]) for column in self._numbers)
         return *changed(sample, *self.jpegs(sample)), label, kind
+
+
+class NumpyDataset(SimpleDataset):
+    """The same without any compiled code of ours: changes in plain numpy."""
+
+    def __getitem__(self, sample: int) -> tuple[Pixels, Pixels, int, int]:
+        change = changes(0, 0, np.array([sample]), AMPLITUDES)
+        first, second = (
+            apply(simplejpeg.decode_jpeg(jpeg, fastdct=True), change, 0, which)
+            for which, jpeg in enumerate(self.jpegs(sample))
+        )
+        label, kind = (int(column[sample]) for column in self._numbers)
+        return first, second, label, kind
 
 
 class BatchDataset(SimpleDataset):
@@ -142,6 +155,7 @@ def other_ways(made: Pack, tar: Path, batch: int, workers: int) -> dict[str, Way
     by_batch = {"collate_fn": as_it_is}
     ways: dict[str, Way] = {
         "torch DataLoader": partial(torch_batches, SimpleDataset(made), batch, workers),
+        "torch, plain numpy": partial(torch_batches, NumpyDataset(made), batch, workers),
         "torch, whole batches": partial(
             torch_batches, BatchDataset(made), batch, workers, **by_batch
         ),

@@ -72,9 +72,8 @@ def _versions() -> Iterator[str]:
 def show(rows: list[Line], where: dict[str, str]) -> None:
     """Prints the table: ratios by wall time, and in brackets by processor time."""
     print(", ".join(f"{key} {value}" for key, value in where.items()))
-    print(
-        f"{'':30}{'per second':>11}{'cpu us':>8}{'own us':>8}{'x limit':>14}{'x torch':>14}  rounds"
-    )
+    heads = f"{'per second':>11}{'cpu us':>8}{'own us':>8}{'x limit':>14}{'x torch':>14}  rounds"
+    print(f"{'':38}{heads}")
     for row in rows:
         limits, others = (
             f"{wall:7.2f} ({cpu:.2f})"
@@ -83,10 +82,9 @@ def show(rows: list[Line], where: dict[str, str]) -> None:
                 (row.of_torch, row.of_torch_cpu),
             )
         )
-        numbers = (
-            f"{row.per_second:11.0f}{row.cpu_us:8.0f}{row.own_us:8.0f}{limits:>14}{others:>14}"
-        )
-        print(f"{row.part + ': ' + row.way:30}{numbers}  {row.of_limit_rounds}")
+        numbers = f"{row.per_second:11.0f}{row.cpu_us:8.0f}{row.own_us:8.0f}"
+        ratios = f"{limits:>14}{others:>14}  {row.of_limit_rounds}"
+        print(f"{row.part + ': ' + row.way:38}{numbers}{ratios}")
 
 
 def write_csv(rows: list[Line], where: dict[str, str], path: Path) -> None:
@@ -106,11 +104,12 @@ def draw(rows: list[Line], where: dict[str, str], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    parts = {"loading": "pairs a second", "packing": "photographs a second"}
+    parts = list(dict.fromkeys(row.part for row in rows))
     counts = [sum(row.part == part for row in rows) for part in parts]
-    figure, axes = pyplot.subplots(2, 1, figsize=(8, 5.2), height_ratios=counts)
-    for axis, (part, unit) in zip(axes, parts.items(), strict=True):
+    figure, axes = pyplot.subplots(len(parts), 1, figsize=(8, 6.4), height_ratios=counts)
+    for axis, part in zip(axes, parts, strict=True):
         own = [row for row in rows if row.part == part]
+        unit = "pairs a second" if part == "loading" else "photographs a second"
         colours = ["#2a6fbb" if "pairdistill" in row.way else "#b8bec6" for row in own]
         bars = axis.barh([row.way for row in own], [row.per_second for row in own], color=colours)
         labels = [f"{row.per_second:,.0f}  ({row.of_limit:.2f})" for row in own]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distill.cli.source_options import Form, IdentityColumn, ImageColumn, Root
+
 if TYPE_CHECKING:
     from distill.data.inspect import Inspection
 
@@ -31,24 +33,10 @@ def inspect_command(
         typer.Option("--quick", help="Read the headers of images only: faster, finds less damage."),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    form: Annotated[
-        str,
-        typer.Option(
-            "--format", help="folder, rec, parquet, tar or csv.", show_default="by what it holds"
-        ),
-    ] = "",
-    image_column: Annotated[
-        str | None, typer.Option(help="Column of images or paths.", show_default="found")
-    ] = None,
-    identity_column: Annotated[
-        str | None, typer.Option(help="Column of people.", show_default="found")
-    ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of photographs that are given as paths.", show_default="that of the file"
-        ),
-    ] = None,
+    form: Form = "",
+    image_column: ImageColumn = None,
+    identity_column: IdentityColumn = None,
+    root: Root = None,
 ) -> None:
     """Count what a data set holds: people, images, sizes, colours, damage and duplicates.
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from distill.cli.source_options import Form, IdentityColumn, ImageColumn, Root
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -121,26 +123,10 @@ def pack_command(
     max_images: Annotated[
         int, typer.Option(help="Leave out people with more usable photographs; 0 for no limit.")
     ] = 0,
-    form: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help="folder, rec, parquet, tar or csv.",
-            show_default="by what SOURCE holds",
-        ),
-    ] = "",
-    image_column: Annotated[
-        str | None, typer.Option(help="Column of images or paths.", show_default="found")
-    ] = None,
-    identity_column: Annotated[
-        str | None, typer.Option(help="Column of people.", show_default="found")
-    ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of photographs that are given as paths.", show_default="that of the file"
-        ),
-    ] = None,
+    form: Form = "",
+    image_column: ImageColumn = None,
+    identity_column: IdentityColumn = None,
+    root: Root = None,
 ) -> None:
     """Find, align and pair the faces of a folder of people, and pack them for training.
 

@@ -138,12 +138,18 @@ class HeadConfig(Section):
     """`linear`: weight and bias; `cosine`: normalised embedding and weight, times `scale`."""
     scale: Positive = 64.0
     """Scale s of cosine logits."""
-    margin: Literal["none", "arcface", "cosface", "combined"] = "none"
+    margin: Literal["none", "arcface", "cosface", "combined", "adaface"] = "none"
     """Margin on the target logit of the cross-entropies (cosine head only)."""
     arc_margin_rad: Annotated[float, Field(ge=0.0, lt=1.5708)] = 0.5
     """Additive angular margin in radians (`arcface`, `combined`)."""
     cos_margin: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.35
     """Additive cosine margin (`cosface`, `combined`)."""
+    adaface_margin: Annotated[float, Field(ge=0.0, lt=1.5708)] = 0.4
+    """Largest angle in radians, and half of the largest cosine margin (`adaface`)."""
+    adaface_h: Positive = 0.333
+    """Share of the range of margins that a standard deviation of length takes (`adaface`)."""
+    adaface_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
+    """Weight of a batch's lengths in their running mean and deviation (`adaface`)."""
 
 
 class LossConfig(Section):
@@ -160,6 +166,9 @@ class LossConfig(Section):
     """`forward` S(p, q), `reverse` S(q, p), `symmetric` their mean; p is the first answer."""
     mmd_kernel: Literal["linear", "rbf"] = "linear"
     """`linear`: |p - q|^2 a pair; `rbf`: several Gaussian kernels over the batch."""
+    topk_classes: Annotated[int, Field(ge=0)] = 0
+    """K > 0: the similarity sees the own class, the K - 1 others that the first answer finds most
+    probable, and the rest as one class; 0: all classes."""
     weight: NotNegative | Ramp = 1.0
     """Weight of the similarity; a number or a ramp over steps."""
     temperature: Positive | PositiveRamp = 3.0

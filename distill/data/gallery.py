@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from distill.errors import UserError
 from distill.files import disk_errors
 
 PICTURE_NAME, PAGE_NAME = "gallery.png", "index.html"
-FACE, GAP, LABEL, TITLE, MARGIN = 84, 3, 112, 40, 24
+FACE, GAP, LABEL, TITLE, MARGIN = 112, 3, 112, 40, 24
 """Side of a face in the picture, space between faces, widths of labels, height of titles, edge."""
 PAPER, INK, FAINT = (250, 250, 248), (28, 30, 34), (112, 116, 122)
 COLUMNS = 2
@@ -123,21 +123,30 @@ def people_of(source: Source, count: int, choice: LandmarkChoice) -> list[Person
 
 
 def make_rows(people: Sequence[Person], seed: int) -> Rows:
-    """Every variant of every person."""
-    return [(row, [_made(row, person, seed) for person in people]) for row in variants()]
+    """Every variant of every person; where frames come off, also the faces that wore them."""
+    rows: Rows = []
+    for row in variants():
+        shown = people
+        if row.wearing:
+            shown = [replace(person, face=_wearing(person, seed)) for person in people]
+            worn = Variant(row.kind, "to be removed", {})
+            rows.append((worn, [Made(person.face.rgb, "before") for person in shown]))
+        rows.append((row, [_made(row, person, seed) for person in shown]))
+    return rows
+
+
+def _wearing(person: Person, seed: int) -> AlignedFace:
+    """The face with frames drawn on."""
+    options = SecondOptions(glasses="draw", sunglasses=0.0)
+    rng = _rng(person, seed, "wears")
+    return process(["glasses"], person.face, lambda _: rng, options=options)[0]
 
 
 def _made(row: Variant, person: Person, seed: int) -> Made:
-    face = person.face
-    if row.wearing:
-        drawn = SecondOptions(glasses="draw", sunglasses=0.0)
-        face = process(["glasses"], face, lambda _: _rng(person, seed, "wears"), options=drawn)[0]
     other = person.other if row.other else None
     rng = _rng(person, seed, row.kind, row.name)
     options = SecondOptions(**row.options)
-    made, how = process([row.kind], face, lambda _: rng, other=other, options=options)
-    if row.wearing:
-        made = AlignedFace(np.hstack([face.rgb, made.rgb]), made.points)
+    made, how = process([row.kind], person.face, lambda _: rng, other=other, options=options)
     return Made(made.rgb, how.removeprefix(f"{row.kind}: "))
 
 
@@ -172,7 +181,7 @@ def picture(people: Sequence[Person], rows: Rows) -> Image.Image:
         _draw_row(sheet, left, MARGIN, "samples", [person.face.rgb for person in people])
         for number in column:
             pen = ImageDraw.Draw(sheet)
-            pen.text((left, y + 8), blocks[number][0][0].kind, INK, font=_font(22))
+            pen.text((left, y + 8), KINDS[number], INK, font=_font(22))
             y += TITLE
             for variant, made in blocks[number]:
                 _draw_row(sheet, left, y, variant.name, [image.rgb for image in made])
@@ -196,9 +205,7 @@ def _draw_row(sheet: Image.Image, left: int, top: int, name: str, faces: Iterabl
     pen = ImageDraw.Draw(sheet)
     pen.text((left, top + FACE // 2 - 8), name, FAINT, font=_font(14))
     for place, rgb in enumerate(faces):
-        # Of "before and after" side by side, the picture shows what came of it.
-        square = rgb[:, -rgb.shape[0] :]
-        image = Image.fromarray(square).resize((FACE, FACE), Image.Resampling.LANCZOS)
+        image = Image.fromarray(rgb).resize((FACE, FACE), Image.Resampling.LANCZOS)
         sheet.paste(image, (left + LABEL + place * (FACE + GAP), top))
 
 
@@ -238,8 +245,8 @@ _HEAD = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Second images</title>
 <style>
 body { font: 14px system-ui, sans-serif; margin: 2em; background: #fafaf8; color: #1c1e22 }
-.row { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; margin: 4px 0 }
-.row b { width: 8em; font-weight: 400; color: #70747a }
+.row { display: flex; flex-wrap: wrap; gap: 6px; margin: 4px 0 }
+.row b { width: 8em; line-height: 112px; font-weight: 400; color: #70747a }
 figure { margin: 0 } img { height: 112px; display: block }
 figcaption { font-size: 11px; color: #70747a; max-width: 112px }
 </style>

@@ -227,9 +227,10 @@ def _to_8_bit(grey: npt.NDArray[np.generic]) -> Pixels:
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
-    """A writable, contiguous copy of ``pixels``, turned as the EXIF orientation asks."""
+    """``pixels`` turned as EXIF asks, contiguous and writable; copied only if need be."""
     turn = _UPRIGHT.get(orientation)
-    return np.array(pixels if turn is None else turn(pixels), dtype=np.uint8, order="C")
+    upright: Pixels = np.require(pixels if turn is None else turn(pixels), np.uint8, ["C", "W"])
+    return upright
 
 
 def _orientation(image: Image.Image) -> int:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from distill.data.beton import LAYOUTS
 from distill.data.beton_index import BetonIndex, check_index, open_index
+from distill.data.digests import ends_sha256, file_sha256
 from distill.data.pack_index import PackIndex
 from distill.errors import UserError
 
@@ -51,6 +52,9 @@ class ShardFacts(BaseModel):
     """Its size."""
     sha256: str = Field(pattern=_SHA256)
     """SHA-256 of its content."""
+    ends_sha256: str = Field(default="", pattern=_SHA256 + "|^$")
+    """SHA-256 of its first and last `END_BYTES`, which hold labels, checksums and places of its
+    pairs: compared whenever it is opened. Empty in packs of before."""
 
     @model_validator(mode="after")
     def _plain_name(self) -> ShardFacts:
@@ -200,6 +204,12 @@ class Pack:
                 f"{path}: {size} bytes, its manifest says {facts.bytes}",
                 fix="the file is truncated or of another pack: restore it, or pack again",
             )
+        if facts.ends_sha256 and ends_sha256(path) != facts.ends_sha256:
+            raise UserError(
+                f"{path}: other pairs than its manifest knows",
+                fix="the file is damaged, of another pack, or of another place in this one:"
+                " restore it, or pack again",
+            )
         layout = LAYOUTS["singles" if self.manifest.second == "online" else "pairs"]
         index = open_index(path, layout=layout, side=self.manifest.image_side)
         if len(index) != facts.pairs:
@@ -275,9 +285,3 @@ def _read_manifest(folder: Path) -> Manifest:
         raise UserError(
             f"{file}: {where} {fault['msg']}".replace(":  ", ": "), fix="pack again"
         ) from error
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 from distill.data.beton import LAYOUTS, BetonWriter, Layout
+from distill.data.digests import ends_sha256, file_sha256
 from distill.data.manifest import (
     MANIFEST_NAME,
     Manifest,
     Pack,
     ShardFacts,
-    file_sha256,
     read_pack,
     shard_name,
 )
@@ -172,7 +172,11 @@ def _finished(stack: ExitStack, writer: BetonWriter, path: Path) -> ShardFacts:
     """Closes a shard, and says what is in it."""
     stack.close()
     return ShardFacts(
-        name=path.name, pairs=writer.appended, bytes=path.stat().st_size, sha256=file_sha256(path)
+        name=path.name,
+        pairs=writer.appended,
+        bytes=path.stat().st_size,
+        sha256=file_sha256(path),
+        ends_sha256=ends_sha256(path),
     )
 
 

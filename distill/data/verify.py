@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from distill.data.beton import checksum_salts, face_bytes
 from distill.data.beton_index import BetonIndex, check_index
-from distill.data.manifest import Pack, ShardFacts, file_sha256
+from distill.data.digests import file_sha256
+from distill.data.manifest import Pack, ShardFacts
 from distill.errors import UserError
 
 FAULTS_SHOWN = 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distill.config.tree import HeadConfig
 from distill.errors import UserError
+from distill.heads.adaface import AdaFace
 from distill.heads.replicated import CosineHead, LinearHead
 from distill.heads.rows import ClassRanges
 from distill.heads.sharded import ShardedHead
@@ -43,3 +44,10 @@ def build_sharded_head(config: HeadConfig, embedding_dim: int, ranges: ClassRang
     """
     local = build_head(config, embedding_dim, ranges.classes, ranges.mine)
     return ShardedHead(local, ranges)
+
+
+def build_adaface(config: HeadConfig) -> AdaFace | None:
+    """What finds margins by the length of embeddings, where ``config`` asks for it."""
+    if config.margin != "adaface":
+        return None
+    return AdaFace(config.adaface_margin, config.adaface_h, config.adaface_decay)

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+# torch before 2.13 knows it by its older name alone.
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 def gathered(rows: torch.Tensor) -> torch.Tensor:
     """The tensors of all W ranks, of one shape, stacked in rank order: (W, ...)."""
@@ -44,5 +47,5 @@ class _Gathered(torch.autograd.Function):
         if world_size == 1:
             return gradient[0]
         mine = torch.empty_like(wide[0])
-        dist.reduce_scatter_single(mine, wide.contiguous().flatten(0, 1))
+        _reduce_scatter(mine, wide.contiguous().flatten(0, 1))
         return mine.mul_(world_size).to(ctx.dtype)

@@ -6,7 +6,7 @@
 
 from distill.losses.choice import ImplementationInfo, implementation_info, implementation_name
 from distill.losses.linear import linear_pair_loss
-from distill.losses.margin import margined_logits
+from distill.losses.margin import RowMargins, margined_logits
 from distill.losses.pair import pair_loss, pair_loss_and_grad
 from distill.losses.sharded import ClassShards
 from distill.losses.spec import IGNORED_LABEL, PairLoss, PairLossAndGrad, PairLossSpec
@@ -18,6 +18,7 @@ __all__ = [
     "PairLoss",
     "PairLossAndGrad",
     "PairLossSpec",
+    "RowMargins",
     "implementation_info",
     "implementation_name",
     "linear_pair_loss",

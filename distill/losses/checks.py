@@ -13,6 +13,7 @@ import os
 import torch
 
 from distill.errors import UserError
+from distill.losses.margin import RowMargins
 from distill.losses.spec import IGNORED_LABEL, PairLossSpec
 
 FLOAT_TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -27,6 +28,7 @@ def check_arguments(
     weight: float,
     spec: PairLossSpec,
     sample_weights: torch.Tensor | None,
+    margins: RowMargins | None,
     reduction: str,
 ) -> None:
     """Raise :class:`UserError` naming the argument, its value and the fix."""
@@ -34,8 +36,11 @@ def check_arguments(
     check_scores(first, second)
     check_labels(labels, first)
     check_reduction(reduction, spec)
+    check_topk(spec, first.shape[1])
     if sample_weights is not None:
         check_weights(sample_weights, first)
+    if margins is not None:
+        check_margins(margins, first, spec)
     # Values can only be looked at in eager mode.
     if torch.compiler.is_compiling():
         return
@@ -44,7 +49,9 @@ def check_arguments(
         check_label_values(labels, first.shape[1])
         if sample_weights is not None:
             check_weight_values(sample_weights)
-    if debug and spec.has_margin:
+        if margins is not None:
+            check_margin_values(margins)
+    if debug and (spec.has_margin or margins is not None):
         check_cosines(first, second)
 
 
@@ -84,13 +91,26 @@ def check_scores(first: torch.Tensor, second: torch.Tensor) -> None:
                 f"{name} scores have stride {scores.stride(1)} between classes: must be 1",
                 fix="call .contiguous() on them",
             )
+    check_alike("first and second scores", first, second)
+
+
+def check_alike(names: str, first: torch.Tensor, second: torch.Tensor) -> None:
+    """Two tensors of one shape, type and device."""
     for what in ("shape", "dtype", "device"):
         a, b = getattr(first, what), getattr(second, what)
         if a != b:
             raise UserError(
-                f"first and second scores differ in {what}: {a} and {b}",
-                fix="pass the two halves of one batch",
+                f"{names} differ in {what}: {a} and {b}", fix="pass the two halves of one batch"
             )
+
+
+def check_device(what: str, tensor: torch.Tensor, others: str, like: torch.Tensor) -> None:
+    """A tensor ("labels are") on the device of ``like``."""
+    if tensor.device != like.device:
+        raise UserError(
+            f"{what} on {tensor.device}, {others} on {like.device}",
+            fix=f"move both to the device of the {others.removeprefix('the ')}",
+        )
 
 
 def check_labels(labels: torch.Tensor, scores: torch.Tensor) -> None:
@@ -104,11 +124,7 @@ def check_labels(labels: torch.Tensor, scores: torch.Tensor) -> None:
         raise UserError(
             f"labels have shape {tuple(labels.shape)}: must be ({B},)", fix="one label a pair"
         )
-    if labels.device != scores.device:
-        raise UserError(
-            f"labels are on {labels.device}, scores on {scores.device}",
-            fix="move the labels to the scores' device",
-        )
+    check_device("labels are", labels, "scores", scores)
 
 
 def check_label_values(labels: torch.Tensor, classes: int) -> None:
@@ -133,6 +149,16 @@ def check_reduction(reduction: str, spec: PairLossSpec) -> None:
         )
 
 
+def check_topk(spec: PairLossSpec, classes: int) -> None:
+    """Fewer primary classes than classes."""
+    if spec.topk_classes >= classes:
+        raise UserError(
+            f"loss.topk_classes = {spec.topk_classes}: must be smaller than the number of classes, "
+            f"{classes}",
+            fix="set it to 0 for all classes",
+        )
+
+
 def check_weights(weights: torch.Tensor, scores: torch.Tensor) -> None:
     """(B,) floating point on the scores' device."""
     if weights.dtype not in FLOAT_TYPES:
@@ -145,11 +171,7 @@ def check_weights(weights: torch.Tensor, scores: torch.Tensor) -> None:
             f"sample_weights have shape {tuple(weights.shape)}: must be ({scores.shape[0]},)",
             fix="one weight a pair",
         )
-    if weights.device != scores.device:
-        raise UserError(
-            f"sample_weights are on {weights.device}, scores on {scores.device}",
-            fix="move them to the scores' device",
-        )
+    check_device("sample_weights are", weights, "scores", scores)
 
 
 def check_weight_values(weights: torch.Tensor) -> None:
@@ -161,6 +183,39 @@ def check_weight_values(weights: torch.Tensor) -> None:
             f"sample_weights[{at}] = {float(weights[at])}: must be a finite number of at least 0",
             fix="set it to 0 for a pair that shall not count",
         )
+
+
+def check_margins(margins: RowMargins, scores: torch.Tensor, spec: PairLossSpec) -> None:
+    """Two (2B,) floating tensors on the scores' device, and no margin in ``spec``."""
+    if spec.has_margin:
+        raise UserError(
+            "margins: spec has margins too, of all images", fix="set both of spec's margins to 0"
+        )
+    rows = 2 * scores.shape[0]
+    for name, values in zip(("angle_rad", "cosine"), margins, strict=True):
+        if values.dtype not in FLOAT_TYPES or tuple(values.shape) != (rows,):
+            raise UserError(
+                f"margins.{name} is {values.dtype} {tuple(values.shape)}: "
+                f"must be floating ({rows},)",
+                fix="pass one number for each first image, then one for each second image",
+            )
+        check_device(f"margins.{name} is", values, "scores", scores)
+
+
+def check_margin_values(margins: RowMargins) -> None:
+    """Angles within a quarter turn, finite cosines; names the first that is not.
+
+    NaN passes: it poisons the loss of its row, and the step is skipped.
+    """
+    limits = (("angle_rad", math.pi / 2, "smaller than pi/2"), ("cosine", math.inf, "finite"))
+    for (name, limit, words), values in zip(limits, margins, strict=True):
+        wrong = values.abs() >= limit
+        if bool(wrong.any()):
+            at = int(wrong.nonzero()[0, 0])
+            raise UserError(
+                f"margins.{name}[{at}] = {float(values[at])}: must be {words} in size",
+                fix="check how the margins are computed",
+            )
 
 
 def check_cosines(first: torch.Tensor, second: torch.Tensor) -> None:

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from distill.losses import registration
-from distill.losses.margin import logits_of
+from distill.losses.margin import RowMargins, logits_of
 from distill.losses.reference import similarity as plain_similarity
 from distill.losses.reference import valid_rows
-from distill.losses.spec import PairLossSpec, RowTerms
+from distill.losses.spec import PairLossSpec, RowTerms, accumulation_dtype
 
 LIBRARY = Path(__file__).resolve().parent.parent / "_kernels.so"
 """The built extension; `pip install -e .` puts it there."""
@@ -58,11 +58,12 @@ def build_info() -> tuple[str, str]:
 def choices(spec: PairLossSpec, temperature: float) -> tuple[Any, ...]:
     """The last arguments of every operator.
 
-    The RBF discrepancy of a batch is no sum over pairs: for it the operators take no similarity.
+    The RBF discrepancy of a batch is no sum over pairs, and the operators know no groups of
+    classes: for both they take no similarity.
     """
     return (
         temperature,
-        KINDS["none" if spec.over_batch else spec.similarity],
+        KINDS["none" if spec.over_batch or spec.grouped else spec.similarity],
         *spec.direction_weights,
         spec.similarity_scale(temperature),
         spec.label_smoothing,
@@ -73,24 +74,37 @@ def choices(spec: PairLossSpec, temperature: float) -> tuple[Any, ...]:
     )
 
 
+def margin_table(margins: RowMargins | None, scores: torch.Tensor) -> torch.Tensor | None:
+    """Margins of each pair as the operators take them, for scores (or features) of any type."""
+    return None if margins is None else margins.table(accumulation_dtype(scores))
+
+
 def row_terms(
     first: torch.Tensor,
     second: torch.Tensor,
     labels: torch.Tensor,
     temperature: float,
     spec: PairLossSpec,
+    margins: RowMargins | None = None,
 ) -> RowTerms:
     """The terms of each pair by the native op; see :func:`distill.losses.reference.row_terms`.
 
-    Of the RBF discrepancy the native op gives the cross-entropies, and plain torch the similarity.
+    Of the RBF discrepancy, and of grouped classes, the native op gives the cross-entropies, and
+    plain torch the similarity.
     """
     values, extras, tops, _ = torch.ops.pairdistill.pair_loss(
-        first, second, labels.contiguous(), *choices(spec, temperature)
+        first,
+        second,
+        labels.contiguous(),
+        *choices(spec, temperature),
+        margins=margin_table(margins, first),
     )
-    if not spec.over_batch:
+    if not spec.over_batch and not spec.grouped:
         return RowTerms(values, extras, tops)
-    z1, z2, valid = valid_rows(first, second, labels)
+    z1, z2, _ = valid_rows(first, second, labels)
     similarity = plain_similarity(
-        logits_of(z1, spec), logits_of(z2, spec), valid, temperature, spec
+        logits_of(z1, spec), logits_of(z2, spec), labels, temperature, spec
     )
-    return RowTerms(values, extras, tops, similarity)
+    if spec.over_batch:
+        return RowTerms(values, extras, tops, similarity)
+    return RowTerms(torch.cat([values[:, :2], similarity[:, None]], 1), extras, tops)

@@ -13,12 +13,13 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from distill.losses import linear_native, linear_plain
+from distill.losses import fused, linear_native, linear_plain
 from distill.losses.choice import implementation_name
 from distill.losses.linear_checks import Arguments
 from distill.losses.linear_scores import SMALLEST_NORM
 from distill.losses.linear_state import Choices
 from distill.losses.linear_stream import Plan, linear_values
+from distill.losses.margin import RowMargins
 from distill.losses.pair import reduce_terms
 from distill.losses.sharded import ClassShards
 from distill.losses.spec import (
@@ -51,6 +52,7 @@ def linear_pair_loss(
     bias: torch.Tensor | None = None,
     head: Head = "linear",
     sample_weights: torch.Tensor | None = None,
+    margins: RowMargins | None = None,
     reduction: Reduction = "mean",
     memory_budget_bytes: int | None = None,
     chunk_classes: int | None = None,
@@ -75,6 +77,7 @@ def linear_pair_loss(
         bias: (C,) for a linear head, or None.
         head: ``linear`` or ``cosine``.
         sample_weights: (B,), or None for equal ones; as in `pair_loss`.
+        margins: of each image, (2B,), for a cosine head; as in `pair_loss`.
         reduction: ``mean``, ``sum`` or ``none``; as in `pair_loss`.
         memory_budget_bytes: scores that may be kept from the first sweep; those beyond are made
             again, for one more product in four. None keeps all where they take at most 16 MiB,
@@ -103,6 +106,7 @@ def linear_pair_loss(
         bias,
         labels,
         sample_weights,
+        margins,
         temperature,
         similarity_weight,
         spec,
@@ -121,6 +125,7 @@ def linear_pair_loss(
         features = join((features_first, features_second))
         plan = Plan(
             primitives=linear_native if native else linear_plain,
+            spec=spec,
             choices=Choices.of(spec, temperature),
             cosine=head == "cosine",
             chunk_classes=chunk_classes or default_chunk(features),
@@ -129,7 +134,9 @@ def linear_pair_loss(
             shards=shards,
             keep=arguments.needs_gradient,
         )
-        terms = linear_values(features, weight, bias, labels, plan)
+        terms = linear_values(
+            features, weight, bias, labels, fused.margin_table(margins, features), plan
+        )
         return reduce_terms(terms, labels, similarity_weight, spec, sample_weights, reduction)
 
 

@@ -12,12 +12,18 @@ from distill.errors import UserError
 from distill.losses.checks import (
     DEBUG,
     FLOAT_TYPES,
+    check_alike,
+    check_device,
     check_label_values,
+    check_margin_values,
+    check_margins,
     check_numbers,
     check_reduction,
+    check_topk,
     check_weight_values,
     check_weights,
 )
+from distill.losses.margin import RowMargins
 from distill.losses.spec import PairLossSpec
 
 
@@ -31,6 +37,7 @@ class Arguments:
     bias: torch.Tensor | None
     labels: torch.Tensor
     sample_weights: torch.Tensor | None
+    margins: RowMargins | None
     temperature: float
     similarity_weight: float
     spec: PairLossSpec
@@ -50,13 +57,18 @@ class Arguments:
         check_features(self.features_first, self.features_second)
         check_weight(self.weight, self.bias, self.features_first, rows)
         check_target_labels(self.labels, self.features_first)
-        check_head(self.head, self.bias, self.spec)
+        check_head(self.head, self.bias, self.spec, self.margins)
         check_sizes(self.memory_budget_bytes, self.chunk_classes)
         check_numbers(self.temperature, self.similarity_weight)
         check_reduction(self.reduction, self.spec)
+        check_topk(self.spec, classes or self.weight.shape[0])
         if self.sample_weights is not None:
             check_weights(self.sample_weights, self.features_first)
-        check_values(self.labels, self.sample_weights, classes or self.weight.shape[0])
+        if self.margins is not None:
+            check_margins(self.margins, self.features_first, self.spec)
+        check_values(
+            self.labels, self.sample_weights, self.margins, classes or self.weight.shape[0]
+        )
 
     @property
     def features_need_gradient(self) -> bool:
@@ -78,6 +90,8 @@ class Arguments:
             "features_second": self.features_second,
             "labels": self.labels,
             "sample_weights": self.sample_weights,
+            "margins' angles": self.margins and self.margins.angle_rad,
+            "margins' cosines": self.margins and self.margins.cosine,
         }
         alike = ("temperature", "similarity_weight", "head", "reduction", "implementation")
         return {
@@ -112,13 +126,7 @@ def check_features(first: torch.Tensor, second: torch.Tensor) -> None:
                 f"{name} have shape {tuple(features.shape)}: must be (B, D), B >= 1, D >= 1",
                 fix="pass one row of features for each image",
             )
-    for what in ("shape", "dtype", "device"):
-        a, b = getattr(first, what), getattr(second, what)
-        if a != b:
-            raise UserError(
-                f"features_first and features_second differ in {what}: {a} and {b}",
-                fix="pass the two halves of one batch",
-            )
+    check_alike("features_first and features_second", first, second)
 
 
 def check_weight(
@@ -151,11 +159,7 @@ def check_floating(name: str, tensor: torch.Tensor, features: torch.Tensor) -> N
             f"{name} is {tensor.dtype}: must be floating point",
             fix="pass float32, float64, float16 or bfloat16",
         )
-    if tensor.device != features.device:
-        raise UserError(
-            f"{name} is on {tensor.device}, the features on {features.device}",
-            fix="move it to the features' device",
-        )
+    check_device(f"{name} is", tensor, "the features", features)
 
 
 def check_target_labels(labels: torch.Tensor, features: torch.Tensor) -> None:
@@ -166,32 +170,37 @@ def check_target_labels(labels: torch.Tensor, features: torch.Tensor) -> None:
             f"labels are {labels.dtype} {tuple(labels.shape)}: must be torch.int64 ({B},)",
             fix="pass one class number a pair",
         )
-    if labels.device != features.device:
-        raise UserError(
-            f"labels are on {labels.device}, the features on {features.device}",
-            fix="move the labels to the features' device",
-        )
+    check_device("labels are", labels, "the features", features)
 
 
-def check_values(labels: torch.Tensor, sample_weights: torch.Tensor | None, classes: int) -> None:
-    """Labels in [0, C) or -1, weights finite and not negative; on the CPU, or when debugging."""
+def check_values(
+    labels: torch.Tensor,
+    sample_weights: torch.Tensor | None,
+    margins: RowMargins | None,
+    classes: int,
+) -> None:
+    """Values of labels, weights and margins; on the CPU, or when debugging."""
     if labels.device.type != "cpu" and not debugging():
         return
     check_label_values(labels, classes)
     if sample_weights is not None:
         check_weight_values(sample_weights)
+    if margins is not None:
+        check_margin_values(margins)
 
 
-def check_head(head: str, bias: torch.Tensor | None, spec: PairLossSpec) -> None:
+def check_head(
+    head: str, bias: torch.Tensor | None, spec: PairLossSpec, margins: RowMargins | None
+) -> None:
     """A known head that fits the bias and the margin, and a similarity that can be streamed."""
     if head not in ("linear", "cosine"):
         raise UserError(f"head = {head!r}: unknown", fix="choose one of linear, cosine")
     if head == "cosine" and bias is not None:
         raise UserError("bias: a cosine head has none", fix="pass bias=None")
-    if head == "linear" and spec.has_margin:
+    if head == "linear" and (spec.has_margin or margins is not None):
         raise UserError(
-            "head = 'linear': it has no cosine to put spec's margin on",
-            fix="set head='cosine', or both margins to 0",
+            "head = 'linear': it has no cosine to put a margin on",
+            fix="set head='cosine', or both of spec's margins to 0 and margins to None",
         )
     if spec.over_batch:
         raise UserError(

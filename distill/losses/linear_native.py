@@ -26,8 +26,16 @@ def merge(states: State, choices: Choices) -> State:
     return State(*torch.ops.pairdistill.pair_loss_merge(*states, *choices))
 
 
-def finish(state: State, labels: torch.Tensor, classes: int, choices: Choices) -> Finished:
-    return Finished(*torch.ops.pairdistill.pair_loss_finish(*state, labels, classes, *choices))
+def finish(
+    state: State,
+    labels: torch.Tensor,
+    classes: int,
+    choices: Choices,
+    margins: torch.Tensor | None = None,
+) -> Finished:
+    return Finished(
+        *torch.ops.pairdistill.pair_loss_finish(*state, labels, classes, *choices, margins=margins)
+    )
 
 
 def mmd_accumulate_(

@@ -7,12 +7,18 @@ those of `kernels/pair_loss.h`, which explains what keeps the digits.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 
 from distill.losses.fused import KINDS
-from distill.losses.linear_state import STATE_COLUMNS, Choices, Finished, State
+from distill.losses.linear_state import (
+    STATE_COLUMNS,
+    Choices,
+    Finished,
+    State,
+    columns_of,
+    sides_of,
+)
 from distill.losses.registration import NO_CLASS
 from distill.losses.spec import IGNORED_LABEL
 
@@ -64,17 +70,23 @@ def merge(states: State, choices: Choices) -> State:
     return merged
 
 
-def finish(state: State, labels: torch.Tensor, classes: int, choices: Choices) -> Finished:
-    columns = _columns(state)
+def finish(
+    state: State,
+    labels: torch.Tensor,
+    classes: int,
+    choices: Choices,
+    margins: torch.Tensor | None = None,
+) -> Finished:
+    columns = columns_of(state)
     y = columns["y"]
     valid = (labels != IGNORED_LABEL)[:, None]
-    ce, shift, inv_total, at_target = _cross_entropy(columns, classes, choices)
+    ce, shift, inv_total, at_target = _cross_entropy(columns, classes, choices, margins)
     poisoned = columns["s"].isnan() | y.isnan()
     one = torch.where(y == -INFINITY, 0.0, y - y + 1.0)
     none = torch.zeros_like(y)
     own = torch.stack([y, none, one, none, none, none, none], 1).flatten(1)
     whole = _merge_two(state, State(own, labels[:, None].expand_as(y)), choices)
-    m, t, a, h = (_columns(whole)[name] for name in ("m", "t", "a", "h"))
+    m, t, a, h = (columns_of(whole)[name] for name in ("m", "t", "a", "h"))
     inv_t = torch.where(t == 0.0, 0.0, 1.0 / t)
     mean = a * inv_t
     soft_scale = choices.logit_scale / choices.temperature
@@ -126,7 +138,7 @@ def gradient_(
     choices: Choices,
 ) -> None:
     x, target = _scores(first, second, labels, class_start, stats.dtype)
-    ce_shift, inv_total, at_target = (part[..., None] for part in _sides(stats)[:3])
+    ce_shift, inv_total, at_target = (part[..., None] for part in sides_of(stats)[:3])
     up = grad_values[:, :2, None] * choices.logit_scale
     share = (choices.logit_scale * (x - ce_shift)).exp() * inv_total
     gradient = up * torch.where(target, at_target, share - choices.label_smoothing / classes)
@@ -143,18 +155,22 @@ def guarded(weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     return torch.where(weight == 0.0, 0.0, weight * factor)
 
 
-def margined(x: torch.Tensor, choices: Choices) -> tuple[torch.Tensor, torch.Tensor]:
-    """The margin's psi of target scores, and its slope; see `kernels/pair_loss.h`."""
-    angle, cosine = choices.margin_angle_rad, choices.margin_cosine
-    cos, sin = math.cos(angle), math.sin(angle)
-    if angle == 0.0:
-        return x - cosine, torch.ones_like(x)
+def margined(
+    x: torch.Tensor, choices: Choices, margins: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The margin's psi of target scores (B, 2), and its slope; see `kernels/pair_loss.h`."""
+    if margins is None:
+        angle, of_call = choices.margin_angle_rad, choices.margin_cosine
+        margins = x.new_tensor([math.cos(angle)] * 2 + [math.sin(angle)] * 2 + [of_call] * 2)
+        margins = margins.expand(len(x), -1)
+    cos, sin, cosine = sides_of(margins)
     square, floor = (1.0 - x) * (1.0 + x), 8.0 * torch.finfo(x.dtype).eps
     sine = square.clamp(min=floor).sqrt()
     slope = torch.where(square >= floor, cos + sin * x / sine, cos)
-    beyond = ~(x >= -cos)
+    beyond, held = (sin > 0.0) & ~(x >= -cos), (sin < 0.0) & (x >= cos)
     moved = torch.where(beyond, x - (1.0 - cos), x * cos - sine * sin)
-    return moved - cosine, torch.where(beyond, 1.0, slope)
+    slope = torch.where(held, 0.0, torch.where(beyond, 1.0, slope))
+    return torch.where(held, 1.0, moved) - cosine, slope
 
 
 def _scores(
@@ -168,15 +184,6 @@ def _scores(
     columns = torch.arange(first.shape[1], device=first.device)
     target = columns == (labels - class_start)[:, None]
     return torch.stack([first.to(dtype), second.to(dtype)], 1), target[:, None]
-
-
-def _columns(state: State) -> dict[str, torch.Tensor]:
-    return dict(zip(STATE_COLUMNS, _sides(state.sums), strict=True))
-
-
-def _sides(table: torch.Tensor) -> Sequence[torch.Tensor]:
-    """The quantities of (B, 2 k) columns, k times (B, 2)."""
-    return table.view(len(table), -1, 2).unbind(1)
 
 
 def _factors(x: torch.Tensor, m: torch.Tensor, choices: Choices) -> torch.Tensor:
@@ -193,7 +200,7 @@ def _factors(x: torch.Tensor, m: torch.Tensor, choices: Choices) -> torch.Tensor
 
 def _rebased(state: State, m: torch.Tensor, choices: Choices) -> dict[str, torch.Tensor]:
     """The columns of a state relative to new maxima, (B, 2)."""
-    old = _columns(state)
+    old = columns_of(state)
     by = _shift(old["m"], m)
     soft = by * (choices.logit_scale / choices.temperature)
     factor = soft.exp()
@@ -224,11 +231,11 @@ def _shift(start: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
 
 
 def _cross_entropy(
-    rest: dict[str, torch.Tensor], classes: int, choices: Choices
+    rest: dict[str, torch.Tensor], classes: int, choices: Choices, margins: torch.Tensor | None
 ) -> tuple[torch.Tensor, ...]:
     """Value, shift, 1 / total and the gradient at the target, (B, 2) each."""
     scale, smoothing = choices.logit_scale, choices.label_smoothing
-    target, slope = margined(rest["y"], choices)
+    target, slope = margined(rest["y"], choices, margins)
     top = torch.maximum(rest["m"], target)
     at_rest = rest["s"] * (scale * _shift(rest["m"], top)).exp()
     at_target = torch.where(target == -INFINITY, 0.0, (scale * (target - top)).exp())
@@ -257,7 +264,7 @@ def _similarity(mean: torch.Tensor, t: torch.Tensor, choices: Choices) -> torch.
 
 def _probabilities(x: torch.Tensor, stats: torch.Tensor, choices: Choices) -> torch.Tensor:
     """Softened answers, (B, 2, n)."""
-    m, inv_t = (part[..., None] for part in _sides(stats)[3:5])
+    m, inv_t = (part[..., None] for part in sides_of(stats)[3:5])
     return ((x - m) * (choices.logit_scale / choices.temperature)).exp() * inv_t
 
 
@@ -265,12 +272,12 @@ def _similarity_gradient(
     x: torch.Tensor, stats: torch.Tensor, upstream: torch.Tensor, choices: Choices
 ) -> torch.Tensor:
     p = _probabilities(x, stats, choices)
-    mean = _sides(stats)[5][..., None]
+    mean = sides_of(stats)[5][..., None]
     own, cross = x.new_tensor([choices.forward, choices.reverse]), None
     if choices.is_mmd:
         own, f = torch.full_like(own, 2.0), p - p.flip(1)
     else:
-        cross, f = own.flip(0), _factors(x, _sides(stats)[3], choices)
+        cross, f = own.flip(0), _factors(x, sides_of(stats)[3], choices)
     kept = x.new_tensor([choices.stop_gradient != 1, choices.stop_gradient != 2])
     scale = choices.similarity_scale * choices.logit_scale / choices.temperature
     soft = (upstream[:, None] * (kept * scale))[..., None]

@@ -14,6 +14,7 @@ the mathematics stands in `kernels/pair_loss.h`. Scores are logits, or cosines; 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -67,6 +68,16 @@ class State(NamedTuple):
     tops: torch.Tensor
 
 
+def columns_of(state: State) -> dict[str, torch.Tensor]:
+    """The columns of a state by name, (B, 2) each."""
+    return dict(zip(STATE_COLUMNS, sides_of(state.sums), strict=True))
+
+
+def sides_of(table: torch.Tensor) -> Sequence[torch.Tensor]:
+    """The quantities of (B, 2 k) columns, k times (B, 2)."""
+    return table.view(len(table), -1, 2).unbind(1)
+
+
 class Finished(NamedTuple):
     """The outcome of all classes.
 
@@ -101,9 +112,14 @@ class Primitives(Protocol):
         """One state of W stacked ones."""
 
     def finish(
-        self, state: State, labels: torch.Tensor, classes: int, choices: Choices
+        self,
+        state: State,
+        labels: torch.Tensor,
+        classes: int,
+        choices: Choices,
+        margins: torch.Tensor | None = None,
     ) -> Finished:
-        """The outcome; for mmd its similarity still lacks."""
+        """The outcome; for mmd its similarity still lacks. Margins are (B, 6), see `RowMargins`."""
 
     def mmd_accumulate_(
         self,

@@ -10,7 +10,7 @@ the budget changes the time and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +18,9 @@ import torch
 
 from distill.losses.linear_scores import ClassScores, Gradients
 from distill.losses.linear_state import Choices, Finished, Primitives, State, empty_state
+from distill.losses.linear_topk import Grouped, TopClasses, similarity_gradient
 from distill.losses.sharded import ClassShards
-from distill.losses.spec import RowTerms, accumulation_dtype
+from distill.losses.spec import PairLossSpec, RowTerms, accumulation_dtype
 
 SECOND_DERIVATIVE = (
     "linear_pair_loss: a second derivative is not implemented; "
@@ -33,6 +34,7 @@ class Plan:
 
     Attributes:
         primitives: the implementation of the steps.
+        spec: the static choices.
         choices: the constants of the loss.
         cosine: whether the scores are cosines.
         chunk_classes: classes in a chunk, the last one apart.
@@ -43,6 +45,7 @@ class Plan:
     """
 
     primitives: Primitives
+    spec: PairLossSpec
     choices: Choices
     cosine: bool
     chunk_classes: int
@@ -58,9 +61,11 @@ class Stream:
 
     scores: ClassScores
     labels: torch.Tensor
+    margins: torch.Tensor | None
     plan: Plan
     kept: dict[int, torch.Tensor] = field(default_factory=dict)
     kept_bytes: int = 0
+    grouped: Grouped | None = None
 
     def chunks(self) -> Iterator[tuple[int, int]]:
         """Bounds of the chunks, in the order of the classes."""
@@ -82,30 +87,49 @@ class Stream:
     def finished(self) -> Finished:
         """The outcome over all classes."""
         plan = self.plan
-        state = self._state()
-        if plan.shards is not None:
-            states = plan.shards.gather_states(state, self.labels, plan.choices)
-            state = plan.primitives.merge(states, plan.choices)
-        done = plan.primitives.finish(state, self.labels, self.classes, plan.choices)
+        top = self._top_classes() if plan.spec.grouped else None
+        state = self._state() if top is None else top.whole()
+        done = plan.primitives.finish(state, self.labels, self.classes, plan.choices, self.margins)
         if plan.choices.is_mmd:
             sums = self._mmd_sums(done.stats)
             args = (done.stats, done.values, sums, self.labels)
             plan.primitives.mmd_finish_(*args, plan.choices)
+        if top is not None:
+            self.grouped = top.grouped(done.stats)
+            done.values[:, 2] = self.grouped.similarity
         return done
 
-    def _state(self) -> State:
-        x = self.scores.features
-        state = empty_state(x.shape[0] // 2, x, accumulation_dtype(x))
+    def _sweep(self, take: Callable[[torch.Tensor, int], None]) -> None:
+        """Give ``take`` each chunk's scores and first class; keep them where there is room."""
         for start, stop in self.chunks():
-            self._accumulate(state, start, stop)
-        return state
+            scores = self.scores.of(start, stop)
+            take(scores, self.class_start + start)
+            self._keep_if_room(start, scores)
+            del scores
 
-    def _accumulate(self, state: State, start: int, stop: int) -> None:
-        scores = self.scores.of(start, stop)
-        first, second = scores.chunk(2)
-        at = self.class_start + start
-        self.plan.primitives.accumulate_(state, first, second, self.labels, at, self.plan.choices)
-        self._keep_if_room(start, scores)
+    def _state(self) -> State:
+        """The state of all classes, on all ranks."""
+        plan, x = self.plan, self.scores.features
+        state = empty_state(x.shape[0] // 2, x, accumulation_dtype(x))
+
+        def take(scores: torch.Tensor, at: int) -> None:
+            first, second = scores.chunk(2)
+            plan.primitives.accumulate_(state, first, second, self.labels, at, plan.choices)
+
+        self._sweep(take)
+        if plan.shards is None:
+            return state
+        states = plan.shards.gather_states(state, self.labels, plan.choices)
+        return plan.primitives.merge(states, plan.choices)
+
+    def _top_classes(self) -> TopClasses:
+        """The primary classes and the state of the rest, on all ranks."""
+        plan, dtype = self.plan, accumulation_dtype(self.scores.features)
+        top = TopClasses.empty(plan.spec, plan.choices, plan.primitives, self.labels, dtype)
+        self._sweep(top.accumulate)
+        if plan.shards is not None:
+            top.over_ranks(plan.shards)
+        return top
 
     def _keep_if_room(self, start: int, scores: torch.Tensor) -> None:
         plan = self.plan
@@ -136,13 +160,23 @@ class Stream:
             g = self.kept.pop(start, None)
             if g is None:
                 g = self.scores.of(start, stop)
-            first, second = g.chunk(2)
-            at = self.class_start + start
-            self.plan.primitives.gradient_(
-                first, second, self.labels, at, grad_values, stats, self.classes, self.plan.choices
-            )
+            self._differentiate_(g, self.class_start + start, grad_values, stats)
             self.scores.add_gradients(start, stop, g, into)
-            del g, first, second
+            del g
+
+    def _differentiate_(
+        self, g: torch.Tensor, at: int, grad_values: torch.Tensor, stats: torch.Tensor
+    ) -> None:
+        """Replace the scores ``g`` of the classes from ``at`` on by the gradients to them."""
+        plan, more = self.plan, None
+        if self.grouped is not None:
+            more = similarity_gradient(self.grouped, g, at, grad_values[:, 2], plan.choices)
+        first, second = g.chunk(2)
+        plan.primitives.gradient_(
+            first, second, self.labels, at, grad_values, stats, self.classes, plan.choices
+        )
+        if more is not None:
+            g.view(more.shape).add_(more)
 
 
 def linear_values(
@@ -150,10 +184,12 @@ def linear_values(
     weight: torch.Tensor,
     bias: torch.Tensor | None,
     labels: torch.Tensor,
+    margins: torch.Tensor | None,
     plan: Plan,
 ) -> RowTerms:
     """The terms of each pair; ``features`` are the first images' rows, then the second's."""
-    found = LinearValues.apply(features, weight, bias, labels.contiguous(), plan)  # type: ignore[no-untyped-call]
+    labels = labels.contiguous()
+    found = LinearValues.apply(features, weight, bias, labels, margins, plan)  # type: ignore[no-untyped-call]
     return RowTerms(*found)
 
 
@@ -167,14 +203,16 @@ class LinearValues(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         labels: torch.Tensor,
+        margins: torch.Tensor | None,
         plan: Plan,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Sweeps forward; ``features`` are (2B, D)."""
-        stream = Stream(ClassScores(features, weight, bias, plan.cosine), labels, plan)
+        scores = ClassScores(features, weight, bias, plan.cosine)
+        stream = Stream(scores, labels, margins, plan)
         done = stream.finished()
         if plan.keep:
             ctx.save_for_backward(features, weight, bias, labels, done.stats)
-            ctx.plan, ctx.kept = plan, stream.kept
+            ctx.plan, ctx.kept, ctx.grouped = plan, stream.kept, stream.grouped
         ctx.mark_non_differentiable(done.extras, done.tops)
         return done.values, done.extras, done.tops
 
@@ -183,7 +221,9 @@ class LinearValues(torch.autograd.Function):
         """Gradients of the inputs for any gradient of the values."""
         features, weight, bias, labels, stats = ctx.saved_tensors
         with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-            stream = Stream(ClassScores(features, weight, bias, ctx.plan.cosine), labels, ctx.plan)
+            scores = ClassScores(features, weight, bias, ctx.plan.cosine)
+            stream = Stream(scores, labels, None, ctx.plan)  # statistics know the margins
+            stream.grouped = ctx.grouped
             stream.kept = ctx.kept  # a second call finds them used up, and makes the scores again
             into = _empty_gradients(ctx.needs_input_grad, features, weight, bias)
             stream.add_gradients(grads[0].contiguous(), stats, into)
@@ -192,7 +232,7 @@ class LinearValues(torch.autograd.Function):
         found = (into.features, into.weight, into.bias)
         if torch.is_grad_enabled():
             found = NoSecondDerivative.apply(grads[0], features, *found)  # type: ignore[no-untyped-call]
-        return (*found, None, None)
+        return (*found, None, None, None)
 
 
 class NoSecondDerivative(torch.autograd.Function):

@@ -9,6 +9,7 @@ import torch
 from distill.losses import fused, reference
 from distill.losses.checks import check_arguments
 from distill.losses.choice import implementation_name
+from distill.losses.margin import RowMargins
 from distill.losses.spec import (
     IGNORED_LABEL,
     Implementation,
@@ -30,6 +31,7 @@ def pair_loss(
     weight: float,
     spec: PairLossSpec,
     sample_weights: torch.Tensor | None = None,
+    margins: RowMargins | None = None,
     reduction: Reduction = "mean",
     implementation: Implementation = "auto",
 ) -> PairLoss:
@@ -48,6 +50,8 @@ def pair_loss(
         spec: the static choices.
         sample_weights: weight of each pair, (B,) floating point >= 0; None for 1. The mean is over
             their sum.
+        margins: of each image, (2B,), for cosines; None for those of ``spec``, which must be 0
+            otherwise. Constants: the gradient is that for these margins.
         reduction: ``mean``, ``sum``, or ``none`` for one value a pair.
         implementation: ``auto``, ``native`` or ``reference``.
 
@@ -58,11 +62,13 @@ def pair_loss(
         UserError: an argument is out of its bounds, or the chosen implementation is not built
             for the device of the scores.
     """
-    check_arguments(first, second, labels, temperature, weight, spec, sample_weights, reduction)
+    check_arguments(
+        first, second, labels, temperature, weight, spec, sample_weights, margins, reduction
+    )
     name = implementation_name(implementation, first.device.type)
     compute = fused.row_terms if name == "native" else reference.row_terms
     with torch.autocast(first.device.type, enabled=False):
-        terms = compute(first, second, labels, temperature, spec)
+        terms = compute(first, second, labels, temperature, spec, margins)
         return reduce_terms(terms, labels, weight, spec, sample_weights, reduction)
 
 
@@ -75,6 +81,7 @@ def pair_loss_and_grad(
     weight: float,
     spec: PairLossSpec,
     sample_weights: torch.Tensor | None = None,
+    margins: RowMargins | None = None,
     reduction: Reduction = "mean",
     inplace: bool = False,
     implementation: Implementation = "auto",
@@ -90,12 +97,14 @@ def pair_loss_and_grad(
     Raises:
         UserError: as `pair_loss`.
     """
-    check_arguments(first, second, labels, temperature, weight, spec, sample_weights, reduction)
+    check_arguments(
+        first, second, labels, temperature, weight, spec, sample_weights, margins, reduction
+    )
     name = implementation_name(implementation, first.device.type)
     scores = first.detach(), second.detach()
-    settings = (temperature, weight, spec, sample_weights, reduction)
+    settings = (temperature, weight, spec, sample_weights, margins, reduction)
     with torch.autocast(first.device.type, enabled=False):
-        if name == "native" and not spec.over_batch:
+        if name == "native" and not spec.over_batch and not spec.grouped:
             return _native(scores, labels, *settings, inplace)
         return _through_autograd(name, scores, labels, *settings, inplace)
 
@@ -108,14 +117,15 @@ def _through_autograd(
     weight: float,
     spec: PairLossSpec,
     sample_weights: torch.Tensor | None,
+    margins: RowMargins | None,
     reduction: Reduction,
     inplace: bool,
 ) -> PairLossAndGrad:
-    """For what has no operator: the reference, and similarities of the batch."""
+    """For what has no operator: the reference, similarities of the batch, grouped classes."""
     compute = fused.row_terms if name == "native" else reference.row_terms
     with torch.enable_grad():
         first, second = (x.clone().requires_grad_() for x in scores)
-        terms = compute(first, second, labels, temperature, spec)
+        terms = compute(first, second, labels, temperature, spec, margins)
         loss = reduce_terms(terms, labels, weight, spec, sample_weights, reduction)
     gradients = torch.autograd.grad(loss.total.sum(), (first, second))
     if inplace:
@@ -130,6 +140,7 @@ def _native(
     weight: float,
     spec: PairLossSpec,
     sample_weights: torch.Tensor | None,
+    margins: RowMargins | None,
     reduction: Reduction,
     inplace: bool,
 ) -> PairLossAndGrad:
@@ -144,6 +155,7 @@ def _native(
         weight,
         fused.REDUCTIONS[reduction],
         *fused.choices(spec, temperature),
+        margins=fused.margin_table(margins, scores[0]),
     )
     loss = reduce_terms(RowTerms(values, extras, tops), labels, weight, spec, weights, reduction)
     if reduction != "none":

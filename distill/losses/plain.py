@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from distill.losses.margin import logits_of, margined_logits
+from distill.losses.margin import RowMargins, logits_of, margined_logits
 from distill.losses.spec import IGNORED_LABEL, PairLossSpec, RowTerms, accumulation_dtype
 
 
@@ -19,6 +19,7 @@ def row_terms(
     labels: torch.Tensor,
     temperature: float,
     spec: PairLossSpec,
+    margins: RowMargins | None = None,
 ) -> RowTerms:
     """The terms of each pair; float16 and bfloat16 computed in float32, as autocast does.
 
@@ -27,18 +28,21 @@ def row_terms(
         second: scores of the second images, (B, C).
         labels: identities, (B,) int64; -1 ignores the pair.
         temperature: softening temperature T > 0.
-        spec: the static choices; the RBF discrepancy is left out.
+        spec: the static choices; the RBF discrepancy and grouped classes are
+            left out.
+        margins: of each image, (2B,), in place of those of ``spec``.
     """
+    own = margins.sides() if margins is not None else (None, None)
     x1, x2 = (x.to(accumulation_dtype(x)) for x in (first, second))
     ce_first, ce_second = (
         F.cross_entropy(
-            margined_logits(x, labels, spec),
+            margined_logits(x, labels, spec, side),
             labels,
             reduction="none",
             ignore_index=IGNORED_LABEL,
             label_smoothing=spec.label_smoothing,
         )
-        for x in (x1, x2)
+        for x, side in ((x1, own[0]), (x2, own[1]))
     )
     z1, z2 = logits_of(x1, spec), logits_of(x2, spec)
     similarity = spec.similarity_scale(temperature) * _similarity(z1, z2, temperature, spec)

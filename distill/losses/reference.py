@@ -14,9 +14,10 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from distill.losses.margin import logits_of, margined_target
+from distill.losses.margin import RowMargins, logits_of, margined_target
 from distill.losses.rbf import batch_mmd
 from distill.losses.spec import IGNORED_LABEL, PairLossSpec, RowTerms, accumulation_dtype
+from distill.losses.topk import grouped, primary_classes
 
 
 def row_terms(
@@ -25,6 +26,7 @@ def row_terms(
     labels: torch.Tensor,
     temperature: float,
     spec: PairLossSpec,
+    margins: RowMargins | None = None,
 ) -> RowTerms:
     """The terms of each pair.
 
@@ -34,15 +36,17 @@ def row_terms(
         labels: identities, (B,) int64; -1 ignores the pair.
         temperature: softening temperature T > 0.
         spec: the static choices.
+        margins: of each image, (2B,), in place of those of ``spec``.
     """
     x1, x2, valid = valid_rows(first, second, labels)
     z1, z2 = logits_of(x1, spec), logits_of(x2, spec)
     y = labels.clamp(min=0)
+    own = margins.sides() if margins is not None else (None, None)
     terms = [
-        cross_entropy(z, y, spec.label_smoothing, margined_target(x, y, spec)) * valid
-        for z, x in ((z1, x1), (z2, x2))
+        cross_entropy(z, y, spec.label_smoothing, margined_target(x, y, spec, side)) * valid
+        for z, x, side in ((z1, x1, own[0]), (z2, x2, own[1]))
     ]
-    term = similarity(z1, z2, valid, temperature, spec)
+    term = similarity(z1, z2, labels, temperature, spec)
     of_batch = term if spec.over_batch else None
     terms.append(torch.zeros_like(terms[0]) if spec.over_batch else term)
     extras = [x for z in (z1, z2) for x in softened(z.detach() / temperature, y)]
@@ -87,20 +91,38 @@ def cross_entropy(
 def similarity(
     first: torch.Tensor,
     second: torch.Tensor,
-    valid: torch.Tensor,
+    labels: torch.Tensor,
     temperature: float,
     spec: PairLossSpec,
 ) -> torch.Tensor:
     """Similarity of each pair, (B,), or of the batch, (); T^2 included where asked for."""
+    valid = labels != IGNORED_LABEL
     if spec.similarity == "none":
         return torch.zeros_like(valid, dtype=first.dtype)
     u, v = first / temperature, second / temperature
-    u = u.detach() if spec.stop_gradient == "first" else u
-    v = v.detach() if spec.stop_gradient == "second" else v
-    scale = spec.similarity_scale(temperature)
+    if spec.grouped:
+        primary = primary_classes(first, labels, spec.topk_classes)
+        u, v = grouped(u, primary), grouped(v, primary)
     if spec.over_batch:
+        u, v = _held(u, v, spec)
+        scale = spec.similarity_scale(temperature)
         return scale * batch_mmd(u.softmax(1), v.softmax(1), valid)
-    return scale * _pair_similarity(u, v, spec) * valid
+    return pair_similarity(u, v, temperature, spec) * valid
+
+
+def pair_similarity(
+    u: torch.Tensor, v: torch.Tensor, temperature: float, spec: PairLossSpec
+) -> torch.Tensor:
+    """Similarity of each pair, (B,), of softened logits; T^2 included where asked for."""
+    return spec.similarity_scale(temperature) * _pair_similarity(*_held(u, v, spec), spec)
+
+
+def _held(
+    u: torch.Tensor, v: torch.Tensor, spec: PairLossSpec
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both sides, the one that is a constant without gradient."""
+    first, second = spec.stop_gradient == "first", spec.stop_gradient == "second"
+    return u.detach() if first else u, v.detach() if second else v
 
 
 def _pair_similarity(u: torch.Tensor, v: torch.Tensor, spec: PairLossSpec) -> torch.Tensor:

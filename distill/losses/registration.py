@@ -111,10 +111,10 @@ _FAKES: dict[str, Callable[..., Any]] = {
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
-    first, second, labels, *choices = inputs
+    first, second, labels, *rest = inputs
     _, extras, tops, stats = output
     ctx.save_for_backward(first, second, labels, stats)
-    ctx.choices = choices
+    ctx.choices = rest[:-1]  # without margins: their effect is in the statistics
     ctx.mark_non_differentiable(extras, tops, stats)
 
 
@@ -122,7 +122,7 @@ def _backward(ctx: Any, grad_values: torch.Tensor, *_: Any) -> tuple[torch.Tenso
     first, second = torch.ops.pairdistill.pair_loss_backward(
         grad_values.contiguous(), *ctx.saved_tensors, *ctx.choices
     )
-    return (first, second, None, *([None] * len(ctx.choices)))
+    return (first, second, None, *([None] * (len(ctx.choices) + 1)))
 
 
 def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:

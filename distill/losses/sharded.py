@@ -151,7 +151,7 @@ class ClassShards:
 
     def gather_states(self, state: State, labels: torch.Tensor, choices: Choices) -> State:
         """The states of all ranks, (W, B, 14) and (W, B, 2); one all-gather."""
-        return self.unpack(self._all_gather(self.pack(state, labels, choices)), labels, choices)
+        return self.unpack(self.all_gather(self.pack(state, labels, choices)), labels, choices)
 
     def pack(self, state: State, labels: torch.Tensor, choices: Choices) -> torch.Tensor:
         """What this rank tells the others, (B, 10) or a little more (see `_columns`)."""
@@ -200,7 +200,7 @@ class ClassShards:
 
     def sum_small(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over the ranks in rank order, on all ranks; one all-gather."""
-        return _sum_in_order(self._all_gather(values))
+        return _sum_in_order(self.all_gather(values))
 
     def sum_large(self, values: torch.Tensor) -> torch.Tensor:
         """The same for large tensors: each rank adds up its share, then the shares are gathered.
@@ -213,10 +213,11 @@ class ClassShards:
         sent = F.pad(values.flatten(), (0, share * self.world_size - values.numel()))
         received = torch.empty_like(sent)
         dist.all_to_all_single(received, sent, group=self.group)
-        shares = self._all_gather(_sum_in_order(received.view(self.world_size, share)))
+        shares = self.all_gather(_sum_in_order(received.view(self.world_size, share)))
         return shares.flatten()[: values.numel()].view_as(values)
 
-    def _all_gather(self, values: torch.Tensor) -> torch.Tensor:
+    def all_gather(self, values: torch.Tensor) -> torch.Tensor:
+        """The values of all ranks, (W, ...), in rank order."""
         out = values.new_empty((self.world_size, *values.shape))
         dist.all_gather(list(out.unbind(0)), values.contiguous(), self.group)
         return out

@@ -29,6 +29,8 @@ class PairLossSpec:
         direction: ``forward`` S(p, q), ``reverse`` S(q, p), ``symmetric`` their mean, where p
             is the softened answer to the first image and q to the second; no matter for ``mmd``.
         mmd_kernel: ``linear`` |p - q|^2 of each pair; ``rbf`` Gaussian kernels over the batch.
+        topk_classes: K > 0 compares answers over K classes, with all the rest as one
+            (`topk.py`); 0 over all classes.
         scale_by_t2: multiply the similarity by T^2.
         stop_gradient: side that the similarity treats as a constant.
         ce: ``sum`` CE(first) + CE(second), or their ``mean``.
@@ -43,6 +45,7 @@ class PairLossSpec:
     similarity: Literal["kl", "ce", "mmd", "none"] = "kl"
     direction: Literal["forward", "reverse", "symmetric"] = "symmetric"
     mmd_kernel: Literal["linear", "rbf"] = "linear"
+    topk_classes: int = 0
     scale_by_t2: bool = True
     stop_gradient: Literal["none", "first", "second"] = "none"
     ce: Literal["sum", "mean"] = "sum"
@@ -57,6 +60,7 @@ class PairLossSpec:
         _one_of("loss.mmd_kernel", self.mmd_kernel, ("linear", "rbf"))
         _one_of("loss.stop_gradient", self.stop_gradient, ("none", "first", "second"))
         _one_of("loss.ce", self.ce, ("sum", "mean"))
+        self._check_topk()
         _in_range("loss.label_smoothing", self.label_smoothing, 1.0, "0 .. 0.2")
         _in_range("head.arc_margin_rad", self.margin_angle_rad, math.pi / 2, "0 .. 0.5")
         _in_range("head.cos_margin", self.margin_cosine, 1.0, "0 .. 0.4")
@@ -64,6 +68,19 @@ class PairLossSpec:
             raise UserError(
                 f"head.scale = {self.logit_scale}: must be greater than 0",
                 fix="set it to 1 for logits, to 10 .. 64 for cosines",
+            )
+
+    def _check_topk(self) -> None:
+        if not isinstance(self.topk_classes, int) or self.topk_classes < 0:
+            raise UserError(
+                f"loss.topk_classes = {self.topk_classes!r}: must be a whole number >= 0",
+                fix="set it to 0 for all classes, to 50 .. 1000 for that many",
+            )
+        if self.topk_classes and self.over_batch:
+            raise UserError(
+                f"loss.topk_classes = {self.topk_classes} with loss.mmd_kernel = 'rbf': pairs have "
+                "other classes each, which a comparison of all pairs cannot have",
+                fix="set loss.topk_classes = 0 or loss.mmd_kernel = 'linear'",
             )
 
     @classmethod
@@ -78,6 +95,7 @@ class PairLossSpec:
             similarity=config.similarity,
             direction=config.direction,
             mmd_kernel=config.mmd_kernel,
+            topk_classes=config.topk_classes,
             scale_by_t2=config.scale_by_t2,
             stop_gradient=config.stop_gradient,
             ce=config.ce,
@@ -93,6 +111,11 @@ class PairLossSpec:
     def over_batch(self) -> bool:
         """True where the similarity belongs to the batch and not to each pair."""
         return self.similarity == "mmd" and self.mmd_kernel == "rbf"
+
+    @property
+    def grouped(self) -> bool:
+        """True where the similarity sees most classes as one."""
+        return self.topk_classes > 0 and self.similarity != "none"
 
     @property
     def has_margin(self) -> bool:

@@ -10,10 +10,12 @@ from torch import nn
 from distill.config.tree import Config
 from distill.errors import UserError
 from distill.heads import (
+    AdaFace,
     ClassRanges,
     CosineHead,
     LinearHead,
     ShardedHead,
+    build_adaface,
     build_head,
     build_sharded_head,
 )
@@ -46,10 +48,16 @@ class ClassifierOutput(NamedTuple):
 class PairClassifier(nn.Module):
     """Images to identities. Both images of a pair go through it as one concatenated batch."""
 
-    def __init__(self, backbone: nn.Module, head: LinearHead | CosineHead) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: LinearHead | CosineHead,
+        adaface: AdaFace | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.adaface = adaface
 
     def forward(self, images: torch.Tensor, use: Use | None = None) -> Any:
         """Classify images, (N, 3, 112, 112) in [-1, 1], RGB, in the dtype of the weights.
@@ -77,9 +85,10 @@ class PairClassifier(nn.Module):
 class Embedder(nn.Module):
     """The network without its head, for heads that stand outside of it."""
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, adaface: AdaFace | None = None) -> None:
         super().__init__()
         self.backbone = backbone
+        self.adaface = adaface
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Embeddings (N, D), not of unit length, of images as `PairClassifier` takes them."""
@@ -107,7 +116,8 @@ def build_classifier(config: Config, classes: int) -> PairClassifier:
         UserError: fewer than two classes, an unknown backbone, a margin on a linear head.
     """
     backbone = _build_backbone(config, classes)
-    return PairClassifier(backbone, build_head(config.head, config.model.embedding_dim, classes))
+    head = build_head(config.head, config.model.embedding_dim, classes)
+    return PairClassifier(backbone, head, build_adaface(config.head))
 
 
 def build_for_training(
@@ -125,7 +135,7 @@ def build_for_training(
     backbone = _build_backbone(config, classes)
     ranges = ClassRanges.even(classes, ranks.rank, ranks.world_size)
     head = build_sharded_head(config.head, config.model.embedding_dim, ranges)
-    return Embedder(backbone), head
+    return Embedder(backbone, build_adaface(config.head)), head
 
 
 def _build_backbone(config: Config, classes: int) -> nn.Module:

@@ -10,7 +10,7 @@ import torch
 
 from distill.data.batch import PairBatch
 from distill.heads.answers import answers_to, logits_of
-from distill.losses import ClassShards, PairLoss, PairLossSpec, linear_pair_loss
+from distill.losses import ClassShards, PairLoss, PairLossSpec, RowMargins, linear_pair_loss
 from distill.objective.terms import (
     BatchLoss,
     PairAnswers,
@@ -19,6 +19,7 @@ from distill.objective.terms import (
     measured,
     nobody,
     of_first_pairs,
+    own_margins,
 )
 from distill.schedules import temperature_at, weight_at
 
@@ -46,6 +47,7 @@ class LinearLoss:
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         labels: torch.Tensor,
+        margins: RowMargins | None,
         step: int,
         shards: ClassShards | None = None,
     ) -> PairLoss:
@@ -59,6 +61,7 @@ class LinearLoss:
             temperature=temperature_at(self._settings, step),
             similarity_weight=weight_at(self._settings, step),
             spec=self._spec,
+            margins=margins,
             head=self._kind,
             memory_budget_bytes=self._budget,
             implementation=self._settings.implementation,
@@ -71,7 +74,7 @@ class Fused:
 
     def __init__(self, config: Config) -> None:
         self._linear = LinearLoss(config)
-        self._scale = config.head.scale
+        self._head = config.head
 
     def begin(self, engine: Engine, batches: Sequence[PairBatch], step: int) -> None:
         """Nothing is to be done."""
@@ -80,12 +83,13 @@ class Fused:
         self, engine: Engine, batch: PairBatch, step: int, micro: int, answers_of: int
     ) -> BatchLoss:
         """See `Objective`."""
-        use = partial(self._with_weight, batch.labels, step, answers_of)
+        use = partial(self._with_weight, engine, batch.labels, step, answers_of)
         embeddings, (loss, answers) = engine.forward(both_images(batch), use)
         return measured(loss, embeddings, answers)
 
     def _with_weight(
         self,
+        engine: Engine,
         labels: torch.Tensor,
         step: int,
         answers_of: int,
@@ -95,11 +99,12 @@ class Fused:
     ) -> tuple[PairLoss, PairAnswers | None]:
         """What is asked of the head, in its forward pass."""
         first, second = embeddings.chunk(2)
-        loss = self._linear(first, second, weight, bias, labels, step)
+        margins = own_margins(self._head, engine, embeddings)
+        loss = self._linear(first, second, weight, bias, labels, margins, step)
         if not answers_of:
             return loss, None
         rows = of_first_pairs(embeddings, answers_of)
-        logits = logits_of(rows, weight.detach(), _detached(bias), self._scale)
+        logits = logits_of(rows, weight.detach(), _detached(bias), self._head.scale)
         return loss, best_of_pairs(answers_to(logits, nobody(logits)))
 
 

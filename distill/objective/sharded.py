@@ -12,7 +12,7 @@ from distill.data.batch import PairBatch
 from distill.data.keyed import keyed_rng
 from distill.heads.exchange import gathered, gathered_embeddings
 from distill.heads.sampling import everything, sampled
-from distill.losses import ClassShards
+from distill.losses import ClassShards, RowMargins
 from distill.objective.fused import LinearLoss
 from distill.objective.terms import (
     BatchLoss,
@@ -21,6 +21,7 @@ from distill.objective.terms import (
     measured,
     nobody,
     of_first_pairs,
+    own_margins,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Sharded:
 
     def __init__(self, config: Config) -> None:
         self._linear = LinearLoss(config)
+        self._head = config.head
         self._rate, self._seed = config.head.sample_rate, config.run.seed
         self._shards = ClassShards(None, 0, (), sum_feature_gradients=False)
         self._selection: Selection | None = None
@@ -65,14 +67,26 @@ class Sharded:
         head = _head_of(engine)
         embeddings = engine.forward(both_images(batch))
         first, second = self._of_all(embeddings)
+        margins = self._margins_of_all(engine, embeddings)
         labels = self._selection.labels[micro]
-        loss = self._linear(first, second, head.weight, head.bias, labels, step, self._shards)
+        loss = self._linear(
+            first, second, head.weight, head.bias, labels, margins, step, self._shards
+        )
         answers = None
         if answers_of:
             rows = of_first_pairs(embeddings, answers_of).float()
             answers = best_of_pairs(head.head.answers(rows, nobody(rows)))
         finite = torch.isfinite(embeddings.detach()).all()
         return measured(loss, embeddings, answers)._replace(finite=finite)
+
+    def _margins_of_all(self, engine: Engine, embeddings: torch.Tensor) -> RowMargins | None:
+        """Margins of the images of all ranks, (2 W B,), in the order of `_of_all`."""
+        mine = own_margins(self._head, engine, embeddings)
+        if mine is None:
+            return None
+        told = gathered(torch.stack(mine))
+        told = told.view(*told.shape[:2], 2, -1)
+        return RowMargins(*told.permute(1, 2, 0, 3).flatten(1))
 
     @staticmethod
     def _of_all(embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,6 +18,7 @@ from distill.objective.terms import (
     measured,
     nobody,
     of_first_pairs,
+    own_margins,
 )
 from distill.schedules import temperature_at, weight_at
 
@@ -52,6 +53,7 @@ class Stored:
             temperature=temperature_at(settings, step),
             weight=weight_at(settings, step),
             spec=self._spec,
+            margins=own_margins(self._config.head, engine, output.embeddings),
             implementation=settings.implementation,
         )
         answers = None
@@ -63,8 +65,9 @@ class Stored:
     def _first_alone(self, engine: Engine, batch: PairBatch) -> BatchLoss:
         """The baseline: cross-entropy of the sample images, no second image."""
         output = engine.forward(as_network_input(batch.first))
+        margins = own_margins(self._config.head, engine, output.embeddings)
         loss = F.cross_entropy(
-            margined_logits(output.scores.float(), batch.labels, self._spec),
+            margined_logits(output.scores.float(), batch.labels, self._spec, margins),
             batch.labels,
             ignore_index=IGNORED_LABEL,
             label_smoothing=self._spec.label_smoothing,

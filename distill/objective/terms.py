@@ -8,8 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from distill.data.batch import PairBatch, as_network_input
+from distill.heads import AdaFace
+from distill.losses import RowMargins
 
 if TYPE_CHECKING:
+    from distill.config.tree import HeadConfig
+    from distill.engine import Engine
     from distill.heads.answers import Answers
     from distill.losses import PairLoss
 
@@ -47,6 +51,17 @@ class BatchLoss(NamedTuple):
 def both_images(batch: PairBatch) -> torch.Tensor:
     """First images, then second ones, (2B, 3, 112, 112), as the network takes them."""
     return as_network_input(torch.cat((batch.first, batch.second)))
+
+
+def own_margins(
+    settings: HeadConfig, engine: Engine, embeddings: torch.Tensor
+) -> RowMargins | None:
+    """Margins of this rank's images from their embeddings, (N, D), with AdaFace; a collective."""
+    if settings.margin != "adaface":
+        return None
+    adaface = engine.module.adaface
+    assert isinstance(adaface, AdaFace), "the network was built with other settings"
+    return RowMargins(*adaface(embeddings))
 
 
 def measured(

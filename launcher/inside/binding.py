@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping, Sequence
 
 from distill.errors import UserError
@@ -23,7 +24,8 @@ def gpu_of(environment: Mapping[str, str], local_rank: int, local_world_size: in
         return None
     if len(devices) < local_world_size:
         raise UserError(
-            f"{len(devices)} GPU(s) ({shown}) for {local_world_size} ranks on a node",
+            f"{len(devices)} GPU(s) ({shown}) for {local_world_size} ranks"
+            f" on {socket.gethostname()}",
             fix="ask for as many --gpus-per-node as --ranks-per-node",
         )
     return devices[local_rank]

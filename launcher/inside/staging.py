@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,11 +27,15 @@ def staged(config: Config, scratch: str) -> Config:
     """The settings with their packs on ``scratch``; as they are where it is empty.
 
     Raises:
-        UserError: a pack cannot be read or copied, or the copy is not what the manifest says.
+        UserError: a pack cannot be read or copied, or the copy is not what the manifest says; the
+            node is named.
     """
     if not scratch:
         return config
-    return config.with_packs(lambda pack: str(stage(Path(pack), Path(scratch))))
+    try:
+        return config.with_packs(lambda pack: str(stage(Path(pack), Path(scratch))))
+    except UserError as error:
+        raise UserError(f"on {socket.gethostname()}: {error.what}", fix=error.fix) from error
 
 
 def stage(pack: Path, scratch: Path) -> Path:
@@ -75,7 +80,7 @@ def _copy(pack: Path, target: Path) -> None:
     except UserError as error:
         shutil.rmtree(partial)
         raise UserError(
-            f"{str(pack)!r} copied to {str(target.parent)!r} on this node: {error.what}",
+            f"{str(pack)!r} copied to {str(target.parent)!r}: {error.what}",
             fix="check the disks, and the pack with `pairdistill verify`",
         ) from error
     partial.rename(target)

@@ -6,6 +6,8 @@ As engine_scenarios.py: each process plays many scenarios and writes what it saw
 FOLDER/PHASE-RANK.json; floats in hexadecimal.
 """
 
+# over 300 lines: one script that each rank runs whole, so that its processes start once
+
 from __future__ import annotations
 
 import json
@@ -25,7 +27,7 @@ from distill.data.batch import PairBatch
 from distill.engine import Engine
 from distill.engine_parts.loss_scale import LossScale
 from distill.errors import UserError
-from distill.heads import ClassRanges, build_head, build_sharded_head
+from distill.heads import ClassRanges, build_adaface, build_head, build_sharded_head
 from distill.models.classifier import Embedder, PairClassifier
 from distill.ranks import Ranks
 from distill.step import Recipe, train_step
@@ -58,7 +60,10 @@ SIMILARITIES = {
     "ce forward": ["loss.similarity=ce", "loss.direction=forward", "loss.ce=mean"],
     "mmd": ["loss.similarity=mmd", "loss.scale_by_t2=false"],
     "none": ["loss.similarity=none", "loss.label_smoothing=0.1"],
+    "few classes": ["loss.topk_classes=3"],
+    "adaface": ["head.margin=adaface", "head.adaface_decay=0.5"],
 }
+"""And what else the loss alone decides."""
 
 
 class Net(nn.Module):
@@ -99,10 +104,12 @@ def make(config: Config, ranks: Ranks, *, seed: int = 0, classes: int = CLASSES)
     backbone = Net()
     if config.head.placement == "replicated":
         head = build_head(config.head, DIM, classes)
-        return Engine.create(PairClassifier(backbone, head), config, ranks)
+        network = PairClassifier(backbone, head, build_adaface(config.head))
+        return Engine.create(network, config, ranks)
     ranges = ClassRanges.even(classes, ranks.rank, ranks.world_size)
     sharded = build_sharded_head(config.head, DIM, ranges)
-    return Engine.create(Embedder(backbone), config, ranks, sharded)
+    network = Embedder(backbone, build_adaface(config.head))
+    return Engine.create(network, config, ranks, sharded)
 
 
 def play(

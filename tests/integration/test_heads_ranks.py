@@ -20,9 +20,9 @@ import torch
 from distill.data.batch import as_network_input
 from distill.data.keyed import keyed_rng
 from distill.engine_parts.optimizer import build_optimizer, set_lr
-from distill.heads import ClassRanges, build_head
+from distill.heads import ClassRanges, build_adaface, build_head
 from distill.heads.sampling import sampled
-from distill.losses import PairLossSpec, pair_loss
+from distill.losses import PairLossSpec, RowMargins, pair_loss
 from distill.models.classifier import PairClassifier
 from distill.schedules import learning_rate
 
@@ -99,6 +99,7 @@ def plain_torch(
     model = PairClassifier(
         scenarios.Net(), build_head(config.head, scenarios.DIM, scenarios.CLASSES)
     ).double()
+    adaface = build_adaface(config.head)
     optimizer, seen = build_optimizer(model, config.optimizer), []
     spec = PairLossSpec.from_config(config.loss, config.head)
     for step in range(scenarios.STEPS):
@@ -106,10 +107,17 @@ def plain_torch(
         set_lr(optimizer, learning_rate(config.optimizer, step, 10))
         optimizer.zero_grad()
         images = as_network_input(torch.cat((batch.first, batch.second)), torch.float64)
-        scores = model(images).scores.chunk(2)
+        output = model(images)
+        margins = adaface and RowMargins(*adaface(output.embeddings))
         T = config.loss.temperature
         loss = pair_loss(
-            *scores, batch.labels, temperature=T, weight=1.0, spec=spec, implementation="reference"
+            *output.scores.chunk(2),
+            batch.labels,
+            temperature=T,
+            weight=1.0,
+            spec=spec,
+            margins=margins,
+            implementation="reference",
         ).total
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import struct
 import tarfile
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -18,12 +20,17 @@ import torch
 from safetensors.torch import save_file
 
 from distill.classify import classify
-from distill.config.tree import Config, ModelConfig
+from distill.config.tree import Config, DataConfig, ModelConfig
+from distill.data.batch import OrderState
+from distill.data.forget import forget
 from distill.data.images import decode, encode_jpeg
+from distill.data.loader import make_train_loader
 from distill.data.manifest import read_pack
 from distill.data.pack import PackOptions, open_source, pack
+from distill.data.verify import verify_pack
 from distill.errors import UserError
 from distill.models import build_classifier
+from distill.ranks import Ranks
 
 LABELS = [12, 12, 12, 12, 3, 3, 3, 3, 100, 100, 100, 100, 7]
 """People's own numbers, with gaps; the last one has one photograph."""
@@ -94,6 +101,83 @@ def test_every_source_gives_the_same_people(tmp_path, make):
     assert "person has 1 usable photographs, fewer than 2" in reasons
     assert any(word in reasons for word in ("not an image", "the file has"))
     assert str(tmp_path) not in (tmp_path / "out" / "manifest.json").read_text()
+
+
+def as_folder(root: Path) -> Path:
+    for i, (label, image) in enumerate([*zip(LABELS, FACES, strict=True), ("3", b"broken")]):
+        (root / str(label)).mkdir(exist_ok=True)
+        (root / str(label) / f"{i}.jpg").write_bytes(image)
+    return root
+
+
+FORMS = [as_rec, as_parquet, as_tar, as_csv, as_folder]
+
+
+@pytest.mark.parametrize("make", FORMS)
+def test_one_photograph_is_a_pack(tmp_path, make, monkeypatch):
+    """Of one person: it can be read, checked and trained on, but not be divided or emptied."""
+    (tmp_path / "in").mkdir()
+    monkeypatch.setitem(globals(), "LABELS", [7])
+    monkeypatch.setitem(globals(), "FACES", FACES[:1])
+    source = open_source(str(make(tmp_path / "in")))
+    with pytest.raises(UserError, match="one usable"):
+        pack(source, tmp_path / "divided", options(holdout=0.5))
+    made = pack(source, tmp_path / "out", options()).train
+    assert (made.manifest.identities, made.manifest.pairs) == (["7"], 1)
+    assert made.manifest.samples_rejected == 1
+    assert verify_pack(made) == []
+    ranks = Ranks(0, 1, 0, 1, torch.device("cpu"))
+    for reader in ("ffcv", "python"):
+        with make_train_loader(
+            made, DataConfig(reader=reader), seed=0, ranks=ranks, batch_pairs_per_rank=1
+        ) as loader:
+            (first, after), (second, _) = islice(loader, 2)
+        assert (first.labels.tolist(), second.labels.tolist()) == ([0], [0])
+        assert after == OrderState(1, 0)
+    with pytest.raises(UserError, match="the only person"):
+        forget("7", tmp_path / "out")
+
+
+@pytest.mark.parametrize("make", FORMS)
+def test_no_photograph_is_one_error(tmp_path, make, monkeypatch):
+    """Nothing but one broken image; with the file whole, and with nothing at all in it."""
+    (tmp_path / "in").mkdir()
+    monkeypatch.setitem(globals(), "LABELS", [])
+    monkeypatch.setitem(globals(), "FACES", [])
+    source = open_source(str(make(tmp_path / "in")))
+    with pytest.raises(UserError, match="none of 1 photographs can be used"):
+        pack(source, tmp_path / "out", options())
+    for file in (tmp_path / "in").rglob("*.*"):
+        file.write_bytes(b"")
+    with pytest.raises(UserError):
+        pack(open_source(str(make_path(tmp_path / "in"))), tmp_path / "out", options())
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def make_path(root: Path) -> Path:
+    """The file of a source, or its folder of people."""
+    files = [path for path in root.iterdir() if path.suffix in (".rec", ".parquet", ".tar", ".csv")]
+    return files[0] if files else root
+
+
+NAMES = ["é人" * 51, "x" * 255, os.fsdecode(b"no \xff text"), "new\nline", "nan", "con", "٣", "💡"]
+
+
+def test_odd_names_come_through_a_pack_as_they_are(tmp_path):
+    """From folders to labels: unicode, 255 bytes; bytes that are no text are told as \\xNN."""
+    told = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in NAMES]
+    for number, name in enumerate(NAMES):
+        folder = tmp_path / "in" / name
+        folder.mkdir(parents=True)
+        for i in range(2):
+            content = encode_jpeg(face(50 + 2 * number + i))
+            (folder / (f"{i}" + "y" * 250 + ".jpg")).write_bytes(content)
+    made = pack(open_source(str(tmp_path / "in")), tmp_path / "out", options(workers=2)).train
+    assert read_pack(made.path).manifest.identities == sorted(told)
+    assert made.manifest.pairs_per_identity == [2] * len(NAMES)
+    gone = forget(told[2], tmp_path / "out")[0]
+    assert told[2] not in gone.pack.manifest.identities and gone.pairs == 2
+    assert verify_pack(gone.pack) == []
 
 
 @pytest.fixture(scope="module")

@@ -50,9 +50,9 @@ sys.exit(spawn_local(sys.argv[2:], 2, program=[sys.executable, sys.argv[1]]))
 RANK = """
 import os, signal, time
 import torch
-import distill.step, distill.train
+import distill.objective.terms, distill.train
 
-real_step, real_input = distill.train.train_step, distill.step.as_network_input
+real_step, real_input = distill.train.train_step, distill.objective.terms.as_network_input
 FAULTS = [fault.split(":") for fault in os.environ.get("FAULTS", "").split()]
 
 def step_with_faults(engine, batches, recipe, step, *rest, **more):
@@ -65,7 +65,7 @@ def step_with_faults(engine, batches, recipe, step, *rest, **more):
         os.kill(os.getppid(), signal.SIGINT)
         time.sleep(0.5)
     poison = float("nan") if "nan" in mine else 1.0
-    distill.step.as_network_input = lambda images: real_input(images) * poison
+    distill.objective.terms.as_network_input = lambda images: real_input(images) * poison
     return real_step(engine, batches, recipe, step, *rest, **more)
 
 distill.train.train_step = step_with_faults
@@ -498,3 +498,22 @@ def test_a_second_job_is_refused(world: World) -> None:
     with world.run_dir("busy").acquire(), pytest.raises(UserError, match=named):
         train(world.config("busy"), ALONE)
     assert [path.name for path in world.run_dir("busy").root.iterdir()] == ["run.lock"]
+
+
+def test_adafaces_running_lengths_survive_a_kill_and_a_skipped_step(world: World) -> None:
+    """Under stage 3; the buffers are saved with the weights."""
+    settings = ("head.margin=adaface", "train.zero_stage=3", "head.adaface_decay=0.3")
+    settings = (*settings, "data.evaluation=", "monitor.tensorboard=false")
+    settings = (*settings, "train.nonfinite_limit=3")
+    whole = world.two_ranks("adaface", *settings, faults="nan:1:2")
+    assert whole.returncode == 0, whole.stderr
+    killed = world.two_ranks("hurt adaface", *settings, faults="nan:1:2 kill:1:6")
+    assert killed.returncode == 137
+    finished = world.two_ranks("hurt adaface", *settings, faults="nan:1:2")
+    assert finished.returncode == 0, finished.stderr
+    assert world.numbers("hurt adaface") == world.numbers("adaface")
+    ours, theirs = (load_file(world.run_dir(run).weights) for run in ("hurt adaface", "adaface"))
+    for name in ("adaface.mean", "adaface.std"):
+        assert np.array_equal(ours[name], theirs[name])
+        assert np.isfinite(ours[name])
+    assert ours["adaface.mean"] != 20.0

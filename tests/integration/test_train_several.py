@@ -96,3 +96,17 @@ def test_equal_names_need_a_word(root: Path) -> None:
     assert refused.returncode == 2
     assert "1 names stand in several packs ('cid')" in refused.stderr
     assert "same_person" in refused.stderr and not (root / "runs" / "refused").exists()
+
+
+def test_one_person_is_one_clear_error_and_two_with_a_pair_each_are_enough(root: Path) -> None:
+    rng = np.random.default_rng(5)
+    pairs = [EncodedPair(picture(rng), picture(rng), label, 0) for label in (0, 1)]
+    write_pack(root / "one", pairs[:1], 1, identities=["eve"], kinds=["blur"])
+    write_pack(root / "both", pairs, 2, identities=["eve", "flo"], kinds=["blur"])
+    words = ["train.global_batch_pairs=1", "train.steps=2"]
+    refused = train(root, "one", f"data.train={root}/one", *words)
+    assert refused.returncode == 2
+    assert "1 identities: a classifier needs two" in refused.stderr
+    done = train(root, "both", f"data.train={root}/both", *words)
+    assert done.returncode == 0, done.stderr
+    assert "2 people, 2 pairs;" in done.stdout + done.stderr

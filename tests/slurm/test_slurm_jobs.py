@@ -39,6 +39,18 @@ def test_packs_are_staged_once_a_node_and_used(reference: World) -> None:
     assert (copy / shard_name(0)).read_bytes() == whole.read_bytes()
 
 
+def test_a_node_without_its_disk_is_named_and_the_job_ends(world: World) -> None:
+    """A mistake of the profile: starting again would not help."""
+    (world.root / "sites" / "diskless.toml").write_text(
+        'account = "face"\nscratch = "/proc/none"\n'
+    )
+    job = world.submit("diskless", "--site", "diskless")
+    world.finish(job, state="FAILED")
+    (end,) = world.ends("diskless")
+    assert (end["kind"], end["action"]) == ("mistake", "none")
+    assert end["cause"].startswith("error: on node1: /proc/none: cannot be written (")
+
+
 BIND = """
 import os
 from launcher.inside.binding import bind

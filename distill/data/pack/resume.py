@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from distill.data.beton import Layout
 from distill.data.beton_index import open_index
-from distill.data.manifest import ShardFacts, file_sha256
+from distill.data.digests import file_sha256
+from distill.data.manifest import ShardFacts
 from distill.data.pack.tables import Table
 from distill.files import disk_errors, write_whole
 

@@ -22,7 +22,7 @@ from distill.data.locate import LandmarkChoice, locate
 from distill.data.pack.journal import Record
 from distill.data.pack.spool import read_face, write_faces
 from distill.data.pairs import PairPlan, kinds_of
-from distill.data.second import SecondOptions, combine
+from distill.data.second import TAKING_OTHER, SecondOptions, combine
 from distill.data.second.online import face_row
 from distill.data.sources import Sample
 
@@ -135,9 +135,10 @@ def prepare(sample: Sample, landmarks: LandmarkChoice) -> Prepared:
 
 def make_pair(plan: PairPlan, recipe: Recipe) -> PairJpegs:
     """Makes the second image of a planned pair and encodes both."""
-    face = read_face(recipe.spool, plan.first.row)
-    other = read_face(recipe.spool, plan.other.row) if plan.other is not None else None
     kinds = kinds_of(plan, recipe.seed, recipe.chances)
+    face, other = read_face(recipe.spool, plan.first.row), None
+    if plan.other is not None and not set(kinds).isdisjoint(TAKING_OTHER):
+        other = read_face(recipe.spool, plan.other.row)
     second, how = combine(
         kinds,
         face,

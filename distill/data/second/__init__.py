@@ -26,6 +26,8 @@ from distill.errors import UserError
 
 KINDS: tuple[str, ...] = compiled.NAMES
 """Names of all kinds, in the order of application."""
+TAKING_OTHER = tuple(kind for i, kind in enumerate(KINDS) if compiled.NEED_OTHER >> i & 1)
+"""Kinds that take another photograph of the person, where there is one."""
 
 
 def make_second(
@@ -178,6 +180,7 @@ def _probability(kind: str, text: str) -> float:
 
 __all__ = [
     "KINDS",
+    "TAKING_OTHER",
     "AlignedFace",
     "SecondOptions",
     "combine",

@@ -1,4 +1,4 @@
-"""Finds spectacle frames on an aligned face, and where their rims run.
+"""Finds spectacle frames on an aligned face.
 
 A deformable template: the rims of a few hundred lens shapes are laid over maps of what is thin and
 darker than its surroundings, thin and brighter, or of another colour than the skin around it. A
@@ -78,12 +78,10 @@ class FoundFrames(NamedTuple):
 
     Attributes:
         probability: of frames, in [0, 1].
-        candidate: the lens outline of `lens.CANDIDATES` that fits best.
         dark: whether the lenses hide the eyes.
     """
 
     probability: float
-    candidate: int
     dark: bool
 
     @property
@@ -95,11 +93,10 @@ class FoundFrames(NamedTuple):
 def find_frames(face: AlignedFace) -> FoundFrames:
     """Looks for frames on a face that is seen from the front (see `Plane.turn`)."""
     patch = _patch(face)
-    features, best = _features(patch, _evidence(patch))
+    features = _features(patch, _evidence(patch))
     regression = _GREY if _is_grey(patch) else _COLOUR
     return FoundFrames(
         probability=regression.probability(features),
-        candidate=best,
         dark=_eye_brightness(patch) < DARK_LENS,
     )
 
@@ -111,7 +108,7 @@ def worn_of(face: AlignedFace) -> int:
     seen = find_frames(face)
     if not seen.found:
         return 0
-    return glasses.FOUND | glasses.DARK * seen.dark | seen.candidate << glasses.LENS_SHIFT
+    return glasses.FOUND | glasses.DARK * seen.dark
 
 
 def plane(face: AlignedFace) -> Plane:
@@ -123,7 +120,7 @@ def plane(face: AlignedFace) -> Plane:
 def features_of(face: AlignedFace) -> npt.NDArray[np.float64]:
     """The eight numbers that the regression sees; for fitting it."""
     patch = _patch(face)
-    return _features(patch, _evidence(patch))[0]
+    return _features(patch, _evidence(patch))
 
 
 def _patch(face: AlignedFace) -> Pixels:
@@ -167,13 +164,12 @@ def _is_grey(patch: Pixels) -> bool:
     return float(np.linalg.norm(lab, axis=2).mean()) < GREY
 
 
-def _features(patch: Pixels, maps: Floats) -> tuple[npt.NDArray[np.float64], int]:
-    """The eight numbers, and which candidate fits best."""
+def _features(patch: Pixels, maps: Floats) -> npt.NDArray[np.float64]:
+    """The eight numbers."""
     scores = [_ring_scores(m) for m in (*maps, maps.max(axis=0))]
     across = _across(patch)
     rings = [float(s.max()) for s in scores]
-    # Brows and lashes are dark like many rims, but hardly of another hue: so hue decides the place.
-    return np.array([*rings, *across]), int((scores[-1] + 4 * scores[2]).argmax())
+    return np.array([*rings, *across])
 
 
 def _ring_scores(evidence: Floats) -> Floats:

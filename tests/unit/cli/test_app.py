@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 
 from distill.cli import app as program
 from distill.errors import UserError
@@ -68,6 +69,20 @@ def test_help_has_an_example(
     text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert f"pairdistill {command}" in text
     assert "Example" in text
+
+
+def test_sources_are_spelt_the_same_everywhere() -> None:
+    commands = typer.main.get_command(program.build_app()).commands
+    spelt = {
+        name: {
+            option.name: (option.opts, option.help, option.default)
+            for option in commands[name].params
+            if option.name in ("form", "image_column", "identity_column", "root")
+        }
+        for name in ("pack", "inspect", "gallery")
+    }
+    assert len(spelt["pack"]) == 4
+    assert spelt["pack"] == spelt["inspect"] == spelt["gallery"]
 
 
 def test_the_module_is_the_same_program() -> None:

@@ -8,8 +8,16 @@ import pytest
 from distill.data.faces import AlignedFace
 from distill.data.keyed import keyed_rng
 from distill.data.second import SecondOptions, make_second, process
-from distill.data.second.frame_finder import find_frames, worn_of
-from distill.data.second.pixels.lens import BAND_BOTTOM, BAND_TOP
+from distill.data.second.frame_finder import find_frames, plane, worn_of
+from distill.data.second.pixels.lens import (
+    BAND_BOTTOM,
+    BAND_TOP,
+    DROP,
+    SHAPES,
+    beyond,
+    lens_place,
+)
+from distill.data.second.pixels.outline import fitted, half_width
 from distill.data.second.words import LENSES
 
 
@@ -86,6 +94,67 @@ def test_removal_brings_the_rims_nearer_to_the_original(frontal):
     assert len(better) > 0.8 * len(frontal)
     assert np.median(better) < 0.65
     assert np.mean(np.array(better) < 1) > 0.9
+
+
+def test_the_face_as_a_whole_is_nearer_to_the_original(frontal, grid):
+    """Also with what frames do besides: brows and eyes that are filled count against it."""
+    options = SecondOptions(glasses="remove")
+    shares = []
+    for index, face in enumerate(frontal.values()):
+        for key in (index, 100 + index):
+            worn = wearing(face, key)
+            rgb, how = make_second("glasses", worn, keyed_rng(0), options=options)
+            if how == "glasses: frames removed":
+                x, y = grid(face)
+                here = (np.abs(x) < 1.2) & (y > BAND_TOP) & (y < BAND_BOTTOM)
+                before, after = (
+                    np.abs(i.astype(int) - face.rgb)[here].mean() for i in (worn.rgb, rgb)
+                )
+                shares.append(after / before)
+    assert np.median(shares) < 0.8
+    assert np.mean(np.array(shares) < 1) > 0.7
+
+
+def test_the_shadow_below_the_rims_is_lifted(frontal, grid):
+    nearer = []
+    for index, face in enumerate(frontal.values()):
+        worn = wearing(face, index)
+        rgb, how = make_second(
+            "glasses", worn, keyed_rng(0), options=SecondOptions(glasses="remove")
+        )
+        x, y = grid(face)
+        light, bare = (i.astype(float).mean(axis=2) for i in (worn.rgb, face.rgb))
+        below = (y > 0.3) & (np.abs(x) < 0.9)
+        shaded = below & (light < 0.93 * bare) & (light > 0.75 * bare)  # darker than that: the rim
+        if "removed" in how and "half" not in how and shaded.sum() > 30:
+            away = [np.abs(i - bare)[shaded].mean() for i in (light, rgb.mean(axis=2))]
+            nearer.append(away[1] / away[0])
+    assert len(nearer) > 5
+    assert np.median(nearer) < 0.75
+
+
+def drawn_rims(p, lens, half):
+    """Rims of 0.06 units as evidence, from the very equation of the outline."""
+    seen = np.zeros((p.size, p.size), np.float32)
+    for row in range(p.size):
+        for column in range(p.size):
+            x, y = lens_place(p, column, row)
+            if abs(beyond(lens, x, y)) < 0.03 and not (half and y > lens[DROP]):
+                seen[row, column] = 1
+    return seen
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_outlines_are_fitted_to_any_shape(frontal, half):
+    p = plane(next(iter(frontal.values())))
+    for shape in SHAPES:
+        lens = shape + np.array([0.013, -0.011, 0, 0.012, 0.021, 0, 0])
+        seen = drawn_rims(p, lens, half)
+        found, _ = fitted(p, seen, half, 0)
+        again = drawn_rims(p, found, half)
+        assert (seen * again).sum() > 0.6 * seen.sum()
+        if not half:
+            assert 0.02 <= half_width(p, found, seen, False, 0) <= 0.045
 
 
 def test_reflections_on_lenses_are_taken_off_too(frontal):

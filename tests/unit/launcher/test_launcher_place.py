@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from launcher.inside.binding import cores_of, gpu_of
 from launcher.inside.rendezvous import first_host, place, port, way
 from launcher.inside.staging import stage, staged
 
+HOST = re.escape(socket.gethostname())
 SLURM = {
     "SLURM_JOB_ID": "4711",
     "SLURM_STEP_ID": "0",
@@ -113,7 +116,7 @@ def test_each_rank_sees_its_own_gpu() -> None:
     assert [gpu_of(shown, rank, 3) for rank in range(3)] == ["4", "5", "7"]
     assert gpu_of({}, 0, 2) is None
     assert gpu_of({"CUDA_VISIBLE_DEVICES": "1"}, 0, 1) is None
-    with pytest.raises(UserError, match=r"3 GPU\(s\) \(4,5,7\) for 4 ranks on a node"):
+    with pytest.raises(UserError, match=rf"3 GPU\(s\) \(4,5,7\) for 4 ranks on {HOST}"):
         gpu_of(shown, 3, 4)
 
 
@@ -202,8 +205,9 @@ def test_a_copy_that_differs_is_refused_and_removed(pack: Path, tmp_path: Path) 
     beton = pack / shard_name(0)
     whole = beton.read_bytes()
     beton.write_bytes(whole.replace(b"\xff\xd8a", b"\xff\xd8c", 1))
-    with pytest.raises(UserError, match=r"copied to .* SHA-256 is not that"):
-        stage(pack, tmp_path / "scratch")
+    config = Config.model_validate({"data": {"train": str(pack)}})
+    with pytest.raises(UserError, match=rf"^on {HOST}: .* copied to .* SHA-256 is not that"):
+        staged(config, str(tmp_path / "scratch"))
     digest = read_pack(pack).manifest.digest
     (home,) = (tmp_path / "scratch").iterdir()
     assert {path.name for path in home.iterdir()} == {f"{digest}.lock"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 import torch.nn.functional as F
 
-from distill.losses import PairLoss, PairLossSpec, linear_pair_loss, pair_loss
+from distill.losses import PairLoss, PairLossSpec, RowMargins, linear_pair_loss, pair_loss
 
 ARC = {"logit_scale": 16.0, "margin_angle_rad": 0.5, "margin_cosine": 0.1}
 
@@ -48,6 +48,14 @@ def make_inputs(
     return Inputs(first, first + 0.5 * noise, weight, bias, labels, weights)
 
 
+def row_margins(B: int, seed: int = 0) -> RowMargins:
+    """Margins of 2B images, float64: angles of both signs, the first and the last 0."""
+    made = torch.Generator().manual_seed(seed)
+    angle = torch.rand(2 * B, generator=made, dtype=torch.float64) - 0.5
+    angle[0] = angle[-1] = 0.0
+    return RowMargins(angle, 0.8 * torch.rand(2 * B, generator=made, dtype=torch.float64))
+
+
 def whole_scores(leaves: list[torch.Tensor], head: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores of both sides for all classes, differentiable."""
     first, second, weight, *bias = leaves
@@ -69,6 +77,7 @@ def by_whole_scores(
         weight=0.7,
         spec=spec,
         sample_weights=inputs.sample_weights,
+        margins=options.get("margins"),
         reduction=options.get("reduction", "mean"),
         implementation=implementation,
     )

@@ -9,15 +9,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parent))
-from linear_cases import ARC, Inputs, loss_of, make_inputs, with_gradients
+from linear_cases import ARC, Inputs, loss_of, make_inputs, row_margins, with_gradients
 
 from distill.config.tree import Config
 from distill.errors import UserError
+from distill.heads import AdaFace
 from distill.losses import ClassShards, PairLossSpec
 from distill.ranks import from_environment, init_process_group, leave_process_group
 
@@ -64,15 +66,17 @@ def share(inputs: Inputs, shards: ClassShards) -> Inputs:
     return dataclasses.replace(inputs, weight=inputs.weight[mine], bias=bias)
 
 
-def compare(shards: ClassShards, head: str, spec: PairLossSpec, dtype: torch.dtype) -> dict:
+def compare(
+    shards: ClassShards, head: str, spec: PairLossSpec, dtype: torch.dtype, **options
+) -> dict:
     """This rank's loss and gradients against those of all classes at once."""
     inputs = make_inputs(6, 5, 23, head).to(dtype)
     whole = inputs.leaves()
-    true = with_gradients(loss_of(whole, inputs, spec, head, "auto"), whole)
+    true = with_gradients(loss_of(whole, inputs, spec, head, "auto", **options), whole)
     seen: list[str] = []
     leaves = share(inputs, shards).leaves()
     with float_collectives(seen):
-        loss = loss_of(leaves, inputs, spec, head, "auto", shards=shards)
+        loss = loss_of(leaves, inputs, spec, head, "auto", shards=shards, **options)
         forward = list(seen)
         ours = with_gradients(loss, leaves)
     mine = slice(shards.class_start, shards.class_start + shards.rows)
@@ -106,7 +110,29 @@ def equal_results(group: dist.ProcessGroup, rank: int, world: int) -> dict:
                     told[key] = compare(shards, head, spec, dtype)
     entropies = ClassShards.create(group, ROWS[world][0][rank], gather_entropies=True)
     told["entropies"] = compare(entropies, "linear", PairLossSpec(), torch.float64)
+    spec = PairLossSpec(logit_scale=16.0)
+    options = {"margins": row_margins(6)}
+    told["margins"] = compare(shards, "cosine", spec, torch.float64, **options)
+    for name, choices in (("kl", {}), ("mmd", {"similarity": "mmd"})):
+        spec = PairLossSpec(topk_classes=4, **choices)
+        told[f"topk {name}"] = compare(shards, "linear", spec, torch.float64)
     return told
+
+
+def adaface(rank: int, world: int) -> dict:
+    """Margins and running numbers of each rank's share of 12 embeddings, and of all of them."""
+    made = torch.Generator().manual_seed(5)
+    shared, alone = AdaFace(0.4, 0.333, 0.5), AdaFace(0.4, 0.333, 0.5)
+    for _ in range(3):
+        rows = 9.0 * torch.randn(12, 5, generator=made)
+        mine = shared(rows.chunk(world)[rank])
+        with patch("distill.heads.adaface.all_reduce_sum", torch.clone):
+            whole = alone(rows)
+    errors = [
+        float((a - b.chunk(world)[rank]).abs().max()) for a, b in zip(mine, whole, strict=True)
+    ]
+    errors += [float((a - b).abs()) for a, b in zip(shared.buffers(), alone.buffers(), strict=True)]
+    return {"errors": errors, "buffers": [float(one).hex() for one in shared.buffers()]}
 
 
 def local_gradients(group: dist.ProcessGroup, rank: int, world: int) -> dict:
@@ -195,6 +221,7 @@ def main(out: str) -> None:
             if world == 3:
                 told["mistakes"] = mistakes(group, ranks.rank, world)
         dist.barrier()
+    told["adaface"] = adaface(ranks.rank, ranks.world_size)
     Path(out, f"rank{ranks.rank}.json").write_text(json.dumps(told))
     leave_process_group()
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from distill.losses import PairLossSpec, fused, pair_loss, pair_loss_and_grad, registration
+from distill.losses import (
+    PairLossSpec,
+    RowMargins,
+    fused,
+    pair_loss,
+    pair_loss_and_grad,
+    registration,
+)
 
 sys.path.insert(0, str(Path(__file__).parent))
 from loss_cases import make_case, needs_native
@@ -31,6 +39,23 @@ def test_gradcheck(kind: str, margin: bool) -> None:
 
     def values(a, b):
         return torch.ops.pairdistill.pair_loss(a, b, labels, *choices)[0]
+
+    assert torch.autograd.gradcheck(values, (first, second))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradcheck_with_margins_of_each_image(kind: str) -> None:
+    """Of both signs, and targets beyond both ends of the range in which the angle is added."""
+    first, second, labels, *choices = inputs(kind, margin=False)
+    with torch.no_grad():
+        first[0, labels[0]], second[2, labels[2]] = 0.97, -0.99
+    margins = RowMargins(torch.tensor([-0.4, 0.0, -0.5, 0.3, 0.5, 0.4]), torch.rand(6))
+    assert first[0, labels[0]] > math.cos(0.4)
+    assert second[2, labels[2]] < -math.cos(0.4)
+
+    def values(a, b):
+        table = margins.table(torch.float64)
+        return torch.ops.pairdistill.pair_loss(a, b, labels, *choices, margins=table)[0]
 
     assert torch.autograd.gradcheck(values, (first, second))
 
@@ -62,6 +87,8 @@ def test_gradcheck_of_the_gradient_that_comes_along(kind: str, reduction: int) -
 def test_opcheck_forward(margin: bool, dtype: torch.dtype) -> None:
     args = inputs("kl", margin=margin, dtype=dtype)
     torch.library.opcheck(torch.ops.pairdistill.pair_loss.default, args)
+    table = torch.rand(3, 6, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.library.opcheck(torch.ops.pairdistill.pair_loss.default, (*args, table))
 
 
 def overloads() -> dict[str, tuple]:
@@ -71,14 +98,14 @@ def overloads() -> dict[str, tuple]:
     values, _, _, stats = ops.pair_loss(first, second, labels, *choices)
     state, tops = registration.empty_state(3, torch.float32, torch.device("cpu"))
     ops.pair_loss_accumulate_(state, tops, first, second, labels, 0, *choices)
-    both, weights = (first, second, labels), torch.rand(3)
+    both, weights, margins = (first, second, labels), torch.rand(3), torch.rand(3, 6)
     return {
         "pair_loss_backward": (torch.rand(3, 3), *both, stats, *choices),
-        "pair_loss_and_grad": (*both, weights, 0.5, 1.0, 1, *choices),
-        "pair_loss_and_grad_": (*both, None, 0.5, 1.0, 0, *choices),
+        "pair_loss_and_grad": (*both, weights, 0.5, 1.0, 1, *choices, margins),
+        "pair_loss_and_grad_": (*both, None, 0.5, 1.0, 0, *choices, margins),
         "pair_loss_accumulate_": (state, tops, *both, 0, *choices),
         "pair_loss_merge": (torch.stack([state] * 2), torch.stack([tops] * 2), *choices),
-        "pair_loss_finish": (state, tops, labels, 6, *choices),
+        "pair_loss_finish": (state, tops, labels, 6, *choices, margins),
         "pair_loss_mmd_accumulate_": (torch.zeros(3, 2), *both, 0, stats, *choices),
         "pair_loss_mmd_finish_": (stats, values, torch.rand(3, 2), labels, *choices),
         "pair_loss_gradient_": (*both, 0, torch.rand(3, 3), stats, 6, *choices),
@@ -118,11 +145,11 @@ def test_the_loss_that_comes_with_a_gradient_has_none_of_its_own() -> None:
         total.backward()
 
 
-@pytest.mark.parametrize("kernel", ["linear", "rbf"])
-def test_compiles_whole_and_follows_the_temperature(kernel: str) -> None:
+@pytest.mark.parametrize("choices", [{}, {"mmd_kernel": "rbf"}, {"topk_classes": 5}])
+def test_compiles_whole_and_follows_the_temperature(choices: dict) -> None:
     torch._dynamo.reset()
     case = make_case(4, 20, 2.0).to(torch.float32)
-    spec = PairLossSpec(similarity="kl" if kernel == "linear" else "mmd", mmd_kernel=kernel)
+    spec = PairLossSpec(similarity="mmd" if "mmd_kernel" in choices else "kl", **choices)
 
     def step(first, second, temperature: float):
         loss = pair_loss(first, second, case.labels, temperature=temperature, weight=0.5, spec=spec)
@@ -144,7 +171,8 @@ def test_compiles_whole_and_follows_the_temperature(kernel: str) -> None:
 def test_loss_and_gradient_compile_whole(inplace: bool) -> None:
     torch._dynamo.reset()
     case = make_case(4, 20, 1.0).to(torch.float32)
-    spec = PairLossSpec(logit_scale=4.0, margin_cosine=0.2)
+    spec = PairLossSpec(logit_scale=4.0)
+    angle, cosine = torch.linspace(-0.4, 0.4, 8), torch.linspace(0.0, 0.8, 8)
 
     def step(first, second, weights):
         loss, *grads = pair_loss_and_grad(
@@ -155,6 +183,7 @@ def test_loss_and_gradient_compile_whole(inplace: bool) -> None:
             weight=0.5,
             spec=spec,
             sample_weights=weights,
+            margins=RowMargins(angle, cosine),
             inplace=inplace,
         )
         return *loss, *grads

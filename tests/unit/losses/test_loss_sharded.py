@@ -40,7 +40,7 @@ def cases(told: Told, world: int) -> list[tuple[str, list[dict]]]:
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_ranks_find_what_one_process_does(told: Told, world: int) -> None:
     found = cases(told, world)
-    assert len(found) == (1 if world == 1 else 2) * 16 + 1
+    assert len(found) == (1 if world == 1 else 2) * 16 + 4
     for name, results in found:
         tolerance = 2e-5 if "float32" in name else 1e-12
         for result in results:
@@ -58,17 +58,28 @@ def test_all_ranks_have_the_same_bits(told: Told, world: int) -> None:
 
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_one_gather_of_ten_numbers_a_pair(told: Told, world: int) -> None:
-    """Two more for label smoothing, for entropies, and in a gather of their own for mmd."""
+    """Two more for label smoothing, for entropies, and in a gather of their own for mmd; grouped
+    classes need one of candidates."""
     share = -(-2 * B * D // world)
     for name, results in cases(told, world):
         numbers = 12 if "smoothing" in name or name == "entropies" else 10
         expected = [f"all_gather {numbers * B}"]
-        expected += [f"all_gather {2 * B}"] if "mmd" in name else []
+        if name.startswith("topk"):  # 3 candidates: both scores and the class; 2 arg-max
+            expected += [f"all_gather {(3 * 3 + 2) * B}"]
+        elif "mmd" in name:
+            expected += [f"all_gather {2 * B}"]
         sum_of_dx = [f"all_to_all_single {share * world}", f"all_gather {share}"]
         for result in results:
             assert result["forward"] == expected, name
             assert result["backward"] == sum_of_dx, name
         assert (results[0]["entropies"] == "nan") == (name != "entropies")
+
+
+def test_adaface_counts_the_lengths_of_all_ranks(told: Told) -> None:
+    """Each rank finds for its rows what one process finds for all, and the same running numbers."""
+    for one in told:
+        assert max(one["adaface"]["errors"]) < 1e-5
+        assert one["adaface"]["buffers"] == told[0]["adaface"]["buffers"]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])

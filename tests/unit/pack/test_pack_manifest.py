@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from distill.data.manifest import read_pack, shard_name
+from distill.data.pack_writer import write_pack
 from distill.errors import UserError
 
 
@@ -105,6 +106,9 @@ def test_the_beton_of_another_pack(copy, make_pack, tmp_path):
     with pytest.raises(UserError, match="another pack"):
         read_pack(copy)
     change_shard(copy, bytes=other.manifest.total_bytes)
+    with pytest.raises(UserError, match="other pairs than its manifest knows"):
+        read_pack(copy)
+    change_shard(copy, ends_sha256="")  # as in a pack of before
     with pytest.raises(UserError, match="holds 40 pairs, its manifest says 53"):
         read_pack(copy)
 
@@ -134,7 +138,19 @@ def test_a_damaged_shard_of_several_is_named(sharded, tmp_path, damage, said):
         read_pack(tmp_path / "copy")
 
 
-def test_shards_that_were_swapped_are_found_by_their_digests(sharded, tmp_path):
+def test_a_shard_of_a_pack_of_the_same_form_is_no_match(jpeg_pairs, tmp_path):
+    """Same size, same pairs, same labels: only the images are others'."""
+    packs = []
+    for name, turn in (("a", 0), ("b", 1)):
+        pairs = [p._replace(label=0, kind=0) for p in jpeg_pairs[turn : turn + 20]]
+        packs.append(write_pack(tmp_path / name, pairs, 20, identities=["x"], kinds=["blur"]))
+    assert packs[0].manifest.total_bytes == packs[1].manifest.total_bytes
+    shutil.copy(packs[1].path / FIRST, packs[0].path / FIRST)
+    with pytest.raises(UserError, match=r"00000\.beton: other pairs .* of another pack"):
+        read_pack(packs[0].path)
+
+
+def test_shards_that_were_swapped_are_found_when_opened_and_by_their_digests(sharded, tmp_path):
     """Also where sizes and counts are the same."""
     shutil.copytree(sharded.path, tmp_path / "copy")
     a, b, c = (tmp_path / "copy" / name for name in (shard_name(1), shard_name(2), "c"))
@@ -143,7 +159,12 @@ def test_shards_that_were_swapped_are_found_by_their_digests(sharded, tmp_path):
     a.rename(c)
     b.rename(a)
     c.rename(b)
-    with pytest.raises(UserError, match=r"00001\.beton"):
+    with pytest.raises(UserError, match=r"00001\.beton: other pairs than its manifest knows"):
+        read_pack(tmp_path / "copy")
+    unmarked = [{**shard.model_dump(), "ends_sha256": ""} for shard in facts]
+    rewrite(tmp_path / "copy", shards=unmarked)
+    read_pack(tmp_path / "copy")
+    with pytest.raises(UserError, match=r"00001\.beton: its SHA-256"):
         read_pack(tmp_path / "copy", verify_digest=True)
 
 

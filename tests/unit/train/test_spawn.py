@@ -12,6 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from distill.errors import UserError
+from distill.spawn import check_cores, spawn_local
+
 PARENT = """
 import sys
 import distill.spawn
@@ -189,3 +192,14 @@ def test_no_orphans_when_the_parent_is_killed(tmp_path: Path) -> None:
     process.kill()
     process.communicate(timeout=5)
     assert gone(pids)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 16])
+def test_far_more_ranks_than_cores_are_refused_before_any_starts(
+    cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(subprocess, "Popen", None)  # none is started
+    with pytest.raises(UserError, match=f"--ranks {4 * cores + 1}: this process has {cores} cores"):
+        spawn_local(["evaluate"], 4 * cores + 1)
+    check_cores(4 * cores)

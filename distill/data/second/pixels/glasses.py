@@ -8,13 +8,12 @@ from distill.data.compiled import compiled
 from distill.data.second.pixels.draws import bits, uniform
 from distill.data.second.pixels.face import look_at, plane_of
 from distill.data.second.pixels.frames import draw_frames
-from distill.data.second.pixels.lens import CANDIDATES
 from distill.data.second.pixels.removal import take_off
 
 REMOVE, DRAW, AUTO = range(3)
 DRAWN, SUNGLASSES, REMOVED, NONE_FOUND, LEFT = range(5)
-FOUND, DARK, LENS_SHIFT = 1, 2, 8
-"""Bits of ``worn``: frames were found, they are sunglasses; from bit 8 on, which candidate fits."""
+FOUND, DARK = 1, 2
+"""Bits of ``worn``: frames were found, they are sunglasses. (Packs may hold more, of old ones.)"""
 
 
 @compiled
@@ -32,7 +31,7 @@ def glasses(
     key, dark = bits(state), uniform(state) < o.sunglasses
     if o.glasses != DRAW and worn & FOUND and not worn & DARK:
         told[0] = REMOVED
-        take_off(image, p, look, CANDIDATES[(worn >> LENS_SHIFT) % len(CANDIDATES)], key, out)
+        take_off(image, p, look, key, out)
     elif o.glasses == REMOVE:
         told[0] = LEFT if worn & FOUND else NONE_FOUND
     else:

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from loss_cases import Case, make_case
 
-from distill.losses import PairLossSpec, fused, reference, registration
+from distill.losses import PairLossSpec, RowMargins, fused, reference, registration
 
 OPS = torch.ops.pairdistill
 DEVICE = "cpu"
@@ -24,10 +24,12 @@ ROUNDING = {torch.float64: 0.0, torch.float32: 0.0, torch.float16: 2**-11, torch
 CE, SIMILARITY = 0.75, 0.5  # weights of the total
 
 
-def expected(case: Case, weights: torch.Tensor, T: float, spec: PairLossSpec) -> tuple:
+def expected(
+    case: Case, weights: torch.Tensor, T: float, spec: PairLossSpec, margins: RowMargins | None
+) -> tuple:
     """Total, values, extras, tops and gradients by the reference in float64."""
     z1, z2 = (z.double().clone().requires_grad_() for z in (case.first, case.second))
-    terms = reference.row_terms(z1, z2, case.labels, T, spec)
+    terms = reference.row_terms(z1, z2, case.labels, T, spec, margins)
     shares = weights.double() * (case.labels >= 0)
     shares = shares / shares.sum() if shares.sum() else shares
     first, second, similarity = terms.parts
@@ -42,25 +44,27 @@ def check(
     T: float,
     spec: PairLossSpec,
     weights: torch.Tensor | None = None,
+    margins: RowMargins | None = None,
 ) -> None:
     """All three ways to ask for a loss: in one go, in place, and forward with backward."""
     B = len(case.labels)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     w = torch.ones(B, dtype=wide) if weights is None else weights.to(wide)
-    true = expected(case, w, T, spec)
+    true = expected(case, w, T, spec, margins)
+    table = None if margins is None else margins.table(wide).to(DEVICE)
     first, second = case.first.to(DEVICE, dtype), case.second.to(DEVICE, dtype)
     labels, w = case.labels.to(DEVICE), w.to(DEVICE)
     options = (CE, SIMILARITY, 1, *fused.choices(spec, T))
     given = None if weights is None else w
-    ours = OPS.pair_loss_and_grad(first, second, labels, given, *options)
+    ours = OPS.pair_loss_and_grad(first, second, labels, given, *options, table)
     close(ours, true, case, dtype, T, spec)
-    again = OPS.pair_loss_and_grad(first, second, labels, given, *options)
+    again = OPS.pair_loss_and_grad(first, second, labels, given, *options, table)
     inside = first.clone(), second.clone()
-    rows = OPS.pair_loss_and_grad_(*inside, labels, given, *options)
+    rows = OPS.pair_loss_and_grad_(*inside, labels, given, *options, table)
     for a, b, c in zip(ours, again, (*rows, *inside), strict=True):
         assert same_bits(a, b)
         assert same_bits(a, c)
-    values, extras, tops, stats = OPS.pair_loss(first, second, labels, *options[3:])
+    values, extras, tops, stats = OPS.pair_loss(first, second, labels, *options[3:], table)
     share = w * (labels >= 0)
     share = share / share.sum() if share.sum() else share
     up = torch.stack([CE * share, CE * share, SIMILARITY * share * (spec.similarity != "none")], 1)
@@ -112,6 +116,19 @@ def margins_and_scales() -> None:
             case = make_case(2, 401, 0.3, dtype=dtype)
             cosines = (z.clamp(-0.99, 0.99).to(dtype).double() for z in (case.first, case.second))
             check(Case(*cosines, case.labels), dtype, 2.0, spec)
+
+
+def margins_of_each_image() -> None:
+    """Of both signs; targets at both ends, where the angle is not added any more."""
+    angle, cosine = torch.tensor([-0.4, 0.3, -0.2, 0.0, 0.4, -0.4]), torch.rand(6)
+    for dtype in UNIT:
+        case = make_case(3, 401, 0.3, dtype=dtype)
+        first, second = (z.clamp(-0.99, 0.99) for z in (case.first, case.second))
+        first[0, case.labels[0]], second[1, case.labels[1]] = 0.97, -0.98
+        cosines = (z.to(dtype).double() for z in (first, second))
+        margins = RowMargins(angle, cosine)
+        spec = PairLossSpec(logit_scale=64.0)
+        check(Case(*cosines, case.labels), dtype, 2.0, spec, margins=margins)
 
 
 def odd_sizes_and_labels_at_every_edge() -> None:
@@ -193,6 +210,7 @@ def streams_of_chunks() -> None:
 
 
 def stream(case: Case, cuts: list[int], choices: tuple, tolerance: float) -> None:
+    margins = torch.rand(len(case.labels), 6, dtype=case.first.dtype).to(DEVICE)
     case = Case(*(x.to(DEVICE) for x in (case.first, case.second, case.labels)))
     first, second, labels = case.first.clone(), case.second.clone(), case.labels
     dtype, B, C = first.dtype, len(labels), first.shape[1]
@@ -201,14 +219,14 @@ def stream(case: Case, cuts: list[int], choices: tuple, tolerance: float) -> Non
     for i, (a, scores) in enumerate(chunks):
         OPS.pair_loss_accumulate_(*states[i % 3], *scores, labels, a, *choices)
     merged = OPS.pair_loss_merge(*(torch.stack(x) for x in zip(*states, strict=True)), *choices)
-    values, extras, tops, stats = OPS.pair_loss_finish(*merged, labels, C, *choices)
+    values, extras, tops, stats = OPS.pair_loss_finish(*merged, labels, C, *choices, margins)
     if choices[1] == fused.KINDS["mmd"]:
         sums = torch.zeros(B, 2, dtype=dtype, device=DEVICE)
         for a, scores in chunks:
             OPS.pair_loss_mmd_accumulate_(sums, *scores, labels, a, stats, *choices)
         OPS.pair_loss_mmd_finish_(stats, values, sums, labels, *choices)
     up = torch.rand(B, 3, dtype=dtype, device=DEVICE)
-    true = OPS.pair_loss(case.first, case.second, labels, *choices)
+    true = OPS.pair_loss(case.first, case.second, labels, *choices, margins)
     grads = OPS.pair_loss_backward(up, case.first, case.second, labels, true[3], *choices)
     for a, scores in chunks:
         OPS.pair_loss_gradient_(*scores, labels, a, up, stats, C, *choices)
@@ -219,6 +237,7 @@ def stream(case: Case, cuts: list[int], choices: tuple, tolerance: float) -> Non
 def run_all() -> None:
     every_kind_scale_and_type()
     margins_and_scales()
+    margins_of_each_image()
     odd_sizes_and_labels_at_every_edge()
     rows_of_any_alignment()
     excluded_classes_nan_and_ignored_pairs()
