@@ -165,7 +165,13 @@ def row_of(config: Config, job: Job, choice: Choice, machine: Machine) -> Row:
 
 
 def compare(
-    config: Config, classes: int, machine: Machine, ranks: int, rates: tuple[float, ...] = ()
+    config: Config,
+    classes: int,
+    machine: Machine,
+    ranks: int,
+    rates: tuple[float, ...] = (),
+    *,
+    remedies: bool = True,
 ) -> Comparison:
     """Every choice for a configuration on ``ranks`` ranks.
 
@@ -175,6 +181,7 @@ def compare(
         machine: where.
         ranks: W.
         rates: sampling rates to show besides 1 and that of the configuration.
+        remedies: whether to find out what would make those fit that do not.
 
     Raises:
         UserError: as `job_of`, an unknown backbone, a margin on a linear head.
@@ -183,7 +190,8 @@ def compare(
     wanted = config.head.sample_rate
     all_rates = tuple(sorted({1.0, wanted, *rates}, reverse=True))
     rows = [row_of(config, job, choice, machine) for choice in choices_for(config, job, all_rates)]
-    rows = [row if row.fits else _mended(config, job, row, machine) for row in rows]
+    if remedies:
+        rows = [row if row.fits else _mended(config, job, row, machine) for row in rows]
     return Comparison(job, machine, rows, best_of(rows, wanted))
 
 

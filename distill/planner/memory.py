@@ -262,14 +262,14 @@ def _with_casts(parts: Parts, network: NetworkCost) -> Parts:
 
 def _reduction(choice: Choice, engine: Engine) -> Parts:
     """After the last backward: gradients, and where they are joined."""
-    whole, own = engine.bytes, engine.own_tensors_bytes
+    whole, own, bucket = engine.bytes, engine.own_tensors_bytes, engine.bucket_bytes
     if choice.zero_stage == 0:
         joined = min(whole, FLOAT_BYTES * ALL_REDUCE_ELEMENTS + engine.largest_bytes)
         return Parts(gradients=whole, buckets=joined)
-    if choice.zero_stage == 3:
-        return Parts()
-    kept = whole if choice.zero_stage == 1 else 0
-    return Parts(gradients=kept + own, buckets=engine.bucket_bytes)
+    if choice.zero_stage == 1:
+        # Gradients move into the bucket, and from each full bucket to the owner.
+        return Parts(gradients=max(whole, whole - bucket + own), buckets=bucket)
+    return Parts(gradients=own, buckets=bucket) if choice.zero_stage == 2 else Parts()
 
 
 def _update(job: Job, choice: Choice, head: HeadCost, engine: Engine) -> Parts:

@@ -245,6 +245,7 @@ def _run_chunks(
             features = join((first, second))
             plan = Plan(
                 primitives=linear_native if native else linear_plain,
+                spec=spec,
                 choices=Choices.of(spec, TEMPERATURE),
                 cosine=cosine,
                 chunk_classes=chunk,
@@ -253,7 +254,7 @@ def _run_chunks(
                 shards=None,
                 keep=True,
             )
-            terms = linear_values(features, weight, bias, labels, plan)
+            terms = linear_values(features, weight, bias, labels, None, plan)
             del features, first, second
             forward = tape.live_bytes
             torch.autograd.backward(reduce_terms(terms, labels, 1.0, spec).total)

@@ -31,45 +31,51 @@ from distill.ranks import Ranks
 from distill.step import Recipe, train_step
 from distill.stop import STOP_SIGNALS
 
-# name: (ranks, classes, settings); small buckets where the name says so
-BACKBONE = (1000, ("model.name=iresnet18", "train.global_batch_pairs=4"))
+SHARDED, FUSED, FEW = "head.placement=sharded", "loss.form=fused", "loss.kept_scores_mb=4"
 HEAD = (60_000, ("model.name=tiny", "model.embedding_dim=128", "train.global_batch_pairs=8"))
-SCORES = (20_000, ("model.name=tiny", "model.embedding_dim=32", "train.global_batch_pairs=128"))
+BACKBONE = (1000, ("model.name=iresnet18", "train.global_batch_pairs=2"))
+SCORES = (20_000, ("model.name=tiny", "model.embedding_dim=32", "train.global_batch_pairs=64"))
 SMALL_BUCKET = 3_000_000
-SHARDED, FEW = "head.placement=sharded", "loss.kept_scores_mb=4"
+"""Elements of a bucket where a scenario's name has "small buckets"."""
+
+# what dominates, ZeRO stage, what else: by number of ranks
+CASES: dict[int, dict[str, tuple[str, ...]]] = {
+    1: {"head 0": (), "head 3": (), "scores 2": ()},
+    2: {
+        "head 0": (),
+        "head 0 adamw": ("optimizer.name=adamw",),
+        "head 0 accumulated": ("train.accumulation=2",),
+        "head 0 fused": (FUSED,),
+        "head 0 sharded sampled": (SHARDED, "head.sample_rate=0.3"),
+        "head 1": (),
+        "head 1 sharded": (SHARDED,),
+        "head 2": (),
+        "head 2 adamw": ("optimizer.name=adamw",),
+        "head 2 sharded fused": (SHARDED, FUSED),
+        "head 3": (),
+        "head 3 fused": (FUSED,),
+        "scores 0": (),
+        "scores 0 linear": ("head.kind=linear",),
+        "scores 0 sharded": (SHARDED,),
+        "scores 1 fused": (FUSED, FEW),
+        "scores 3 sharded fused": (SHARDED, FUSED, FEW),
+        "backbone 0": (),
+        "backbone 1 bf16": ("train.precision=bf16",),
+        "backbone 1 sharded": (SHARDED, "optimizer.name=adamw"),
+        "backbone 2 small buckets": (),
+        "backbone 3": (),
+    },
+}
 
 
 def scenarios(ranks: int) -> dict[str, tuple[int, tuple[str, ...]]]:
     """Classes and settings by name."""
+    kinds = {"head": HEAD, "backbone": BACKBONE, "scores": SCORES}
     found = {}
-    for stage in range(4):
-        word = f"train.zero_stage={stage}"
-        for name, (classes, words) in (("head", HEAD), ("backbone", BACKBONE), ("scores", SCORES)):
-            if ranks == 2 or (name, stage) in {("head", 0), ("head", 3), ("scores", 2)}:
-                found[f"{name} {stage}"] = (classes, (*words, word))
-    if ranks == 2:
-        more = {
-            "head 0 adamw": (HEAD, 0, ("optimizer.name=adamw",)),
-            "head 2 adamw": (HEAD, 2, ("optimizer.name=adamw",)),
-            "head 0 accumulated": (HEAD, 0, ("train.accumulation=2",)),
-            "backbone 2 accumulated": (BACKBONE, 2, ("train.accumulation=2",)),
-            "backbone 1 bf16": (BACKBONE, 1, ("train.precision=bf16",)),
-            "backbone 1 small buckets": (BACKBONE, 1, ()),
-            "backbone 2 small buckets": (BACKBONE, 2, ()),
-            "backbone 3 small buckets": (BACKBONE, 3, ()),
-            "scores 0 linear": (SCORES, 0, ("head.kind=linear",)),
-            "head 0 fused": (HEAD, 0, ("loss.form=fused",)),
-            "head 3 fused": (HEAD, 3, ("loss.form=fused",)),
-            "scores 1 fused": (SCORES, 1, ("loss.form=fused", FEW)),
-            "head 1 sharded": (HEAD, 1, (SHARDED,)),
-            "head 2 sharded fused": (HEAD, 2, (SHARDED, "loss.form=fused")),
-            "head 0 sharded sampled": (HEAD, 0, (SHARDED, "head.sample_rate=0.3")),
-            "scores 0 sharded": (SCORES, 0, (SHARDED,)),
-            "scores 3 sharded fused": (SCORES, 3, (SHARDED, "loss.form=fused", FEW)),
-            "backbone 1 sharded": (BACKBONE, 1, (SHARDED, "optimizer.name=adamw")),
-        }
-        for name, ((classes, words), stage, extra) in more.items():
-            found[name] = (classes, (*words, f"train.zero_stage={stage}", *extra))
+    for name, words in CASES[ranks].items():
+        kind, stage, *_ = name.split()
+        classes, common = kinds[kind]
+        found[name] = (classes, (*common, f"train.zero_stage={stage}", *words))
     return found
 
 
@@ -115,7 +121,7 @@ def parts_of(engine: Engine) -> dict[str, int]:
 
 
 def measure(config: Config, classes: int, ranks: Ranks) -> dict[str, Any]:
-    """A step like the third and all that follow."""
+    """A step like the second and all that follow."""
     flags = [0.0] * len(STOP_SIGNALS)
     pairs = settings.micro_batch_pairs(config, ranks.world_size)
     with Counted() as memory:
@@ -123,8 +129,7 @@ def measure(config: Config, classes: int, ranks: Ranks) -> dict[str, Any]:
         engine = Engine.create(model, config, ranks, head)
         batches = [batch(pairs) for _ in range(config.train.accumulation)]
         recipe = Recipe(config, 10)
-        for step in range(2):
-            train_step(engine, batches, recipe, step, flags)
+        train_step(engine, batches, recipe, 0, flags)
         between = memory.live_bytes
         marks: list[tuple[str, int, int]] = []  # a phase begins: alive, and the most until then
 
@@ -133,7 +138,7 @@ def measure(config: Config, classes: int, ranks: Ranks) -> dict[str, Any]:
             memory.peak_bytes = memory.live_bytes
 
         memory.sent.clear()
-        train_step(engine, batches, recipe, 2, flags, mark=mark)
+        train_step(engine, batches, recipe, 1, flags, mark=mark)
         mark("end")
         phases = itertools.pairwise(marks)
         return {
@@ -160,7 +165,6 @@ def main(folder: Path, rank: int, world_size: int) -> None:
     for name, (classes, words) in scenarios(world_size).items():
         settings._BUCKET_ELEMENTS = SMALL_BUCKET if "small buckets" in name else usual
         config = load_config(None, ["run.device=cpu", *words])
-        print(name, flush=True)
         found[name] = measure(config, classes, ranks)
     (folder / f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()

@@ -1,0 +1,205 @@
+"""The planner's arithmetic against sums by hand, its traces against real tensors, its documents."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill.config import load_config
+from distill.errors import UserError
+from distill.losses.live_memory import LiveMemory
+from distill.models.registry import build_backbone
+from distill.planner.choose import Comparison, Machine, compare, job_of, row_of, what_would_fit
+from distill.planner.clock import seconds_of
+from distill.planner.facts import Choice, HeadCost, NetworkCost
+from distill.planner.gpus import gpu_named
+from distill.planner.growth import markdown
+from distill.planner.memory import Engine, memory_of
+from distill.planner.network import traffic_of
+from distill.planner.trace import network_cost, streamed_head_cost
+
+ROOT = Path(__file__).resolve().parents[3]
+H100 = Machine(gpu_named("h100"))
+SMALL = ("model.name=tiny", "model.embedding_dim=32", "train.global_batch_pairs=64")
+NETWORK = NetworkCost(((1_000_000, True), (24, False)), 0, 4, 5000, 0, 9000, 7000, 8e9, 3e9)
+HEAD = HeadCost(((4_000_000, True),), 125_000, 600, 40_000_000, 16_000_000, 6e9, 2e9, True)
+RECIPES = {"ms1mv3": (8, 93_431), "glint360k": (8, 360_232), "webface42m": (32, 2_059_906)}
+
+
+def compared(*words: str, classes: int = 5000, ranks: int = 8, gib: float = 80) -> Comparison:
+    machine = replace(H100, gpu=replace(H100.gpu, memory_gib=gib))
+    return compare(load_config(None, [*SMALL, *words]), classes, machine, ranks)
+
+
+@pytest.mark.parametrize("name", ["tiny", "vit_small"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_trace_counts_what_a_real_pass_holds(name: str, precision: str) -> None:
+    found = network_cost(name, 32, 0.0, 2, precision)
+    network = build_backbone(name, embedding_dim=32)
+    with LiveMemory() as memory:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            embeddings = network(torch.zeros(2, 3, 112, 112))
+        saved = memory.live_bytes
+        embeddings.backward(torch.ones_like(embeddings))
+    assert found.saved_bytes == pytest.approx(saved, rel=0.01)
+    assert found.backward_kept_bytes == pytest.approx(memory.peak_bytes, rel=0.01)
+
+
+def test_flops_are_three_times_those_of_forward() -> None:
+    """Backward has two products for each of forward; 3x3x24x48 at 14x14 is a part of tiny's."""
+    flops = network_cost("tiny", 32, 0.0, 4, "fp32").flops
+    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+        build_backbone("tiny", embedding_dim=32)(torch.zeros(4, 3, 112, 112))
+    assert flops == pytest.approx(3 * counter.get_total_flops(), rel=0.2)
+
+
+def test_streamed_scores_grow_by_the_gradient_alone() -> None:
+    config = load_config(None, SMALL)
+    small, large = (streamed_head_cost(config, c, 128, 4, 0.0) for c in (400_000, 4_000_000))
+    assert large.peak_bytes - small.peak_bytes == 4 * 32 * 3_600_000
+    assert large.flops == 10 * small.flops == 8 * 128 * 4_000_000 * 32
+
+
+def test_kept_scores_spare_one_product_in_four() -> None:
+    config = load_config(None, SMALL)
+    none, every = (streamed_head_cost(config, 400_000, 128, 4, b) for b in (0.0, 1e12))
+    assert every.peak_bytes - none.peak_bytes == 4 * 128 * 400_000
+    assert every.flops == none.flops * 3 / 4
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=12), st.integers(1, 9))
+def test_own_tensors_by_brute_force(sizes: list[int], ranks: int) -> None:
+    owner = [index for index, size in enumerate(sizes) for _ in range(size)]
+    share = -(-len(owner) // ranks)
+    slices = [set(owner[r * share : (r + 1) * share]) for r in range(ranks)]
+    expected = max(sum(sizes[i] for i in touched) for touched in slices)
+    engine = Engine(tuple((size, True) for size in sizes), ranks, 10**9)
+    assert engine.own_tensors_bytes == 4 * expected
+
+
+def test_parts_by_hand() -> None:
+    """A million weights in the network, four in the head, on 4 ranks, SGD with momentum."""
+    job = job_of(load_config(None, SMALL), 500_000, 4)
+    P = 4 * (5_000_024)
+    zero1 = memory_of(job, Choice(1, "replicated", "plain"), NETWORK, HEAD).phases["between steps"]
+    assert (zero1["weights"], zero1["master"], zero1["optimizer"]) == (P, P // 4, P // 4)
+    zero3 = memory_of(job, Choice(3, "replicated", "plain"), NETWORK, HEAD).phases["between steps"]
+    assert (zero3["master"], zero3["gradients"], zero3["buckets"]) == (P // 4, P // 4, P)
+    apart = memory_of(job, Choice(0, "sharded", "fused"), NETWORK, HEAD).phases
+    assert apart["between steps"]["weights"] == P
+    assert apart["loss"]["features"] == 128 // 4 * 4 * 32 * 4
+    assert apart["update"]["gradients"] == 16_000_000 + 4 * 1_000_024
+
+
+def test_network_by_hand() -> None:
+    """A ring of 4: three quarters of what is gathered, and twice that of what is reduced."""
+    job = job_of(load_config(None, [*SMALL, "train.accumulation=2"]), 500_000, 4)
+    P = 4 * 5_000_024
+    sent = {
+        stage: sum(
+            one.bytes_a_rank(4)
+            for one in traffic_of(job, Choice(stage, "replicated", "plain"), NETWORK, HEAD)
+        )
+        for stage in range(4)
+    }
+    assert sent == {0: 1.5 * P, 1: 2.25 * P, 2: 3.75 * P, 3: 3.0 * P}
+    apart = {
+        t.what: t.payload for t in traffic_of(job, Choice(0, "sharded", "plain"), NETWORK, HEAD)
+    }
+    assert apart["statistics"] == 40 * 64 * 4, "40 bytes a pair and rank"
+    assert apart["embeddings"] == 4 * 32 * 2 * 64
+
+
+def test_time_is_the_slowest_of_three() -> None:
+    job = job_of(load_config(None, [*SMALL, "train.precision=bf16"]), 500_000, 16)
+    choice = Choice(0, "replicated", "plain")
+    traffic = traffic_of(job, choice, NETWORK, HEAD)
+    found = seconds_of(job, choice, NETWORK, HEAD, traffic, H100)
+    assert found.arithmetic == pytest.approx((8e9 + 6e9) / (0.5 * 989e12))
+    assert found.memory == pytest.approx((5e9 + 12 * 4 * 5_000_024) / (0.75 * 3350e9))
+    assert found.network == pytest.approx(2 * 15 / 16 * 4 * 5_000_024 / (0.75 * 50e9))
+    assert found.step == found.memory and found.bound_by == "memory"
+
+
+def test_the_fastest_that_fits_is_taken() -> None:
+    found = compared()
+    fitting = [row for row in found.rows if row.fits]
+    assert found.best in fitting
+    assert found.best.seconds.step <= 1.02 * min(row.seconds.step for row in fitting)
+    assert len(found.rows) == 16
+
+
+def test_a_remedy_is_one_and_the_smallest() -> None:
+    largest = max(row.memory.peak_bytes for row in compared(ranks=1).rows)
+    gib = 0.8 * largest / 2**30 / 0.9
+    found = compared(ranks=1, gib=gib)
+    row = next(r for r in found.rows if not r.fits and r.remedy.startswith("accumulation"))
+    times = int(row.remedy.split()[1])
+    config = load_config(None, SMALL)
+    job, usable = job_of(config, 5000, 1), found.machine.usable_bytes
+    peaks = [
+        row_of(config, job.accumulating(n), row.choice, found.machine).memory.peak_bytes
+        for n in (times // 2, times)
+    ]
+    assert peaks[1] <= usable < peaks[0]
+
+
+def test_where_nothing_fits_the_error_says_what_would() -> None:
+    found = compared(gib=0.005)
+    assert found.best is None
+    error = what_would_fit(found)
+    assert re.search(r"nothing fits: 0\.0 GiB of a 0\.005 GiB GPU", error.what)
+    assert "would fit" in error.fix or "take GPUs of" in error.fix
+
+
+@pytest.mark.parametrize(
+    ("words", "classes", "ranks", "message"),
+    [
+        ((), 1, 8, "1 identities: a classifier needs two"),
+        ((), 5000, 7, "train.global_batch_pairs = 64: not divisible by 7 ranks"),
+        (("model.name=tinny",), 5000, 8, "model.name = 'tinny': no such backbone"),
+        (("head.kind=linear", "head.margin=arcface"), 5000, 8, "head.margin = 'arcface'"),
+    ],
+)
+def test_what_cannot_be_planned(words, classes, ranks, message) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        compared(*words, classes=classes, ranks=ranks)
+
+
+def test_fewer_identities_than_ranks_leave_no_sharded_head() -> None:
+    placements = {row.choice.placement for row in compared(classes=4).rows}
+    assert placements == {"replicated"}
+
+
+def test_an_unknown_gpu_is_named_with_those_known() -> None:
+    with pytest.raises(UserError, match="--gpu h1000: not known; choose one of h100, h200"):
+        gpu_named("h1000")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_load_and_say_the_memory_that_is_predicted(name: str) -> None:
+    path, (ranks, classes) = ROOT / "recipes" / f"{name}.toml", RECIPES[name]
+    config = load_config(path)
+    choice = Choice(
+        config.train.zero_stage,
+        config.head.placement,
+        config.loss.form,
+        config.head.sample_rate,
+    )
+    row = row_of(config, job_of(config, classes, ranks), choice, H100)
+    said = re.search(r"not measured: ([\d.]+) GiB a GPU", path.read_text())
+    assert said is not None and said.group(1) == f"{row.memory.peak_bytes / 2**30:.1f}"
+    assert row.fits
+
+
+def test_the_table_in_the_documents_is_what_the_code_says() -> None:
+    text = (ROOT / "docs" / "planner.md").read_text()
+    shown = re.search(r"<!-- growth -->\n(.*)<!-- end -->", text, re.DOTALL)
+    assert shown is not None and shown.group(1) == markdown()
