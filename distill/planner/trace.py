@@ -214,7 +214,8 @@ def streamed_head_cost(
     kept = min(int(min(budget_bytes, all_scores) / scores + 1e-9) * scores, all_scores)
     kept = all_scores if budget_bytes >= all_scores else kept
     again = 1.0 - kept / all_scores
-    sweeps_again = 2 if config.loss.similarity == "mmd" else 1
+    two_sweeps = config.loss.similarity == "mmd" and not config.loss.topk_classes
+    sweeps_again = 2 if two_sweeps else 1
     return HeadCost(
         weights=((per_class // FLOAT_BYTES * classes, True),),
         classes=classes,
@@ -245,6 +246,7 @@ def _run_chunks(
             features = join((first, second))
             plan = Plan(
                 primitives=linear_native if native else linear_plain,
+                spec=spec,
                 choices=Choices.of(spec, TEMPERATURE),
                 cosine=cosine,
                 chunk_classes=chunk,
@@ -253,7 +255,7 @@ def _run_chunks(
                 shards=None,
                 keep=True,
             )
-            terms = linear_values(features, weight, bias, labels, plan)
+            terms = linear_values(features, weight, bias, labels, None, plan)
             del features, first, second
             forward = tape.live_bytes
             torch.autograd.backward(reduce_terms(terms, labels, 1.0, spec).total)
