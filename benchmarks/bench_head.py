@@ -14,6 +14,8 @@ Memory is the most that rank 0's tensors took at once, the gradient of the weigh
 0 gave to collectives (`head_wire.py`); a reduction sends what it is given about twice.
 """
 
+# over 300 lines: each rank runs this file whole; ways and wire have files of their own.
+
 from __future__ import annotations
 
 import argparse
