@@ -104,7 +104,7 @@ def plain_torch(
     spec = PairLossSpec.from_config(config.loss, config.head)
     for step in range(scenarios.STEPS):
         batch = scenarios.pairs(step)
-        set_lr(optimizer, learning_rate(config.optimizer, step, 10))
+        set_lr(optimizer, learning_rate(config, step, 10))
         optimizer.zero_grad()
         images = as_network_input(torch.cat((batch.first, batch.second)), torch.float64)
         output = model(images)
@@ -242,7 +242,7 @@ def some_classes(world_size: int, head: str) -> list[tuple[float, float]]:
         ).total
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
-        set_lr(optimizer, learning_rate(config.optimizer, step, 10))
+        set_lr(optimizer, learning_rate(config, step, 10))
         step_but_leave(optimizer, list(model.head.parameters()), chosen)
         seen.append((loss.item(), norm.item()))
     return seen
