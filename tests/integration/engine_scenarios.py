@@ -38,7 +38,7 @@ from distill.engine_parts.loss_scale import LossScale
 from distill.errors import UserError
 from distill.losses import PairLossSpec, margined_logits
 from distill.models.classifier import build_classifier
-from distill.ranks import Ranks, all_reduce_sum
+from distill.ranks import Ranks, all_reduce_sum, leave_process_group
 
 PAIRS, CLASSES, STEPS = 24, 7, 5
 UNCLIPPED = 4.0
@@ -364,7 +364,7 @@ def main(phase: str, folder: Path, rank: int, world_size: int) -> None:
     found = {scenario.__name__: scenario(ranks, folder) for scenario in PHASES[phase]}
     found["code_generator"] = "torch._inductor.compile_fx" in sys.modules
     (folder / f"{phase}-{rank}.json").write_text(json.dumps(found))
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 if __name__ == "__main__":

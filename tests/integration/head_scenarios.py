@@ -29,7 +29,7 @@ from distill.engine_parts.loss_scale import LossScale
 from distill.errors import UserError
 from distill.heads import ClassRanges, build_adaface, build_head, build_sharded_head
 from distill.models.classifier import Embedder, PairClassifier
-from distill.ranks import Ranks
+from distill.ranks import Ranks, leave_process_group
 from distill.step import Recipe, train_step
 
 PAIRS, CLASSES, DIM, STEPS = 36, 7, 6, 4
@@ -319,7 +319,7 @@ def main(phase: str, folder: Path, rank: int, world_size: int) -> None:
     ranks = Ranks(rank, world_size, rank, world_size, torch.device("cpu"))
     found = {scenario.__name__: scenario(ranks, folder) for scenario in PHASES[phase]}
     (folder / f"{phase}-{rank}.json").write_text(json.dumps(found))
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 if __name__ == "__main__":

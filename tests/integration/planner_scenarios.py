@@ -27,7 +27,7 @@ from distill.engine import Engine
 from distill.engine_parts import settings
 from distill.losses.live_memory import LiveMemory
 from distill.models.classifier import build_for_training
-from distill.ranks import Ranks
+from distill.ranks import Ranks, leave_process_group
 from distill.step import Recipe, train_step
 from distill.stop import STOP_SIGNALS
 
@@ -121,7 +121,7 @@ def parts_of(engine: Engine) -> dict[str, int]:
 
 
 def measure(config: Config, classes: int, ranks: Ranks) -> dict[str, Any]:
-    """A step like the second and all that follow."""
+    """Two steps like the second and all that follow."""
     flags = [0.0] * len(STOP_SIGNALS)
     pairs = settings.micro_batch_pairs(config, ranks.world_size)
     with Counted() as memory:
@@ -131,20 +131,27 @@ def measure(config: Config, classes: int, ranks: Ranks) -> dict[str, Any]:
         recipe = Recipe(config, 10)
         train_step(engine, batches, recipe, 0, flags)
         between = memory.live_bytes
-        marks: list[tuple[str, int, int]] = []  # a phase begins: alive, and the most until then
 
-        def mark(phase: str) -> None:
-            marks.append((phase, memory.live_bytes, memory.peak_bytes))
-            memory.peak_bytes = memory.live_bytes
+        def peaks(step: int) -> tuple[list[list[Any]], int]:
+            marks: list[tuple[str, int, int]] = []  # a phase begins: alive, and the most until then
 
-        memory.sent.clear()
-        train_step(engine, batches, recipe, 1, flags, mark=mark)
-        mark("end")
-        phases = itertools.pairwise(marks)
+            def mark(phase: str) -> None:
+                marks.append((phase, memory.live_bytes, memory.peak_bytes))
+                memory.peak_bytes = memory.live_bytes
+
+            memory.sent.clear()
+            train_step(engine, batches, recipe, step, flags, mark=mark)
+            mark("end")
+            phases = itertools.pairwise(marks)
+            after = next(alive for name, alive, _ in marks if name == "backward")
+            return [[name, most] for (name, *_), (_, _, most) in phases], after
+
+        # On a busy machine a reduction may end late and hold its bucket: the lesser of two counts.
+        (first, after), (second, _) = peaks(1), peaks(2)
         return {
             "between": between,
-            "peaks": [[name, most] for (name, *_), (_, _, most) in phases],
-            "after forward": next(alive for name, alive, _ in marks if name == "backward"),
+            "peaks": [[name, min(a, b)] for (name, a), (_, b) in zip(first, second, strict=True)],
+            "after forward": after,
             "sent": memory.sent,
             "parts": parts_of(engine),
         }
@@ -167,7 +174,7 @@ def main(folder: Path, rank: int, world_size: int) -> None:
         config = load_config(None, ["run.device=cpu", *words])
         found[name] = measure(config, classes, ranks)
     (folder / f"{rank}.json").write_text(json.dumps(found))
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 if __name__ == "__main__":

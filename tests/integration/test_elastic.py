@@ -126,7 +126,7 @@ def test_the_rate_follows_the_global_batch(root: Path) -> None:
     """Two ranks, then one with half the batch: the rule halves the rate, and the run says so."""
     rule = "optimizer.lr_batch_pairs=16"
     train(root, "rates", 2, 1, 2, rule)
-    said = train(root, "rates", 1, 1, 4, rule, "train.global_batch_pairs=4")
+    said = train(root, "rates", 1, 1, 4, rule, "train.global_batch_pairs=6")
     rates = curve(root, "rates", "schedule/lr")
-    assert rates == pytest.approx([0.00025, 0.00025, 0.000125, 0.000125])
-    assert "learning rate 0.000125 (0.0005, linear in 4/16 pairs)" in said
+    assert rates == pytest.approx([0.000375, 0.000375, 0.0001875, 0.0001875])
+    assert "learning rate 0.0001875 (0.0005, linear in 6/16 pairs)" in said

@@ -45,6 +45,7 @@ scenarios = load_scenarios()
 def play_phase(phase: str, folder: Path) -> list[dict[str, Any]]:
     """Start the ranks of a phase; what each of them saw."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    (folder / f"store-{phase}").unlink(missing_ok=True)  # of an attempt that failed
     processes = [
         subprocess.Popen(
             [sys.executable, str(SCRIPT), phase, str(folder), str(rank), str(RANKS[phase])],
