@@ -6,9 +6,8 @@ A job runs on W ranks. Each finds itself in one of three ways (`from_environment
    and MASTER_PORT;
 2. `distill.spawn.spawn_local` (``pairdistill train --ranks N``) set the same variables, and left a
    listening socket to rank 0, so that no port can be lost between choosing and using it;
-3. nothing is set: a job of one rank.
-
-The collectives here work in a job of one rank too, with or without a process group.
+3. nothing is set: a job of one rank. The collectives here work in it too, with or without a
+   process group.
 """
 
 from __future__ import annotations
@@ -49,8 +48,6 @@ __all__ = [
     "threads_per_rank",
     "together",
 ]
-
-_LET_GO_SECONDS = 0.2
 
 _IDENTITY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _MEETING_PLACE = ("MASTER_ADDR", "MASTER_PORT")
@@ -206,19 +203,11 @@ def _store(ranks: Ranks, timeout: timedelta) -> Store:
 
 
 def leave_process_group() -> None:
-    """Part from the other ranks; nothing happens where there is no process group.
-
-    A thread of gloo's may still hold tensors of the last collective. One that has to let go of them
-    while Python ends aborts the process ("terminate called without an active exception": 4 of 24
-    ranks of plain torch 2.13 where something, as DeepSpeed does, keeps the group alive). It needs
-    Python's lock for an instant, and gets it here (0 of 24).
-    """
-    if not dist.is_initialized():
-        return
-    on_cpu = dist.get_backend() == "gloo"
-    dist.destroy_process_group()
-    if on_cpu:
-        time.sleep(_LET_GO_SECONDS)
+    """Part from the other ranks, where there is a process group."""
+    if dist.is_initialized():
+        let_go_seconds = 0.2 if dist.get_backend() == "gloo" else 0.0
+        dist.destroy_process_group()
+        time.sleep(let_go_seconds)  # its threads may else abort Python's end (docs/log.md)
 
 
 def _alone(group: dist.ProcessGroup | None = None) -> bool:
