@@ -53,7 +53,9 @@ class Table:
         self.close()
 
     def close(self) -> None:
-        """Ends the file, durably."""
+        """Ends the file, durably; once is enough (Ctrl-C may come right after the first time)."""
+        if self._file.closed:
+            return
         with disk_errors(self._named):
             try:
                 self._file.flush()
