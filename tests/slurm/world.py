@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -182,11 +183,11 @@ class World:
         """Stop the ranks of a run for a while; whether USR2 has reached them, or did before."""
         pids = list(self.ranks(name).values())
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+            signal_if_there(pid, signal.SIGSTOP)
         time.sleep(seconds)
         told = any(map(usr2_waits, pids)) or any(self.run(name).checkpoints.glob("*"))
         for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+            signal_if_there(pid, signal.SIGCONT)
         time.sleep(0.1)
         return told
 
@@ -200,8 +201,17 @@ class World:
         assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
 
 
+def signal_if_there(pid: int, number: int) -> None:
+    """Send a signal to a process that may have ended since it was listed."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
 def usr2_waits(pid: int) -> bool:
-    """Whether the signal is pending for a process."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    """Whether the signal is pending for a process; it is not for one that has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
     (pending,) = (int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd"))
     return bool(pending >> (signal.SIGUSR2 - 1) & 1)
