@@ -79,7 +79,8 @@ def live_progress() -> LiveProgress:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    return LiveProgress(*columns, console=console)
+    # Speed is that of the last minutes: some work comes in lumps that are half a minute apart.
+    return LiveProgress(*columns, console=console, speed_estimate_period=300)
 
 
 @contextmanager

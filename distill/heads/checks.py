@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distill.errors import UserError
+from distill.heads.rows import ClassRanges
+from distill.heads.sampling import fewest_sampled
 
 if TYPE_CHECKING:
     from distill.config.tree import Config
@@ -33,7 +35,21 @@ def check_head(config: Config, classes: int, world_size: int) -> None:
             f"head.sample_rate = {head.sample_rate}: a replicated head is updated whole",
             fix="set head.placement = 'sharded', or head.sample_rate = 1.0",
         )
+    _check_topk(config, classes, world_size)
     _check_streamed(config)
+
+
+def _check_topk(config: Config, classes: int, world_size: int) -> None:
+    """More classes in every step than the similarity takes by themselves."""
+    topk, rate = config.loss.topk_classes, config.head.sample_rate
+    least = fewest_sampled(ClassRanges.even(classes, 0, world_size), rate)
+    if topk >= least:
+        of = "" if rate == 1.0 else f", of which head.sample_rate = {rate:g} may leave {least}"
+        raise UserError(
+            f"loss.topk_classes = {topk}: must be smaller than the number of identities of a step;"
+            f" there are {classes}{of}",
+            fix=f"set it below {least}, or to 0 for all identities",
+        )
 
 
 def _check_streamed(config: Config) -> None:

@@ -11,6 +11,7 @@ how many classes each rank has taken and what number each label has among them.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -56,8 +57,8 @@ def sampled(labels: torch.Tensor, ranges: ClassRanges, rate: float, seed: int) -
     cuts = torch.tensor(ranges.bounds, device=labels.device)
     starts = torch.searchsorted(known, cuts).tolist()
     counts = [
-        max(math.ceil(rate * (stop - first)), starts[rank + 1] - starts[rank])
-        for rank, (first, stop) in enumerate(zip(ranges.bounds, ranges.bounds[1:], strict=False))
+        max(least, starts[rank + 1] - starts[rank])
+        for rank, least in enumerate(_fewest_of_ranks(ranges, rate))
     ]
     bounds = [0]
     for count in counts:
@@ -66,6 +67,16 @@ def sampled(labels: torch.Tensor, ranges: ClassRanges, rate: float, seed: int) -
     others = _drawn(len(ranges.mine), meant, counts[ranges.rank] - len(meant), seed)
     numbers = _renumbered(labels, known, cuts, starts, bounds)
     return Selection(tuple(bounds), torch.cat([meant, others]), numbers)
+
+
+def fewest_sampled(ranges: ClassRanges, rate: float) -> int:
+    """Classes that a step has at least, on all ranks together, at a ``rate`` in (0, 1]."""
+    return sum(_fewest_of_ranks(ranges, rate))
+
+
+def _fewest_of_ranks(ranges: ClassRanges, rate: float) -> list[int]:
+    bounds = ranges.bounds
+    return [math.ceil(rate * (b - a)) for a, b in itertools.pairwise(bounds)]
 
 
 def _check(known: torch.Tensor, classes: int) -> None:

@@ -26,7 +26,7 @@ from distill.planner.facts import (
     seen_rows,
 )
 from distill.planner.memory import Memory, memory_of
-from distill.planner.network import Traffic, traffic_of
+from distill.planner.network import Traffic, statistics_of, traffic_of
 from distill.planner.trace import network_cost, stored_head_cost, streamed_head_cost
 
 MIB = 2**20
@@ -99,6 +99,7 @@ def job_of(config: Config, classes: int, ranks: int) -> Job:
         weight_decay=config.optimizer.weight_decay > 0.0,
         device=device,
         bucket_elements=bucket_elements(),
+        statistics=statistics_of(config.loss),
     )
 
 
@@ -113,16 +114,20 @@ def choices_for(config: Config, job: Job, rates: tuple[float, ...]) -> Iterator[
 
 
 def _possible(config: Config, job: Job, choice: Choice) -> bool:
+    try:
+        _check_choice(config, job, choice)
+    except UserError:
+        return False
+    return True
+
+
+def _check_choice(config: Config, job: Job, choice: Choice) -> None:
     head = {"placement": choice.placement, "sample_rate": choice.sample_rate}
     changed = {
         "head": config.head.model_copy(update=head),
         "loss": config.loss.model_copy(update={"form": choice.form}),
     }
-    try:
-        check_head(config.model_copy(update=changed), job.classes, job.ranks)
-    except UserError:
-        return False
-    return True
+    check_head(config.model_copy(update=changed), job.classes, job.ranks)
 
 
 def costs_of(config: Config, job: Job, choice: Choice) -> tuple[NetworkCost, HeadCost]:
@@ -184,9 +189,11 @@ def compare(
         remedies: whether to find out what would make those fit that do not.
 
     Raises:
-        UserError: as `job_of`, an unknown backbone, a margin on a linear head.
+        UserError: as `job_of`, an unknown backbone, a margin on a linear head, more classes taken
+            by themselves (`loss.topk_classes`) than there are.
     """
     job = job_of(config, classes, ranks)
+    _check_choice(config, job, Choice(0, "replicated", "plain"))  # what no choice could do
     wanted = config.head.sample_rate
     all_rates = tuple(sorted({1.0, wanted, *rates}, reverse=True))
     rows = [row_of(config, job, choice, machine) for choice in choices_for(config, job, all_rates)]

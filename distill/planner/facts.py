@@ -13,6 +13,8 @@ FLOAT_BYTES = 4
 """Weights, gradients and moments are float32 for every precision (see `distill.engine`)."""
 IMAGE_VALUES = 3 * 112 * 112
 """Values of an image; a byte each where they come from the loader."""
+STATISTICS = 10
+"""Float32 numbers that ranks exchange about a pair at least (see `distill.losses.sharded`)."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Job:
         weight_decay: whether there is any.
         device: cuda or cpu.
         bucket_elements: DeepSpeed's buckets hold at most so many.
+        statistics: float32 numbers that each rank with a part of the head tells of a pair.
     """
 
     classes: int
@@ -46,6 +49,7 @@ class Job:
     weight_decay: bool
     device: str
     bucket_elements: int
+    statistics: int
 
     @property
     def rows(self) -> int:

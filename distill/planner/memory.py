@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from distill.planner.facts import (
     FLOAT_BYTES,
     IMAGE_VALUES,
+    STATISTICS,
     Choice,
     HeadCost,
     Job,
@@ -231,7 +232,8 @@ def _loss(job: Job, choice: Choice, network: NetworkCost, head: HeadCost) -> Par
     if choice.placement == "replicated":
         return Parts(head=head.peak_bytes)
     rows = seen_rows(job, choice)
-    states = job.ranks * (rows // job.images_per_pair) * STATE_BYTES
+    more = 2 * FLOAT_BYTES * (job.statistics - STATISTICS)  # as received, and unpacked
+    states = job.ranks * (rows // job.images_per_pair) * (STATE_BYTES + more)
     peak = max(head.peak_bytes, head.forward_bytes + states)
     return Parts(head=peak, features=rows * job.embedding_dim * network.embedding_bytes)
 

@@ -7,14 +7,32 @@ all-reduce algorithms for clusters of workstations", 2009).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from distill.planner.facts import FLOAT_BYTES, Choice, HeadCost, Job, NetworkCost, seen_rows
+from distill.planner.facts import (
+    FLOAT_BYTES,
+    STATISTICS,
+    Choice,
+    HeadCost,
+    Job,
+    NetworkCost,
+    seen_rows,
+)
 from distill.planner.memory import LIVE_ELEMENTS, engine_of
 
-STATISTICS = 10
-"""Float32 numbers that ranks exchange about a pair (see `distill.losses.sharded`)."""
+if TYPE_CHECKING:
+    from distill.config.tree import LossConfig
+
 ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER = "all-reduce", "all-gather", "reduce-scatter"
+
+
+def statistics_of(loss: LossConfig) -> int:
+    """Float32 numbers that each rank with a part of the head tells of a pair."""
+    count = STATISTICS + 2 * (loss.label_smoothing > 0.0)
+    if loss.topk_classes and loss.similarity != "none":
+        # of each candidate its class and two scores; and where the rest is largest
+        return count + 3 * (loss.topk_classes - 1) + 2
+    return count + 2 * (loss.similarity == "mmd")  # of the second sweep
 
 
 class Traffic(NamedTuple):
@@ -69,6 +87,6 @@ def _of_head(job: Job, choice: Choice, network: NetworkCost) -> list[Traffic]:
     return [
         Traffic("embeddings", ALL_GATHER, values * network.embedding_bytes),
         Traffic("labels", ALL_GATHER, 8 * pairs),
-        Traffic("statistics", ALL_GATHER, STATISTICS * FLOAT_BYTES * pairs * job.ranks),
+        Traffic("statistics", ALL_GATHER, job.statistics * FLOAT_BYTES * pairs * job.ranks),
         Traffic("their gradients", REDUCE_SCATTER, values * FLOAT_BYTES),
     ]

@@ -32,6 +32,7 @@ from distill.step import Recipe, train_step
 from distill.stop import STOP_SIGNALS
 
 SHARDED, FUSED, FEW = "head.placement=sharded", "loss.form=fused", "loss.kept_scores_mb=4"
+TOPK = "loss.topk_classes=50"
 HEAD = (60_000, ("model.name=tiny", "model.embedding_dim=128", "train.global_batch_pairs=8"))
 BACKBONE = (1000, ("model.name=iresnet18", "train.global_batch_pairs=2"))
 SCORES = (20_000, ("model.name=tiny", "model.embedding_dim=32", "train.global_batch_pairs=64"))
@@ -43,6 +44,7 @@ CASES: dict[int, dict[str, tuple[str, ...]]] = {
     1: {"head 0": (), "head 3": (), "scores 2": ()},
     2: {
         "head 0": (),
+        "head 0 adaface": ("head.margin=adaface",),
         "head 0 adamw": ("optimizer.name=adamw",),
         "head 0 accumulated": ("train.accumulation=2",),
         "head 0 fused": (FUSED,),
@@ -57,7 +59,13 @@ CASES: dict[int, dict[str, tuple[str, ...]]] = {
         "scores 0": (),
         "scores 0 linear": ("head.kind=linear",),
         "scores 0 sharded": (SHARDED,),
+        "scores 0 sharded adaface": (SHARDED, "head.margin=adaface"),
+        "scores 0 sharded mmd": (SHARDED, "loss.similarity=mmd"),
+        "scores 0 sharded smooth": (SHARDED, "loss.label_smoothing=0.1"),
+        "scores 0 sharded topk": (SHARDED, TOPK),
+        "scores 0 topk": (TOPK,),
         "scores 1 fused": (FUSED, FEW),
+        "scores 1 fused topk": (FUSED, FEW, TOPK),
         "scores 3 sharded fused": (SHARDED, FUSED, FEW),
         "backbone 0": (),
         "backbone 1 bf16": ("train.precision=bf16",),

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from rank_processes import play
 
 from distill.engine_parts.optimizer import build_optimizer, set_lr
 
@@ -39,26 +37,8 @@ scenarios = load_scenarios()
 
 def play_phase(phase: str, ranks: int, folder: Path) -> list[dict[str, Any]]:
     """Start the ranks of a phase; what each of them saw."""
-    environment = os.environ | {"TORCH_EXTENSIONS_DIR": str(folder / "extensions")}
-    environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), phase, str(folder), str(rank), str(ranks)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        outputs = [process.communicate(timeout=400)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output
-    (folder / f"{phase}.log").write_text("".join(outputs))
+    output = play(SCRIPT, phase, folder, ranks=ranks, folder=folder)
+    (folder / f"{phase}.log").write_text(output)
     return [json.loads((folder / f"{phase}-{rank}.json").read_text()) for rank in range(ranks)]
 
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rank_processes import play
 
 from distill.data.batch import as_network_input
 from distill.data.keyed import keyed_rng
@@ -44,26 +42,9 @@ scenarios = load_scenarios()
 
 def play_phase(phase: str, folder: Path) -> list[dict[str, Any]]:
     """Start the ranks of a phase; what each of them saw."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     (folder / f"store-{phase}").unlink(missing_ok=True)  # of an attempt that failed
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), phase, str(folder), str(rank), str(RANKS[phase])],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(RANKS[phase])
-    ]
-    try:
-        outputs = [process.communicate(timeout=400)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output
-    assert "".join(outputs) == "", "nothing is to be said"
+    output = play(SCRIPT, phase, folder, ranks=RANKS[phase], folder=folder)
+    assert output == "", "nothing is to be said"
     found = [json.loads((folder / f"{phase}-{r}.json").read_text()) for r in range(RANKS[phase])]
     for rank in found[1:]:
         for scenario in found[0].keys() - {"poisoned"}:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rank_processes import play
 
 from distill.config import load_config
 from distill.planner.choose import costs_of, job_of
@@ -41,29 +39,12 @@ CASES = [(ranks, name) for ranks in (1, 2) for name in scenarios(ranks)]
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
     """What each rank saw, by number of ranks."""
-    return {ranks: play(ranks, tmp_path_factory.mktemp(f"ranks{ranks}")) for ranks in (1, 2)}
+    return {ranks: played(ranks, tmp_path_factory.mktemp(f"ranks{ranks}")) for ranks in (1, 2)}
 
 
-def play(ranks: int, folder: Path) -> list[dict[str, Any]]:
-    environment = os.environ | {"TORCH_EXTENSIONS_DIR": str(folder / "extensions")}
-    environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder), str(rank), str(ranks)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        outputs = [process.communicate(timeout=600)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output
+def played(ranks: int, folder: Path) -> list[dict[str, Any]]:
+    """What each of so many ranks saw."""
+    play(SCRIPT, folder, ranks=ranks, folder=folder, seconds=600)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
 
 

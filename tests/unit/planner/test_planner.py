@@ -117,6 +117,24 @@ def test_network_by_hand() -> None:
     assert apart["embeddings"] == 4 * 32 * 2 * 64
 
 
+@pytest.mark.parametrize(
+    ("words", "numbers"),
+    [
+        ((), 10),
+        (("loss.label_smoothing=0.1",), 12),
+        (("loss.similarity=mmd",), 12),
+        (("loss.topk_classes=20",), 10 + 19 + 2 * 19 + 2),  # classes, two scores of each, tops
+        (("loss.topk_classes=20", "loss.similarity=mmd"), 69),
+        (("loss.topk_classes=20", "loss.similarity=none"), 10),
+    ],
+)
+def test_what_ranks_tell_of_a_pair(words: tuple[str, ...], numbers: int) -> None:
+    job = job_of(load_config(None, [*SMALL, *words]), 500_000, 4)
+    traffic = traffic_of(job, Choice(0, "sharded", "plain"), NETWORK, HEAD)
+    (payload,) = (one.payload for one in traffic if one.what == "statistics")
+    assert payload == numbers * 4 * 64 * 4
+
+
 def test_time_is_the_slowest_of_three() -> None:
     job = job_of(load_config(None, [*SMALL, "train.precision=bf16"]), 500_000, 16)
     choice = Choice(0, "replicated", "plain")
@@ -165,6 +183,7 @@ def test_where_nothing_fits_the_error_says_what_would() -> None:
         ((), 1, 8, "1 identities: a classifier needs two"),
         ((), 5000, 7, "train.global_batch_pairs = 64: not divisible by 7 ranks"),
         (("model.name=tinny",), 5000, 8, "model.name = 'tinny': no such backbone"),
+        (("loss.topk_classes=5000",), 5000, 8, "loss.topk_classes = 5000: must be smaller"),
         (("head.kind=linear", "head.margin=arcface"), 5000, 8, "head.margin = 'arcface'"),
     ],
 )

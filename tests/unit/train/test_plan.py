@@ -80,6 +80,17 @@ def test_more_ranks_than_people(packs: Path) -> None:
         make_plan(sharded, Ranks(0, 4, 0, 4, torch.device("cpu")))
 
 
+def test_the_similarity_takes_fewer_people_than_a_step_has(packs: Path) -> None:
+    """Two ranks have one person and two; at the rate 0.5 at least one each."""
+    make_plan(config(packs, "loss.topk_classes=2"), TWO)
+    with pytest.raises(UserError, match=r"loss\.topk_classes = 3: .*; there are 3;"):
+        make_plan(config(packs, "loss.topk_classes=3"), TWO)
+    sampled = ("head.placement=sharded", "head.sample_rate=0.5")
+    make_plan(config(packs, *sampled, "loss.topk_classes=1"), TWO)
+    with pytest.raises(UserError, match=r"3, of which head\.sample_rate = 0\.5 may leave 2"):
+        make_plan(config(packs, *sampled, "loss.topk_classes=2"), TWO)
+
+
 @pytest.mark.parametrize("rate", ["0", "0.0", "1.5", "-0.1", "nan"])
 def test_a_sample_rate_beyond_its_bounds(packs: Path, rate: str) -> None:
     with pytest.raises(UserError, match=r"head\.sample_rate"):
