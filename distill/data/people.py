@@ -6,6 +6,20 @@ import re
 from collections.abc import Mapping
 
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,17}")
+_AS_BYTES = re.compile(r"\\x[0-9a-f]{2}|[\udc80-\udcff]")
+"""What stands for a byte in a person's name, or looks like it."""
+
+
+def person_name(folder: str) -> str:
+    """A person's name as valid Unicode, from the name that a source has for them.
+
+    Bytes that are no UTF-8 become ``\\xNN``. Names with such bytes, and those that have these very
+    characters already, have their backslashes doubled: no two people ever get the same name.
+    """
+    if not _AS_BYTES.search(folder):
+        return folder
+    whole = folder.replace("\\", "\\\\").encode("utf-8", "surrogateescape")
+    return whole.decode("utf-8", "backslashreplace")
 
 
 def people_taken(counts: Mapping[str, int], low: int, high: int) -> list[str]:

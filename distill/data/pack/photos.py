@@ -20,7 +20,7 @@ from distill.data.pack.tables import as_text
 from distill.data.pack.work import look
 from distill.data.pack.workers import Team
 from distill.data.pairs import Photos
-from distill.data.people import people_taken, reason_against
+from distill.data.people import people_taken, person_name, reason_against
 from distill.data.sources import Sample, Source
 from distill.data.sources.folder import FolderSource
 from distill.errors import UserError
@@ -55,7 +55,7 @@ class Found:
     def add(self, origin: str, identity: str, face: bool, sha256: bytes) -> None:
         """Takes in the next photograph of the source."""
         self._digest.add(origin, identity, sha256)
-        self._persons.append(self.people.setdefault(as_text(identity), len(self.people)))
+        self._persons.append(self.people.setdefault(person_name(identity), len(self.people)))
         self._faces.append(face)
         self._contents.append(int.from_bytes(sha256[:8], "little"))
 

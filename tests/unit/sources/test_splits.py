@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.data.pairs import Photo, Photos
-from distill.data.people import people_taken, reason_against
+from distill.data.people import people_taken, person_name, reason_against
 from distill.data.splits import split_by_identity, split_by_image
 from distill.errors import UserError
 
@@ -135,3 +135,21 @@ def test_numbers_keep_their_order_and_gaps_close():
     assert reason_against(1, 2, 0) == "person has 1 usable photographs, fewer than 2"
     assert reason_against(9, 2, 8) == "person has 9 usable photographs, more than 8"
     assert reason_against(8, 2, 8) == ""
+
+
+PIECES = (b"\\", b"\\x", b"ff", b"\xff", b"\xc3", "\u00e9".encode(), b"a", b"x")
+AWKWARD = st.lists(st.sampled_from(PIECES), max_size=5).map(b"".join)
+
+
+@given(first=AWKWARD, second=AWKWARD)
+def test_no_two_people_get_the_same_name(first: bytes, second: bytes) -> None:
+    names = [person_name(name.decode("utf-8", "surrogateescape")) for name in (first, second)]
+    assert (names[0] == names[1]) == (first == second)
+    assert all(name.encode() for name in names if name), "valid Unicode"
+
+
+def test_names_of_people_in_their_usual_form() -> None:
+    for name in ("Ann", "A\\B", "Zo\u00eb", "\\x", "\\xgg"):
+        assert person_name(name) == name
+    assert person_name("Zo\udceb") == "Zo\\xeb"
+    assert person_name("Zo\\xeb") == "Zo\\\\xeb"
