@@ -6,11 +6,11 @@ fresh ones that resume what both have saved. What they play is in engine_scenari
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
+import engine_scenarios as scenarios
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,19 +20,9 @@ from distill.engine_parts.optimizer import build_optimizer, set_lr
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-SCRIPT = Path(__file__).with_name("engine_scenarios.py")
+SCRIPT = Path(scenarios.__file__)
 STAGES = range(4)
 TOLERANCE = {"rel": 2e-6, "abs": 0.0}
-
-
-def load_scenarios() -> Any:
-    spec = importlib.util.spec_from_file_location("engine_scenarios", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-scenarios = load_scenarios()
 
 
 def play_phase(phase: str, ranks: int, folder: Path) -> list[dict[str, Any]]:

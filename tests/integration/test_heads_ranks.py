@@ -6,11 +6,11 @@ What the ranks play is in head_scenarios.py; each group of processes is started 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
+import head_scenarios as scenarios
 import pytest
 import torch
 from rank_processes import play
@@ -26,18 +26,8 @@ from distill.schedules import learning_rate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-SCRIPT = Path(__file__).with_name("head_scenarios.py")
+SCRIPT = Path(scenarios.__file__)
 RANKS = {"one": 1, "two": 2, "three": 3, "four": 4}
-
-
-def load_scenarios() -> Any:
-    spec = importlib.util.spec_from_file_location("head_scenarios", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-scenarios = load_scenarios()
 
 
 def play_phase(phase: str, folder: Path) -> list[dict[str, Any]]:

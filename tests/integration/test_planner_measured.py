@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import planner_scenarios as script
 import pytest
+from planner_scenarios import scenarios
 from rank_processes import play
 
 from distill.config import load_config
@@ -19,20 +20,11 @@ from distill.planner.network import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER, Traf
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-SCRIPT = Path(__file__).with_name("planner_scenarios.py")
+SCRIPT = Path(script.__file__)
 WITHIN = 0.10
 """What the planner promises of the peak."""
 
 
-def load_script() -> Any:
-    spec = importlib.util.spec_from_file_location("planner_scenarios", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-script = load_script()
-scenarios = script.scenarios
 CASES = [(ranks, name) for ranks in (1, 2) for name in scenarios(ranks)]
 
 
