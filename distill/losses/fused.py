@@ -63,7 +63,7 @@ def choices(spec: PairLossSpec, temperature: float) -> tuple[Any, ...]:
     """
     return (
         temperature,
-        KINDS["none" if spec.over_batch or spec.grouped else spec.similarity],
+        KINDS[spec.kernel_similarity],
         *spec.direction_weights,
         spec.similarity_scale(temperature),
         spec.label_smoothing,
@@ -99,7 +99,7 @@ def row_terms(
         *choices(spec, temperature),
         margins=margin_table(margins, first),
     )
-    if not spec.over_batch and not spec.grouped:
+    if spec.whole_in_kernels:
         return RowTerms(values, extras, tops)
     z1, z2, _ = valid_rows(first, second, labels)
     similarity = plain_similarity(

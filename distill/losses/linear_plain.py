@@ -25,7 +25,7 @@ from distill.losses.spec import IGNORED_LABEL
 # ruff: noqa: D103 - each is described once, in `linear_state.Primitives`
 
 INFINITY = float("inf")
-KL, CE = KINDS["kl"], KINDS["ce"]
+KL, CE, MMD = KINDS["kl"], KINDS["ce"], KINDS["mmd"]
 
 
 def accumulate_(
@@ -274,7 +274,7 @@ def _similarity_gradient(
     p = _probabilities(x, stats, choices)
     mean = sides_of(stats)[5][..., None]
     own, cross = x.new_tensor([choices.forward, choices.reverse]), None
-    if choices.is_mmd:
+    if choices.kind == MMD:
         own, f = torch.full_like(own, 2.0), p - p.flip(1)
     else:
         cross, f = own.flip(0), _factors(x, sides_of(stats)[3], choices)

@@ -50,11 +50,6 @@ class Choices(NamedTuple):
         """The constants of ``spec`` at temperature T."""
         return cls(*fused.choices(spec, temperature))
 
-    @property
-    def is_mmd(self) -> bool:
-        """Whether a second sweep over the classes is needed for the value."""
-        return self.kind == fused.KINDS["mmd"]
-
 
 class State(NamedTuple):
     """What classes have been reduced to.

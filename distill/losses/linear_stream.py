@@ -18,14 +18,21 @@ import torch
 
 from distill.losses.linear_scores import ClassScores, Gradients
 from distill.losses.linear_state import Choices, Finished, Primitives, State, empty_state
-from distill.losses.linear_topk import Grouped, TopClasses, similarity_gradient
-from distill.losses.sharded import ClassShards
+from distill.losses.linear_topk import (
+    Grouped,
+    TopClasses,
+    numbers_of_candidates,
+    similarity_gradient,
+)
+from distill.losses.sharded import ClassShards, columns_told
 from distill.losses.spec import PairLossSpec, RowTerms, accumulation_dtype
 
 SECOND_DERIVATIVE = (
     "linear_pair_loss: a second derivative is not implemented; "
     "use pair_loss on whole logits with loss.implementation = 'reference'"
 )
+MMD_SUMS = 2
+"""Numbers of a pair that the second sweep adds up."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class Stream:
         top = self._top_classes() if plan.spec.grouped else None
         state = self._state() if top is None else top.whole()
         done = plan.primitives.finish(state, self.labels, self.classes, plan.choices, self.margins)
-        if plan.choices.is_mmd:
+        if plan.spec.two_sweeps:
             sums = self._mmd_sums(done.stats)
             args = (done.stats, done.values, sums, self.labels)
             plan.primitives.mmd_finish_(*args, plan.choices)
@@ -133,14 +140,14 @@ class Stream:
 
     def _keep_if_room(self, start: int, scores: torch.Tensor) -> None:
         plan = self.plan
-        wanted = plan.keep or plan.choices.is_mmd
+        wanted = plan.keep or plan.spec.two_sweeps
         needed = self.scores.nbytes if plan.all_or_none else self.kept_bytes + scores.nbytes
         if wanted and needed <= plan.budget_bytes:
             self.kept[start] = scores
             self.kept_bytes += scores.nbytes
 
     def _mmd_sums(self, stats: torch.Tensor) -> torch.Tensor:
-        sums = stats.new_zeros((stats.shape[0], 2))
+        sums = stats.new_zeros((stats.shape[0], MMD_SUMS))
         for start, stop in self.chunks():
             scores = self.kept[start] if start in self.kept else self.scores.of(start, stop)
             first, second = scores.chunk(2)
@@ -177,6 +184,13 @@ class Stream:
         )
         if more is not None:
             g.view(more.shape).add_(more)
+
+
+def numbers_told(spec: PairLossSpec) -> int:
+    """Float32 numbers that each rank with a part of the classes tells of a pair in forward."""
+    state = len(columns_told(spec.label_smoothing))
+    candidates = numbers_of_candidates(spec.topk_classes) if spec.grouped else 0
+    return state + candidates + MMD_SUMS * spec.two_sweeps
 
 
 def linear_values(

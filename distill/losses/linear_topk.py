@@ -253,6 +253,11 @@ def similarity_gradient(
     return found.mul_(upstream[:, None])
 
 
+def numbers_of_candidates(topk_classes: int) -> int:
+    """Numbers that `packed` makes of a pair."""
+    return 3 * (topk_classes - 1) + 2
+
+
 def packed(candidates: Candidates, tops: torch.Tensor) -> torch.Tensor:
     """Candidates, and the arg-max (B, 2) of the rest, as one tensor (B, 3k + 2).
 

@@ -104,7 +104,7 @@ def pair_loss_and_grad(
     scores = first.detach(), second.detach()
     settings = (temperature, weight, spec, sample_weights, margins, reduction)
     with torch.autocast(first.device.type, enabled=False):
-        if name == "native" and not spec.over_batch and not spec.grouped:
+        if name == "native" and spec.whole_in_kernels:
             return _native(scores, labels, *settings, inplace)
         return _through_autograd(name, scores, labels, *settings, inplace)
 

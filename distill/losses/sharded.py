@@ -154,7 +154,7 @@ class ClassShards:
         return self.unpack(self.all_gather(self.pack(state, labels, choices)), labels, choices)
 
     def pack(self, state: State, labels: torch.Tensor, choices: Choices) -> torch.Tensor:
-        """What this rank tells the others, (B, 10) or a little more (see `_columns`)."""
+        """What this rank tells the others, (B, 10) or a little more (see `columns_told`)."""
         packed = state.sums[:, self._columns(choices)]
         signs = torch.where(told_of_tops(state.tops, labels), -1.0, 1.0).to(packed.dtype)
         packed[:, CARRIERS] = packed[:, CARRIERS] * signs
@@ -179,10 +179,7 @@ class ClassShards:
         return range(self.world_size)
 
     def _columns(self, choices: Choices) -> list[int]:
-        """Columns of a state that travel: 10, and 2 for smoothing, and 2 for entropies."""
-        names = ["m", "s", "t", "a", "y"]
-        names += ["sum"] * (choices.label_smoothing > 0.0) + ["h"] * self.gather_entropies
-        return [2 * STATE_COLUMNS.index(name) + side for name in names for side in (0, 1)]
+        return columns_told(choices.label_smoothing, entropies=self.gather_entropies)
 
     def _tops(
         self, rank: int, told: torch.Tensor, m: torch.Tensor, labels: torch.Tensor
@@ -221,6 +218,12 @@ class ClassShards:
         out = values.new_empty((self.world_size, *values.shape))
         dist.all_gather(list(out.unbind(0)), values.contiguous(), self.group)
         return out
+
+
+def columns_told(label_smoothing: float, *, entropies: bool = False) -> list[int]:
+    """Columns of a state that travel: 10, and 2 for smoothing, and 2 for entropies."""
+    names = ["m", "s", "t", "a", "y"] + ["sum"] * (label_smoothing > 0.0) + ["h"] * entropies
+    return [2 * STATE_COLUMNS.index(name) + side for name in names for side in (0, 1)]
 
 
 def told_of_tops(tops: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

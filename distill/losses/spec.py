@@ -118,6 +118,21 @@ class PairLossSpec:
         return self.topk_classes > 0 and self.similarity != "none"
 
     @property
+    def kernel_similarity(self) -> Literal["kl", "ce", "mmd", "none"]:
+        """The similarity that the kernels compute; ``none`` where plain torch adds it to theirs."""
+        return "none" if self.over_batch or self.grouped else self.similarity
+
+    @property
+    def whole_in_kernels(self) -> bool:
+        """True where nothing is left to plain torch."""
+        return self.kernel_similarity == self.similarity
+
+    @property
+    def two_sweeps(self) -> bool:
+        """True where streamed classes are gone through twice before the value is known."""
+        return self.kernel_similarity == "mmd"
+
+    @property
     def has_margin(self) -> bool:
         """True where the cross-entropies see a margin on the target."""
         return self.margin_angle_rad > 0.0 or self.margin_cosine > 0.0

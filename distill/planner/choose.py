@@ -13,6 +13,8 @@ from distill.engine_parts.optimizer import moments_of
 from distill.engine_parts.settings import bucket_elements, micro_batch_pairs
 from distill.errors import UserError
 from distill.heads.checks import check_head
+from distill.losses import PairLossSpec
+from distill.losses.linear_stream import numbers_told
 from distill.planner.clock import Machine, Seconds, seconds_of
 from distill.planner.facts import (
     Choice,
@@ -26,7 +28,7 @@ from distill.planner.facts import (
     seen_rows,
 )
 from distill.planner.memory import Memory, memory_of
-from distill.planner.network import Traffic, statistics_of, traffic_of
+from distill.planner.network import Traffic, traffic_of
 from distill.planner.trace import network_cost, stored_head_cost, streamed_head_cost
 
 MIB = 2**20
@@ -81,7 +83,8 @@ def job_of(config: Config, classes: int, ranks: int) -> Job:
     """The job of a configuration.
 
     Raises:
-        UserError: fewer than two identities, or a global batch that does not divide.
+        UserError: fewer than two identities, a global batch that does not divide, or settings of
+            the loss that do not go together.
     """
     if classes < 2:
         raise UserError(f"{classes} identities: a classifier needs two", fix="give more")
@@ -99,7 +102,7 @@ def job_of(config: Config, classes: int, ranks: int) -> Job:
         weight_decay=config.optimizer.weight_decay > 0.0,
         device=device,
         bucket_elements=bucket_elements(),
-        statistics=statistics_of(config.loss),
+        statistics=numbers_told(PairLossSpec.from_config(config.loss, config.head)),
     )
 
 

@@ -13,8 +13,6 @@ FLOAT_BYTES = 4
 """Weights, gradients and moments are float32 for every precision (see `distill.engine`)."""
 IMAGE_VALUES = 3 * 112 * 112
 """Values of an image; a byte each where they come from the loader."""
-STATISTICS = 10
-"""Float32 numbers that ranks exchange about a pair at least (see `distill.losses.sharded`)."""
 
 
 @dataclass(frozen=True)

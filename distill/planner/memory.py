@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from distill.planner.facts import (
     FLOAT_BYTES,
     IMAGE_VALUES,
-    STATISTICS,
     Choice,
     HeadCost,
     Job,
@@ -38,9 +37,9 @@ PERSISTENT_ELEMENTS = 10**5
 """Weights smaller than this stay whole on every rank in stage 3."""
 ALL_REDUCE_ELEMENTS = 500_000_000
 """Gradients that stage 0 joins for one all-reduce."""
-STATE_BYTES = (14 + 10) * 4 + 2 * 8
-"""What a rank learns of a pair and the classes of another, as received and as a state (see
-`distill.losses.sharded`)."""
+UNTOLD_BYTES = 4 * 4 + 2 * 8
+"""Of another rank's state of a pair, what is not told: unused columns, and the classes of the
+arg-max (see `distill.losses.sharded`)."""
 
 Parts = Counter[str]
 """Bytes by part."""
@@ -232,8 +231,8 @@ def _loss(job: Job, choice: Choice, network: NetworkCost, head: HeadCost) -> Par
     if choice.placement == "replicated":
         return Parts(head=head.peak_bytes)
     rows = seen_rows(job, choice)
-    more = 2 * FLOAT_BYTES * (job.statistics - STATISTICS)  # as received, and unpacked
-    states = job.ranks * (rows // job.images_per_pair) * (STATE_BYTES + more)
+    told = 2 * FLOAT_BYTES * job.statistics  # as received, and unpacked
+    states = job.ranks * (rows // job.images_per_pair) * (told + UNTOLD_BYTES)
     peak = max(head.peak_bytes, head.forward_bytes + states)
     return Parts(head=peak, features=rows * job.embedding_dim * network.embedding_bytes)
 

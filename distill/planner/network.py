@@ -7,11 +7,10 @@ all-reduce algorithms for clusters of workstations", 2009).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from distill.planner.facts import (
     FLOAT_BYTES,
-    STATISTICS,
     Choice,
     HeadCost,
     Job,
@@ -20,19 +19,7 @@ from distill.planner.facts import (
 )
 from distill.planner.memory import LIVE_ELEMENTS, engine_of
 
-if TYPE_CHECKING:
-    from distill.config.tree import LossConfig
-
 ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER = "all-reduce", "all-gather", "reduce-scatter"
-
-
-def statistics_of(loss: LossConfig) -> int:
-    """Float32 numbers that each rank with a part of the head tells of a pair."""
-    count = STATISTICS + 2 * (loss.label_smoothing > 0.0)
-    if loss.topk_classes and loss.similarity != "none":
-        # of each candidate its class and two scores; and where the rest is largest
-        return count + 3 * (loss.topk_classes - 1) + 2
-    return count + 2 * (loss.similarity == "mmd")  # of the second sweep
 
 
 class Traffic(NamedTuple):

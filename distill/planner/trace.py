@@ -214,8 +214,8 @@ def streamed_head_cost(
     kept = min(int(min(budget_bytes, all_scores) / scores + 1e-9) * scores, all_scores)
     kept = all_scores if budget_bytes >= all_scores else kept
     again = 1.0 - kept / all_scores
-    two_sweeps = config.loss.similarity == "mmd" and not config.loss.topk_classes
-    sweeps_again = 2 if two_sweeps else 1
+    spec = PairLossSpec.from_config(config.loss, config.head)
+    sweeps_again = 2 if spec.two_sweeps else 1
     return HeadCost(
         weights=((per_class // FLOAT_BYTES * classes, True),),
         classes=classes,
