@@ -1,10 +1,9 @@
-"""What stands around the steps of a run: ranks meet, the folder is locked, a state is found."""
+"""What stands around the steps of a run: ranks meet, the folder is locked, pairs come."""
 
 from __future__ import annotations
 
 import json
 import random
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -14,34 +13,17 @@ import numpy as np
 import torch
 
 from distill import console
-from distill.checkpoint import (
-    RunFacts,
-    Start,
-    TrainState,
-    latest_verified,
-    load,
-    start_from,
-)
-from distill.config import Config, dump_toml
+from distill.checkpoint import RunFacts, TrainState
+from distill.config import Config
 from distill.data.loader import PairLoader, make_train_loader
-from distill.data.training_set import SameNames, TrainingSet
 from distill.engine import Engine
 from distill.errors import UserError
-from distill.files import write_whole
 from distill.monitor import Monitor
 from distill.plan import Plan
 from distill.ranks import Ranks, gather_objects, init_process_group, leave_process_group, together
-from distill.schedules import peak_lr
 from distill.stop import StopRequests
 from distill.watch import LossSpikes
 from distill.watchdog import Watchdog
-
-_ACCEPTED: dict[str, tuple[str, ...]] = {
-    "nothing": (),
-    "data": ("data",),
-    "identities": ("identities",),
-    "all": ("data", "identities"),
-}
 
 
 @dataclass
@@ -146,87 +128,6 @@ def completion(plan: Plan, config: Config) -> dict[str, object]:
         "model": config.model.model_dump(mode="json"),
         "head": config.head.model_dump(mode="json"),
     }
-
-
-def begin_or_resume(
-    config: Config, plan: Plan, engine: Engine
-) -> tuple[RunFacts, TrainState, Path | None]:
-    """The state to start from, and the checkpoint it came from."""
-    found = latest_verified(plan.run.checkpoints, engine.ranks)
-    if found and not config.run.resume:
-        raise UserError(
-            f"run.dir = {config.run.dir!r}: holds a checkpoint, and run.resume is false",
-            fix="set run.resume to true, or choose another run.dir",
-        )
-    facts = RunFacts(
-        run_id=found.manifest.run_id if found else gather_objects(uuid.uuid4().hex)[0],
-        config=config.model_dump(mode="json"),
-        identities=plan.classes,
-        data_digest=plan.train.digest,
-    )
-    start: Path | Start | None = found.path if found else None
-    allow = _ACCEPTED[config.run.accept]
-    state = load(found, engine, facts, allow=allow) if found else TrainState(step=0)
-    if not found and config.model.init_from:
-        start = start_from(Path(config.model.init_from), engine, plan.classes)
-    if state.step > plan.total_steps:
-        raise UserError(
-            f"run.dir = {config.run.dir!r}: has {state.step} steps behind it, and the settings"
-            f" ask for {plan.total_steps} in all",
-            fix="raise train.steps or train.epochs, or choose another run.dir",
-        )
-    with together():
-        if engine.ranks.is_first:
-            write_whole(plan.run.config_toml, dump_toml(config).encode())
-    for moved, reason in found.set_aside if found else ():
-        warn(engine.ranks, f"checkpoint damaged and set aside: {moved} ({reason})")
-    say(engine.ranks, _opening(config, plan, engine, state, start))
-    return facts, state, found.path if found else None
-
-
-def _opening(
-    config: Config, plan: Plan, engine: Engine, state: TrainState, start: Path | Start | None
-) -> str:
-    """What is about to happen, in one line."""
-    ranks = engine.ranks
-    words = "a fresh start"
-    if start is not None:
-        resumed = isinstance(start, Path)
-        words = f"going on after step {state.step} ({start})" if resumed else f"from {start}"
-    return (
-        f"{config.model.name}, {_data(plan.train, config.data.same_names)};"
-        f" head: {_head_words(config)};"
-        f" {ranks.world_size} rank(s) on {ranks.device.type}, ZeRO {config.train.zero_stage},"
-        f" {config.train.precision}, pair loss: {plan.loss_implementation};"
-        f" {plan.total_steps} steps, {_rate(config)}, {words}"
-    )
-
-
-def _rate(config: Config) -> str:
-    """The peak learning rate, and where it comes from if a batch scaled it."""
-    optimizer = config.optimizer
-    peak = f"learning rate {peak_lr(config):.4g}"
-    if not optimizer.lr_batch_pairs:
-        return peak
-    times = f"{config.train.global_batch_pairs}/{optimizer.lr_batch_pairs} pairs"
-    return f"{peak} ({optimizer.lr:.4g}, {optimizer.lr_scaling} in {times})"
-
-
-def _data(train: TrainingSet, same_names: SameNames) -> str:
-    """How many people and pairs, and where names of several packs went."""
-    text = f"{len(train.identities)} people, {train.pairs} pairs"
-    if len(train.packs) == 1:
-        return text
-    merged = "merged" if same_names == "same_person" else "kept apart"
-    shared = f"{train.people.shared} names in several of them {merged}"
-    return f"{text} of {len(train.packs)} packs ({shared})"
-
-
-def _head_words(config: Config) -> str:
-    """Where the head stands and how its scores are made."""
-    head = config.head
-    sample = f", {head.sample_rate:g} of it a step" if head.sample_rate < 1.0 else ""
-    return f"{head.kind}, {head.placement}{sample}, {config.loss.form} loss"
 
 
 def open_loader(job: Job, state: TrainState) -> PairLoader:

@@ -13,13 +13,13 @@ from itertools import islice
 from signal import Signals
 from typing import TYPE_CHECKING, NamedTuple
 
+from distill.beginning import begin_or_resume
 from distill.checkpoint import check_space
 from distill.data.copying import on_device
 from distill.engine import Engine
 from distill.errors import TrainingStopped
 from distill.job import (
     Job,
-    begin_or_resume,
     is_complete,
     memory_hints,
     open_loader,
@@ -103,7 +103,7 @@ def train(
                 say(ranks, f"{plan.run.root}: already complete, {plan.total_steps} steps")
                 return Outcome(plan.total_steps)
             engine = Engine.create(model, config, ranks, head)
-            facts, state, saved = begin_or_resume(config, plan, engine)
+            facts, state, saved, _ = begin_or_resume(config, plan, engine)
             if before_steps is None:
                 check_space(plan.run.checkpoints, engine, config.checkpoint)
             else:

@@ -6,7 +6,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,10 +15,7 @@ from distill.checkpoint import TrainState, export_weights, latest_verified, load
 from distill.checkpoint.find import reason_against
 from distill.checkpoint.load import _pack_differences
 from distill.checkpoint.manifest import Manifest
-from distill.config import load_config
 from distill.errors import UserError
-from distill.job import begin_or_resume
-from distill.run_dir import RunDir
 
 SHARD = "shard-00000-of-00001.safetensors"
 
@@ -171,29 +167,6 @@ def test_differences_allowed_by_name_pass(save_steps, engine_of, facts, tmp_path
     engine = engine_of(9)
     load(latest_verified(tmp_path), engine, other, allow={"data", "identities"})
     assert engine.same_as(engine_of(1))
-
-
-@pytest.mark.parametrize("accept", ["nothing", "data", "identities", "all"])
-def test_the_settings_name_what_a_resume_accepts(engine_of, tmp_path, accept):
-    def resume(digest: str, people: list[str], accept: str) -> int:
-        words = [f"run.accept={accept}", f"run.dir={tmp_path}"]
-        pack = SimpleNamespace(digest=digest, identities=people, pairs=9, packs=[None])
-        parts = {"run": RunDir(tmp_path), "classes": people, "train": pack, "total_steps": 9}
-        plan = SimpleNamespace(**parts, loss_implementation="native")
-        engine = engine_of(3)
-        facts, state, _ = begin_or_resume(load_config(None, words), plan, engine)
-        save(plan.run.checkpoints, engine, TrainState(state.step + 1), facts)
-        return state.step
-
-    assert resume("digest-1", ["ann", "bob"], "nothing") == 0
-    for digest, people, key in (("x", ["ann", "bob"], "data"), ("x", ["ann", "rob"], "identities")):
-        if accept in (key, "all"):
-            assert resume(digest, people, accept) > 0
-        else:
-            with pytest.raises(UserError) as caught:
-                resume(digest, people, accept)
-            assert "run.accept" in caught.value.fix
-        resume(digest, people, "all")  # from here on that is what is there
 
 
 def test_another_network_or_optimizer_is_refused(save_steps, engine_of, facts, tmp_path):

@@ -1,0 +1,152 @@
+"""Where a run begins: every way to begin, and every refusal."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from distill import console
+from distill.beginning import begin_or_resume
+from distill.checkpoint import TrainState, save
+from distill.config import load_config
+from distill.errors import UserError
+from distill.run_dir import RunDir
+
+PEOPLE = ("ann", "bob")
+
+
+class Folder:
+    """A run folder in which runs begin."""
+
+    def __init__(self, root, engine_of):
+        self.run, self._engine_of = RunDir(root), engine_of
+
+    def begin(self, *words, digest="digest-1", people=PEOPLE, total_steps=9, seed=3):
+        """A fresh engine, and what it begins with."""
+        pack = SimpleNamespace(digest=digest, identities=people, pairs=9, packs=[None])
+        parts = {"run": self.run, "classes": people, "train": pack, "total_steps": total_steps}
+        plan = SimpleNamespace(**parts, loss_implementation="native")
+        engine = self._engine_of(seed)
+        config = load_config(None, [f"run.dir={self.run.root}", *words])
+        return begin_or_resume(config, plan, engine), engine
+
+    def save(self, step, facts):
+        return save(self.run.checkpoints, self._engine_of(step), TrainState(step), facts)
+
+
+@pytest.fixture
+def folder(tmp_path, engine_of):
+    root = tmp_path / "run"
+    root.mkdir()
+    return Folder(root, engine_of)
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What is said on the terminal, and what is warned of."""
+    lines = []
+    monkeypatch.setattr(console, "say", lambda text: lines.append(("say", text)))
+    monkeypatch.setattr(console, "warn", lambda text: lines.append(("warn", text)))
+    return lines
+
+
+def test_afresh_and_then_from_the_checkpoint(folder, engine_of, told):
+    first, engine = folder.begin()
+    assert (first.state, first.saved) == (TrainState(0), None)
+    assert engine.same_as(engine_of(3))
+    assert told.pop()[1].endswith("9 steps, learning rate 0.1, a fresh start")
+    saved = folder.save(5, first.facts)
+
+    second, engine = folder.begin()
+    assert (second.state.step, second.saved, second.facts) == (5, saved, first.facts)
+    assert engine.same_as(engine_of(5))
+    assert told.pop()[1].endswith(f", going on after step 5 ({saved})")
+
+
+def test_each_fresh_run_is_another(folder):
+    runs = [folder.begin()[0].facts.run_id for _ in range(2)]
+    assert runs[0] != runs[1]
+
+
+def test_settings_of_the_start_stand_in_the_folder(folder):
+    folder.begin("run.seed=77")
+    assert load_config(folder.run.config_toml, []).run.seed == 77
+
+
+def test_weights_of_another_run_count_until_there_is_a_checkpoint(
+    folder, engine_of, told, tmp_path
+):
+    other = Folder(tmp_path / "other", engine_of)
+    other.run.root.mkdir()
+    facts = other.begin()[0].facts
+    source = other.save(4, facts)
+    words = f"model.init_from={other.run.root}"
+
+    begun, engine = folder.begin(words)
+    assert (begun.state.step, begun.saved) == (0, None)
+    assert begun.facts.run_id != facts.run_id
+    assert engine.state["weight", "backbone.bias"].equal(
+        engine_of(4).state["weight", "backbone.bias"]
+    )
+    assert f"from weights of {source} (step 4); of its people 2 kept" in told[-1][1]
+
+    folder.save(6, begun.facts)
+    begun, engine = folder.begin(words)
+    assert begun.state.step == 6
+    assert engine.same_as(engine_of(6))
+
+
+def test_what_was_set_aside_is_told_before_the_run_opens(folder, told):
+    facts = folder.begin()[0].facts
+    folder.save(1, facts)
+    (folder.save(2, facts) / "manifest.json").write_text(json.dumps({"format": 2}))
+    told.clear()
+    begun, _ = folder.begin()
+    assert begun.state.step == 1
+    assert [how for how, _ in told] == ["warn", "say"]
+    assert "checkpoint damaged and set aside: " in told[0][1]
+    assert "step-00000002.corrupt (manifest.json does not match" in told[0][1]
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted", "said"),
+    [
+        (["run.resume=false"], {}, "holds a checkpoint, and run.resume is false"),
+        ([], {"total_steps": 4}, "has 5 steps behind it, and the settings ask for 4 in all"),
+        ([], {"people": ("ann", "bob", "dee")}, "classes: 2 there -> 3 here"),
+        (["model.dropout=0.3"], {}, "model.dropout: 0.0 there -> 0.3 here"),
+    ],
+)
+def test_refused_and_the_settings_there_stay(folder, told, words, wanted, said):
+    folder.save(5, folder.begin()[0].facts)
+    before = folder.run.config_toml.read_bytes()
+    told.clear()
+    with pytest.raises(UserError, match=said):
+        folder.begin("run.seed=77", *words, **wanted)
+    assert folder.run.config_toml.read_bytes() == before
+    assert told == []
+
+
+def test_all_steps_made_is_not_too_many(folder):
+    folder.save(5, folder.begin()[0].facts)
+    assert folder.begin(total_steps=5)[0].state.step == 5
+
+
+@pytest.mark.parametrize("accept", ["nothing", "data", "identities", "all"])
+def test_the_settings_name_what_a_resume_accepts(folder, accept):
+    def resume(digest, people, accept):
+        begun, _ = folder.begin(f"run.accept={accept}", digest=digest, people=people)
+        folder.save(begun.state.step + 1, begun.facts)
+        return begun.state.step
+
+    assert resume("digest-1", ["ann", "bob"], "nothing") == 0
+    for digest, people, key in (("x", ["ann", "bob"], "data"), ("x", ["ann", "rob"], "identities")):
+        if accept in (key, "all"):
+            assert resume(digest, people, accept) > 0
+        else:
+            with pytest.raises(UserError) as caught:
+                resume(digest, people, accept)
+            assert "run.accept" in caught.value.fix
+        resume(digest, people, "all")  # from here on that is what is there
