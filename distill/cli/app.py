@@ -17,6 +17,7 @@ from distill.cli.doctor import doctor_command
 from distill.cli.evaluate import evaluate_command
 from distill.cli.forget import forget_command
 from distill.cli.gallery import gallery_command
+from distill.cli.groups import one_by_one
 from distill.cli.inspect import inspect_command
 from distill.cli.pack import pack_command
 from distill.cli.plan import plan_command
@@ -55,9 +56,9 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_options)
     for name, command in COMMANDS.items():
-        app.command(name)(command)
+        app.command(name)(one_by_one(command))
     for extension in entry_points(group=EXTENSIONS):
-        app.command(extension.name)(extension.load())
+        app.command(extension.name)(one_by_one(extension.load()))
     return app
 
 

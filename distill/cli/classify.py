@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distill.cli.arguments import RunWeights
 from distill.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,14 +30,7 @@ class Form(enum.StrEnum):
 
 
 def classify_command(
-    weights: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN",
-            help="Run folder (its newest good checkpoint), a checkpoint, or model.safetensors.",
-            show_default=False,
-        ),
-    ],
+    weights: RunWeights,
     photographs: Annotated[
         list[Path],
         typer.Argument(

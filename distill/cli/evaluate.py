@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distill.cli.arguments import RunWeights
 from distill.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,14 +21,7 @@ if TYPE_CHECKING:
 
 
 def evaluate_command(
-    weights: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN",
-            help="Run folder (its newest good checkpoint), a checkpoint, or model.safetensors.",
-            show_default=False,
-        ),
-    ],
+    weights: RunWeights,
     pack: Annotated[
         Path,
         typer.Argument(help="Folder of the held-out pack.", metavar="PACK", show_default=False),

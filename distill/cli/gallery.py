@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from distill.cli.source_options import Form, IdentityColumn, ImageColumn, Root
+from distill.cli.source_options import SourceWords
 
 if TYPE_CHECKING:
     from distill.data.locate import LandmarkChoice
@@ -25,10 +25,8 @@ def gallery_command(
         str,
         typer.Option(help="Where faces are: `auto`, `source`, `detector` or `template`."),
     ] = "auto",
-    form: Form = "",
-    image_column: ImageColumn = None,
-    identity_column: IdentityColumn = None,
-    root: Root = None,
+    *,
+    where: SourceWords,
 ) -> None:
     """Show every kind of second image, in all its variants, on the first people of a source.
 
@@ -46,14 +44,11 @@ def gallery_command(
     from distill.console import say
     from distill.data.gallery import PAGE_NAME, make_rows, people_of, write_gallery
     from distill.data.locate import LandmarkChoice
-    from distill.data.pack import open_source
-    from distill.data.sources.open import SourceOptions
     from distill.errors import UserError
 
     if landmarks not in get_args(LandmarkChoice):
         allowed = ", ".join(get_args(LandmarkChoice))
         raise UserError(f"--landmarks {landmarks}", fix=f"choose from {allowed}")
-    options = SourceOptions(form, image_column, identity_column, root)
-    shown = people_of(open_source(source, options), people, cast("LandmarkChoice", landmarks))
+    shown = people_of(where.open(source), people, cast("LandmarkChoice", landmarks))
     write_gallery(shown, make_rows(shown, seed), out)
     say(f"{len(shown)} people: {out / PAGE_NAME}")

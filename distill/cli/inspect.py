@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distill.cli.source_options import Form, IdentityColumn, ImageColumn, Root
+from distill.cli.source_options import SourceWords
 
 if TYPE_CHECKING:
     from distill.data.inspect import Inspection
@@ -33,10 +33,8 @@ def inspect_command(
         typer.Option("--quick", help="Read the headers of images only: faster, finds less damage."),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    form: Form = "",
-    image_column: ImageColumn = None,
-    identity_column: IdentityColumn = None,
-    root: Root = None,
+    *,
+    where: SourceWords,
 ) -> None:
     """Count what a data set holds: people, images, sizes, colours, damage and duplicates.
 
@@ -55,10 +53,8 @@ def inspect_command(
 
     from distill.console import progress_bar
     from distill.data.inspect import inspect
-    from distill.data.sources.open import SourceOptions, open_source
 
-    options = SourceOptions(form, image_column, identity_column, root)
-    photographs = open_source(source, options)
+    photographs = where.open(source)
     shown = nullcontext() if json else progress_bar("inspecting", photographs.expected)
     with shown as bar:
         found = inspect(photographs, bar.advance if bar else lambda: None, quick=quick)

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distill.cli.source_options import Form, IdentityColumn, ImageColumn, Root
+from distill.cli.pack_options import PackWords
+from distill.cli.source_options import SourceWords
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.table import Table
 
-    from distill.data.beton import LayoutName
-    from distill.data.locate import LandmarkChoice
     from distill.data.manifest import Manifest, Pack
     from distill.data.pack import PackOptions, PackResult
-    from distill.data.second.options import GlassesMode
     from distill.data.sources import Source
-    from distill.data.splits import SplitBy
-
-DEFAULT_KINDS = "pose=0.3,eyes=0.2,glasses=0.35,forehead=0.35,blur=0.5"
 
 
 def pack_command(
@@ -36,97 +31,8 @@ def pack_command(
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder of the pack.", show_default=False)],
-    kinds: Annotated[
-        str,
-        typer.Option(
-            help="Processings of second images and the chance of each, above 0 and at most 1; "
-            "`all` for all of them. Several may come up for one image, one at least does."
-        ),
-    ] = DEFAULT_KINDS,
-    layout: Annotated[
-        str,
-        typer.Option(
-            help="`pairs` packs second images; `singles` only photographs, for training with "
-            "data.second = online, which makes a new second image in every epoch."
-        ),
-    ] = "pairs",
-    second_per_image: Annotated[
-        int, typer.Option(help="Training pairs made of each photograph.")
-    ] = 1,
-    holdout: Annotated[
-        float,
-        typer.Option(
-            help="Share of photographs (or people) kept for evaluation, 0 .. 0.9; "
-            "makes OUT/train and OUT/evaluation."
-        ),
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    workers: Annotated[
-        int, typer.Option(help="Processes, at most one a core; 0 for one a core.")
-    ] = 0,
-    quality: Annotated[int, typer.Option(help="JPEG quality, 1 .. 100 (4:4:4).")] = 95,
-    aligned: Annotated[
-        bool,
-        typer.Option("--aligned", help="Photographs are 112x112 aligned faces: no detection."),
-    ] = False,
-    glasses: Annotated[
-        str,
-        typer.Option(
-            help="`remove` frames where found, `draw` some, or `auto`: remove, where none draw."
-        ),
-    ] = "auto",
-    landmarks: Annotated[
-        str,
-        typer.Option(
-            help="Where faces are: the `source`'s five points, the `detector`, the `template` "
-            "(as --aligned), or `auto`: the source's where it has some, else the detector."
-        ),
-    ] = "auto",
-    second: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="A choice or range of the processings, e.g. gaussian_sigma=1..4, "
-            "blur_styles=motion,jpeg or mask_low=0; may be given again. "
-            "All are in docs/second_images.md.",
-        ),
-    ] = None,
-    min_images: Annotated[
-        int, typer.Option(help="Leave out people with fewer usable photographs.")
-    ] = 1,
-    max_rejected: Annotated[
-        float, typer.Option(help="Largest share of rejected photographs, 0 .. 1, before failing.")
-    ] = 1.0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace another pack at OUT.")
-    ] = False,
-    shard_gb: Annotated[
-        float, typer.Option(help="Size at which a new file is begun, in GB (10^9 bytes).")
-    ] = 4.0,
-    licence: Annotated[
-        str, typer.Option(help="Licence of the photographs, kept in the manifest.")
-    ] = "",
-    purpose_note: Annotated[
-        str, typer.Option(help="What the photographs may be used for, kept in the manifest.")
-    ] = "",
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Say what it would take, from a sample; write nothing."),
-    ] = False,
-    split_by: Annotated[
-        str,
-        typer.Option(
-            help="--holdout takes some photographs of each person (`image`), or all of some people "
-            "(`identity`). What is nearly the same is never on both sides."
-        ),
-    ] = "image",
-    max_images: Annotated[
-        int, typer.Option(help="Leave out people with more usable photographs; 0 for no limit.")
-    ] = 0,
-    form: Form = "",
-    image_column: ImageColumn = None,
-    identity_column: IdentityColumn = None,
-    root: Root = None,
+    words: PackWords,
+    where: SourceWords,
 ) -> None:
     """Find, align and pair the faces of a folder of people, and pack them for training.
 
@@ -143,34 +49,10 @@ def pack_command(
     made twice is found to be done.
     """
     from distill.console import progress_bar
-    from distill.data.pack import PackOptions, open_source, pack
-    from distill.data.second import parse_kinds
-    from distill.data.second.options import parse_options
-    from distill.data.sources.open import SourceOptions
+    from distill.data.pack import pack
 
-    options = PackOptions(
-        layout=cast("LayoutName", layout),
-        kinds=parse_kinds(kinds),
-        second_per_image=second_per_image,
-        holdout=holdout,
-        seed=seed,
-        workers=workers,
-        quality=quality,
-        aligned=aligned,
-        landmarks=cast("LandmarkChoice", landmarks),
-        second=parse_options(second or []),
-        glasses=cast("GlassesMode", glasses),
-        min_images=min_images,
-        max_rejected=max_rejected,
-        overwrite=overwrite,
-        shard_bytes=round(shard_gb * 1e9),
-        licence=licence,
-        purpose_note=purpose_note,
-        split_by=cast("SplitBy", split_by),
-        max_images=max_images,
-    )
-    photographs = open_source(source, SourceOptions(form, image_column, identity_column, root))
-    if dry_run:
+    options, photographs = words.options(), where.open(source)
+    if words.dry_run:
         show_estimate(photographs, options)
         return
     result = pack(photographs, out, clamped(options), progress_bar)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distill.cli.arguments import MaybeConfigPath, Overrides
 from distill.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,14 +16,8 @@ if TYPE_CHECKING:
 
 
 def train_command(
-    config_path: Annotated[
-        Path | None,
-        typer.Argument(metavar="CONFIG.toml", help="Settings of the run.", show_default=False),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="a.b=c", help="Settings that replace those of the file."),
-    ] = None,
+    config_path: MaybeConfigPath = None,
+    overrides: Overrides = None,
     ranks: Annotated[
         int, typer.Option(min=1, help="Processes on this machine; 1 for each CUDA device.")
     ] = 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,33 +24,6 @@ class Cluster(enum.StrEnum):
     DEBUG = "debug"
 
 
-Nodes = Annotated[int, typer.Option("--nodes", min=1, help="Machines.")]
-RanksPerNode = Annotated[
-    int,
-    typer.Option(
-        "--ranks-per-node",
-        min=0,
-        help="Processes on each; 0 for one a GPU.",
-        show_default="one a GPU",
-    ),
-]
-GpusPerNode = Annotated[int, typer.Option("--gpus-per-node", min=0, help="GPUs on each machine.")]
-Cpus = Annotated[int, typer.Option("--cpus", min=1, help="Cores of each process.")]
-MemGb = Annotated[
-    int,
-    typer.Option(
-        "--mem-gb", min=0, help="Memory of each machine, GB.", show_default="the cluster's default"
-    ),
-]
-Time = Annotated[
-    str, typer.Option("--time", help="Time limit of one start: 24h, 90m, 1d12h or D-HH:MM:SS.")
-]
-Partition = Annotated[
-    str, typer.Option("--partition", help="Queue.", show_default="the site's, or the cluster's")
-]
-Account = Annotated[
-    str, typer.Option("--account", help="Who is charged.", show_default="the site's, or yours")
-]
 SiteName = Annotated[
     str, typer.Option("--site", help="Profile in slurm/sites/NAME.toml.", show_default="none")
 ]
@@ -59,47 +33,65 @@ ClusterName = Annotated[
         "--cluster", help="`slurm`; `local`: this machine, in the background; `debug`: right here."
     ),
 ]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="a.b=c", help="Settings that replace those of the file."),
-]
 Runs = Annotated[
     list[Path] | None,
     typer.Argument(metavar="RUN", help="Run folders, or folders of them.", show_default="runs/"),
 ]
-ConfigPath = Annotated[
-    Path, typer.Argument(metavar="CONFIG.toml", help="Settings of the run.", show_default=False)
-]
-DEFAULT_TIME_LIMIT = DEFAULT_TIME
 
 
-def resources(
-    site: Site,
-    *,
-    nodes: int,
-    ranks_per_node: int,
-    gpus_per_node: int,
-    cpus: int,
-    mem_gb: int,
-    time: str,
-    partition: str,
-    account: str,
-    after: str = "",
-) -> Resources:
-    """A checked request, with what the site adds to it.
+@dataclass(frozen=True)
+class Asked:
+    """What a job asks of a cluster, as it was typed."""
 
-    Raises:
-        UserError: a value that may not stand in a script, or a time limit in an unknown form.
-    """
-    partition, account = partition or site.partition, account or site.account
-    return Resources(
-        nodes=nodes,
-        ranks_per_node=ranks_per_node or max(1, gpus_per_node),
-        gpus_per_node=gpus_per_node,
-        cpus_per_rank=cpus,
-        mem_gb=mem_gb,
-        time_min=minutes(time),
-        partition=checked("partition", partition) if partition else "",
-        account=checked("account", account) if account else "",
-        after=checked("after", after) if after else "",
-    )
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines.")] = 1
+    ranks_per_node: Annotated[
+        int,
+        typer.Option(
+            "--ranks-per-node",
+            min=0,
+            help="Processes on each; 0 for one a GPU.",
+            show_default="one a GPU",
+        ),
+    ] = 0
+    gpus_per_node: Annotated[
+        int, typer.Option("--gpus-per-node", min=0, help="GPUs on each machine.")
+    ] = 0
+    cpus: Annotated[int, typer.Option("--cpus", min=1, help="Cores of each process.")] = 1
+    mem_gb: Annotated[
+        int,
+        typer.Option(
+            "--mem-gb",
+            min=0,
+            help="Memory of each machine, GB.",
+            show_default="the cluster's default",
+        ),
+    ] = 0
+    time: Annotated[
+        str, typer.Option("--time", help="Time limit of one start: 24h, 90m, 1d12h or D-HH:MM:SS.")
+    ] = DEFAULT_TIME
+    partition: Annotated[
+        str,
+        typer.Option("--partition", help="Queue.", show_default="the site's, or the cluster's"),
+    ] = ""
+    account: Annotated[
+        str, typer.Option("--account", help="Who is charged.", show_default="the site's, or yours")
+    ] = ""
+
+    def resources(self, site: Site, after: str = "") -> Resources:
+        """A checked request, with what the site adds to it; ``after`` is a job that comes first.
+
+        Raises:
+            UserError: a value that may not stand in a script, or a time limit in an unknown form.
+        """
+        partition, account = self.partition or site.partition, self.account or site.account
+        return Resources(
+            nodes=self.nodes,
+            ranks_per_node=self.ranks_per_node or max(1, self.gpus_per_node),
+            gpus_per_node=self.gpus_per_node,
+            cpus_per_rank=self.cpus,
+            mem_gb=self.mem_gb,
+            time_min=minutes(self.time),
+            partition=checked("partition", partition) if partition else "",
+            account=checked("account", account) if account else "",
+            after=checked("after", after) if after else "",
+        )

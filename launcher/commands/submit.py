@@ -7,24 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distill.cli.arguments import ConfigPath, Overrides
 from launcher.commands import options
-from launcher.commands.options import DEFAULT_TIME_LIMIT, Cluster
+from launcher.commands.options import Cluster
 
 if TYPE_CHECKING:
     from launcher.submit import Request, Submitted
 
 
 def submit_command(
-    config_path: options.ConfigPath,
-    overrides: options.Overrides = None,
-    nodes: options.Nodes = 1,
-    ranks_per_node: options.RanksPerNode = 0,
-    gpus_per_node: options.GpusPerNode = 0,
-    cpus: options.Cpus = 1,
-    mem_gb: options.MemGb = 0,
-    time: options.Time = DEFAULT_TIME_LIMIT,
-    partition: options.Partition = "",
-    account: options.Account = "",
+    config_path: ConfigPath,
+    overrides: Overrides = None,
+    *,
+    asked: options.Asked,
     site: options.SiteName = "",
     cluster: options.ClusterName = Cluster.SLURM,
     after: Annotated[
@@ -55,18 +50,7 @@ def submit_command(
     from launcher.site import load_site
 
     profile = load_site(site)
-    wanted = options.resources(
-        profile,
-        nodes=nodes,
-        ranks_per_node=ranks_per_node,
-        gpus_per_node=gpus_per_node,
-        cpus=cpus,
-        mem_gb=mem_gb,
-        time=time,
-        partition=partition,
-        account=account,
-        after=after,
-    )
+    wanted = asked.resources(profile, after)
     config = submit.absolute(load_config(config_path, overrides or []))
     request = submit.Request(config, wanted, profile, cluster.value)
     # A script can be shown where there is no Slurm; where there is, it is asked.

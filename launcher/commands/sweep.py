@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,13 +10,44 @@ import typer
 
 from distill.errors import UserError
 from launcher.commands import options
-from launcher.commands.options import DEFAULT_TIME_LIMIT
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from launcher.submit import Request
     from launcher.sweep import Result, Sweep
+
+
+@dataclass(frozen=True)
+class SweepWords:
+    """Options of a new sweep."""
+
+    folder: Annotated[
+        Path, typer.Option("--dir", help="Folder of the sweep; it must not be there yet.")
+    ] = Path("runs/sweep")
+    random: Annotated[
+        int, typer.Option("--random", min=0, help="Runs to draw at random; 0 for the whole grid.")
+    ] = 0
+    seed: Annotated[int, typer.Option("--seed", help="Seed of what is drawn.")] = 0
+    metric: Annotated[
+        str, typer.Option("--metric", help="Scalar of metrics.jsonl to compare by.")
+    ] = "loss/total"
+    parallel: Annotated[
+        int,
+        typer.Option("--parallel", min=0, help="Runs at a time.", show_default="as many as fit"),
+    ] = 0
+
+    def points(self, words: list[str]) -> list[dict[str, Any]]:
+        """The settings of each run, for words that say what varies.
+
+        Raises:
+            UserError: there are none.
+        """
+        from launcher.sweep import draws, grid
+
+        if not words:
+            raise UserError("nothing to vary", fix="add words such as loss.weight=0.5,1,2")
+        return draws(words, self.random, self.seed) if self.random else grid(words)
 
 
 def sweep_command(
@@ -34,32 +66,13 @@ def sweep_command(
             help="What varies; with --random also a.b=0.1..10.",
         ),
     ] = None,
-    folder: Annotated[
-        Path, typer.Option("--dir", help="Folder of the sweep; it must not be there yet.")
-    ] = Path("runs/sweep"),
-    random: Annotated[
-        int, typer.Option("--random", min=0, help="Runs to draw at random; 0 for the whole grid.")
-    ] = 0,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of what is drawn.")] = 0,
-    metric: Annotated[
-        str, typer.Option("--metric", help="Scalar of metrics.jsonl to compare by.")
-    ] = "loss/total",
-    parallel: Annotated[
-        int,
-        typer.Option("--parallel", min=0, help="Runs at a time.", show_default="as many as fit"),
-    ] = 0,
+    *,
+    wish: SweepWords,
     resubmit: Annotated[
         bool, typer.Option("--resubmit", help="Submit those again that failed, where they stand.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
-    nodes: options.Nodes = 1,
-    ranks_per_node: options.RanksPerNode = 0,
-    gpus_per_node: options.GpusPerNode = 0,
-    cpus: options.Cpus = 1,
-    mem_gb: options.MemGb = 0,
-    time: options.Time = DEFAULT_TIME_LIMIT,
-    partition: options.Partition = "",
-    account: options.Account = "",
+    asked: options.Asked,
     site: options.SiteName = "",
 ) -> None:
     """Train many runs that differ in some settings, and compare them.
@@ -83,28 +96,13 @@ def sweep_command(
         else:
             report(sweep, as_json=json)
         return
-    asked = {
-        "nodes": nodes,
-        "ranks_per_node": ranks_per_node,
-        "gpus_per_node": gpus_per_node,
-        "cpus": cpus,
-        "mem_gb": mem_gb,
-        "time": time,
-        "partition": partition,
-        "account": account,
+    request = {
+        "config": str(what.absolute()),
+        "site": site,
+        "resources": asdict(asked),
+        "parallel": wish.parallel,
     }
-    points = _points(words or [], random, seed)
-    request: dict[str, Any] = {"config": str(what.absolute()), "site": site, "resources": asked}
-    request |= {"parallel": parallel}
-    begin(Sweep(folder.absolute(), points, metric, request))
-
-
-def _points(words: list[str], count: int, seed: int) -> list[dict[str, Any]]:
-    from launcher.sweep import draws, grid
-
-    if not words:
-        raise UserError("nothing to vary", fix="add words such as loss.weight=0.5,1,2")
-    return draws(words, count, seed) if count else grid(words)
+    begin(Sweep(wish.folder.absolute(), wish.points(words or []), wish.metric, request))
 
 
 def begin(sweep: Sweep) -> None:
@@ -151,7 +149,7 @@ def _request(sweep: Sweep, index: int) -> Request:
     from launcher.sweep import overrides_of
 
     site = load_site(sweep.request["site"])
-    wanted = options.resources(site, **sweep.request["resources"])
+    wanted = options.Asked(**sweep.request["resources"]).resources(site)
     own = as_override("run.dir", str(sweep.run(index).root))
     config = load_config(sweep.request["config"], [*overrides_of(sweep.points[index]), own])
     return Request(absolute(config), wanted, site, "slurm")

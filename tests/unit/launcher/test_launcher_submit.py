@@ -17,6 +17,7 @@ import pytest
 import simplejpeg
 from fake_slurm import FakeSlurm
 
+from distill.cli.groups import one_by_one
 from distill.config import load_config
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.errors import UserError
@@ -44,21 +45,6 @@ global_batch_pairs = 4
 """
 
 
-PROGRAM = """
-import sys, typer
-from distill.errors import UserError
-from launcher.commands.submit import submit_command
-app = typer.Typer()
-app.callback()(lambda: None)
-app.command("submit")(submit_command)
-try:
-    app()
-except UserError as error:
-    print(error, file=sys.stderr)
-    sys.exit(2)
-"""
-
-
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
@@ -79,7 +65,7 @@ def run_of(config: Path) -> RunDir:
 
 
 def submit(config: Path, *overrides: str, **options: object) -> None:
-    submit_command(config, list(overrides), **options)  # type: ignore[arg-type]
+    one_by_one(submit_command)(config_path=config, overrides=list(overrides), **options)
 
 
 def test_a_job_is_handed_over_with_its_folder(config: Path, fake: FakeSlurm) -> None:
@@ -177,7 +163,7 @@ def test_here_and_now(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def pairdistill(*words: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-c", PROGRAM, *words]
+    argv = [sys.executable, "-m", "distill", *words]
     return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
 
 

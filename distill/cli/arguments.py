@@ -1,0 +1,25 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+_SETTINGS = typer.Argument(metavar="CONFIG.toml", help="Settings of the run.", show_default=False)
+
+ConfigPath: TypeAlias = Annotated[Path, _SETTINGS]
+MaybeConfigPath: TypeAlias = Annotated[Path | None, _SETTINGS]
+Overrides: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="a.b=c", help="Settings that replace those of the file."),
+]
+RunWeights: TypeAlias = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="Run folder (its newest good checkpoint), a checkpoint, or model.safetensors.",
+        show_default=False,
+    ),
+]
