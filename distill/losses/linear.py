@@ -98,7 +98,6 @@ def linear_pair_loss(
         RuntimeError: in backward, where a second derivative is asked for.
     """
     device = features_first.device.type
-    native = implementation_name(implementation, device) == "native"
     arguments = Arguments(
         features_first,
         features_second,
@@ -114,7 +113,7 @@ def linear_pair_loss(
         reduction,
         memory_budget_bytes,
         chunk_classes,
-        "native" if native else "reference",
+        implementation_name(implementation, device),
     )
     if shards is None:
         arguments.check()
@@ -123,21 +122,26 @@ def linear_pair_loss(
     with torch.autocast(device, enabled=False):
         join = unit_rows if head == "cosine" else torch.cat
         features = join((features_first, features_second))
-        plan = Plan(
-            primitives=linear_native if native else linear_plain,
-            spec=spec,
-            choices=Choices.of(spec, temperature),
-            cosine=head == "cosine",
-            chunk_classes=chunk_classes or default_chunk(features),
-            budget_bytes=SMALL_BYTES if memory_budget_bytes is None else memory_budget_bytes,
-            all_or_none=memory_budget_bytes is None,
-            shards=shards,
-            keep=arguments.needs_gradient,
-        )
-        terms = linear_values(
-            features, weight, bias, labels, fused.margin_table(margins, features), plan
-        )
+        table = fused.margin_table(margins, features)
+        plan = _plan(arguments, features, shards)
+        terms = linear_values(features, weight, bias, labels, table, plan)
         return reduce_terms(terms, labels, similarity_weight, spec, sample_weights, reduction)
+
+
+def _plan(arguments: Arguments, features: torch.Tensor, shards: ClassShards | None) -> Plan:
+    """How a call with these arguments is computed; ``features`` are the rows of both sides."""
+    budget = arguments.memory_budget_bytes
+    return Plan(
+        primitives=linear_native if arguments.implementation == "native" else linear_plain,
+        spec=arguments.spec,
+        choices=Choices.of(arguments.spec, arguments.temperature),
+        cosine=arguments.head == "cosine",
+        chunk_classes=arguments.chunk_classes or default_chunk(features),
+        budget_bytes=SMALL_BYTES if budget is None else budget,
+        all_or_none=budget is None,
+        shards=shards,
+        keep=arguments.needs_gradient,
+    )
 
 
 def unit_rows(sides: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

@@ -99,8 +99,29 @@ class PartWriter:
         Raises:
             UserError: the disk is full, or a worker failed.
         """
-        part, tally = self._part, Tally()
+        part = self._part
         part.folder.mkdir(exist_ok=True)
+        shards, tally = self._store(team, recipe, advance, shard_bytes)
+        with disk_errors(self._named):
+            contact_sheet(self._pairs_to_show(), part.folder / SHEET_NAME)
+        write_manifest(
+            part.folder,
+            shards,
+            tally,
+            identities=self._people,
+            kinds=self._kinds.names,
+            named=self._named,
+            purpose=part.purpose,
+            photographs=part.photographs,
+            **(self._online(recipe) if part.layout == "singles" else {}),
+            **description,
+        )
+
+    def _store(
+        self, team: Team, recipe: Recipe, advance: Callable[[], None], shard_bytes: int
+    ) -> tuple[list[ShardFacts], Tally]:
+        """Makes the shards and the table of pairs; what the manifest says of them."""
+        part, tally = self._part, Tally()
         finished = verified_shards(part.folder)
         rows = RowFiles(part.folder, self._named, len(finished))
         left = sum(shard.pairs for shard in finished)
@@ -126,20 +147,7 @@ class PartWriter:
                     writer.append(pair)
                 advance()
         rows.join(part.folder / PAIRS_NAME)
-        with disk_errors(self._named):
-            contact_sheet(self._pairs_to_show(), part.folder / SHEET_NAME)
-        write_manifest(
-            part.folder,
-            writer.facts,
-            tally,
-            identities=self._people,
-            kinds=self._kinds.names,
-            named=self._named,
-            purpose=part.purpose,
-            photographs=part.photographs,
-            **(self._online(recipe) if part.layout == "singles" else {}),
-            **description,
-        )
+        return writer.facts, tally
 
     def _online(self, recipe: Recipe) -> dict[str, Any]:
         """Fields of the manifest by which second images are made while training."""
