@@ -18,8 +18,8 @@ from distill.engine_parts.fragments import WEIGHT
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from distill.checkpoint.shard import TensorSpec
     from distill.checkpoint.state import Trainable
+    from distill.checkpoint.tensor_file import TensorSpec
 
 WINDOW_ELEMENTS = 1 << 24
 """Elements of a window: 64 MiB."""

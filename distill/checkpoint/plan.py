@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from distill.checkpoint.manifest import parts_of
-from distill.checkpoint.shard import TensorSpec
+from distill.checkpoint.tensor_file import TensorSpec
 from distill.engine_parts.fragments import WEIGHT
 
 if TYPE_CHECKING:

@@ -72,6 +72,10 @@ class Reader:
             raise self._unreadable(error) from error
         return tensor
 
+    def dtype(self, key: str) -> torch.dtype:
+        """The type of a tensor, all parts of which have one."""
+        return self.tensor(self.parts(key)[0].key).dtype
+
     def _unreadable(self, why: object) -> UserError:
         return UserError(
             f"checkpoint {str(self._origin)!r} cannot be read: {why}",

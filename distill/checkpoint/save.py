@@ -24,8 +24,9 @@ from distill.checkpoint.folder import (
 )
 from distill.checkpoint.manifest import Damaged, FileEntry, Manifest, TensorEntry
 from distill.checkpoint.plan import Plan, estimated_bytes, local_tensors, plan_shards
-from distill.checkpoint.shard import ShardLabel, ShardWriter, specs_of, verify_file
+from distill.checkpoint.shard import ShardLabel, ShardWriter, verify_file
 from distill.checkpoint.state import RunFacts, SaveFailed, Trainable, TrainState
+from distill.checkpoint.tensor_file import specs_of
 from distill.engine_parts.fragments import WEIGHT
 from distill.errors import UserError
 from distill.ranks import barrier, gather_objects
@@ -134,7 +135,7 @@ def _write_shard(
 
     def add(tensor: torch.Tensor) -> None:
         if writer is not None:
-            attempt.make(lambda: writer.write(_bytes_of(tensor)))
+            attempt.make(lambda: writer.add(tensor))
 
     for tensor in before.values():
         flat = tensor.reshape(-1)
@@ -152,11 +153,6 @@ def _write_shard(
     attempt.make(lambda: verify_file(path, writer.entry))
     tensors = {s.key: {"dtype": s.dtype_name, "shape": list(s.shape)} for s in specs}
     return {"file": path.name, "entry": writer.entry.model_dump(), "tensors": tensors}
-
-
-def _bytes_of(tensor: torch.Tensor) -> memoryview:
-    array: Any = tensor.contiguous().view(-1).numpy()
-    return memoryview(array)
 
 
 def _manifest(

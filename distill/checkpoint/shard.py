@@ -1,60 +1,24 @@
-"""One safetensors file a rank: written as a stream, so that no second copy of it is in memory.
-
-The format is that of https://github.com/huggingface/safetensors: eight bytes with the length of
-a JSON header, the header, then the tensors without gaps. Its library writes from whole tensors
-only; it is used for all reading.
-"""
+"""The safetensors file of one rank: who it belongs to, its digest, and whether it is as written."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from distill.checkpoint.manifest import Damaged, FileEntry, Manifest
+from distill.checkpoint.tensor_file import TensorWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from distill.checkpoint.tensor_file import TensorSpec
+
 _CHUNK = 1 << 22
-_NAMES = {
-    torch.float32: "F32",
-    torch.float64: "F64",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-
-
-class TensorSpec(NamedTuple):
-    """A tensor to be written."""
-
-    key: str
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-    @property
-    def dtype_name(self) -> str:
-        """The type as safetensors calls it."""
-        return _NAMES[self.dtype]
-
-    @property
-    def nbytes(self) -> int:
-        """Size in the file."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-def specs_of(tensors: Mapping[str, torch.Tensor]) -> list[TensorSpec]:
-    """What `ShardWriter` needs to know of ``tensors``."""
-    return [TensorSpec(key, t.dtype, tuple(t.shape)) for key, t in tensors.items()]
 
 
 @dataclass(frozen=True)
@@ -76,58 +40,22 @@ class ShardLabel:
         return {key: str(value) for key, value in vars(self).items()}
 
 
-class ShardWriter:
-    """Writes tensors in the order of ``specs``, bytes as they come; then `close`.
-
-    Raises:
-        OSError: from every method: no space, quota, no permission, a broken disk.
-    """
+class ShardWriter(TensorWriter):
+    """A `TensorWriter` that knows what it has written."""
 
     def __init__(self, path: Path, specs: Sequence[TensorSpec], label: ShardLabel) -> None:
-        header = _header(specs, label)
-        self._expected = len(header) + sum(spec.nbytes for spec in specs)
-        self._rank = label.rank
-        self._hash = hashlib.sha256()
-        self._written = 0
-        self._file = path.open("xb", buffering=0)
-        self.write(header)
+        self._rank, self._bytes, self._hash = label.rank, 0, hashlib.sha256()
+        super().__init__(path, specs, label.as_metadata())
 
-    def write(self, data: bytes | memoryview) -> None:
-        """The next bytes."""
-        view = memoryview(data).cast("B")
-        while view:
-            count = self._file.write(view)
-            self._hash.update(view[:count])
-            self._written += count
-            view = view[count:]
-
-    def close(self) -> None:
-        """All was written: bring it to the disk."""
-        assert self._written == self._expected, "the tensors do not match their specs"
-        with self._file:
-            os.fsync(self._file.fileno())
+    def _written(self, view: memoryview) -> None:
+        super()._written(view)
+        self._bytes += len(view)
+        self._hash.update(view)
 
     @property
     def entry(self) -> FileEntry:
         """Size and digest of what was handed to `write`."""
-        return FileEntry(bytes=self._written, sha256=self._hash.hexdigest(), rank=self._rank)
-
-
-def _header(specs: Sequence[TensorSpec], label: ShardLabel) -> bytes:
-    """Length and JSON header, padded so that the tensors start at a multiple of 8 bytes."""
-    entries: dict[str, object] = {"__metadata__": label.as_metadata()}
-    offset = 0
-    for spec in specs:
-        end = offset + spec.nbytes
-        entries[spec.key] = {
-            "dtype": spec.dtype_name,
-            "shape": list(spec.shape),
-            "data_offsets": [offset, end],
-        }
-        offset = end
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+        return FileEntry(bytes=self._bytes, sha256=self._hash.hexdigest(), rank=self._rank)
 
 
 def verify_file(path: Path, entry: FileEntry) -> None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-
 from distill.checkpoint.stored import EXPORTED, open_weights
+from distill.checkpoint.tensor_file import TensorSpec, TensorWriter, library_order
 from distill.errors import UserError
 from distill.files import sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import torch
+
+    from distill.checkpoint.stored import Stored
 
 
 @dataclass(frozen=True)
@@ -61,29 +61,47 @@ def load_weights(path: Path) -> Weights:
 def export_weights(checkpoint: Path, out: Path) -> Path:
     """Write the weights of a checkpoint as one safetensors file, whatever ZeRO stage it is of.
 
-    The file appears at once; configuration and identities stand in its header.
+    The file appears at once; configuration and identities stand in its header. Bytes go from the
+    mapped shards into it: no tensor is ever in memory, whatever the size of the head.
 
     Raises:
         UserError: the checkpoint is damaged, or ``out`` cannot be written.
     """
-    weights = load_weights(checkpoint)
-    metadata = {
-        "format": EXPORTED,
-        "config": json.dumps(weights.config),
-        "identities": json.dumps(weights.identities),
-        "step": str(weights.step),
-        "run_id": weights.run_id,
-    }
     partial = out.with_name(f".{out.name}.partial")
-    try:
-        save_file(weights.tensors, partial, metadata)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(out)
-        sync_folder(out.parent)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(
-            f"{str(out)!r} cannot be written: {error}", fix="choose another place"
-        ) from error
+    with ExitStack() as stack:
+        stored = open_weights(checkpoint, stack)
+        try:
+            partial.unlink(missing_ok=True)
+            _write(stored, partial)
+            partial.replace(out)
+            sync_folder(out.parent)
+        except OSError as error:
+            raise UserError(
+                f"{str(out)!r} cannot be written: {error}", fix="choose another place"
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
     return out
+
+
+def _write(stored: Stored, path: Path) -> None:
+    """The tensors of ``stored`` by name, as the library would write them; a part after another."""
+    reader = stored.reader
+    dtypes = {name: reader.dtype(key) for name, key in stored.keys.items()}
+    specs = [TensorSpec(name, dtypes[name], shape) for name, shape in stored.shapes.items()]
+    ordered = library_order(specs)
+    with TensorWriter(path, ordered, _about(stored)) as writer:
+        for spec in ordered:
+            for part in reader.parts(stored.keys[spec.key]):
+                writer.add(reader.tensor(part.key))
+
+
+def _about(stored: Stored) -> dict[str, str]:
+    """What the header of the file says."""
+    return {
+        "format": EXPORTED,
+        "config": json.dumps(stored.config),
+        "identities": json.dumps(stored.identities),
+        "step": str(stored.step),
+        "run_id": stored.run_id,
+    }

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from distill.checkpoint import TrainState, gather, latest_verified, load, save
 from distill.checkpoint.plan import plan_shards
-from distill.checkpoint.shard import ShardLabel, ShardWriter, TensorSpec
+from distill.checkpoint.shard import ShardLabel, ShardWriter
+from distill.checkpoint.tensor_file import specs_of
 from distill.data.batch import OrderState
 from distill.ranks import Ranks
 
@@ -111,10 +112,9 @@ shapes = st.dictionaries(
 def test_any_names_and_shapes_are_read_by_the_library(tmp_path_factory, found):
     path = tmp_path_factory.mktemp("shard") / "shard-00000-of-00001.safetensors"
     tensors = {name: torch.randn(shape) for name, shape in found.items()}
-    specs = [TensorSpec(name, t.dtype, tuple(t.shape)) for name, t in tensors.items()]
-    writer = ShardWriter(path, specs, ShardLabel("run", 1, 0, 1))
+    writer = ShardWriter(path, specs_of(tensors), ShardLabel("run", 1, 0, 1))
     for tensor in tensors.values():
-        writer.write(memoryview(tensor.view(-1).numpy()))
+        writer.add(tensor)
     writer.close()
     back = load_file(path)
     assert back.keys() == tensors.keys()
