@@ -24,7 +24,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import os
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -35,6 +34,7 @@ from torch import nn
 
 from distill.engine_parts.autocast import Autocast
 from distill.engine_parts.buffers import SharedBuffers
+from distill.engine_parts.compiling import nothing_compiled
 from distill.engine_parts.fragments import spread_weights, where_parameters_lie
 from distill.engine_parts.head import HeadTrainer
 from distill.engine_parts.joint_norm import clip_factor, join_norm, joint_norm
@@ -48,9 +48,9 @@ from distill.engine_parts.optimizer import (
     state_of,
 )
 from distill.engine_parts.settings import check_precision, deepspeed_settings
-from distill.engine_parts.variables import nothing_compiled, variable
 from distill.models.classifier import ShardedClassifier
 from distill.ranks import init_process_group
+from distill.variables import variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -316,10 +316,10 @@ class Engine:
 
 def _import_deepspeed(ranks: Ranks) -> Any:
     """DeepSpeed on the device of ``ranks``, quiet, and without building anything."""
-    os.environ["DS_ACCELERATOR"] = ranks.device.type
     # Once for each collective of each step: DeepSpeed calls them by the names before torch 2.13.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
-    import deepspeed
+    with variable("DS_ACCELERATOR", ranks.device.type):  # read once, at the import
+        import deepspeed
 
     deepspeed.utils.logger.setLevel(_QUIET)
     # Its shared-memory collectives are compiled at run time wherever a compiler is found.

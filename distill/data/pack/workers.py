@@ -23,6 +23,7 @@ import cv2
 from threadpoolctl import threadpool_limits
 
 from distill.errors import UserError
+from distill.variables import variable
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -92,7 +93,8 @@ class Team:
 @contextmanager
 def team(processes: int) -> Iterator[Team]:
     """A team of ``processes``; one means this process itself. None is left when the block ends."""
-    with _one_openmp_thread():
+    # For what is loaded meanwhile, here or in a process started here: OpenMP reads it then.
+    with variable("OMP_NUM_THREADS", "1"):
         if processes == 1:
             with single_threaded():
                 yield Team(None, 1)
@@ -203,17 +205,3 @@ def single_threaded() -> Iterator[None]:
             yield
     finally:
         cv2.setNumThreads(before)
-
-
-@contextmanager
-def _one_openmp_thread() -> Iterator[None]:
-    """For what is loaded meanwhile, here or in a process started here: OpenMP reads it then."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
