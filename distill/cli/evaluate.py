@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distill.cli.arguments import RunWeights
-from distill.errors import UserError
+from distill.cli.local_ranks import on_local_ranks, wants_local_ranks
 
 if TYPE_CHECKING:
     from distill.data.manifest import Pack
@@ -59,14 +58,7 @@ def evaluate_command(
     """
     words = overrides or []
     folder = out or default_folder(weights)
-    launched = "WORLD_SIZE" in os.environ
-    if launched and ranks > 1:
-        raise UserError(
-            f"--ranks {ranks} in a process that is a rank of WORLD_SIZE ="
-            f" {os.environ['WORLD_SIZE']} already",
-            fix="leave --ranks away under torchrun, or unset the variable",
-        )
-    if ranks > 1:
+    if wants_local_ranks(ranks):
         raise typer.Exit(spawn(weights, pack, words, folder, ranks, as_json=json))
     evaluate_here(weights, pack, words, folder, as_json=json)
 
@@ -83,12 +75,9 @@ def spawn(
     weights: Path, pack: Path, words: Sequence[str], folder: Path, ranks: int, *, as_json: bool
 ) -> int:
     """Evaluate on local ranks; mistakes are found here, before any of them starts."""
-    from distill.spawn import spawn_local
-
     origin = prepared(weights, words, pack, folder)[0].origin
-    options = ["--debug"] if "--debug" in sys.argv else []
-    options += ["evaluate", "--out", str(folder), *(["--json"] if as_json else [])]
-    return spawn_local([*options, "--", str(origin), str(pack), *words], ranks)
+    options = ["--out", str(folder), *(["--json"] if as_json else [])]
+    return on_local_ranks(["evaluate", *options, "--", str(origin), str(pack), *words], ranks)
 
 
 def prepared(weights: Path, words: Sequence[str], folder: Path, out: Path) -> tuple[Trained, Pack]:

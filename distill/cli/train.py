@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from distill.cli.arguments import MaybeConfigPath, Overrides
+from distill.cli.local_ranks import on_local_ranks, wants_local_ranks
 from distill.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,18 +68,8 @@ def run_training(config: Config, words: list[str], ranks: int) -> int:
     Raises:
         UserError: a mistake in the settings or the input.
     """
-    from distill.spawn import spawn_local
-
-    launched = "WORLD_SIZE" in os.environ
-    if launched and ranks > 1:
-        raise UserError(
-            f"--ranks {ranks} in a process that is a rank of WORLD_SIZE ="
-            f" {os.environ['WORLD_SIZE']} already",
-            fix="leave --ranks away under torchrun, or unset the variable",
-        )
-    if ranks > 1:
-        options = ["--debug"] if "--debug" in sys.argv else []
-        return spawn_local([*options, "train", "--", *words], ranks)
+    if wants_local_ranks(ranks):
+        return on_local_ranks(["train", "--", *words], ranks)
     return _train_here(config)
 
 

@@ -20,7 +20,6 @@ import tempfile
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
@@ -222,15 +221,10 @@ class BetonWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         with disk_errors(self._named):
             try:
-                if error is None:
+                if kind is None:
                     self._finish()
                     self._file.close()
                     self._partial.replace(self._path)

@@ -12,7 +12,8 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -94,15 +95,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
     Raises:
         Unusable: empty, not an image, truncated, damaged, too small or too large.
     """
-    if not data:
-        raise Unusable("empty file (zero bytes)")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image = _opened(data)
-        _check_size(*image.size, max_pixels)
-        pixels = _pixels(image, data)
-        return _upright(pixels, _orientation(image))
+    with _header(data, max_pixels) as image:
+        return _upright(_pixels(image, data), _orientation(image))
 
 
 class Facts(NamedTuple):
@@ -129,13 +123,7 @@ def facts(data: bytes, *, decoded: bool) -> Facts:
     """
     if decoded:
         decode(data)
-    if not data:
-        raise Unusable("empty file (zero bytes)")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image = _opened(data)
-        _check_size(*image.size, MAX_PIXELS)
+    with _header(data, MAX_PIXELS) as image:
         return Facts(image.size, f"{image.mode} {image.format}")
 
 
@@ -154,6 +142,23 @@ def encode_jpeg(rgb: Pixels, quality: int = 95) -> bytes:
         fastdct=False,
     )
     return encoded
+
+
+@contextmanager
+def _header(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """A block with an image of a size that may be decoded; of Pillow's warnings bombs alone count.
+
+    Raises:
+        Unusable: no image, a damaged header, or another size.
+    """
+    if not data:
+        raise Unusable("empty file (zero bytes)")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        image = _opened(data)
+        _check_size(*image.size, max_pixels)
+        yield image
 
 
 def _opened(data: bytes) -> Image.Image:

@@ -21,8 +21,6 @@ from distill.monitor.tensorboard import TensorBoard
 from distill.monitor.terminal import Terminal, held_out
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from distill.config import Config
     from distill.run_dir import RunDir
 
@@ -64,12 +62,7 @@ class Monitor:
     def __enter__(self) -> Monitor:
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._metrics.do(lambda log: log.close())
         self._events.do(lambda log: log.close())
         self._board.do(lambda log: log.close())

@@ -144,3 +144,20 @@ def test_mistakes_in_the_settings_of_a_training(
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_rank_starts_no_ranks(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    command: str,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    settings = tmp_path / "run.toml"
+    settings.write_text("")
+    words = [str(settings)] if command == "train" else ["run", "pack"]
+    assert run_main(monkeypatch, command, *words, "--ranks", "2") == 2
+    told = capsys.readouterr().err
+    assert "--ranks 2 in a process that is a rank of WORLD_SIZE = 4 already" in told
+    assert "leave --ranks away under torchrun" in told
