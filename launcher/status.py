@@ -30,7 +30,8 @@ class RunStatus:
         reason: why it waits, or how its last start ended; empty where it is complete.
         nodes: where it is or was.
         step: newest logged step.
-        total_steps: steps of the whole run; 0 where it has not begun.
+        total_steps: steps of the whole run; 0 where it has not begun, or was not submitted and is
+            not complete.
         loss: the newest total loss; None before the first.
         losses: the newest losses by name, the total and its parts.
         images_per_second: newest throughput; None before the first.
@@ -93,7 +94,7 @@ def _status(run: RunDir, job: Submitted | None, known: slurm.Accounted | None) -
     starts = [line for line in lines if line["event"] == "start"]
     ends = [line for line in lines if line["event"] == "end"]
     newest = _newest_numbers(run)
-    total = int(starts[-1]["total_steps"]) if starts else 0
+    total = int(starts[-1]["total_steps"]) if starts else _completed_steps(run)
     state = known.state if known else _local_state(run, job)
     step = int(newest.get("step", 0))
     return RunStatus(
@@ -143,6 +144,14 @@ def _newest_numbers(run: RunDir) -> dict[str, Any]:
         if isinstance(found, dict) and "loss/total" in found:
             return found
     return {}
+
+
+def _completed_steps(run: RunDir) -> int:
+    """Steps that a finished run has made; 0 for any other."""
+    try:
+        return int(json.loads(run.complete.read_text(encoding="utf-8"))["steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _local_state(run: RunDir, job: Submitted | None) -> str:

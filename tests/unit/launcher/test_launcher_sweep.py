@@ -115,6 +115,15 @@ def test_status_of_a_running_a_failed_and_a_waiting_run(tmp_path: Path, fake: Fa
     assert statuses(runs[:1])[0].reason == "", "it waited once, before a requeue"
 
 
+def test_a_finished_run_that_was_not_submitted_knows_its_length(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.root.mkdir()
+    run.config_toml.touch()
+    assert statuses([run])[0].total_steps == 0
+    run.complete.write_text('{"steps": 30, "train": "digest"}')
+    assert (statuses([run])[0].state, statuses([run])[0].total_steps) == ("COMPLETED", 30)
+
+
 def test_a_job_that_the_accounting_does_not_know(tmp_path: Path, fake: FakeSlurm) -> None:
     fake.answers("sacct", "")
     fake.answers("squeue", "")
