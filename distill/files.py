@@ -39,6 +39,16 @@ def disk_error(path: Path, error: OSError) -> UserError:
     )
 
 
+def make_folder(folder: Path) -> None:
+    """Creates ``folder`` where it is missing.
+
+    Raises:
+        UserError: it cannot be created.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Makes the names in ``folder`` durable (a rename alone may be lost with the power)."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
