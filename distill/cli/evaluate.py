@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from distill.evaluate import Report
     from distill.evaluate.set_report import SetReport
     from distill.ranks import Ranks
-    from distill.trained import Trained
+    from distill.trained import Trained, TrainedBackbone
 
 
 def evaluate_command(
@@ -155,7 +155,7 @@ def evaluate_here(
 
 @contextmanager
 def as_rank(
-    trained: Trained, title: str, units: int, *, quiet: bool
+    trained: TrainedBackbone, title: str, units: int, *, quiet: bool
 ) -> Iterator[tuple[Ranks, Callable[[int], None]]]:
     """This process among the ranks, with the model on its device, and what counts units of work.
 
@@ -196,14 +196,14 @@ def measure(trained: Trained, pack: Pack, ranks: Ranks, advance: Callable[[int],
 
 def prepared_for_sets(
     weights: Path, words: Sequence[str], first: Path, out: Path
-) -> tuple[Trained, list[VerificationSet]]:
+) -> tuple[TrainedBackbone, list[VerificationSet]]:
     """As `prepared`, for verification sets: ``first``, and those among ``words``."""
     from distill.data.verification_set import ENDING, read_sets
     from distill.files import make_folder
-    from distill.trained import restore
+    from distill.trained import restore_backbone
 
     more = [word for word in words if word.endswith(ENDING) and not re.match(r"\w+\.\w+=", word)]
-    trained = restore(weights, [word for word in words if word not in more])
+    trained = restore_backbone(weights, [word for word in words if word not in more])
     sets = read_sets([first, *map(Path, more)])
     make_folder(out)
     return trained, sets

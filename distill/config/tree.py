@@ -124,7 +124,8 @@ class ModelConfig(Section):
     """Dropout before the embedding layer."""
     init_from: str = ""
     """Run folder, checkpoint or model.safetensors whose backbone a fresh run starts from, and whose
-    rows of the head, matched by the names of the identities; empty for none."""
+    rows of the head, matched by the names of the identities; or a backbone of arcface_torch as
+    safetensors (docs/arcface.md); empty for none."""
 
 
 class HeadConfig(Section):
