@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +17,14 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from distill.cli.app import build_app
+from distill.config import load_config
 from distill.data.images import encode_jpeg
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.errors import UserError
 from distill.trained import restore, restore_backbone
 
+ROOT = Path(__file__).resolve().parents[3]
+FILES = ("rec", "idx", "pt")
 BLOCKS = {"r18": (2, 2, 2, 2), "r50": (3, 4, 14, 3)}
 
 
@@ -172,3 +176,47 @@ def test_a_pickle_is_named_and_not_opened(r18, tmp_path, old):
     torch.save(r18[1], tmp_path / "backbone.pth", _use_new_zipfile_serialization=not old)
     with pytest.raises(UserError, match=r"is a pickle of torch.*docs/arcface\.md"):
         restore_backbone(Path(tmp_path / "backbone.pth"))
+
+
+def blocks_of(language):
+    """What docs/arcface.md shows in a language."""
+    text = (ROOT / "docs" / "arcface.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def run_block(code, *words, where):
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], cwd=where, check=False,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_documented_lines_turn_a_pickle_into_safetensors(r18, tmp_path, inside):
+    convert, *_ = blocks_of("python")
+    state = {"epoch": 3, "state_dict_backbone": r18[1]} if inside else r18[1]
+    torch.save(state, tmp_path / "backbone.pth")
+    run_block(convert, "backbone.pth", "backbone.safetensors", where=tmp_path)
+    found = load_file(tmp_path / "backbone.safetensors")
+    assert found.keys() == r18[1].keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in r18[1].items())
+
+
+def test_the_documented_lines_export_for_torch_alone(r18, tmp_path):
+    _, export, _ = blocks_of("python")
+    run_block(export, r18[0], where=tmp_path)
+    images = torch.rand(3, 3, 112, 112) * 2 - 1
+    given = torch.export.load(tmp_path / "face.pt2").module()(images)
+    expected = by_hand(r18[1], BLOCKS["r18"], images)
+    assert torch.allclose(given, expected, atol=1e-3 * float(expected.std()))
+
+
+def test_the_documented_settings_are_settings(tmp_path):
+    (settings,) = blocks_of("toml")
+    (tmp_path / "run.toml").write_text(settings)
+    config = load_config(tmp_path / "run.toml")
+    assert (config.head.margin, config.optimizer.lr_batch_pairs) == ("arcface", 0)
+    tree = config.model_dump()
+    text = (ROOT / "docs" / "arcface.md").read_text()
+    named = re.findall(r"`([a-z]+)\.([a-z_0-9]+)(?: = [^`]*)?`", text)
+    known = [pair for pair in named if pair[0] in tree and pair[1] not in FILES]
+    assert len(known) > 25 and all(key in tree[section] for section, key in known)
