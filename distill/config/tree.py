@@ -32,6 +32,10 @@ class Section(BaseModel):
         validate_default=True,
     )
 
+    def __hash__(self) -> int:
+        """Of the values: some are lists, which cannot be hashed one by one."""
+        return hash(self.model_dump_json())
+
 
 class Ramp(Section):
     """A number that changes in a straight line over the first steps, then stays."""
