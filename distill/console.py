@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -28,6 +29,10 @@ console = Console(highlight=False)
 
 errors = Console(stderr=True, highlight=False)
 """Errors and warnings: standard error, so that piped results stay clean."""
+
+
+MAX_LINE = 10_000
+"""Characters of a line of a table where no terminal limits it."""
 
 
 class Bar:
@@ -109,5 +114,10 @@ def fail(text: str) -> None:
 
 
 def show(table: Table) -> None:
-    """A table on standard output."""
-    console.print(table)
+    """A table on standard output; in a file or a pipe as wide as it is, so that no cell is cut."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    unlimited = console.options.update(max_width=MAX_LINE)
+    width = Measurement.get(console, unlimited, table).maximum
+    Console(file=console.file, width=width, highlight=False).print(table)

@@ -39,6 +39,26 @@ def disk_error(path: Path, error: OSError) -> UserError:
     )
 
 
+def make_folder(folder: Path) -> None:
+    """Creates ``folder`` where it is missing.
+
+    Raises:
+        UserError: it cannot be created.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def check_room_for(out: Path) -> None:
+    """Refuse a file whose folder is missing or not writable, before the work for it is done.
+
+    Raises:
+        UserError: it is.
+    """
+    if not os.access(out.parent, os.W_OK):
+        raise UserError(f"{out}: its folder is missing or not writable", fix="choose another --out")
+
+
 def sync_folder(folder: Path) -> None:
     """Makes the names in ``folder`` durable (a rename alone may be lost with the power)."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 from distill.checkpoint import SaveFailed, TrainState, export_weights, prune, save
 from distill.files import disk_errors, write_whole
 from distill.job import completion
+from distill.measure import measure, write_reports
 from distill.ranks import barrier, together
 
 if TYPE_CHECKING:
-    from distill.data.manifest import Pack
-    from distill.evaluate import Report
     from distill.job import Job
 
 
@@ -24,41 +23,13 @@ def _due(step: int, every: int) -> bool:
 def evaluation_due(job: Job, state: TrainState) -> bool:
     """Whether this step is to be evaluated and has not been."""
     due = _due(state.step, job.config.evaluate.every_steps)
-    return due and job.plan.evaluation is not None and not state.metrics
+    return due and job.plan.evaluates and not state.metrics
 
 
 def evaluate_now(job: Job, state: TrainState) -> TrainState:
-    """Measure the network on the held-out pack, on all ranks."""
-    assert job.plan.evaluation is not None
-    _, found = _measured(job, state, job.plan.evaluation)
+    """Measure the network on all that is held out, on all ranks."""
+    found = measure(job, state).scalars
     return replace(state, metrics=found, best=_best(job, state, found))
-
-
-def _measured(job: Job, state: TrainState, pack: Pack) -> tuple[Report, dict[str, float]]:
-    """The report of the network as it is, and its numbers, which are logged."""
-    # Imported here: scikit-learn takes a second in every rank, and not every run evaluates.
-    from distill.evaluate import evaluate, scalars
-
-    pairs = pack.manifest.pairs // job.ranks.world_size
-    with job.engine.evaluating() as network, job.monitor.part("evaluate", pairs) as shown:
-
-        def advance(done: int) -> None:
-            job.watchdog.mark("evaluation", state.step)
-            shown(done)
-
-        job.watchdog.mark("evaluation", state.step)
-        report = evaluate(
-            network,
-            pack,
-            job.config,
-            job.ranks,
-            class_names=job.plan.classes,
-            checkpoint={"run_id": job.facts.run_id, "step": state.step},
-            advance=advance,
-        )
-    found = scalars(report)
-    job.monitor.evaluation(state.step, found)
-    return report, found
 
 
 def _best(job: Job, state: TrainState, found: dict[str, float]) -> float | None:
@@ -120,23 +91,21 @@ def finish(job: Job, state: TrainState) -> None:
         save_now(job, state, must=True)
     run, (_, checkpoint) = job.plan.run, job.saved
     assert checkpoint is not None
-    if job.plan.evaluation is not None:
-        _report(job, state, job.plan.evaluation)
+    if job.plan.evaluates:
+        _report(job, state)
     job.watchdog.mark("end", state.step)
     with together():
         if job.ranks.is_first:
             export_weights(checkpoint, run.weights)
             write_whole(run.complete, json.dumps(completion(job.plan, job.config)).encode())
-    report = f", report in {run.report}" if job.plan.evaluation else ""
+    report = f", report in {run.report}" if job.plan.evaluates else ""
     job.monitor.say(f"{state.step} steps done: weights in {run.weights}{report}")
     barrier()
 
 
-def _report(job: Job, state: TrainState, pack: Pack) -> None:
-    """Evaluate the trained network and write the report."""
-    from distill.evaluate import write_report
-
-    report, _ = _measured(job, state, pack)
+def _report(job: Job, state: TrainState) -> None:
+    """Evaluate the trained network and write what was found."""
+    found = measure(job, state)
     with together():
         if job.ranks.is_first:
-            write_report(report, job.plan.run.report)
+            write_reports(job, state, found)

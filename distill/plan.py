@@ -10,6 +10,7 @@ from distill.data.loader import check_layout
 from distill.data.manifest import Pack, read_pack
 from distill.data.order import check_global_batch, steps_of
 from distill.data.training_set import TrainingSet
+from distill.data.verification_set import VerificationSet, read_sets
 from distill.engine_parts.settings import check_precision, micro_batch_pairs
 from distill.errors import UserError
 from distill.heads.checks import check_head
@@ -17,6 +18,8 @@ from distill.losses import implementation_name
 from distill.run_dir import RunDir
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from distill.config import Config
     from distill.config.tree import DataConfig
     from distill.ranks import Ranks
@@ -33,6 +36,7 @@ class Plan:
         run: where it lives.
         train: pairs to train on, of one pack or several.
         evaluation: held-out pairs, or None.
+        sets: verification sets.
         total_steps: optimizer steps of the whole run.
         micro_batch_pairs: pairs of one forward pass of one rank.
         loss_implementation: what computes the pair loss, `native` or `reference`.
@@ -41,6 +45,7 @@ class Plan:
     run: RunDir
     train: TrainingSet
     evaluation: Pack | None
+    sets: list[VerificationSet]
     total_steps: int
     micro_batch_pairs: int
     loss_implementation: str
@@ -49,6 +54,11 @@ class Plan:
     def classes(self) -> list[str]:
         """Names of the C people, by label."""
         return self.train.identities
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether there is anything to measure on."""
+        return self.evaluation is not None or bool(self.sets)
 
 
 def make_plan(config: Config, ranks: Ranks) -> Plan:
@@ -65,10 +75,12 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
     check_head(config, len(train.identities), ranks.world_size)
     pairs, batch = train.pairs, config.train.global_batch_pairs
     check_global_batch(pairs, batch, train.name)
+    evaluation = _evaluation(config.data.evaluation) if config.data.evaluation else None
     return Plan(
         run=RunDir(Path(config.run.dir)),
         train=train,
-        evaluation=_evaluation(config.data.evaluation) if config.data.evaluation else None,
+        evaluation=evaluation,
+        sets=_sets(config.evaluate.sets, evaluation),
         total_steps=config.train.steps or steps_of(config.train.epochs, pairs, batch),
         micro_batch_pairs=micro,
         loss_implementation=implementation,
@@ -89,6 +101,22 @@ def _evaluation(folder: str) -> Pack:
     pack = _open("data.evaluation", folder, "evaluation")
     other_photographs(pack)
     return pack
+
+
+def _sets(paths: Sequence[str], evaluation: Pack | None) -> list[VerificationSet]:
+    """The verification sets, none of them called as a condition of the held-out pack is."""
+    try:
+        sets = read_sets([Path(path) for path in paths])
+    except UserError as error:
+        raise UserError(f"evaluate.sets: {error.what}", fix=error.fix) from error
+    taken = {"clean", "processed", *(evaluation.manifest.kinds if evaluation else ())}
+    for found in sets:
+        if found.path.stem in taken:
+            raise UserError(
+                f"evaluate.sets: {found.path}: the numbers of {found.path.stem!r} are others",
+                fix="rename the file",
+            )
+    return sets
 
 
 def _open(field: str, folder: str, purpose: str) -> Pack:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +31,13 @@ class RunStatus:
         reason: why it waits, or how its last start ended; empty where it is complete.
         nodes: where it is or was.
         step: newest logged step.
-        total_steps: steps of the whole run; 0 where it has not begun.
+        total_steps: steps of the whole run; 0 where it has not begun; of a run that was not
+            submitted also where its settings give epochs and it is not complete.
         loss: the newest total loss; None before the first.
         losses: the newest losses by name, the total and its parts.
         images_per_second: newest throughput; None before the first.
-        eta_seconds: until the last step at the newest speed; None unless it runs.
+        eta_seconds: until the last step at the newest speed; None unless it runs and that step is
+            known.
         checkpoints: steps of its checkpoints.
         starts: how often it was started.
     """
@@ -93,7 +96,7 @@ def _status(run: RunDir, job: Submitted | None, known: slurm.Accounted | None) -
     starts = [line for line in lines if line["event"] == "start"]
     ends = [line for line in lines if line["event"] == "end"]
     newest = _newest_numbers(run)
-    total = int(starts[-1]["total_steps"]) if starts else 0
+    total = int(starts[-1]["total_steps"]) if starts else _steps_here(run)
     state = known.state if known else _local_state(run, job)
     step = int(newest.get("step", 0))
     return RunStatus(
@@ -107,7 +110,7 @@ def _status(run: RunDir, job: Submitted | None, known: slurm.Accounted | None) -
         loss=newest.get("loss/total"),
         losses=_losses(newest),
         images_per_second=newest.get("speed/images_per_second"),
-        eta_seconds=_eta(newest, total - step) if state == "RUNNING" else None,
+        eta_seconds=_eta(newest, total - step) if state == "RUNNING" and total else None,
         checkpoints=run.checkpoint_steps(),
         starts=len(starts),
     )
@@ -143,6 +146,16 @@ def _newest_numbers(run: RunDir) -> dict[str, Any]:
         if isinstance(found, dict) and "loss/total" in found:
             return found
     return {}
+
+
+def _steps_here(run: RunDir) -> int:
+    """Steps of a run that was not submitted, where it or its settings say so; else 0."""
+    try:
+        if run.complete.exists():
+            return int(json.loads(run.complete.read_text(encoding="utf-8"))["steps"])
+        return int(tomllib.loads(run.config_toml.read_text(encoding="utf-8"))["train"]["steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _local_state(run: RunDir, job: Submitted | None) -> str:

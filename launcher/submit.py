@@ -90,11 +90,13 @@ class Submitted:
 def absolute(config: Config) -> Config:
     """The settings with paths that mean the same wherever the job runs."""
     moved = config.with_packs(lambda pack: str(Path(pack).absolute()))
+    sets = [str(Path(path).absolute()) for path in config.evaluate.sets]
+    evaluate = config.evaluate.model_copy(update={"sets": sets})
     run = config.run.model_copy(update={"dir": str(Path(config.run.dir).absolute())})
     model = config.model
     if model.init_from:
         model = model.model_copy(update={"init_from": str(Path(model.init_from).absolute())})
-    return moved.model_copy(update={"run": run, "model": model})
+    return moved.model_copy(update={"run": run, "model": model, "evaluate": evaluate})
 
 
 def check_request(request: Request, *, resume: bool, ask_cluster: bool) -> None:
@@ -133,6 +135,12 @@ def check_settings(config: Config, wanted: Resources) -> None:
             raise UserError(
                 f"{field} = {folder!r}: no pack there",
                 fix="make one with `pairdistill pack`, on a disk that the nodes see",
+            )
+    for path in config.evaluate.sets:
+        if not Path(path).exists():
+            raise UserError(
+                f"evaluate.sets: {path!r}: no such file or folder",
+                fix="give files like lfw.bin, on a disk that the nodes see",
             )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from distill.checkpoint.arcface import BACKBONE_PREFIX
 from distill.checkpoint.stored import Stored, open_weights
 from distill.engine_parts.fragments import WEIGHT
 from distill.engine_parts.head import HEAD_PREFIX
@@ -44,6 +45,8 @@ class Start(NamedTuple):
     dropped: int
 
     def __str__(self) -> str:
+        if not self.kept and not self.dropped:
+            return f"backbone of {self.origin}; {self.new} people, all new"
         return (
             f"weights of {self.origin} (step {self.step}); of its people {self.kept} kept and"
             f" {self.dropped} dropped, {self.new} new"
@@ -77,8 +80,9 @@ def start_from(path: Path, engine: Trainable, identities: Sequence[str]) -> Star
 
 
 def _check(stored: Stored, engine: Trainable) -> None:
-    """Refuse another network; heads may differ in the number of rows."""
+    """Refuse another network; heads may differ in the number of rows, or be here alone."""
     here = engine.shapes | {name: tuple(b.shape) for name, b in engine.buffers.items()}
+    here = {name: shape for name, shape in here.items() if _is_taken(stored, name)}
     differences = [
         f"{name}: {stored.shapes.get(name, 'absent')} there -> {shape} here"
         for name, shape in sorted(here.items())
@@ -88,8 +92,20 @@ def _check(stored: Stored, engine: Trainable) -> None:
         raise UserError(
             f"model.init_from = {str(stored.origin)!r}: another network:"
             f" {'; '.join(differences[:_SHOWN])}",
-            fix="set model.name, model.embedding_dim and head.kind to those it was trained with",
+            fix=_same_network(stored),
         )
+
+
+def _same_network(stored: Stored) -> str:
+    """What would fit."""
+    model = stored.config.get("model", {})
+    known = [f"model.{key}={model[key]}" for key in ("name", "embedding_dim") if key in model]
+    return f"set {' '.join(known)} and head.kind to those it was trained with"
+
+
+def _is_taken(stored: Stored, name: str) -> bool:
+    """Whether a parameter or buffer is taken over: of a backbone alone, what belongs to it."""
+    return bool(stored.identities) or name.startswith(BACKBONE_PREFIX)
 
 
 def _without_rows(name: str, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
@@ -99,6 +115,8 @@ def _without_rows(name: str, shape: tuple[int, ...] | None) -> tuple[int, ...] |
 @torch.no_grad()
 def _fill(stored: Stored, engine: Trainable, rows: torch.Tensor) -> None:
     for fragment in engine.fragments(WEIGHT):
+        if not _is_taken(stored, fragment.name):
+            continue
         key = stored.keys[fragment.name]
         if fragment.name.startswith(HEAD_PREFIX):
             width = math.prod(engine.shapes[fragment.name][1:])
@@ -106,7 +124,8 @@ def _fill(stored: Stored, engine: Trainable, rows: torch.Tensor) -> None:
         else:
             stored.reader.copy_elements(key, fragment.start, fragment.values)
     for name, buffer in engine.buffers.items():
-        buffer.copy_(stored.reader.tensor(stored.keys[name]))
+        if _is_taken(stored, name):
+            buffer.copy_(stored.reader.tensor(stored.keys[name]))
 
 
 def fill_rows(fragment: Fragment, reader: Reader, key: str, rows: torch.Tensor, width: int) -> None:

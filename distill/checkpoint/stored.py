@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from distill.checkpoint.arcface import FIXED_SCALE, is_arcface, model_settings, own_name
 from distill.checkpoint.find import Found, latest_verified, verified
 from distill.checkpoint.manifest import MANIFEST, Part
 from distill.checkpoint.reader import Place, Reader
@@ -33,7 +34,7 @@ class Stored:
         keys: the reader's key of each parameter and buffer, by name.
         shapes: their shapes.
         config: configuration of the run, as plain data.
-        identities: names of the C people, by label.
+        identities: names of the C people, by label; none for a backbone without a head.
         step: optimizer steps made.
         run_id: the run.
         origin: file or folder.
@@ -53,8 +54,9 @@ def open_weights(path: Path, stack: ExitStack, ranks: Ranks | None = None) -> St
     """Find and verify weights; nothing but headers and, for the digests, bytes are read.
 
     Args:
-        path: ``model.safetensors``; a ``step-…`` folder; or a folder of those, or a run folder
-            with ``checkpoints/`` in it: then the newest verified one.
+        path: ``model.safetensors``, or a backbone of arcface_torch as safetensors; a ``step-…``
+            folder; or a folder of those, or a run folder with ``checkpoints/`` in it: then the
+            newest verified one.
         stack: closes the files.
         ranks: where given, all ranks call and share the reading.
 
@@ -62,6 +64,7 @@ def open_weights(path: Path, stack: ExitStack, ranks: Ranks | None = None) -> St
         UserError: nothing there, or what is there is damaged.
     """
     if path.is_file():
+        _refuse_pickle(path)
         return _exported(path, stack)
     if (path / MANIFEST).exists():
         return _checkpoint(verified(path, ranks), stack)
@@ -90,6 +93,46 @@ def _checkpoint(found: Found, stack: ExitStack) -> Stored:
     )
 
 
+def _refuse_pickle(path: Path) -> None:
+    """A pickle is a program: somebody who trusts it turns it into safetensors once."""
+    with path.open("rb") as file:
+        begin = file.read(4)
+    if begin == b"PK\x03\x04" or begin[:1] == b"\x80":  # torch.save now, and before 1.6
+        raise UserError(
+            f"{str(path)!r} is a pickle of torch, which is not read here",
+            fix="convert it once, as docs/arcface.md shows, and name the .safetensors",
+        )
+
+
+def _of_arcface(path: Path, reader: Reader, shapes: dict[str, tuple[int, ...]]) -> Stored:
+    """A backbone alone, of arcface_torch, under our names; nobody is known to it."""
+    named = {own_name(name): name for name in shapes}
+    unknown = [name for name in shapes if own_name(name) is None and name != FIXED_SCALE]
+    model = model_settings(shapes)
+    if unknown or model is None:
+        what = f"{unknown[0]!r} has no place here" if unknown else "its number of blocks is another"
+        raise UserError(
+            f"{str(path)!r} looks like a residual network of arcface_torch, but {what}",
+            fix="give the state of its r18, r34, r50 or r100",
+        )
+    if not bool((reader.tensor(FIXED_SCALE) == 1).all()):
+        raise UserError(
+            f"{str(path)!r}: {FIXED_SCALE} is not one everywhere, as arcface_torch keeps it",
+            fix="only networks that were trained with that scale fixed can be taken over",
+        )
+    keys = {ours: name for ours, name in named.items() if ours is not None}
+    return Stored(
+        reader=reader,
+        keys=keys,
+        shapes={ours: shapes[name] for ours, name in keys.items()},
+        config={"model": model},
+        identities=[],
+        step=0,
+        run_id="",
+        origin=path,
+    )
+
+
 def _exported(path: Path, stack: ExitStack) -> Stored:
     try:
         file = stack.enter_context(safe_open(path, "pt"))
@@ -99,15 +142,18 @@ def _exported(path: Path, stack: ExitStack) -> Stored:
         raise UserError(
             f"{str(path)!r} cannot be read as safetensors: {error}", fix="export it again"
         ) from error
+    places = {key: Place(path, key) for key in shapes}
+    whole = {key: [Part(key, 0, shape[0] if shape else 1)] for key, shape in shapes.items()}
+    reader = Reader(path, places, lambda key: whole.get(key, []), stack)
+    if is_arcface(shapes):
+        return _of_arcface(path, reader, shapes)
     if about.get("format") != EXPORTED:
         raise UserError(
             f"{str(path)!r} holds no exported weights of this program",
             fix="name a model.safetensors written by a run",
         )
-    places = {key: Place(path, key) for key in shapes}
-    whole = {key: [Part(key, 0, shape[0] if shape else 1)] for key, shape in shapes.items()}
     return Stored(
-        reader=Reader(path, places, lambda key: whole.get(key, []), stack),
+        reader=reader,
         keys={key: key for key in shapes},
         shapes=shapes,
         config=json.loads(about["config"]),

@@ -6,12 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-import numpy as np
-
-from distill.data.batch import IMAGE_SIZE
-from distill.data.faces import FaceDetector, align
-from distill.data.images import Pixels, Unusable, decode
+from distill.data.faces import FaceDetector, align, resized
+from distill.data.images import Pixels, decode
 from distill.data.sources.folder import IMAGE_ENDINGS, read_file
 from distill.errors import UserError
 
@@ -66,19 +62,3 @@ def aligned_face(path: Path, detector: FaceDetector | None) -> Pixels:
     if len(faces) != 1:
         raise NotOneFace(f"{len(faces)} faces" if faces else "no face")
     return align(rgb, faces[0].points)
-
-
-def resized(rgb: Pixels) -> Pixels:
-    """A square picture at 112x112.
-
-    Raises:
-        Unusable: it is not square.
-    """
-    height, width = rgb.shape[:2]
-    if height != width:
-        raise Unusable(f"{width}x{height} pixels: an aligned face is square")
-    if height == IMAGE_SIZE:
-        return rgb
-    method = cv2.INTER_AREA if height > IMAGE_SIZE else cv2.INTER_LINEAR
-    small = cv2.resize(rgb, (IMAGE_SIZE, IMAGE_SIZE), interpolation=method)
-    return np.asarray(small, dtype=np.uint8)

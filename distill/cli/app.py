@@ -14,6 +14,7 @@ from distill import __version__, console
 from distill.cli.classify import classify_command
 from distill.cli.demo import demo_command
 from distill.cli.doctor import doctor_command
+from distill.cli.embed import embed_command
 from distill.cli.evaluate import evaluate_command
 from distill.cli.forget import forget_command
 from distill.cli.gallery import gallery_command
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train_command,
     "evaluate": evaluate_command,
     "classify": classify_command,
+    "embed": embed_command,
     "doctor": doctor_command,
 }
 

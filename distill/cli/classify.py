@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distill.cli.arguments import RunWeights
-from distill.errors import UserError
 
 if TYPE_CHECKING:
     from distill.classify import Answer
@@ -94,11 +92,12 @@ def answer(
     from distill.classify import ask, find_photographs
     from distill.config import as_override
     from distill.console import progress_bar
+    from distill.files import check_room_for
     from distill.ranks import from_environment
     from distill.trained import restore
 
-    if out is not None and not os.access(out.parent, os.W_OK):
-        raise UserError(f"{out}: its folder is missing or not writable", fix="choose another --out")
+    if out is not None:
+        check_room_for(out)
     files = find_photographs(paths)
     trained = restore(weights, [as_override("run.device", device)])
     shown = out is not None or sys.stdout.isatty()

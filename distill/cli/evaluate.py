@@ -1,9 +1,11 @@
-"""`pairdistill evaluate`: measure a classifier on held-out photographs."""
+"""`pairdistill evaluate`: measure a classifier on held-out photographs, or on verification sets."""
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,25 +16,36 @@ from distill.cli.local_ranks import on_local_ranks, wants_local_ranks
 
 if TYPE_CHECKING:
     from distill.data.manifest import Pack
+    from distill.data.verification_set import VerificationSet
     from distill.evaluate import Report
+    from distill.evaluate.set_report import SetReport
     from distill.ranks import Ranks
-    from distill.trained import Trained
+    from distill.trained import Trained, TrainedBackbone
 
 
 def evaluate_command(
     weights: RunWeights,
     pack: Annotated[
         Path,
-        typer.Argument(help="Folder of the held-out pack.", metavar="PACK", show_default=False),
+        typer.Argument(
+            metavar="PACK",
+            help="Folder of the held-out pack; or a verification set like lfw.bin, or a folder of "
+            "such.",
+            show_default=False,
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="a.b=c", help="Settings that replace those of the training."),
+        typer.Argument(
+            metavar="a.b=c",
+            help="Settings that replace those of the training; more verification sets.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for report.json and report.png.",
+            help="Folder for report.json and report.png (of verification sets sets.json and "
+            "sets.png).",
             show_default="RUN/report for a run folder, else ./report",
         ),
     ] = None,
@@ -40,7 +53,7 @@ def evaluate_command(
         int, typer.Option(min=1, help="Processes on this machine that share the photographs.")
     ] = 1,
     json: Annotated[
-        bool, typer.Option("--json", help="Print report.json in place of the table.")
+        bool, typer.Option("--json", help="Print the JSON file in place of the table.")
     ] = False,
 ) -> None:
     """Measure a classifier on held-out photographs, clean and processed in each way.
@@ -51,10 +64,14 @@ def evaluate_command(
 
         pairdistill evaluate runs/demo/model.safetensors packs/evaluation evaluate.batch_images=256
 
+        pairdistill evaluate runs/demo lfw.bin cfp_fp.bin agedb_30.bin
+
     *top-1*, *top-5*: share of photographs whose person the classifier names first, or among five.
     *same*: share of processed photographs that get the same answer as their clean form.
     *AUC*, *EER*, *10-fold*, *TAR at FAR*: pairs of photographs, same person or not, by the cosine
     of the embeddings. A TAR is left out where too few pairs carry it; report.json says why.
+    Verification sets are InsightFace's .bin files; *accuracy* is the one published for them
+    (docs/evaluation.md).
     """
     words = overrides or []
     folder = out or default_folder(weights)
@@ -75,7 +92,10 @@ def spawn(
     weights: Path, pack: Path, words: Sequence[str], folder: Path, ranks: int, *, as_json: bool
 ) -> int:
     """Evaluate on local ranks; mistakes are found here, before any of them starts."""
-    origin = prepared(weights, words, pack, folder)[0].origin
+    from distill.data.verification_set import is_set
+
+    check = prepared_for_sets if is_set(pack) else prepared
+    origin = check(weights, words, pack, folder)[0].origin
     options = ["--out", str(folder), *(["--json"] if as_json else [])]
     return on_local_ranks(["evaluate", *options, "--", str(origin), str(pack), *words], ranks)
 
@@ -88,13 +108,12 @@ def prepared(weights: Path, words: Sequence[str], folder: Path, out: Path) -> tu
     """
     from distill.data.manifest import read_pack
     from distill.evaluate.run import check_purpose
-    from distill.files import disk_errors
+    from distill.files import make_folder
     from distill.trained import restore
 
     trained, pack = restore(weights, words), read_pack(folder)
     check_purpose(pack)
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     return trained, pack
 
 
@@ -105,41 +124,111 @@ def evaluate_here(
     from distill.spawn import spawned_rank
 
     with spawned_rank():
-        from distill.ranks import from_environment, set_threads
+        from distill.data.verification_set import is_set
 
+        if is_set(folder):
+            evaluate_sets_here(weights, folder, words, out, as_json=as_json)
+            return
         trained, pack = prepared(weights, words, folder, out)
-        ranks = from_environment(trained.config)
-        set_threads(trained.config, ranks)
-        report = measure(trained, pack, ranks, quiet=as_json)
+        pairs = pack.manifest.pairs
+        with as_rank(trained, "evaluate", pairs, quiet=as_json) as (ranks, advance):
+            report = measure(trained, pack, ranks, advance)
         if ranks.is_first:
             show_report(report, out, as_json=as_json)
 
 
-def measure(trained: Trained, pack: Pack, ranks: Ranks, *, quiet: bool) -> Report:
-    """Evaluate together with the other ranks; a bar on rank 0 unless ``quiet``."""
-    from contextlib import nullcontext
+@contextmanager
+def as_rank(
+    trained: TrainedBackbone, title: str, units: int, *, quiet: bool
+) -> Iterator[tuple[Ranks, Callable[[int], None]]]:
+    """This process among the ranks, with the model on its device, and what counts units of work.
 
+    Rank 0 shows a bar for its share of the ``units`` unless ``quiet``.
+    """
     from distill.console import progress_bar
-    from distill.evaluate import evaluate
-    from distill.ranks import init_process_group, leave_process_group
+    from distill.ranks import from_environment, init_process_group, leave_process_group, set_threads
 
-    model = trained.model.to(ranks.device)
-    share = pack.manifest.pairs // ranks.world_size
-    bar = nullcontext() if quiet or not ranks.is_first else progress_bar("evaluate", share)
+    ranks = from_environment(trained.config)
+    set_threads(trained.config, ranks)
+    trained.model.to(ranks.device)
+    share = units // ranks.world_size
     init_process_group(trained.config, ranks)
     try:
-        with bar as shown:
-            return evaluate(
-                model,
-                pack,
-                trained.config,
-                ranks,
-                class_names=trained.identities,
-                checkpoint=trained.source,
-                advance=shown.advance if shown else lambda pairs: None,
-            )
+        if quiet or not ranks.is_first:
+            yield ranks, lambda done: None
+            return
+        with progress_bar(title, share) as bar:
+            yield ranks, bar.advance
     finally:
         leave_process_group()
+
+
+def measure(trained: Trained, pack: Pack, ranks: Ranks, advance: Callable[[int], None]) -> Report:
+    """Evaluate together with the other ranks."""
+    from distill.evaluate import evaluate
+
+    return evaluate(
+        trained.model,
+        pack,
+        trained.config,
+        ranks,
+        class_names=trained.identities,
+        checkpoint=trained.source,
+        advance=advance,
+    )
+
+
+def prepared_for_sets(
+    weights: Path, words: Sequence[str], first: Path, out: Path
+) -> tuple[TrainedBackbone, list[VerificationSet]]:
+    """As `prepared`, for verification sets: ``first``, and those among ``words``."""
+    from distill.data.verification_set import ENDING, read_sets
+    from distill.files import make_folder
+    from distill.trained import restore_backbone
+
+    more = [word for word in words if word.endswith(ENDING) and not re.match(r"\w+\.\w+=", word)]
+    trained = restore_backbone(weights, [word for word in words if word not in more])
+    sets = read_sets([first, *map(Path, more)])
+    make_folder(out)
+    return trained, sets
+
+
+def evaluate_sets_here(
+    weights: Path, first: Path, words: Sequence[str], out: Path, *, as_json: bool
+) -> None:
+    """Be one rank, in this process, and measure on verification sets."""
+    from distill.evaluate.set_report import SetReport
+    from distill.evaluate.sets import evaluate_sets
+
+    trained, sets = prepared_for_sets(weights, words, first, out)
+    config, images = trained.config, sum(len(found.images) for found in sets)
+    with as_rank(trained, "evaluate", images, quiet=as_json) as (ranks, advance):
+        results = evaluate_sets(
+            trained.model.backbone,
+            sets,
+            ranks,
+            batch_images=config.evaluate.batch_images,
+            advance=advance,
+        )
+    if ranks.is_first:
+        plain = config.model_dump(mode="json")
+        show_sets(SetReport(results, trained.source, plain, ranks.world_size), out, as_json=as_json)
+
+
+def show_sets(report: SetReport, out: Path, *, as_json: bool) -> None:
+    """Write the files, then print the table or the JSON."""
+    from distill.console import say, show
+    from distill.evaluate import set_report
+
+    set_report.write_set_report(report, out)
+    if as_json:
+        sys.stdout.write(set_report.as_json(report).decode())
+        return
+    show(set_report.set_table(report))
+    for note in set_report.set_notes(report):
+        say(note)
+    say(f"report: {out / set_report.JSON_NAME}")
+    say(f"picture: {out / set_report.PICTURE_NAME}")
 
 
 def show_report(report: Report, out: Path, *, as_json: bool) -> None:

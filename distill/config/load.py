@@ -90,7 +90,8 @@ def _read_toml(path: Path) -> Tree:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"configuration {path} does not exist", fix="check the path") from None
+        fix = "settings a.b=c come after CONFIG.toml" if "=" in str(path) else "check the path"
+        raise UserError(f"configuration {path} does not exist", fix=fix) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         what = f"configuration {path} cannot be read: {reason}"

@@ -32,6 +32,10 @@ class Section(BaseModel):
         validate_default=True,
     )
 
+    def __hash__(self) -> int:
+        """Of the values: some are lists, which cannot be hashed one by one."""
+        return hash(self.model_dump_json())
+
 
 class Ramp(Section):
     """A number that changes in a straight line over the first steps, then stays."""
@@ -124,7 +128,8 @@ class ModelConfig(Section):
     """Dropout before the embedding layer."""
     init_from: str = ""
     """Run folder, checkpoint or model.safetensors whose backbone a fresh run starts from, and whose
-    rows of the head, matched by the names of the identities; empty for none."""
+    rows of the head, matched by the names of the identities; or a backbone of arcface_torch as
+    safetensors (docs/arcface.md); empty for none."""
 
 
 class HeadConfig(Section):
@@ -259,8 +264,11 @@ class CheckpointConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """Measuring on the held-out pack."""
+    """Measuring on the held-out pack and on verification sets."""
 
+    sets: list[str] = []
+    """Verification sets (InsightFace's `.bin` files, or folders of them) that a run measures
+    whenever it evaluates; `lfw/accuracy` of `lfw.bin` may then be `checkpoint.best_metric`."""
     every_steps: Count = 0
     """Steps between evaluations while training; 0 evaluates at the end only."""
     batch_images: AtLeastOne = 64

@@ -137,6 +137,21 @@ def align_face(rgb: Pixels, points: Points, size: int = FACE_SIZE) -> AlignedFac
     return AlignedFace(np.asarray(warped, dtype=np.uint8), moved)
 
 
+def resized(rgb: Pixels, size: int = FACE_SIZE) -> Pixels:
+    """A square picture, taken for an aligned face, at ``size`` x ``size``.
+
+    Raises:
+        Unusable: it is not square.
+    """
+    height, width = rgb.shape[:2]
+    if height != width:
+        raise Unusable(f"{width}x{height} pixels: an aligned face is square")
+    if height == size:
+        return rgb
+    method = cv2.INTER_AREA if height > size else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(rgb, (size, size), interpolation=method), dtype=np.uint8)
+
+
 def similarity(source: npt.ArrayLike, target: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """The rotation, scale and shift that bring ``source`` closest to ``target``; (2, 3) float64.
 

@@ -9,7 +9,8 @@ and refuses the file at the first other one. Images stay in the file; their plac
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +21,7 @@ from distill.data.sources.paths import opened
 from distill.data.sources.spans import Span
 from distill.errors import UserError
 
+ENDING = ".bin"
 MAX_PAIRS = 10_000_000
 """Pairs that a file may have; the places of their images take about 200 bytes each."""
 _MAX_INSTRUCTIONS = 8 * MAX_PAIRS
@@ -72,6 +74,37 @@ def read_verification_set(path: Path) -> VerificationSet:
                 fix="give a .bin of (images, same) as InsightFace ships them",
             ) from None
     return VerificationSet(path, images, same)
+
+
+def is_set(path: Path) -> bool:
+    """Whether ``path`` names a verification set, or a folder that holds some and is no pack."""
+    if path.is_dir():
+        return not (path / "manifest.json").exists() and any(path.glob(f"*{ENDING}"))
+    return path.suffix == ENDING
+
+
+def read_sets(paths: Sequence[Path]) -> list[VerificationSet]:
+    """The sets at ``paths``, of a folder all in it, in the order of their names.
+
+    Raises:
+        UserError: one is missing or damaged, a folder has none, or two have one name.
+    """
+    files = [file for path in paths for file in _files(path)]
+    twice = [name for name, count in Counter(file.stem for file in files).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"two verification sets are called {twice[0]!r}", fix="rename one of the files"
+        )
+    return [read_verification_set(file) for file in files]
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(path.glob(f"*{ENDING}"))
+    if not found:
+        raise UserError(f"{path}: no verification set in it", fix=f"name files like lfw{ENDING}")
+    return found
 
 
 class Machine:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from distill.errors import UserError
 from distill.evaluate.report import FORMAT, Report, as_condition, write_json
-from distill.files import disk_errors
+from distill.files import make_folder
 
 JSON_NAME, PICTURE_NAME = "report.json", "report.png"
 
@@ -25,8 +25,7 @@ def write_report(report: Report, folder: Path) -> None:
     """
     from distill.evaluate.picture import write_picture  # matplotlib is slow to import
 
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_json(report, folder / JSON_NAME)
     write_picture(report, folder / PICTURE_NAME)
 

@@ -41,13 +41,31 @@ def write_picture(report: Report, path: Path, title: str = "") -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    layout = ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.1)
-    figure = Figure(figsize=(12.5, 6.2), dpi=150, facecolor="white", layout=layout)
-    FigureCanvasAgg(figure)
+    figure = empty_figure(12.5)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
     draw_curves(left, report.conditions)
     draw_bars(right, report.conditions)
-    figure.suptitle(title or report.heading, x=0.012, ha="left", color=INK, fontsize=13)
+    save_figure(figure, path, title or report.heading)
+
+
+def write_curves(conditions: Sequence[Condition], path: Path, title: str) -> None:
+    """Write the ROC curves alone as PNG, as `write_picture` does."""
+    figure = empty_figure(6.6)
+    draw_curves(figure.subplots(), conditions)
+    save_figure(figure, path, title)
+
+
+def empty_figure(width_inches: float) -> Figure:
+    """A white figure that pyplot knows nothing of."""
+    layout = ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.1)
+    figure = Figure(figsize=(width_inches, 6.2), dpi=150, facecolor="white", layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path, title: str) -> None:
+    """Write ``figure`` under a heading, whole or not at all."""
+    figure.suptitle(title, x=0.012, ha="left", color=INK, fontsize=13)
     png = io.BytesIO()
     figure.savefig(png, format="png")
     write_whole(path, png.getvalue())

@@ -84,7 +84,8 @@ class Condition:
     verification: Verification
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of this program, of Python, and of the libraries that bear on the numbers."""
     own = {"pairdistill": __version__, "python": sys.version.split()[0]}
     return own | {name: version(name) for name in LIBRARIES}
 
@@ -114,7 +115,7 @@ class Report:
     checkpoint: dict[str, Any]
     config: dict[str, Any]
     ranks: int
-    versions: dict[str, str] = field(default_factory=_versions)
+    versions: dict[str, str] = field(default_factory=versions)
     format: int = FORMAT
 
     @property

@@ -18,7 +18,7 @@ from distill import console
 from distill.config import dump_toml
 from distill.monitor.metrics_file import MetricsFile, read_metrics
 from distill.monitor.tensorboard import TensorBoard
-from distill.monitor.terminal import Terminal, held_out
+from distill.monitor.terminal import SETS, Terminal, held_out
 
 if TYPE_CHECKING:
     from distill.config import Config
@@ -83,6 +83,14 @@ class Monitor:
     def evaluation(self, step: int, scalars: dict[str, float]) -> None:
         """Record, as ``evaluation_PROBE/METRIC``, and show what was measured after ``step``."""
         self.say(f"step {step}, held-out {held_out(scalars)}")
+        self._record_evaluation(step, scalars)
+
+    def verification(self, step: int, scalars: dict[str, float]) -> None:
+        """As `evaluation`, of verification sets: ``evaluation_SET/METRIC``."""
+        self.say(f"step {step}, verification {held_out(scalars, SETS)}")
+        self._record_evaluation(step, scalars)
+
+    def _record_evaluation(self, step: int, scalars: dict[str, float]) -> None:
         if step not in self._evaluated:
             self._record(step, {f"{_EVALUATION}{tag}": value for tag, value in scalars.items()})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from distill import console
@@ -86,18 +86,24 @@ def summary(scalars: dict[str, float]) -> str:
     )
 
 
-def held_out(scalars: dict[str, float]) -> str:
-    """The metric that says most, for each kind of probe, in a line.
+PROBES = (("top1", "top-1", 3), ("auc", "AUC", 3))
+SETS = (("accuracy", "accuracy", 5), ("auc", "AUC", 5))
+"""Metrics, their words and their digits, those that say most first."""
+
+
+def held_out(scalars: dict[str, float], metrics: Sequence[tuple[str, str, int]] = PROBES) -> str:
+    """The metric that says most, for each kind of probe, or each set, in a line.
 
     Args:
         scalars: what an evaluation found, by ``PROBE/METRIC``; ``processed`` is a mean.
+        metrics: `PROBES` or `SETS`.
     """
-    for metric, word in (("top1", "top-1"), ("auc", "AUC")):
+    for metric, word, digits in metrics:
         found = {
             tag.removesuffix(f"/{metric}"): value
             for tag, value in scalars.items()
             if tag.endswith(f"/{metric}") and not tag.startswith("processed/")
         }
         if found:
-            return f"{word}: " + " ".join(f"{probe} {v:.3f}" for probe, v in found.items())
+            return f"{word}: " + " ".join(f"{probe} {v:.{digits}f}" for probe, v in found.items())
     return "photographs: too few for any number"

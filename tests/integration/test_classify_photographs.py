@@ -230,3 +230,59 @@ def test_command_refuses_before_it_works(weights, folder, tmp_path):
     result = here(tmp_path / "no.safetensors", folder / "b.jpg")
     assert isinstance(result.exception, UserError) and "no checkpoint" in str(result.exception)
     assert here(weights, folder / "b.jpg", "--top", "0").exit_code == 2
+
+
+def by_hand(weights, faces):
+    """Embeddings of aligned faces, not of unit length."""
+    with torch.no_grad():
+        images = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return restore(weights).model.backbone(images).numpy()
+
+
+def embed(*words):
+    return CliRunner().invoke(build_app(), ["embed", *map(str, words)])
+
+
+def test_embeddings_of_photographs_and_why_some_have_none(weights, folder, tmp_path):
+    out = tmp_path / "faces.npz"
+    done = embed(weights, folder, folder / MISSING, "--out", out)
+    assert done.exit_code == 0, done.exception
+    with np.load(out) as found:  # numpy refuses what would need a pickle
+        arrays = dict(found)
+    rows = {str(path): row for row, path in enumerate(arrays["photographs"])}
+    answers = {str(a.photograph): a for a in classify(weights, [folder, folder / MISSING])}
+    assert set(rows) == {path for path, answer in answers.items() if answer.status == "ok"}
+    reasons = dict(zip(arrays["unusable"].tolist(), arrays["reasons"].tolist(), strict=True))
+    assert reasons == {p: a.status for p, a in answers.items() if a.status != "ok"}
+    assert str(folder / ODD) in rows and str(folder / MISSING) in reasons
+    for name in ("b.jpg", "sub/c.PNG"):
+        rgb = decode((folder / name).read_bytes())
+        (wanted,) = by_hand(weights, [align(rgb, FaceDetector().detect(rgb)[0].points)])
+        row = rows[str(folder / name)]
+        assert np.allclose(arrays["embeddings"][row], wanted / np.linalg.norm(wanted), atol=1e-4)
+    assert f"{len(rows)} embeddings of 32 numbers" in done.stdout
+    assert "warning: " in done.stderr
+
+
+def test_embeddings_of_aligned_faces_are_exact(weights, crops, tmp_path):
+    for row, face in enumerate(crops):
+        Image.fromarray(face).save(tmp_path / f"{row}.png")
+    for extra, wanted in (
+        ([], by_hand(weights, crops)),
+        (["--mirrored"], by_hand(weights, crops) + by_hand(weights, [f[:, ::-1] for f in crops])),
+    ):
+        done = embed(weights, tmp_path, "--aligned", "--out", tmp_path / "e.npz", *extra)
+        assert done.exit_code == 0, done.exception
+        found = np.load(tmp_path / "e.npz")
+        lengths = np.linalg.norm(wanted, axis=1)
+        assert np.allclose(found["lengths"], lengths, rtol=1e-4)
+        assert np.allclose(found["embeddings"], wanted / lengths[:, None], atol=1e-5)
+
+
+def test_nothing_to_embed_is_status_1_and_no_folder_a_mistake(weights, tmp_path):
+    (tmp_path / "no.jpg").write_bytes(b"no image")
+    done = embed(weights, tmp_path, "--out", tmp_path / "e.npz")
+    assert done.exit_code == 1
+    assert np.load(tmp_path / "e.npz")["embeddings"].shape == (0, 32)
+    done = embed(weights, tmp_path, "--out", tmp_path / "none" / "e.npz")
+    assert isinstance(done.exception, UserError) and "its folder is missing" in str(done.exception)

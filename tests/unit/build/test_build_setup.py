@@ -252,3 +252,21 @@ def test_without_python_the_message_says_how_to_get_one(tmp_path: Path) -> None:
 def test_our_own_environment_comes_first(tmp_path: Path) -> None:
     fake_python(tmp_path, "python3.11", "echo /another/python")
     assert find_python(tmp_path, "", sys.executable).stdout.strip() == sys.executable
+
+
+def test_a_wheel_holds_every_file_of_the_packages(tmp_path: Path) -> None:
+    """Those that git knows; from the sources, or installed in place, none could be missing."""
+    # A fresh list of sources: an older one beside the sources would be believed.
+    listing = ["egg_info", "--egg-base", str(tmp_path)]
+    build = ["build_py", "--build-lib", str(tmp_path)]
+    setup = [sys.executable, "setup.py", "--quiet", *listing, *build]
+    subprocess.run(setup, cwd=ROOT, check=True, capture_output=True)
+    tracked = subprocess.run(
+        ["git", "ls-files", "distill", "launcher"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    assert "distill/demo/demo.toml" in tracked
+    assert [name for name in tracked if not (tmp_path / name).is_file()] == []

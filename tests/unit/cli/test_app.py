@@ -124,6 +124,7 @@ def test_settings_are_shown_with_what_changes_them(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["train.steps=3"], "train.steps=3 does not exist; settings a.b=c come after CONFIG.toml"),
         ([], "error: CONFIG.toml is missing; begin with `pairdistill train --print-config"),
         (["missing.toml"], "error: configuration missing.toml does not exist; check the path"),
         (["{file}", "loss.temprature=2"], "(did you mean loss.temperature?)"),

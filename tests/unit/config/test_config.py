@@ -156,6 +156,13 @@ def test_one_training_pack_needs_no_list() -> None:
     assert Config().with_packs(str.upper) == Config()
 
 
+def test_settings_with_lists_can_be_keys_too() -> None:
+    """The planner remembers what it has traced by them."""
+    words = ['data.train=["a","b"]', 'evaluate.sets=["lfw.bin"]']
+    one, same, other = (load_config(None, w) for w in (words, words, words[:1]))
+    assert {one: 1, other: 2}[same] == 1 and len({one, same, other}) == 2
+
+
 def test_every_field_says_what_it_means() -> None:
     for name, section in Config.model_fields.items():
         for field, info in section.default.__class__.model_fields.items():

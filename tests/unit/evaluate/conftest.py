@@ -1,13 +1,15 @@
 """A small held-out pack and a network, made once."""
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
-from drawn_people import make_model, make_pack
+from drawn_people import PEOPLE, make_config, make_model, make_pack
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +26,13 @@ def pack(tmp_path_factory, labels):
 @pytest.fixture(scope="session")
 def model():
     return make_model()
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """Exported, as a run leaves them."""
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    about = {"format": "pairdistill-weights-1", "step": "12", "run_id": "r"}
+    about |= {"config": json.dumps(make_config().model_dump()), "identities": json.dumps(PEOPLE)}
+    save_file(make_model().state_dict(), path, about)
+    return path

@@ -7,21 +7,11 @@ import sys
 
 import numpy as np
 import pytest
-from drawn_people import PEOPLE, assert_close, make_config, make_model, make_pack
-from safetensors.torch import save_file
+from drawn_people import assert_close, make_pack
 from typer.testing import CliRunner
 
 from distill.cli.app import build_app
 from distill.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
-    about = {"format": "pairdistill-weights-1", "step": "12", "run_id": "r"}
-    about |= {"config": json.dumps(make_config().model_dump()), "identities": json.dumps(PEOPLE)}
-    save_file(make_model().state_dict(), path, about)
-    return path
 
 
 def here(*words):

@@ -115,6 +115,20 @@ def test_status_of_a_running_a_failed_and_a_waiting_run(tmp_path: Path, fake: Fa
     assert statuses(runs[:1])[0].reason == "", "it waited once, before a requeue"
 
 
+def test_a_run_that_was_not_submitted_knows_its_length_where_it_can(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.root.mkdir()
+    run.metrics.write_text('{"step": 8, "loss/total": 2.0, "speed/seconds_per_step": 3.0}\n')
+    expected = {"[train]\nsteps = 0": (0, None), "[train]\nsteps = 20": (20, 36.0), "": (0, None)}
+    for settings, (total, left) in expected.items():
+        run.config_toml.write_text(settings)
+        with run.acquire():
+            found = statuses([run])[0]
+        assert (found.state, found.total_steps, found.eta_seconds) == ("RUNNING", total, left)
+    run.complete.write_text('{"steps": 30, "train": "digest"}')
+    assert (statuses([run])[0].state, statuses([run])[0].total_steps) == ("COMPLETED", 30)
+
+
 def test_a_job_that_the_accounting_does_not_know(tmp_path: Path, fake: FakeSlurm) -> None:
     fake.answers("sacct", "")
     fake.answers("squeue", "")

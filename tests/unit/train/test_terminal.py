@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from distill import console
-from distill.monitor.terminal import Terminal, held_out, summary
+from distill.monitor.terminal import SETS, Terminal, held_out, summary
 
 NUMBERS = {
     "loss/total": 4.4665,
@@ -62,4 +62,6 @@ def test_an_evaluation_is_told_in_a_line() -> None:
     assert held_out(known) == "top-1: clean 0.750 blur 0.500"
     strangers = {"clean/auc": 0.9, "clean/tar_at_far_0.1": 0.2}
     assert held_out(strangers) == "AUC: clean 0.900"
+    sets = {"lfw/accuracy": 0.99783, "lfw/auc": 0.99921, "agedb_30/accuracy": 0.98}
+    assert held_out(sets, SETS) == "accuracy: lfw 0.99783 agedb_30 0.98000"
     assert held_out({}) == "photographs: too few for any number"

@@ -1,0 +1,93 @@
+"""`pairdistill embed`: embeddings of photographs as a file of arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from distill.classify.embed import Embedded
+
+NOTHING_EMBEDDED = 1
+"""Exit status where not one photograph could be used."""
+SHOWN = 5
+
+
+def embed_command(
+    weights: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="Run folder (its newest good checkpoint), a checkpoint, model.safetensors, or a "
+            "backbone of arcface_torch as safetensors.",
+            show_default=False,
+        ),
+    ],
+    photographs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PHOTO_OR_FOLDER",
+            help="Photographs; of a folder all images at any depth.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The file, numpy's .npz.")] = Path("embeddings.npz"),
+    aligned: Annotated[
+        bool, typer.Option("--aligned", help="They are aligned faces already: no detection.")
+    ] = False,
+    mirrored: Annotated[
+        bool, typer.Option("--mirrored", help="Add the embedding of the mirror image.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Write the embedding of the face in each photograph.
+
+    **Examples**
+
+        pairdistill embed runs/demo photos/ --out photos.npz
+
+        pairdistill embed runs/demo ijbc_aligned/ --aligned --mirrored
+
+    In the file: *photographs* (N paths), *embeddings* (N x D, of unit length), *lengths* (N, before
+    that), and *unusable* with *reasons*: photographs with no face, with several, or that cannot be
+    read.
+    Exit status: 0 at least one photograph was embedded, 1 none was, 2 a mistake in the input.
+    """
+    from distill.classify import find_photographs
+    from distill.classify.embed import as_npz, embed_photographs
+    from distill.config import as_override
+    from distill.console import progress_bar, say
+    from distill.files import check_room_for, write_whole
+    from distill.ranks import from_environment
+    from distill.trained import restore_backbone
+
+    check_room_for(out)
+    files = find_photographs(photographs)
+    trained = restore_backbone(weights, [as_override("run.device", device)])
+    with progress_bar("embed", len(files)) as bar:
+        found = embed_photographs(
+            trained,
+            files,
+            aligned=aligned,
+            mirrored=mirrored,
+            device=from_environment(trained.config, {}).device,
+            advance=bar.advance,
+        )
+    write_whole(out, as_npz(found))
+    tell_unusable(found)
+    say(f"{len(found.photographs)} embeddings of {found.embeddings.shape[1]} numbers: {out}")
+    if not found.photographs:
+        raise typer.Exit(NOTHING_EMBEDDED)
+
+
+def tell_unusable(found: Embedded) -> None:
+    """Warn of the first few photographs that could not be used; the file has all."""
+    from distill.console import warn
+
+    for path, reason in found.unusable[:SHOWN]:
+        warn(f"{path}: {reason}")
+    more = len(found.unusable) - SHOWN
+    if more > 0:
+        warn(f"and {more} more, all in `unusable`")

@@ -1,0 +1,222 @@
+"""Backbones of arcface_torch: a state under its names, and its network written out in functions."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from distill.cli.app import build_app
+from distill.config import load_config
+from distill.data.images import encode_jpeg
+from distill.data.pack_writer import EncodedPair, write_pack
+from distill.errors import UserError
+from distill.trained import restore, restore_backbone
+
+ROOT = Path(__file__).resolve().parents[3]
+FILES = ("rec", "idx", "pt")
+BLOCKS = {"r18": (2, 2, 2, 2), "r50": (3, 4, 14, 3)}
+
+
+def state_of(blocks, dim=32):
+    """Random weights and statistics under the names of arcface_torch's iresnet.py."""
+    torch.manual_seed(3)
+    state = {}
+
+    def norm(name, width):
+        state[f"{name}.weight"] = 1 + 0.2 * torch.randn(width)
+        state[f"{name}.bias"] = 0.1 * torch.randn(width)
+        state[f"{name}.running_mean"] = 0.1 * torch.randn(width)
+        state[f"{name}.running_var"] = 0.5 + torch.rand(width)
+        state[f"{name}.num_batches_tracked"] = torch.tensor(7)
+
+    def conv(name, inputs, outputs, side):
+        state[f"{name}.weight"] = torch.randn(outputs, inputs, side, side) / (inputs * side) ** 0.5
+
+    conv("conv1", 3, 64, 3)
+    norm("bn1", 64)
+    state["prelu.weight"] = 0.3 * torch.rand(64)
+    inputs = 64
+    for stage, (width, count) in enumerate(zip((64, 128, 256, 512), blocks, strict=True), 1):
+        for number in range(count):
+            at = f"layer{stage}.{number}"
+            norm(f"{at}.bn1", inputs)
+            conv(f"{at}.conv1", inputs, width, 3)
+            norm(f"{at}.bn2", width)
+            state[f"{at}.prelu.weight"] = 0.3 * torch.rand(width)
+            conv(f"{at}.conv2", width, width, 3)
+            norm(f"{at}.bn3", width)
+            if number == 0:
+                conv(f"{at}.downsample.0", inputs, width, 1)
+                norm(f"{at}.downsample.1", width)
+            inputs = width
+    norm("bn2", 512)
+    state["fc.weight"] = torch.randn(dim, 512 * 49) / 100
+    state["fc.bias"] = torch.randn(dim)
+    norm("features", dim)
+    state["features.weight"] = torch.ones(dim)
+    return state
+
+
+def by_hand(state, blocks, x):
+    """Embeddings as that network computes them."""
+
+    def norm(name, x):
+        parts = [state[f"{name}.{part}"] for part in ("running_mean", "running_var")]
+        return F.batch_norm(x, *parts, state[f"{name}.weight"], state[f"{name}.bias"], eps=1e-5)
+
+    def conv(name, x, stride=1):
+        weight = state[f"{name}.weight"]
+        return F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
+
+    x = F.prelu(norm("bn1", conv("conv1", x)), state["prelu.weight"])
+    for stage, count in enumerate(blocks, 1):
+        for number in range(count):
+            at, stride = f"layer{stage}.{number}", 2 if number == 0 else 1
+            y = norm(f"{at}.bn2", conv(f"{at}.conv1", norm(f"{at}.bn1", x)))
+            y = F.prelu(y, state[f"{at}.prelu.weight"])
+            y = norm(f"{at}.bn3", conv(f"{at}.conv2", y, stride))
+            if number == 0:
+                x = norm(f"{at}.downsample.1", conv(f"{at}.downsample.0", x, stride))
+            x = x + y
+    x = F.linear(norm("bn2", x).flatten(1), state["fc.weight"], state["fc.bias"])
+    return norm("features", x)
+
+
+@pytest.fixture(scope="module")
+def r18(tmp_path_factory):
+    state = state_of(BLOCKS["r18"])
+    path = tmp_path_factory.mktemp("arcface") / "r18.safetensors"
+    save_file(state, path)
+    return path, state
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_the_embeddings_are_the_same(name, tmp_path):
+    state = state_of(BLOCKS[name])
+    save_file(state, tmp_path / "backbone.safetensors")
+    found = restore_backbone(tmp_path / "backbone.safetensors")
+    assert (found.config.model.name, found.config.model.embedding_dim) == (
+        name.replace("r", "iresnet"),
+        32,
+    )
+    images = torch.rand(2, 3, 112, 112) * 2 - 1
+    with torch.no_grad():
+        expected, given = by_hand(state, BLOCKS[name], images), found.model.backbone(images)
+    assert expected.std() > 0.1
+    assert torch.allclose(given, expected, atol=1e-3 * float(expected.std()))
+
+
+def drawn(number):
+    return encode_jpeg(
+        np.random.default_rng(number).integers(0, 256, (112, 112, 3), dtype=np.uint8)
+    )
+
+
+def test_a_run_starts_from_it_and_its_sets_are_measured(r18, tmp_path):
+    """On two ranks under ZeRO 3, beside a head by ranges; at a rate that changes nothing."""
+    path, state = r18
+    pairs = [EncodedPair(drawn(i), drawn(i), i % 2, 0) for i in range(4)]
+    write_pack(tmp_path / "train", pairs, 4, identities=["a", "b"], kinds=["blur"])
+    (tmp_path / "run.toml").write_text(f"""
+run = {{dir = "{tmp_path}/run", device = "cpu"}}
+data = {{train = "{tmp_path}/train", reader = "python"}}
+model = {{name = "iresnet18", embedding_dim = 32, init_from = "{path}"}}
+head = {{placement = "sharded"}}
+optimizer = {{lr = 1e-12}}
+train = {{steps = 1, global_batch_pairs = 4, zero_stage = 3}}
+""")
+    command = [sys.executable, "-m", "distill", "train", str(tmp_path / "run.toml"), "--ranks", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"backbone of {path}; 2 people, all new" in done.stdout
+    ours = load_file(tmp_path / "run" / "model.safetensors")
+    some = {"conv1": "stem.0", "layer3.1.conv2": "stages.2.1.body.4", "fc": "embedding.3"}
+    for theirs, mine in some.items():
+        assert torch.allclose(ours[f"backbone.{mine}.weight"], state[f"{theirs}.weight"], atol=1e-6)
+    images = [drawn(i) for i in range(20)]
+    (tmp_path / "lfw.bin").write_bytes(pickle.dumps((images, [True, False] * 5)))
+    asked = ["evaluate", str(path), str(tmp_path / "lfw.bin"), "--json", "--out", str(tmp_path)]
+    told = CliRunner().invoke(build_app(), asked)
+    assert told.exit_code == 0, told.exception
+    assert json.loads(told.stdout)["checkpoint"]["name"] == "r18.safetensors"
+
+
+def test_what_is_no_such_backbone_is_refused(r18, tmp_path):
+    path, state = r18
+    cases = {
+        "number of blocks": {**state, "layer3.2.bn1.weight": torch.ones(256)},
+        "'layer1.0.se.weight' has no place": {**state, "layer1.0.se.weight": torch.ones(1)},
+        "features.weight is not one": {**state, "features.weight": 2 * torch.ones(32)},
+    }
+    for words, spoilt in cases.items():
+        save_file(spoilt, tmp_path / "spoilt.safetensors")
+        with pytest.raises(UserError, match=words):
+            restore_backbone(tmp_path / "spoilt.safetensors")
+    missing = {name: tensor for name, tensor in state.items() if "layer2.0.bn2" not in name}
+    save_file(missing, tmp_path / "missing.safetensors")
+    with pytest.raises(UserError, match=r"stages\.1\.0\.body\.2"):
+        restore_backbone(tmp_path / "missing.safetensors")
+    with pytest.raises(UserError, match="knows no people"):
+        restore(path)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_pickle_is_named_and_not_opened(r18, tmp_path, old):
+    torch.save(r18[1], tmp_path / "backbone.pth", _use_new_zipfile_serialization=not old)
+    with pytest.raises(UserError, match=r"is a pickle of torch.*docs/arcface\.md"):
+        restore_backbone(Path(tmp_path / "backbone.pth"))
+
+
+def blocks_of(language):
+    """What docs/arcface.md shows in a language."""
+    text = (ROOT / "docs" / "arcface.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def run_block(code, *words, where):
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], cwd=where, check=False,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_documented_lines_turn_a_pickle_into_safetensors(r18, tmp_path, inside):
+    convert, *_ = blocks_of("python")
+    state = {"epoch": 3, "state_dict_backbone": r18[1]} if inside else r18[1]
+    torch.save(state, tmp_path / "backbone.pth")
+    run_block(convert, "backbone.pth", "backbone.safetensors", where=tmp_path)
+    found = load_file(tmp_path / "backbone.safetensors")
+    assert found.keys() == r18[1].keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in r18[1].items())
+
+
+def test_the_documented_lines_export_for_torch_alone(r18, tmp_path):
+    _, export, _ = blocks_of("python")
+    run_block(export, r18[0], where=tmp_path)
+    images = torch.rand(3, 3, 112, 112) * 2 - 1
+    given = torch.export.load(tmp_path / "face.pt2").module()(images)
+    expected = by_hand(r18[1], BLOCKS["r18"], images)
+    assert torch.allclose(given, expected, atol=1e-3 * float(expected.std()))
+
+
+def test_the_documented_settings_are_settings(tmp_path):
+    (settings,) = blocks_of("toml")
+    (tmp_path / "run.toml").write_text(settings)
+    config = load_config(tmp_path / "run.toml")
+    assert (config.head.margin, config.optimizer.lr_batch_pairs) == ("arcface", 0)
+    tree = config.model_dump()
+    text = (ROOT / "docs" / "arcface.md").read_text()
+    named = re.findall(r"`([a-z]+)\.([a-z_0-9]+)(?: = [^`]*)?`", text)
+    known = [pair for pair in named if pair[0] in tree and pair[1] not in FILES]
+    assert len(known) > 25 and all(key in tree[section] for section, key in known)
