@@ -33,6 +33,7 @@ constexpr int64_t kHeaderBytes = 4096;    // shared memory of a block besides th
 constexpr int64_t kReservedBytes = 1024;  // what CUDA keeps of a multiprocessor for each block
 constexpr int64_t kRunsOfBlock = 512;     // fewer are not worth a block of their own
 constexpr int64_t kRunsOfPart = 512;
+constexpr int64_t kRunsAhead = 4;         // of each thread of a block that keeps its rows
 constexpr int64_t kPartsOfProcessor = 8;  // blocks wanted in flight on each multiprocessor
 constexpr int64_t kMostParts = 1024;      // blocks of one row: their states are merged by one warp
 constexpr int64_t kMostRuns = 1 << 24;    // of a block: its columns are numbered in 32 bits
@@ -95,10 +96,22 @@ inline int64_t threads_for(int64_t runs, int64_t element_bytes) {
   return runs > 512 ? row_threads(element_bytes) : runs > 256 ? 256 : 128;
 }
 
+// Runs of both rows that stay on chip, of `runs` that a block works on: as many for each thread, and
+// all of them or enough to fetch ahead.
+inline int64_t kept_of(int64_t runs, int64_t element_bytes, int64_t room) {
+  const int64_t threads = threads_for(runs, element_bytes);
+  const int64_t all = ceil_div(runs, threads), kept = least(all, room / threads);
+  return kept < all && kept < kRunsAhead ? 0 : kept * threads;
+}
+
 inline Plan on_chip(const CallShape& call, const DeviceShape& d, int64_t cluster) {
   const int64_t runs = ceil_div(runs_of(call.classes, call.element_bytes), cluster);
-  const int64_t kept = least(runs, room(d, 1));
-  return Plan{cluster == 1 ? Way::kSmall : Way::kCluster, cluster, threads_for(runs, call.element_bytes), runs, kept, 1,
+  return Plan{cluster == 1 ? Way::kSmall : Way::kCluster,
+              cluster,
+              threads_for(runs, call.element_bytes),
+              runs,
+              kept_of(runs, call.element_bytes, room(d, 1)),
+              1,
               call.pairs};
 }
 
@@ -124,21 +137,27 @@ inline Plan split(const CallShape& call, const DeviceShape& d) {
   return Plan{Way::kSplit, 1, 256, of_part, 0, ceil_div(runs, of_part), most(1, wave)};
 }
 
+// Whether 4/5 of the rows at least stay on chip.
+inline bool holds_most(const Plan& plan) { return plan.runs_of_block * 4 <= plan.runs_on_chip * 5; }
+
 // Cluster size by points 2 and 3 of the rule; 0 where the rows do not fit.
-inline int64_t cluster_that_holds(int64_t runs, const DeviceShape& d) {
-  for (int64_t size = 1; size <= d.largest_cluster; size *= 2)
-    if (ceil_div(runs, size) <= room(d, 2)) return size;
-  return ceil_div(runs, d.largest_cluster) * 4 <= room(d, 1) * 5 ? d.largest_cluster : 0;
+inline int64_t cluster_that_holds(const CallShape& call, const DeviceShape& d) {
+  const int64_t runs = runs_of(call.classes, call.element_bytes);
+  for (int64_t size = 1; size <= d.largest_cluster; size *= 2) {
+    const int64_t of_block = ceil_div(runs, size);
+    if (of_block <= kept_of(of_block, call.element_bytes, room(d, 2))) return size;
+  }
+  return holds_most(on_chip(call, d, d.largest_cluster)) ? d.largest_cluster : 0;
 }
 
 inline Plan chosen(const CallShape& call, const DeviceShape& d) {
   const int64_t runs = runs_of(call.classes, call.element_bytes);
   if (!call.gradient && !call.two_sweeps) {
-    const bool small = runs <= 2 * kRunsOfBlock && runs <= room(d, 1) &&
+    const bool small = runs <= 2 * kRunsOfBlock && holds_most(on_chip(call, d, 1)) &&
                        (call.pairs * 2 >= d.multiprocessors || runs <= kRunsOfBlock);
     return small ? on_chip(call, d, 1) : split(call, d);
   }
-  int64_t size = cluster_that_holds(runs, d);
+  int64_t size = cluster_that_holds(call, d);
   if (size == 0) return split(call, d);
   while (call.pairs * size < d.multiprocessors && size * 2 <= d.largest_cluster &&
          runs / (size * 2) >= kRunsOfBlock)
@@ -166,7 +185,7 @@ inline Plan wished(const CallShape& call, const DeviceShape& d, const Wish& wish
                              std::to_string(wish.cluster) + " blocks; this device has at most " +
                              std::to_string(d.largest_cluster));
   const Plan plan = on_chip(call, d, wish.cluster);
-  if (plan.runs_of_block * 4 > room(d, 1) * 5)
+  if (!holds_most(plan))
     throw std::runtime_error("pair_loss: PAIRDISTILL_CUDA_PATH: the rows of " +
                              std::to_string(call.classes) + " classes do not fit on the chip");
   return plan;
