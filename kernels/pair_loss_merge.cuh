@@ -1,7 +1,7 @@
 // How the states and sums of threads, warps and blocks become one, in a fixed order.
 #pragma once
 
-#include "pair_loss_runs.cuh"
+#include "pair_loss_gradients.cuh"
 
 namespace pairdistill {
 namespace cuda {

@@ -33,6 +33,7 @@ constexpr int64_t kHeaderBytes = 4096;    // shared memory of a block besides th
 constexpr int64_t kReservedBytes = 1024;  // what CUDA keeps of a multiprocessor for each block
 constexpr int64_t kRunsOfBlock = 512;     // fewer are not worth a block of their own
 constexpr int64_t kRunsOfPart = 512;
+constexpr int64_t kRunsOfLongPart = 4096;
 constexpr int64_t kRunsAhead = 4;         // of each thread of a block that keeps its rows
 constexpr int64_t kPartsOfProcessor = 8;  // blocks wanted in flight on each multiprocessor
 constexpr int64_t kMostParts = 1024;      // blocks of one row: their states are merged by one warp
@@ -115,11 +116,12 @@ inline Plan on_chip(const CallShape& call, const DeviceShape& d, int64_t cluster
               call.pairs};
 }
 
-// As many blocks as fill the device, none with too little to do.
+// As many blocks as fill the device, none with too little to do; of long rows more, so that few
+// multiprocessors are idle while the last blocks run.
 inline int64_t splits_for(int64_t pairs, int64_t runs, const DeviceShape& d) {
-  const int64_t wanted = ceil_div(d.multiprocessors * kPartsOfProcessor, most(1, pairs));
-  const int64_t useful = least(least(wanted, kMostParts), ceil_div(runs, kRunsOfPart));
-  return most(most(1, useful), ceil_div(runs, kMostRuns));
+  const int64_t wanted = (d.multiprocessors * kPartsOfProcessor + pairs / 2) / most(1, pairs);
+  const int64_t useful = least(most(wanted, runs / kRunsOfLongPart), ceil_div(runs, kRunsOfPart));
+  return most(most(1, least(useful, kMostParts)), ceil_div(runs, kMostRuns));
 }
 
 inline int64_t wave_of(const CallShape& call, const DeviceShape& d) {

@@ -252,3 +252,20 @@ def test_without_python_the_message_says_how_to_get_one(tmp_path: Path) -> None:
 def test_our_own_environment_comes_first(tmp_path: Path) -> None:
     fake_python(tmp_path, "python3.11", "echo /another/python")
     assert find_python(tmp_path, "", sys.executable).stdout.strip() == sys.executable
+
+
+def test_an_older_nvcc_builds_for_what_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = ModuleType("setup_without_its_call")
+    build.__file__ = str(ROOT / "setup.py")
+    monkeypatch.setitem(sys.modules, build.__name__, build)
+    monkeypatch.delenv("PAIRDISTILL_CUDA_ARCHS", raising=False)
+    exec((ROOT / "setup.py").read_text().split("\nsetup(")[0], vars(build))
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho compute_70 compute_80 compute_90 compute_90a\n")
+    nvcc.chmod(0o755)
+    assert build.cuda_archs(str(nvcc)) == ["80", "90"]
+    monkeypatch.setenv("PAIRDISTILL_CUDA_ARCHS", "120")
+    build.cuda_archs.cache_clear()
+    assert build.cuda_archs(str(nvcc)) == ["120"]

@@ -118,6 +118,10 @@ def test_every_plan_can_be_launched_and_covers_the_row(plan, name: str) -> None:
             assert found.cluster in (1, 2, 4, 8, 16)
             assert (found.way == SMALL) == (found.cluster == 1)
             assert found.runs_on_chip * 5 >= found.runs_of_block * 4
+            # Of each thread as many, and all of them or enough to fetch ahead.
+            assert found.runs_on_chip % found.threads == 0
+            if found.runs_on_chip < found.runs_of_block:
+                assert found.runs_on_chip >= 4 * found.threads
 
 
 @pytest.mark.parametrize("name", DEVICES)
