@@ -86,7 +86,7 @@ template <class Kernel>
 int64_t largest_cluster(Kernel kernel, int device, int64_t shared_bytes) {
   if (attribute(device, cudaDevAttrClusterLaunch) == 0) return 1;
   for (int64_t size = 16; size > 1; size /= 2) {
-    const Grid grid{size, row_threads(4), shared_bytes, size, nullptr};
+    const Grid grid{size, most_row_threads(4), shared_bytes, size, nullptr};
     const Config config(grid);
     int clusters = 0;
     cudaError_t status = allow(kernel, grid);

@@ -8,7 +8,8 @@ namespace cuda {
 namespace {
 
 constexpr int kWarp = 32;
-constexpr int kMostWarps = kMostThreads / kWarp;
+constexpr int kMostWarps = most_row_threads(4) / kWarp;  // of any block
+static_assert(kMostThreads / kWarp <= kMostWarps && kMostWarps <= kWarp, "a warp merges a block");
 constexpr unsigned kAllLanes = 0xffffffffu;
 
 // What lane `lane ^ mask` holds, for any structure of 4-byte words.

@@ -73,7 +73,7 @@ __device__ __forceinline__ void sum_cluster(R& sum1, R& sum2, Shared<R>& shared,
 }
 
 template <class T>
-__global__ void __launch_bounds__(row_threads(sizeof(T)), sizeof(T) == 8 ? 1 : 2)
+__global__ void __launch_bounds__(most_row_threads(sizeof(T)), 1)
     on_chip(Rows<T> rows, Choices<Real<T>> c, const Real<T>* margins, Cut cut,
             Results<Real<T>> results, Upstream<Real<T>> upstream, Destination<T> out) {
   using R = Real<T>;

@@ -39,10 +39,12 @@ constexpr int64_t kPartsOfProcessor = 8;  // blocks wanted in flight on each mul
 constexpr int64_t kMostParts = 1024;      // blocks of one row: their states are merged by one warp
 constexpr int64_t kMostRuns = 1 << 24;    // of a block: its columns are numbered in 32 bits
 constexpr int64_t kMostBlocks = INT32_MAX;
-constexpr int kMostThreads = 512;      // of a block that only adds numbers up
+constexpr int kMostThreads = 512;         // of a block that only adds numbers up
 
-// Threads of a block that works on rows: two such blocks share the registers of a multiprocessor.
+// Threads of a block that works on rows: two such blocks share the registers of a multiprocessor, or one
+// block of the most threads has them.
 constexpr int row_threads(int64_t element_bytes) { return element_bytes == 8 ? 256 : 384; }
+constexpr int most_row_threads(int64_t element_bytes) { return element_bytes == 8 ? 256 : 768; }
 
 struct DeviceShape {
   int64_t multiprocessors;
@@ -93,15 +95,20 @@ inline int64_t room(const DeviceShape& d, int64_t blocks) {
   return most(0, least(share, d.shared_of_block) - kHeaderBytes) / (2 * kRunBytes);
 }
 
-inline int64_t threads_for(int64_t runs, int64_t element_bytes) {
-  return runs > 512 ? row_threads(element_bytes) : runs > 256 ? 256 : 128;
+// Of a block that works on `runs` of each of both rows. One that leaves no room for a second one has the
+// threads of two, if that leaves each enough slots.
+inline int64_t threads_for(int64_t runs, int64_t element_bytes, const DeviceShape& d) {
+  if (runs <= 512) return runs > 256 ? 256 : 128;
+  const int64_t threads = row_threads(element_bytes), wide = most_row_threads(element_bytes);
+  const bool alone = ceil_div(runs, threads) > room(d, 2) / threads;
+  return alone && room(d, 1) / wide >= kRunsAhead ? wide : threads;
 }
 
-// Runs of both rows that stay on chip, of `runs` that a block works on: as many for each thread, and
-// all of them or enough to fetch ahead.
-inline int64_t kept_of(int64_t runs, int64_t element_bytes, int64_t room) {
-  const int64_t threads = threads_for(runs, element_bytes);
-  const int64_t all = ceil_div(runs, threads), kept = least(all, room / threads);
+// Runs of both rows that stay on chip, where `blocks` share a multiprocessor: as many for each thread,
+// and all of them or enough to fetch ahead.
+inline int64_t kept_of(int64_t runs, int64_t element_bytes, const DeviceShape& d, int64_t blocks) {
+  const int64_t threads = threads_for(runs, element_bytes, d);
+  const int64_t all = ceil_div(runs, threads), kept = least(all, room(d, blocks) / threads);
   return kept < all && kept < kRunsAhead ? 0 : kept * threads;
 }
 
@@ -109,9 +116,9 @@ inline Plan on_chip(const CallShape& call, const DeviceShape& d, int64_t cluster
   const int64_t runs = ceil_div(runs_of(call.classes, call.element_bytes), cluster);
   return Plan{cluster == 1 ? Way::kSmall : Way::kCluster,
               cluster,
-              threads_for(runs, call.element_bytes),
+              threads_for(runs, call.element_bytes, d),
               runs,
-              kept_of(runs, call.element_bytes, room(d, 1)),
+              kept_of(runs, call.element_bytes, d, 1),
               1,
               call.pairs};
 }
@@ -147,7 +154,7 @@ inline int64_t cluster_that_holds(const CallShape& call, const DeviceShape& d) {
   const int64_t runs = runs_of(call.classes, call.element_bytes);
   for (int64_t size = 1; size <= d.largest_cluster; size *= 2) {
     const int64_t of_block = ceil_div(runs, size);
-    if (of_block <= kept_of(of_block, call.element_bytes, room(d, 2))) return size;
+    if (of_block <= kept_of(of_block, call.element_bytes, d, 2)) return size;
   }
   return holds_most(on_chip(call, d, d.largest_cluster)) ? d.largest_cluster : 0;
 }

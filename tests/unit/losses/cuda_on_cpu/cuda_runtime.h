@@ -54,7 +54,7 @@ void __stcs(V* address, V value) {
 
 namespace emulation {
 
-constexpr int kWarp = 32, kMostThreads = 512, kMostBlocks = 16;
+constexpr int kWarp = 32, kMostThreads = 768, kMostBlocks = 16;
 constexpr size_t kStack = 64 * 1024;
 constexpr long kMostRounds = 1000000;  // a barrier that not all threads reach
 
