@@ -29,19 +29,41 @@ struct SideCoefficients {
   R logit_base, soft_base, ce, own, constant, other, flat, m;
 };
 
+//
+// With `power` = T not 0, ce is relative to soft to that power, which takes the place of hard: for
+// 16-bit gradients, where a few 2^-22 of a term do not show, one exponential in four less.
 template <class R>
 struct Coefficients {
   SideCoefficients<R> first, second;
   R logit_scale, soft_scale, apart;
+  int power;
 
   Coefficients() = default;
   // From coefficients in units.
   __device__ Coefficients(const PairGradient<R>& g, int kind)
-      : logit_scale(g.logit_scale), soft_scale(g.soft_scale), apart(g.first.m - g.second.m) {
+      : logit_scale(g.logit_scale),
+        soft_scale(g.soft_scale),
+        apart(g.first.m - g.second.m),
+        power(0) {
     const Base<R> soft1(g.first.m, soft_scale), soft2(g.second.m, soft_scale);
     set(first, g.first, soft1, g.first.inv_t * soft1.factor, g.second.inv_t * soft2.factor, kind);
     set(second, g.second, soft2, g.second.inv_t * soft2.factor, g.first.inv_t * soft1.factor,
         kind);
+  }
+
+  // Takes powers, where T is 2, 3 or 4 and both exponents start near each other.
+  __device__ void take_powers() {
+    for (int T = 2; T <= 4; ++T) {
+      const R off = soft_scale * R(T) - logit_scale, allowed = logit_scale * R(2e-7);
+      if (off <= allowed && off >= -allowed) power = T;
+    }
+    const R by1 = R(power) * first.soft_base - first.logit_base;
+    const R by2 = R(power) * second.soft_base - second.logit_base;
+    const R most = R(60);
+    if (!(by1 < most && by1 > -most && by2 < most && by2 > -most)) power = 0;
+    if (power == 0) return;
+    first.ce *= UnitExp::of(by1);
+    second.ce *= UnitExp::of(by2);
   }
 
  private:
@@ -60,8 +82,14 @@ struct Coefficients {
   }
 };
 
+template <int POWER, class R>
+__device__ __forceinline__ R power_of_soft(R soft) {
+  const R square = soft * soft;
+  return POWER == 2 ? square : POWER == 3 ? square * soft : square * square;
+}
+
 // The gradients of finite scores in their place.
-template <int KIND, class T>
+template <int KIND, int POWER, class T>
 __device__ __forceinline__ void finite_gradients(const Coefficients<Real<T>>& k, Run<T>& run1,
                                                  Run<T>& run2) {
   using R = Real<T>;
@@ -71,12 +99,16 @@ __device__ __forceinline__ void finite_gradients(const Coefficients<Real<T>>& k,
   widen_run(run2, x2);
 #pragma unroll
   for (int i = 0; i < kColumns<T>; ++i) {
-    const R hard1 = UnitExp::of(fused(x1[i], k.logit_scale, -first.logit_base));
-    const R hard2 = UnitExp::of(fused(x2[i], k.logit_scale, -second.logit_base));
+    R hard1, hard2;
+    if (POWER == 0) {
+      hard1 = UnitExp::of(fused(x1[i], k.logit_scale, -first.logit_base));
+      hard2 = UnitExp::of(fused(x2[i], k.logit_scale, -second.logit_base));
+    }
     R d1 = -first.flat, d2 = -second.flat;
     if (KIND != kNone) {
       const R soft1 = UnitExp::of(fused(x1[i], k.soft_scale, -first.soft_base));
       const R soft2 = UnitExp::of(fused(x2[i], k.soft_scale, -second.soft_base));
+      if (POWER != 0) hard1 = power_of_soft<POWER>(soft1), hard2 = power_of_soft<POWER>(soft2);
       if (KIND == kMmd) {
         const R p = soft1 * first.other, q = soft2 * second.other;
         d1 = fused(first.own * p, (p - q) - first.constant, d1);
@@ -133,6 +165,17 @@ __device__ __forceinline__ void step_gradients(int kind, const Part<T>& part,
   }
 }
 
+template <int KIND, class T>
+__device__ __forceinline__ void finite_by_power(const Coefficients<Real<T>>& k, Run<T>& first,
+                                                Run<T>& second) {
+  if (sizeof(T) == 2 && k.power != 0) {
+    if (k.power == 2) return finite_gradients<KIND, 2>(k, first, second);
+    if (k.power == 3) return finite_gradients<KIND, 3>(k, first, second);
+    return finite_gradients<KIND, 4>(k, first, second);
+  }
+  finite_gradients<KIND, 0>(k, first, second);
+}
+
 // The gradients of a run in place of its scores; `g` and `k` say the same.
 template <class T>
 __device__ __forceinline__ void run_gradient(int kind, const Part<T>& part,
@@ -141,10 +184,12 @@ __device__ __forceinline__ void run_gradient(int kind, const Part<T>& part,
                                              Run<T>& first, Run<T>& second) {
   if (part.holds_target(run) || !are_finite(first, second))
     return step_gradients(kind, part, g, run * kColumns<T>, first, second);
-  if (kind == kKl) return finite_gradients<kKl>(k, first, second);  // no table of jumps
-  if (kind == kCe) return finite_gradients<kCe>(k, first, second);
-  if (kind == kMmd) return finite_gradients<kMmd>(k, first, second);
-  finite_gradients<kNone>(k, first, second);
+  switch (kind) {
+    case kKl: return finite_by_power<kKl>(k, first, second);
+    case kCe: return finite_by_power<kCe>(k, first, second);
+    case kMmd: return finite_gradients<kMmd, 0>(k, first, second);
+    default: finite_gradients<kNone, 0>(k, first, second);
+  }
 }
 
 }  // namespace

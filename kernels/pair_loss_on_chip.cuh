@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(most_row_threads(sizeof(T)), 1)
     }
   }
   if (threadIdx.x == 0)
-    share_gradient(shared, upstream.gradient(row, shared.stats, rows.columns, c), c.kind);
+    share_gradient<T>(shared, upstream.gradient(row, shared.stats, rows.columns, c), c.kind);
   if (leader) results.put_stats(row, shared.stats);
   if (out.first) {
     __syncthreads();

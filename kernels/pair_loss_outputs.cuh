@@ -127,11 +127,13 @@ __device__ __forceinline__ void write_gradients(const Part<T>& part, const Desti
 }
 
 // What `write_gradients` reads; by one thread.
-template <class R>
+template <class T, class R>
 __device__ __forceinline__ void share_gradient(Shared<R>& shared, const PairGradient<R>& gradient,
                                                int kind) {
   shared.gradient = in_units(gradient, kind);
-  shared.coefficients = Coefficients<R>(shared.gradient, kind);
+  Coefficients<R> coefficients(shared.gradient, kind);
+  if (sizeof(T) == 2 && (kind == kKl || kind == kCe)) coefficients.take_powers();
+  shared.coefficients = coefficients;
 }
 
 // mmd's second sweep over a part.

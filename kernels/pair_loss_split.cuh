@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(kPartThreads, kPartBlocks<T>)
   if (rows.labels[part.row] < 0) return clear_part(part, out);
   if (threadIdx.x == 0) {
     const RowStats<R> row_stats = reinterpret_cast<const RowStats<R>*>(stats)[part.row];
-    share_gradient(shared, upstream.gradient(part.row, row_stats, classes, c), c.kind);
+    share_gradient<T>(shared, upstream.gradient(part.row, row_stats, classes, c), c.kind);
   }
   __syncthreads();
   const PartRing<T> ring(part, memory + kHeaderBytes, kAheadOfPart);

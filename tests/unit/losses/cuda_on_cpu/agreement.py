@@ -187,6 +187,19 @@ def excluded_classes_nan_and_ignored_pairs() -> None:
             assert not grad[3].any()
 
 
+def temperatures() -> None:
+    """Those whose powers save an exponential, others, and targets too far off for it."""
+    for T in (1.0, 2.0, 2.5, 3.0, 4.0):
+        for dtype in (torch.bfloat16, torch.float16):
+            for similarity, scale in (("kl", 2.0), ("ce", 40.0)):
+                case = make_case(2, 301, scale, dtype=dtype)
+                check(case, dtype, T, PairLossSpec(similarity=similarity))
+            cosines = make_case(2, 301, 0.1, dtype=dtype)
+            cosines.first[0, cosines.labels[0]] = 0.9375  # with the margin far below itself
+            spec = PairLossSpec(logit_scale=64.0, margin_angle_rad=1.0, margin_cosine=0.3)
+            check(cosines, dtype, T, spec)
+
+
 def maxima_anywhere() -> None:
     """Scores that rise along the row, and largest ones that are many or the target's."""
     C = 5000
@@ -256,6 +269,7 @@ def run_all() -> None:
     odd_sizes_and_labels_at_every_edge()
     rows_of_any_alignment()
     excluded_classes_nan_and_ignored_pairs()
+    temperatures()
     maxima_anywhere()
     all_ignored()
     print("agreed")
