@@ -12,7 +12,8 @@
 // 1. Forward of one sweep (all but mmd) gains nothing from rows on chip: small up to 1024 runs where
 //    half as many pairs as multiprocessors fill the device or a row has at most 512, else split.
 // 2. The smallest cluster size (1 is `small`) at which a block needs so little that two of them
-//    share a multiprocessor; one loads while the other computes.
+//    share a multiprocessor; one loads while the other computes. What stays is counted in whole
+//    rounds of the block's threads, and what does not stay needs 4 rounds to go through.
 // 3. Else the largest one, if its blocks hold at least 4/5 of the rows: the rest is read again, from
 //    the level-2 cache. Else split.
 // 4. The cluster doubles while the grid leaves multiprocessors idle and a block keeps 512 runs.

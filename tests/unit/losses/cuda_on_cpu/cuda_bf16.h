@@ -1,9 +1,10 @@
 // __nv_bfloat16, alone and two at a time, for kernels that run on the CPU.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <cstring>
+
+#include "two_at_a_time.h"
 
 struct __nv_bfloat16 {
   uint16_t bits;
@@ -24,18 +25,4 @@ inline __nv_bfloat16 __float2bfloat16_rn(float value) {
 struct __nv_bfloat162 {
   __nv_bfloat16 x, y;
 };
-inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) {
-  return __nv_bfloat162{__float2bfloat16_rn(x), __float2bfloat16_rn(y)};
-}
-inline __nv_bfloat162 __hadd2(__nv_bfloat162 a, __nv_bfloat162 b) {
-  return __floats2bfloat162_rn(__bfloat162float(a.x) + __bfloat162float(b.x), __bfloat162float(a.y) + __bfloat162float(b.y));
-}
-inline __nv_bfloat162 __hsub2(__nv_bfloat162 a, __nv_bfloat162 b) {
-  return __floats2bfloat162_rn(__bfloat162float(a.x) - __bfloat162float(b.x), __bfloat162float(a.y) - __bfloat162float(b.y));
-}
-inline __nv_bfloat162 __hmax2(__nv_bfloat162 a, __nv_bfloat162 b) {
-  return __floats2bfloat162_rn(std::fmax(__bfloat162float(a.x), __bfloat162float(b.x)), std::fmax(__bfloat162float(a.y), __bfloat162float(b.y)));
-}
-inline bool __hbeq2(__nv_bfloat162 a, __nv_bfloat162 b) {
-  return __bfloat162float(a.x) == __bfloat162float(b.x) && __bfloat162float(a.y) == __bfloat162float(b.y);
-}
+EMULATED_PAIR(__nv_bfloat162, __bfloat162float, __float2bfloat16_rn, __floats2bfloat162_rn)
