@@ -81,9 +81,11 @@ void launch(const Grid& grid, void (*kernel)(Parameters...), const Arguments&...
   check(cudaLaunchKernelEx(&config.launch, kernel, Parameters(arguments)...), "launch");
 }
 
-// The largest cluster whose blocks can have all the shared memory there is, and run.
+// The largest cluster whose blocks can have all the shared memory there is, and of which enough run at
+// once: its blocks are on one graphics cluster of the device, and some of those may be too small.
 template <class Kernel>
-int64_t largest_cluster(Kernel kernel, int device, int64_t shared_bytes) {
+int64_t largest_cluster(Kernel kernel, int device, int64_t shared_bytes,
+                        int64_t multiprocessors) {
   if (attribute(device, cudaDevAttrClusterLaunch) == 0) return 1;
   for (int64_t size = 16; size > 1; size /= 2) {
     const Grid grid{size, most_row_threads(4), shared_bytes, size, nullptr};
@@ -92,7 +94,7 @@ int64_t largest_cluster(Kernel kernel, int device, int64_t shared_bytes) {
     cudaError_t status = allow(kernel, grid);
     if (status == cudaSuccess)
       status = cudaOccupancyMaxActiveClusters(&clusters, kernel, &config.launch);
-    if (status == cudaSuccess && clusters > 0) return size;
+    if (status == cudaSuccess && clusters * size * 4 >= multiprocessors * 3) return size;
     (void)cudaGetLastError();  // a size that this device refuses: the next smaller one
   }
   return 1;
@@ -112,7 +114,7 @@ DeviceShape device_shape(int device, Kernel kernel) {
     d.shared_of_block = attribute(device, cudaDevAttrMaxSharedMemoryPerBlockOptin);
     d.shared_of_processor = attribute(device, cudaDevAttrMaxSharedMemoryPerMultiprocessor);
     d.cache_bytes = attribute(device, cudaDevAttrL2CacheSize);
-    d.largest_cluster = largest_cluster(kernel, device, d.shared_of_block);
+    d.largest_cluster = largest_cluster(kernel, device, d.shared_of_block, d.multiprocessors);
   });
   return shapes[device];
 }

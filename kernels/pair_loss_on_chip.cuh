@@ -18,11 +18,11 @@ struct Cluster {
   int size, rank;
 
 #if defined(PAIR_LOSS_EMULATED) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
-  __device__ void wait_for_all() const {
-    if (size > 1) {
-      __cluster_barrier_arrive();
-      __cluster_barrier_wait();
-    }
+  __device__ void arrive() const {
+    if (size > 1) __cluster_barrier_arrive();
+  }
+  __device__ void wait() const {
+    if (size > 1) __cluster_barrier_wait();
   }
   template <class S>
   __device__ S of_block(const S& mine, int block) const {
@@ -30,12 +30,17 @@ struct Cluster {
     return *static_cast<const S*>(__cluster_map_shared_rank(&mine, unsigned(block)));
   }
 #else
-  __device__ void wait_for_all() const {}
+  __device__ void arrive() const {}
+  __device__ void wait() const {}
   template <class S>
   __device__ S of_block(const S& mine, int) const {
     return mine;
   }
 #endif
+  __device__ void wait_for_all() const {
+    arrive();
+    wait();
+  }
 };
 
 // How the host cut the pairs; `slots` runs of each row stay with each thread.
@@ -120,11 +125,12 @@ __global__ void __launch_bounds__(most_row_threads(sizeof(T)), 1)
   if (threadIdx.x == 0)
     share_gradient<T>(shared, upstream.gradient(row, shared.stats, rows.columns, c), c.kind);
   if (leader) results.put_stats(row, shared.stats);
+  cluster.arrive();  // before the gradients: arriving waits for what has been written so far
   if (out.first) {
     __syncthreads();
     write_gradients(part, out, c.kind, shared, again);
   }
-  cluster.wait_for_all();  // nobody leaves while another reads its shared memory
+  cluster.wait();  // nobody leaves while another reads its shared memory
 }
 
 }  // namespace
