@@ -6,8 +6,8 @@ needed to build it: clusters build on login nodes.
 
 Environment:
     PAIRDISTILL_CUDA        1: CUDA must be built; 0: it must not; unset: built where nvcc is.
-    PAIRDISTILL_CUDA_ARCHS  e.g. "80;90"; default 75;80;86;89;90;100;120, and PTX of the last
-                            for newer.
+    PAIRDISTILL_CUDA_ARCHS  e.g. "80;90"; default those of 75;80;86;89;90;100;120 that nvcc
+                            knows, and PTX of the last for newer.
     CUDA_HOME, CXX          where nvcc is, and which C++ compiler is used.
 
 A compiler that fails fails the build. Objects are kept under build/kernels and used again while
@@ -17,6 +17,7 @@ of each kernel (registers, spills): `pair_loss_launch-cuda-*.txt`.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -93,9 +94,18 @@ def nvcc() -> str | None:
     return found
 
 
-def cuda_archs() -> list[str]:
-    """Compute capabilities to compile for, e.g. ["75", "90"]."""
-    return os.environ.get("PAIRDISTILL_CUDA_ARCHS", CUDA_ARCHS).replace(",", ";").split(";")
+@functools.cache
+def cuda_archs(cuda: str) -> list[str]:
+    """Compute capabilities to compile for, e.g. ["75", "90"]: as asked, or what this nvcc knows."""
+    asked = os.environ.get("PAIRDISTILL_CUDA_ARCHS")
+    if asked:
+        return asked.replace(",", ";").split(";")
+    command = [cuda, "--list-gpu-arch"]
+    known = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    archs = [a for a in CUDA_ARCHS.split(";") if f"compute_{a}" in known]
+    if not archs:
+        raise SystemExit(f"error: {cuda} knows none of {CUDA_ARCHS}; set PAIRDISTILL_CUDA_ARCHS")
+    return archs
 
 
 def description(cuda: str | None) -> str:
@@ -107,7 +117,7 @@ def description(cuda: str | None) -> str:
     if cuda:
         release = re.search(r"cuda_([\d.]+\d)", compiler_version(cuda))
         parts.append(
-            f"CUDA {release[1] if release else ''} for sm_{', sm_'.join(cuda_archs())} and PTX"
+            f"CUDA {release[1] if release else ''} for sm_{', sm_'.join(cuda_archs(cuda))} and PTX"
         )
     return "built with " + ", ".join(parts)
 
@@ -135,7 +145,7 @@ def cpu_steps(cuda: str | None) -> list[Step]:
 
 def cuda_steps(cuda: str) -> list[Step]:
     """The kernels, for every architecture in one call, and the operators that launch them."""
-    archs = cuda_archs()
+    archs = cuda_archs(cuda)
     targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
     targets.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
     common = ["-std=c++17", "-DPAIR_LOSS_ISA=cuda"]

@@ -38,7 +38,8 @@ from head_wire import Wire
 
 from distill.config import Config
 from distill.losses import ClassShards, implementation_info
-from distill.losses.bench import TYPES, peak_bytes, times
+from distill.losses.bench import TYPES, peak_bytes
+from distill.losses.bench_clock import times
 from distill.losses.bench_table import processor_name, save_csv, stamp, text
 from distill.ranks import (
     from_environment,

@@ -51,37 +51,50 @@ struct Config {
   Config(const Config&) = delete;
 };
 
-// More than 48 KB, and clusters of more than 8, are asked for by name.
+// More than 48 KB, and clusters of more than 8, are asked for by name. The figures are a function's
+// own, shared by all threads of the process: always the most that the device has, so that no thread
+// takes back what another is about to launch with.
 template <class... Parameters>
-void allow(void (*kernel)(Parameters...), const Grid& grid) {
+cudaError_t allow(void (*kernel)(Parameters...), const Grid& grid) {
   const void* const function = reinterpret_cast<const void*>(kernel);
-  if (grid.shared_bytes > 48 * 1024)
-    check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               int(grid.shared_bytes)),
-          "shared memory");
-  if (grid.cluster > 8)
-    check(cudaFuncSetAttribute(function, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
-          "cluster size");
+  cudaError_t status = cudaSuccess;
+  if (grid.shared_bytes > 48 * 1024) {
+    int device = 0, most = 0;
+    status = cudaGetDevice(&device);
+    if (status == cudaSuccess)
+      status = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (status == cudaSuccess)
+      status = cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+    if (status == cudaSuccess)
+      status = cudaFuncSetAttribute(function, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                    cudaSharedmemCarveoutMaxShared);
+  }
+  if (status == cudaSuccess && grid.cluster > 8)
+    status = cudaFuncSetAttribute(function, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+  return status;
 }
 
 template <class... Parameters, class... Arguments>
 void launch(const Grid& grid, void (*kernel)(Parameters...), const Arguments&... arguments) {
   const Config config(grid);
-  allow(kernel, grid);
+  check(allow(kernel, grid), "shared memory and clusters");
   check(cudaLaunchKernelEx(&config.launch, kernel, Parameters(arguments)...), "launch");
 }
 
-// The largest cluster whose blocks can have all the shared memory there is, and run.
+// The largest cluster whose blocks can have all the shared memory there is, and of which enough run at
+// once: its blocks are on one graphics cluster of the device, and some of those may be too small.
 template <class Kernel>
-int64_t largest_cluster(Kernel kernel, int device, int64_t shared_bytes) {
+int64_t largest_cluster(Kernel kernel, int device, int64_t shared_bytes,
+                        int64_t multiprocessors) {
   if (attribute(device, cudaDevAttrClusterLaunch) == 0) return 1;
   for (int64_t size = 16; size > 1; size /= 2) {
-    const Grid grid{size, row_threads(4), shared_bytes, size, nullptr};
+    const Grid grid{size, most_row_threads(4), shared_bytes, size, nullptr};
     const Config config(grid);
-    allow(kernel, grid);
     int clusters = 0;
-    const cudaError_t status = cudaOccupancyMaxActiveClusters(&clusters, kernel, &config.launch);
-    if (status == cudaSuccess && clusters > 0) return size;
+    cudaError_t status = allow(kernel, grid);
+    if (status == cudaSuccess)
+      status = cudaOccupancyMaxActiveClusters(&clusters, kernel, &config.launch);
+    if (status == cudaSuccess && clusters * size * 4 >= multiprocessors * 3) return size;
     (void)cudaGetLastError();  // a size that this device refuses: the next smaller one
   }
   return 1;
@@ -101,7 +114,7 @@ DeviceShape device_shape(int device, Kernel kernel) {
     d.shared_of_block = attribute(device, cudaDevAttrMaxSharedMemoryPerBlockOptin);
     d.shared_of_processor = attribute(device, cudaDevAttrMaxSharedMemoryPerMultiprocessor);
     d.cache_bytes = attribute(device, cudaDevAttrL2CacheSize);
-    d.largest_cluster = largest_cluster(kernel, device, d.shared_of_block);
+    d.largest_cluster = largest_cluster(kernel, device, d.shared_of_block, d.multiprocessors);
   });
   return shapes[device];
 }

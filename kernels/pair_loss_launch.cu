@@ -93,7 +93,8 @@ void launch_on_chip(const Device& at, const Pairs& p, const Choices<Real<T>>& c,
                     const Destination<T>& out) {
   const Grid grid{p.pairs * plan.cluster, plan.threads,
                   kHeaderBytes + 2 * kRunBytes * plan.runs_on_chip, plan.cluster, at.stream};
-  const Cut cut{int(plan.cluster), int(plan.runs_of_block), int(plan.runs_on_chip)};
+  const Cut cut{int(plan.cluster), int(plan.runs_of_block),
+                int(plan.runs_on_chip / plan.threads)};
   launch(grid, on_chip<T>, rows_of<T>(p), c, margins, cut, results, upstream, out);
 }
 
@@ -111,7 +112,11 @@ struct SplitRows {
       : at(device), p(pairs), c(choices), plan(cut), rows(rows_of<T>(pairs)) {}
 
   Splits cut(int64_t start) const { return Splits{int(plan.splits), int(plan.runs_of_block), start}; }
-  Grid grid(int64_t pairs) const { return plain_grid(at, pairs * plan.splits, kPartThreads); }
+  Grid grid(int64_t pairs) const {
+    Grid parts = plain_grid(at, pairs * plan.splits, kPartThreads);
+    parts.shared_bytes += 2 * kRunBytes * kAheadOfPart * kPartThreads;
+    return parts;
+  }
 
   void reduce(int64_t start, int64_t pairs, States<R> parts) const {
     parts.pairs = pairs;

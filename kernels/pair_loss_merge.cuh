@@ -1,14 +1,15 @@
 // How the states and sums of threads, warps and blocks become one, in a fixed order.
 #pragma once
 
-#include "pair_loss_runs.cuh"
+#include "pair_loss_gradients.cuh"
 
 namespace pairdistill {
 namespace cuda {
 namespace {
 
 constexpr int kWarp = 32;
-constexpr int kMostWarps = kMostThreads / kWarp;
+constexpr int kMostWarps = most_row_threads(4) / kWarp;  // of any block
+static_assert(kMostThreads / kWarp <= kMostWarps && kMostWarps <= kWarp, "a warp merges a block");
 constexpr unsigned kAllLanes = 0xffffffffu;
 
 // What lane `lane ^ mask` holds, for any structure of 4-byte words.
@@ -75,21 +76,44 @@ template <class R>
 struct Shared {
   PairState<R> of_warp[kMostWarps], of_block;
   PairGradient<R> gradient;
+  Coefficients<R> coefficients;
   RowStats<R> stats;
   R sums_of_warp[kMostWarps][2], sums_of_block[2];
 };
 static_assert(sizeof(Shared<double>) <= size_t(kHeaderBytes), "kHeaderBytes is too small");
 
+// The first column with the maximum, where `side.top` is the class of the step that has it. All lanes
+// of a warp together.
+template <class T>
+__device__ __forceinline__ void exact_top(Side<Real<T>>& side, const Part<T>& part, const T* row,
+                                          int64_t class_of_column_0) {
+  if (side.top == kNoColumn) return;
+  const int column = int(side.top - class_of_column_0) + lane();
+  int there = kWarp;
+  if (lane() < kColumns<T> && part.has(column) && column != part.target &&
+      widen(row[column]) == side.m)
+    there = lane();
+#pragma unroll
+  for (int mask = kWarp / 2; mask > 0; mask /= 2) {
+    const int other = __shfl_xor_sync(kAllLanes, there, mask);
+    there = other < there ? other : there;
+  }
+  side.top += there;
+}
+
 // The states of a block merged; the result is in the first warp, in every lane.
-template <class R>
+template <class T, class R>
 __device__ __forceinline__ void merge_block(PairState<R>& state, Shared<R>& shared,
-                                            const Choices<R>& c) {
+                                            const Choices<R>& c, const Part<T>& part,
+                                            int64_t class_of_column_0) {
   merge_warp(state, c);
   if (lane() == 0) shared.of_warp[warp()] = state;
   __syncthreads();
   if (warp() != 0) return;
   state = lane() < warps() ? shared.of_warp[lane()] : empty_state<R>();
   merge_warp(state, c);
+  exact_top(state.first, part, part.first, class_of_column_0);
+  exact_top(state.second, part, part.second, class_of_column_0);
 }
 
 // Two sums over a block; the result is in the first warp, in every lane.

@@ -2,8 +2,8 @@
 // that hold a share of the columns each. Every score is read once and every gradient written once;
 // runs beyond the shared memory of a block are read again (they are still in the level-2 cache).
 //
-// A run is loaded, kept, and read back by one and the same thread, so that the rows themselves need
-// no barrier; what crosses threads are states, sums and coefficients, in `Shared`.
+// A run is fetched, kept, and read back by one and the same thread (`Ring`), so that the rows
+// themselves need no barrier; what crosses threads are states, sums and coefficients, in `Shared`.
 #pragma once
 
 #include "pair_loss_outputs.cuh"
@@ -18,11 +18,11 @@ struct Cluster {
   int size, rank;
 
 #if defined(PAIR_LOSS_EMULATED) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
-  __device__ void wait_for_all() const {
-    if (size > 1) {
-      __cluster_barrier_arrive();
-      __cluster_barrier_wait();
-    }
+  __device__ void arrive() const {
+    if (size > 1) __cluster_barrier_arrive();
+  }
+  __device__ void wait() const {
+    if (size > 1) __cluster_barrier_wait();
   }
   template <class S>
   __device__ S of_block(const S& mine, int block) const {
@@ -30,25 +30,31 @@ struct Cluster {
     return *static_cast<const S*>(__cluster_map_shared_rank(&mine, unsigned(block)));
   }
 #else
-  __device__ void wait_for_all() const {}
+  __device__ void arrive() const {}
+  __device__ void wait() const {}
   template <class S>
   __device__ S of_block(const S& mine, int) const {
     return mine;
   }
 #endif
+  __device__ void wait_for_all() const {
+    arrive();
+    wait();
+  }
 };
 
-// How the host cut the pairs.
+// How the host cut the pairs; `slots` runs of each row stay with each thread.
 struct Cut {
-  int cluster, runs_of_block, runs_on_chip;
+  int cluster, runs_of_block, slots;
 };
 
 // The state of the whole pair, in every lane of the first warp.
-template <class R>
+template <class T, class R>
 __device__ __forceinline__ PairState<R> merge_cluster(PairState<R> state, Shared<R>& shared,
-                                                      const Cluster& cluster,
-                                                      const Choices<R>& c) {
-  merge_block(state, shared, c);
+                                                      const Cluster& cluster, const Choices<R>& c,
+                                                      const Part<T>& part,
+                                                      int64_t class_of_column_0) {
+  merge_block(state, shared, c, part, class_of_column_0);
   if (cluster.size == 1) return state;
   if (threadIdx.x == 0) shared.of_block = state;
   cluster.wait_for_all();
@@ -72,14 +78,12 @@ __device__ __forceinline__ void sum_cluster(R& sum1, R& sum2, Shared<R>& shared,
 }
 
 template <class T>
-__global__ void __launch_bounds__(row_threads(sizeof(T)), sizeof(T) == 8 ? 1 : 2)
+__global__ void __launch_bounds__(most_row_threads(sizeof(T)), 1)
     on_chip(Rows<T> rows, Choices<Real<T>> c, const Real<T>* margins, Cut cut,
             Results<Real<T>> results, Upstream<Real<T>> upstream, Destination<T> out) {
   using R = Real<T>;
   PAIR_LOSS_DYNAMIC_SHARED(memory);
   Shared<R>& shared = *reinterpret_cast<Shared<R>*>(memory);
-  Run<T>* const kept1 = reinterpret_cast<Run<T>*>(memory + kHeaderBytes);
-  Run<T>* const kept2 = kept1 + cut.runs_on_chip;
   const Cluster cluster{cut.cluster, int(blockIdx.x % unsigned(cut.cluster))};
   const int64_t row = blockIdx.x / unsigned(cut.cluster), label = rows.labels[row];
   const bool leader = cluster.rank == 0 && threadIdx.x == 0;
@@ -91,24 +95,16 @@ __global__ void __launch_bounds__(row_threads(sizeof(T)), sizeof(T) == 8 ? 1 : 2
     return;
   }
 
+  Ring<T, int(kRunsAhead), true> ring(part, memory + kHeaderBytes, cut.slots);
   Stream<R> stream(c);
-  for_runs(
-      part,
-      [&](int run, Run<T>& first, Run<T>& second) { load_runs<false>(part, run, first, second); },
-      [&](int run, const Run<T>& first, const Run<T>& second) {
-        if (run < cut.runs_on_chip) kept1[run] = first, kept2[run] = second;
-        add_run(stream, part, run, first, second, c);
-      });
-  const PairState<R> state =
-      merge_cluster(stream.finished(rows.class_start + part.offset), shared, cluster, c);
+  const auto again = [&](const auto& body) { ring.next_sweep(body); };
+  ring.first_sweep([&](int run, const Run<T>& first, const Run<T>& second) {
+    add_run(stream, part, run, first, second, c);
+  });
+  const int64_t class_of_column_0 = rows.class_start + part.offset;
+  const PairState<R> state = merge_cluster(stream.finished(class_of_column_0, c), shared, cluster, c,
+                                           part, class_of_column_0);
 
-  const auto again = [&](int run, Run<T>& first, Run<T>& second) {
-    if (run < cut.runs_on_chip) {
-      first = kept1[run], second = kept2[run];
-    } else {
-      load_runs<true>(part, run, first, second);
-    }
-  };
   if (warp() == 0) {
     RowStats<R> stats;
     const PairMargin<R> margin = margin_of(row_margins(margins, row), c);
@@ -119,7 +115,7 @@ __global__ void __launch_bounds__(row_threads(sizeof(T)), sizeof(T) == 8 ? 1 : 2
   if (c.kind == kMmd) {
     __syncthreads();
     R sum1 = R(0), sum2 = R(0);
-    add_mmd_terms(part, shared.stats, c.soft_scale, again, sum1, sum2);
+    add_mmd_terms<T>(shared.stats, c.soft_scale, again, sum1, sum2);
     sum_cluster(sum1, sum2, shared, cluster);
     if (threadIdx.x == 0) {
       const R similarity = finish_mmd(shared.stats, sum1, sum2, c);
@@ -127,13 +123,14 @@ __global__ void __launch_bounds__(row_threads(sizeof(T)), sizeof(T) == 8 ? 1 : 2
     }
   }
   if (threadIdx.x == 0)
-    shared.gradient = in_units(upstream.gradient(row, shared.stats, rows.columns, c), c.kind);
+    share_gradient<T>(shared, upstream.gradient(row, shared.stats, rows.columns, c), c.kind);
   if (leader) results.put_stats(row, shared.stats);
+  cluster.arrive();  // before the gradients: arriving waits for what has been written so far
   if (out.first) {
     __syncthreads();
-    write_gradients(part, out, c.kind, shared.gradient, again);
+    write_gradients(part, out, c.kind, shared, again);
   }
-  cluster.wait_for_all();  // nobody leaves while another reads its shared memory
+  cluster.wait();  // nobody leaves while another reads its shared memory
 }
 
 }  // namespace

@@ -80,41 +80,74 @@ struct Destination {
   }
 };
 
+// The rows of a part's gradients, and whether they can be written 16 bytes at once.
 template <class T>
-__device__ __forceinline__ void store_runs(const Part<T>& part, const Destination<T>& out,
-                                           int run, const Run<T>& first, const Run<T>& second) {
-  store_run(part, out.row_first(part), run * kColumns<T>, first);
-  store_run(part, out.row_second(part), run * kColumns<T>, second);
-}
+struct GradientPart {
+  const Part<T>& part;
+  T* const first;
+  T* const second;
+  const bool aligned;
+
+  __device__ GradientPart(const Part<T>& part, const Destination<T>& out)
+      : part(part),
+        first(by_itself(out.row_first(part))),
+        second(by_itself(out.row_second(part))),
+        aligned(misalignment(first) == 0 && misalignment(second) == 0) {}
+
+  __device__ __forceinline__ void store(int run, const Run<T>& run1, const Run<T>& run2) const {
+    if (aligned && part.has_run(run)) {
+      store_whole(first, run, run1);
+      store_whole(second, run, run2);
+    } else {
+      store_by_columns(part, first, run, run1);
+      store_by_columns(part, second, run, run2);
+    }
+  }
+};
 
 // No gradient reaches an ignored pair, whatever its scores are.
 template <class T>
 __device__ __forceinline__ void clear_part(const Part<T>& part, const Destination<T>& out) {
-  for (int run = threadIdx.x; run < part.runs; run += blockDim.x)
-    store_runs(part, out, run, Run<T>{}, Run<T>{});
+  const GradientPart<T> to(part, out);
+  for (int run = threadIdx.x; run < part.runs; run += blockDim.x) to.store(run, Run<T>{}, Run<T>{});
 }
 
-// Writes the gradients of a part, whose runs `load` fetches.
-template <class T, class Load>
+// Writes the gradients of a part, whose runs sweep(body) goes over. What they are made of is in
+// `shared`.
+template <class T, class Sweep>
 __device__ __forceinline__ void write_gradients(const Part<T>& part, const Destination<T>& out,
-                                                int kind, const PairGradient<Real<T>>& g,
-                                                const Load& load) {
-  for_runs(part, load, [&](int run, Run<T> first, Run<T> second) {
-    run_gradient(kind, part, g, run, first, second);
-    store_runs(part, out, run, first, second);
+                                                int kind, const Shared<Real<T>>& shared,
+                                                const Sweep& sweep) {
+  const GradientPart<T> to(part, out);
+  const Coefficients<Real<T>> coefficients = shared.coefficients;
+  sweep([&](int run, Run<T> first, Run<T> second) {
+    run_gradient(kind, part, shared.gradient, coefficients, run, first, second);
+    to.store(run, first, second);
   });
 }
 
+// What `write_gradients` reads; by one thread.
+template <class T, class R>
+__device__ __forceinline__ void share_gradient(Shared<R>& shared, const PairGradient<R>& gradient,
+                                               int kind) {
+  shared.gradient = in_units(gradient, kind);
+  Coefficients<R> coefficients(shared.gradient, kind);
+  if (sizeof(T) == 2 && (kind == kKl || kind == kCe)) coefficients.take_powers();
+  shared.coefficients = coefficients;
+}
+
 // mmd's second sweep over a part.
-template <class T, class Load>
-__device__ __forceinline__ void add_mmd_terms(const Part<T>& part, const RowStats<Real<T>>& stats,
-                                              Real<T> soft_scale, const Load& load, Real<T>& sum1,
-                                              Real<T>& sum2) {
+template <class T, class Sweep>
+__device__ __forceinline__ void add_mmd_terms(const RowStats<Real<T>>& stats, Real<T> soft_scale,
+                                              const Sweep& sweep, Real<T>& sum1, Real<T>& sum2) {
   const Real<T> units = soft_scale * Units<Real<T>>::of_nat;
-  for_runs(part, load, [&](int, const Run<T>& first, const Run<T>& second) {
+  sweep([&](int, const Run<T>& first, const Run<T>& second) {
+    Real<T> x1[kColumns<T>], x2[kColumns<T>];
+    widen_run(first, x1);
+    widen_run(second, x2);
 #pragma unroll
     for (int i = 0; i < kColumns<T>; ++i)
-      mmd_terms<UnitExp>(stats, widen(first.value[i]), widen(second.value[i]), units, sum1, sum2);
+      mmd_terms<UnitExp>(stats, x1[i], x2[i], units, sum1, sum2);
   });
 }
 

@@ -12,7 +12,8 @@
 // 1. Forward of one sweep (all but mmd) gains nothing from rows on chip: small up to 1024 runs where
 //    half as many pairs as multiprocessors fill the device or a row has at most 512, else split.
 // 2. The smallest cluster size (1 is `small`) at which a block needs so little that two of them
-//    share a multiprocessor; one loads while the other computes.
+//    share a multiprocessor; one loads while the other computes. What stays is counted in whole
+//    rounds of the block's threads, and what does not stay needs 4 rounds to go through.
 // 3. Else the largest one, if its blocks hold at least 4/5 of the rows: the rest is read again, from
 //    the level-2 cache. Else split.
 // 4. The cluster doubles while the grid leaves multiprocessors idle and a block keeps 512 runs.
@@ -33,14 +34,18 @@ constexpr int64_t kHeaderBytes = 4096;    // shared memory of a block besides th
 constexpr int64_t kReservedBytes = 1024;  // what CUDA keeps of a multiprocessor for each block
 constexpr int64_t kRunsOfBlock = 512;     // fewer are not worth a block of their own
 constexpr int64_t kRunsOfPart = 512;
+constexpr int64_t kRunsOfLongPart = 4096;
+constexpr int64_t kRunsAhead = 4;         // of each thread of a block that keeps its rows
 constexpr int64_t kPartsOfProcessor = 8;  // blocks wanted in flight on each multiprocessor
 constexpr int64_t kMostParts = 1024;      // blocks of one row: their states are merged by one warp
 constexpr int64_t kMostRuns = 1 << 24;    // of a block: its columns are numbered in 32 bits
 constexpr int64_t kMostBlocks = INT32_MAX;
-constexpr int kMostThreads = 512;      // of a block that only adds numbers up
+constexpr int kMostThreads = 512;         // of a block that only adds numbers up
 
-// Threads of a block that works on rows: two such blocks share the registers of a multiprocessor.
+// Threads of a block that works on rows: two such blocks share the registers of a multiprocessor, or one
+// block of the most threads has them.
 constexpr int row_threads(int64_t element_bytes) { return element_bytes == 8 ? 256 : 384; }
+constexpr int most_row_threads(int64_t element_bytes) { return element_bytes == 8 ? 256 : 768; }
 
 struct DeviceShape {
   int64_t multiprocessors;
@@ -91,22 +96,40 @@ inline int64_t room(const DeviceShape& d, int64_t blocks) {
   return most(0, least(share, d.shared_of_block) - kHeaderBytes) / (2 * kRunBytes);
 }
 
-inline int64_t threads_for(int64_t runs, int64_t element_bytes) {
-  return runs > 512 ? row_threads(element_bytes) : runs > 256 ? 256 : 128;
+// Of a block that works on `runs` of each of both rows. One that leaves no room for a second one has the
+// threads of two, if that leaves each enough slots.
+inline int64_t threads_for(int64_t runs, int64_t element_bytes, const DeviceShape& d) {
+  if (runs <= 512) return runs > 256 ? 256 : 128;
+  const int64_t threads = row_threads(element_bytes), wide = most_row_threads(element_bytes);
+  const bool alone = ceil_div(runs, threads) > room(d, 2) / threads;
+  return alone && room(d, 1) / wide >= kRunsAhead ? wide : threads;
+}
+
+// Runs of both rows that stay on chip, where `blocks` share a multiprocessor: as many for each thread,
+// and all of them or enough to fetch ahead.
+inline int64_t kept_of(int64_t runs, int64_t element_bytes, const DeviceShape& d, int64_t blocks) {
+  const int64_t threads = threads_for(runs, element_bytes, d);
+  const int64_t all = ceil_div(runs, threads), kept = least(all, room(d, blocks) / threads);
+  return kept < all && kept < kRunsAhead ? 0 : kept * threads;
 }
 
 inline Plan on_chip(const CallShape& call, const DeviceShape& d, int64_t cluster) {
   const int64_t runs = ceil_div(runs_of(call.classes, call.element_bytes), cluster);
-  const int64_t kept = least(runs, room(d, 1));
-  return Plan{cluster == 1 ? Way::kSmall : Way::kCluster, cluster, threads_for(runs, call.element_bytes), runs, kept, 1,
+  return Plan{cluster == 1 ? Way::kSmall : Way::kCluster,
+              cluster,
+              threads_for(runs, call.element_bytes, d),
+              runs,
+              kept_of(runs, call.element_bytes, d, 1),
+              1,
               call.pairs};
 }
 
-// As many blocks as fill the device, none with too little to do.
+// As many blocks as fill the device, none with too little to do; of long rows more, so that few
+// multiprocessors are idle while the last blocks run.
 inline int64_t splits_for(int64_t pairs, int64_t runs, const DeviceShape& d) {
-  const int64_t wanted = ceil_div(d.multiprocessors * kPartsOfProcessor, most(1, pairs));
-  const int64_t useful = least(least(wanted, kMostParts), ceil_div(runs, kRunsOfPart));
-  return most(most(1, useful), ceil_div(runs, kMostRuns));
+  const int64_t wanted = (d.multiprocessors * kPartsOfProcessor + pairs / 2) / most(1, pairs);
+  const int64_t useful = least(most(wanted, runs / kRunsOfLongPart), ceil_div(runs, kRunsOfPart));
+  return most(most(1, least(useful, kMostParts)), ceil_div(runs, kMostRuns));
 }
 
 inline int64_t wave_of(const CallShape& call, const DeviceShape& d) {
@@ -124,21 +147,27 @@ inline Plan split(const CallShape& call, const DeviceShape& d) {
   return Plan{Way::kSplit, 1, 256, of_part, 0, ceil_div(runs, of_part), most(1, wave)};
 }
 
+// Whether 4/5 of the rows at least stay on chip.
+inline bool holds_most(const Plan& plan) { return plan.runs_of_block * 4 <= plan.runs_on_chip * 5; }
+
 // Cluster size by points 2 and 3 of the rule; 0 where the rows do not fit.
-inline int64_t cluster_that_holds(int64_t runs, const DeviceShape& d) {
-  for (int64_t size = 1; size <= d.largest_cluster; size *= 2)
-    if (ceil_div(runs, size) <= room(d, 2)) return size;
-  return ceil_div(runs, d.largest_cluster) * 4 <= room(d, 1) * 5 ? d.largest_cluster : 0;
+inline int64_t cluster_that_holds(const CallShape& call, const DeviceShape& d) {
+  const int64_t runs = runs_of(call.classes, call.element_bytes);
+  for (int64_t size = 1; size <= d.largest_cluster; size *= 2) {
+    const int64_t of_block = ceil_div(runs, size);
+    if (of_block <= kept_of(of_block, call.element_bytes, d, 2)) return size;
+  }
+  return holds_most(on_chip(call, d, d.largest_cluster)) ? d.largest_cluster : 0;
 }
 
 inline Plan chosen(const CallShape& call, const DeviceShape& d) {
   const int64_t runs = runs_of(call.classes, call.element_bytes);
   if (!call.gradient && !call.two_sweeps) {
-    const bool small = runs <= 2 * kRunsOfBlock && runs <= room(d, 1) &&
+    const bool small = runs <= 2 * kRunsOfBlock && holds_most(on_chip(call, d, 1)) &&
                        (call.pairs * 2 >= d.multiprocessors || runs <= kRunsOfBlock);
     return small ? on_chip(call, d, 1) : split(call, d);
   }
-  int64_t size = cluster_that_holds(runs, d);
+  int64_t size = cluster_that_holds(call, d);
   if (size == 0) return split(call, d);
   while (call.pairs * size < d.multiprocessors && size * 2 <= d.largest_cluster &&
          runs / (size * 2) >= kRunsOfBlock)
@@ -166,7 +195,7 @@ inline Plan wished(const CallShape& call, const DeviceShape& d, const Wish& wish
                              std::to_string(wish.cluster) + " blocks; this device has at most " +
                              std::to_string(d.largest_cluster));
   const Plan plan = on_chip(call, d, wish.cluster);
-  if (plan.runs_of_block * 4 > room(d, 1) * 5)
+  if (!holds_most(plan))
     throw std::runtime_error("pair_loss: PAIRDISTILL_CUDA_PATH: the rows of " +
                              std::to_string(call.classes) + " classes do not fit on the chip");
   return plan;

@@ -30,11 +30,12 @@ template <> __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float
   return __float2bfloat16_rn(z);
 }
 
-// A run: 16 bytes of a row, loaded and stored as one.
+// A run: 16 bytes of a row, loaded and stored as one. It is held as words: of 16-bit numbers a
+// compiler would give each a register.
 template <class T> constexpr int kColumns = int(kRunBytes / sizeof(T));
 template <class T>
 struct alignas(16) Run {
-  T value[kColumns<T>];
+  uint32_t word[kRunBytes / sizeof(uint32_t)];
 };
 
 // Columns that are worked on at once: half a run of 16-bit numbers, so that registers suffice.
@@ -85,9 +86,116 @@ __device__ __forceinline__ void narrow_step(const Real<T> (&in)[kStep<T>], int s
   put_columns(columns, step, run);
 }
 
+// A whole run at once. bfloat16 is the upper half of a float: one operation a number where it is
+// taken from the run's words.
+template <class T>
+__device__ __forceinline__ void widen_run(const Run<T>& run, Real<T> (&out)[kColumns<T>]) {
+#pragma unroll
+  for (int i = 0; i < kColumns<T>; ++i) {
+    T value;
+    memcpy(&value, reinterpret_cast<const unsigned char*>(run.word) + i * sizeof value,
+           sizeof value);
+    out[i] = widen(value);
+  }
+}
+__device__ __forceinline__ void widen_run(const Run<__nv_bfloat16>& run, float (&out)[8]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t bits[2] = {run.word[i] << 16, run.word[i] & 0xffff0000u};
+    memcpy(&out[2 * i], bits, sizeof bits);
+  }
+}
+// The largest score of a run, and whether the scores of two runs are finite (false too where the sum
+// of their differences is not). 16-bit numbers are taken two at a time, before they are widened.
+template <class T2, class T>
+struct PairsOfRun {
+  T2 word[4];
+  __device__ explicit PairsOfRun(const Run<T>& run) { memcpy(word, &run, sizeof word); }
+
+  __device__ __forceinline__ float highest() const {
+    const T2 most = __hmax2(__hmax2(word[0], word[1]), __hmax2(word[2], word[3]));
+    return fmaxf(widen(most.x), widen(most.y));
+  }
+  __device__ __forceinline__ bool finite_with(const PairsOfRun& other) const {
+    T2 apart[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) apart[i] = __hsub2(word[i], other.word[i]);
+    const T2 sum = __hadd2(__hadd2(apart[0], apart[1]), __hadd2(apart[2], apart[3]));
+    const T2 none = __hsub2(sum, sum);
+    return __hbeq2(none, none);
+  }
+};
+
+template <class T>
+__device__ __forceinline__ T highest_of(const Run<T>& run) {
+  T x[kColumns<T>];
+  memcpy(x, &run, sizeof run);
+  T high = x[0];
+#pragma unroll
+  for (int i = 1; i < kColumns<T>; ++i) high = larger(high, x[i]);
+  return high;
+}
+__device__ __forceinline__ float highest_of(const Run<__half>& run) {
+  return PairsOfRun<__half2, __half>(run).highest();
+}
+__device__ __forceinline__ float highest_of(const Run<__nv_bfloat16>& run) {
+  return PairsOfRun<__nv_bfloat162, __nv_bfloat16>(run).highest();
+}
+
+template <class T>
+__device__ __forceinline__ bool are_finite(const Run<T>& first, const Run<T>& second) {
+  T x1[kColumns<T>], x2[kColumns<T>];
+  memcpy(x1, &first, sizeof first);
+  memcpy(x2, &second, sizeof second);
+  T sum = x1[0] - x2[0];
+#pragma unroll
+  for (int i = 1; i < kColumns<T>; ++i) sum += x1[i] - x2[i];
+  return sum - sum == T(0);
+}
+__device__ __forceinline__ bool are_finite(const Run<__half>& first, const Run<__half>& second) {
+  using Pairs = PairsOfRun<__half2, __half>;
+  return Pairs(first).finite_with(Pairs(second));
+}
+__device__ __forceinline__ bool are_finite(const Run<__nv_bfloat16>& first,
+                                           const Run<__nv_bfloat16>& second) {
+  using Pairs = PairsOfRun<__nv_bfloat162, __nv_bfloat16>;
+  return Pairs(first).finite_with(Pairs(second));
+}
+
+template <class T>
+__device__ __forceinline__ void narrow_run(const Real<T> (&in)[kColumns<T>], Run<T>& run) {
+  T values[kColumns<T>];
+#pragma unroll
+  for (int i = 0; i < kColumns<T>; ++i) values[i] = narrow<T>(in[i]);
+  memcpy(&run, values, sizeof run);
+}
+// Two numbers at a time become a word; a compiler would take words apart and together again.
+__device__ __forceinline__ void narrow_run(const float (&in)[8], Run<__half>& run) {
+  __half2 words[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) words[i] = __floats2half2_rn(in[2 * i], in[2 * i + 1]);
+  memcpy(&run, words, sizeof run);
+}
+__device__ __forceinline__ void narrow_run(const float (&in)[8], Run<__nv_bfloat16>& run) {
+  __nv_bfloat162 words[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) words[i] = __floats2bfloat162_rn(in[2 * i], in[2 * i + 1]);
+  memcpy(&run, words, sizeof run);
+}
+
 template <class T>
 __device__ __forceinline__ int misalignment(const T* address) {
   return int((reinterpret_cast<uintptr_t>(address) % kRunBytes) / sizeof(T));
+}
+
+// An address that is to be kept as one number: a compiler would take it apart again, and add its parts
+// for every run.
+template <class V>
+__device__ __forceinline__ V* by_itself(V* address) {
+#ifdef __CUDA_ARCH__
+  asm("" : "+l"(address));
+#endif
+  return address;
 }
 
 // What every launch needs to know of the scores.
@@ -108,7 +216,8 @@ struct Part {
   const T* first;
   const T* second;
   int low, high, runs;
-  int target;     // column of the target, -1 where it is in another part
+  int first_whole, whole_runs;  // the runs of which all columns exist
+  int target, target_run;       // column and run of the target, -1 where it is in another part
   bool together;  // both rows reach a boundary of 16 bytes at the same column
 
   __device__ Part(const Rows<T>& r, int64_t row, int64_t index, int64_t runs_of_part)
@@ -123,87 +232,52 @@ struct Part {
     const int64_t left = r.columns - offset, whole = runs_of_part * kColumns<T>;
     high = int(left < 0 ? 0 : left < whole ? left : whole);
     runs = (high + kColumns<T> - 1) / kColumns<T>;
+    first_whole = low > 0 ? 1 : 0;
+    whole_runs = high / kColumns<T> > first_whole ? high / kColumns<T> - first_whole : 0;
     const int64_t at = r.labels[row] - r.class_start - offset;
     target = r.labels[row] >= 0 && at >= low && at < high ? int(at) : -1;
+    target_run = target < 0 ? -1 : target / kColumns<T>;
     together = misalignment(row2) == over;
   }
 
   __device__ bool has(int column) const { return column >= low && column < high; }
-  __device__ bool whole(int column, int count) const {
-    return column >= low && column + count <= high;
+  // Whether all columns of a run exist, and whether the target is one of them.
+  __device__ bool has_run(int run) const {
+    return unsigned(run - first_whole) < unsigned(whole_runs);
   }
-  __device__ bool holds_target(int column, int count) const {
-    return unsigned(target - column) < unsigned(count);
-  }
+  __device__ bool holds_target(int run) const { return run == target_run; }
 };
 
-// 16 bytes that are read for the last time (`LAST`) need not stay in the caches.
-template <bool LAST, class T>
-__device__ __forceinline__ Run<T> load_whole(const T* address) {
-  const uint4* const from = reinterpret_cast<const uint4*>(address);
-  const uint4 bits = LAST ? __ldcs(from) : *from;
-  Run<T> run;
-  memcpy(&run, &bits, sizeof run);
-  return run;
-}
-
-// A run of one row: at once, or column by column where it is not aligned or not whole; -inf stands
-// for columns that do not exist.
-template <bool LAST, class T>
-__device__ __forceinline__ Run<T> load_run(const Part<T>& part, const T* row, int column,
-                                           bool aligned) {
-  if (aligned && part.whole(column, kColumns<T>)) return load_whole<LAST>(row + column);
-  Run<T> run{};
+// A run of one row column by column, where it is not aligned or not whole; -inf stands for columns
+// that do not exist.
+template <class T>
+__device__ __forceinline__ void load_by_columns(const Part<T>& part, const T* row, int column,
+                                                Run<T>& run) {
+  T* const to = reinterpret_cast<T*>(run.word);
 #pragma unroll 1
-  for (int step = 0; step < kSteps<T>; ++step, column += kStep<T>) {
-    Columns<T> columns;
-#pragma unroll
-    for (int i = 0; i < kStep<T>; ++i)
-      columns.value[i] =
-          part.has(column + i) ? row[column + i] : narrow<T>(minus_infinity<Real<T>>());
-    put_columns(columns, step, run);
-  }
-  return run;
-}
-
-template <bool LAST, class T>
-__device__ __forceinline__ void load_runs(const Part<T>& part, int run, Run<T>& first,
-                                          Run<T>& second) {
-  first = load_run<LAST>(part, part.first, run * kColumns<T>, true);
-  second = load_run<LAST>(part, part.second, run * kColumns<T>, part.together);
+  for (int i = 0; i < kColumns<T>; ++i, ++column)
+    to[i] = part.has(column) ? row[column] : narrow<T>(minus_infinity<Real<T>>());
 }
 
 // Gradients are written once and not read here: they need not stay in the caches.
 template <class T>
-__device__ __forceinline__ void store_run(const Part<T>& part, T* row, int column,
-                                          const Run<T>& run) {
-  if (part.whole(column, kColumns<T>) && misalignment(row) == 0) {
-    uint4 bits;
-    memcpy(&bits, &run, sizeof bits);
-    __stcs(reinterpret_cast<uint4*>(row + column), bits);
-    return;
-  }
+__device__ __forceinline__ void store_whole(T* row, int run, const Run<T>& values) {
+  uint4 bits;
+  memcpy(&bits, &values, sizeof bits);
+  __stcs(reinterpret_cast<uint4*>(row) + run, bits);
+}
+
+// A run that is not whole, or in a row that is not aligned.
+template <class T>
+__device__ __forceinline__ void store_by_columns(const Part<T>& part, T* row, int run,
+                                                 const Run<T>& values) {
+  int column = run * kColumns<T>;
 #pragma unroll 1
   for (int step = 0; step < kSteps<T>; ++step, column += kStep<T>) {
-    const Columns<T> columns = columns_of(run, step);
+    const Columns<T> columns = columns_of(values, step);
 #pragma unroll
     for (int i = 0; i < kStep<T>; ++i)
       if (part.has(column + i)) row[column + i] = columns.value[i];
-  }
-}
-
-// Calls body(run, first, second) for the runs of this thread in ascending order. `load` fetches
-// the next run before the body works on this one.
-template <class T, class Load, class Body>
-__device__ __forceinline__ void for_runs(const Part<T>& part, const Load& load, const Body& body) {
-  Run<T> next1{}, next2{};
-  if (int(threadIdx.x) < part.runs) load(int(threadIdx.x), next1, next2);
-#pragma unroll 1
-  for (int run = threadIdx.x; run < part.runs; run += blockDim.x) {
-    const Run<T> first = next1, second = next2;
-    const int next = run + blockDim.x;
-    if (next < part.runs) load(next, next1, next2);
-    body(run, first, second);
   }
 }
 

@@ -1,65 +1,78 @@
-// What one thread does with a run of both rows. The mathematics stands in pair_loss.h.
-//
-// Exponentials are powers of 2 (`ex2.approx`, relative error 2^-22), with log2(e) multiplied into
-// the scales once a row. So within a thread's stream, and in the gradient's coefficients, softened
-// logits are in units of ln 2 (`Units`); states are in nats wherever threads meet.
+// What one thread adds up of its runs of both rows.
 #pragma once
 
-#include "pair_loss_rows.cuh"
+#include "pair_loss_units.cuh"
 
 namespace pairdistill {
 namespace cuda {
 namespace {
 
-__device__ __forceinline__ float power_of_2(float x) {
-#ifdef __CUDA_ARCH__
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-#else
-  return ::exp2f(x);
-#endif
-}
+// The sums of a thread are relative to a base, which a score may exceed by so many units before the
+// base is raised: a raise costs as much as a run, and would come with almost every run of a warp.
+constexpr float kSlack = 8.0f;
 
-// How many units a nat has, and the exponential of a number in units. float64 keeps nats.
-template <class R> struct Units;
-template <> struct Units<float> {
-  static constexpr float of_nat = 1.4426950408889634f, nats = 0.6931471805599453f;
-};
-template <> struct Units<double> {
-  static constexpr double of_nat = 1.0, nats = 1.0;
-};
-struct UnitExp {
-  static __device__ __forceinline__ float of(float x) { return power_of_2(x); }
-  static __device__ __forceinline__ double of(double x) { return PolynomialExp::of(x); }
-};
-
-__device__ __forceinline__ float highest(float a, float b) { return fmaxf(a, b); }
-__device__ __forceinline__ double highest(double a, double b) { return fmax(a, b); }
-
-// The state of a thread: `a` and `h` in units, the top columns as columns of the part.
+// The state of a thread relative to the bases m (`a` in scores, `h` in units), its maxima, and the
+// first columns of the steps that have them, as columns of the part.
 template <class R>
 struct Stream {
   PairState<R> state;
+  R high1, high2;
   int top1, top2;
-  R logit_scale, soft_scale;  // units a score
+  R logit_scale, soft_scale, slack;                          // units a score; scores
+  R logit_base1, logit_base2, soft_base1, soft_base2;  // m in units
 
   __device__ explicit Stream(const Choices<R>& c)
       : state(empty_state<R>()),
+        high1(minus_infinity<R>()),
+        high2(minus_infinity<R>()),
         top1(-1),
         top2(-1),
         logit_scale(c.logit_scale * Units<R>::of_nat),
-        soft_scale(c.soft_scale * Units<R>::of_nat) {}
-
-  __device__ void scale_units(R factor) {
-    state.first.a *= factor;
-    state.first.h *= factor;
-    state.second.a *= factor;
-    state.second.h *= factor;
+        soft_scale(c.soft_scale * Units<R>::of_nat),
+        slack(R(kSlack) / highest(logit_scale, soft_scale)) {
+    set_bases();
   }
-  // In nats, with the classes of its top columns.
-  __device__ PairState<R> finished(int64_t class_of_column_0) {
-    scale_units(Units<R>::nats);
+
+  // The base as a number: any will do as long as no score has been seen.
+  static __device__ __forceinline__ R base(const Side<R>& side) {
+    return side.m == minus_infinity<R>() ? R(0) : side.m;
+  }
+  __device__ __forceinline__ R apart() const { return base(state.first) - base(state.second); }
+
+  __device__ void set_bases() {
+    logit_base1 = base(state.first) * logit_scale;
+    logit_base2 = base(state.second) * logit_scale;
+    soft_base1 = base(state.first) * soft_scale;
+    soft_base2 = base(state.second) * soft_scale;
+  }
+
+  // The sums relative to the base itself, in nats.
+  __device__ void settle(Side<R>& side, R soft_scale_nats) const {
+    const Base<R> logit(base(side), logit_scale), soft(base(side), soft_scale);
+    side.h = fused(side.t, soft.over, side.h * Units<R>::nats) * soft.factor;
+    side.s *= logit.factor;
+    side.t *= soft.factor;
+    side.a *= soft.factor * soft_scale_nats;
+  }
+
+  __device__ void move_to(R m1, R m2, const Choices<R>& c) {
+    settle(state.first, c.soft_scale);
+    settle(state.second, c.soft_scale);
+    rebase(state, m1, m2, c);
+  }
+
+  __device__ void raise(R m1, R m2, const Choices<R>& c) {
+    move_to(larger(state.first.m, m1), larger(state.second.m, m2), c);
+    state.first.a /= c.soft_scale;
+    state.second.a /= c.soft_scale;
+    state.first.h *= Units<R>::of_nat;
+    state.second.h *= Units<R>::of_nat;
+    set_bases();
+  }
+
+  // Relative to the maxima and in nats, with the classes of the steps of its maxima (`exact_tops`).
+  __device__ PairState<R> finished(int64_t class_of_column_0, const Choices<R>& c) {
+    move_to(high1, high2, c);
     if (top1 >= 0) state.first.top = class_of_column_0 + top1;
     if (top2 >= 0) state.second.top = class_of_column_0 + top2;
     return state;
@@ -72,14 +85,6 @@ __device__ __forceinline__ R highest_of(const R (&x)[V]) {
 #pragma unroll
   for (int i = 1; i < V; ++i) high = highest(high, x[i]);
   return high;
-}
-
-template <int V, class R>
-__device__ __forceinline__ int first_with(const R (&x)[V], R value, int column) {
-  int found = 0;
-#pragma unroll
-  for (int i = V - 1; i >= 0; --i) found = x[i] == value ? i : found;
-  return column + found;
 }
 
 // A step with the target or with columns that do not exist: they become -inf, which adds nothing.
@@ -97,41 +102,76 @@ __device__ __forceinline__ void set_aside(Stream<R>& s, const Part<T>& part, int
   }
 }
 
-// New maxima: seldom, once a thread has seen some of its row.
-template <int V, class R>
-__device__ __forceinline__ void raise_maxima(Stream<R>& s, const R (&x1)[V], const R (&x2)[V],
-                                             R high1, R high2, int column, const Choices<R>& c) {
-  if (high1 > s.state.first.m) s.top1 = first_with(x1, high1, column);
-  if (high2 > s.state.second.m) s.top2 = first_with(x2, high2, column);
-  s.scale_units(Units<R>::nats);
-  rebase(s.state, larger(s.state.first.m, high1), larger(s.state.second.m, high2), c);
-  s.scale_units(Units<R>::of_nat);
+// Takes note of the largest scores of a step that begins at `column`.
+template <class R>
+__device__ __forceinline__ void note_maxima(Stream<R>& s, R high1, R high2, int column,
+                                            const Choices<R>& c) {
+  if (high1 > s.state.first.m + s.slack || high2 > s.state.second.m + s.slack)
+    s.raise(high1, high2, c);
+  if (high1 > s.high1) s.high1 = high1, s.top1 = column;
+  if (high2 > s.high2) s.high2 = high2, s.top2 = column;
 }
 
-// The sums of V columns for one kind of similarity. A score of -inf has weight 0: bounded below,
-// its entropy's term is 0 and not NaN.
-template <int KIND, int V, class R>
+// The sums of V columns for one kind of similarity. Unless all are finite, a score of -inf has weight
+// 0 and must not meet its infinite factors.
+template <int KIND, bool FINITE, int V, class R>
 __device__ __forceinline__ void add_columns(Stream<R>& s, const R (&x1)[V], const R (&x2)[V]) {
-  const R low = minus_infinity<R>(), bound = R(-1e30);
-  const R m1 = s.state.first.m == low ? R(0) : s.state.first.m;
-  const R m2 = s.state.second.m == low ? R(0) : s.state.second.m;
+  const R bound = R(-1e30), apart = s.apart();
+  Side<R>&first = s.state.first, &second = s.state.second;
 #pragma unroll
   for (int i = 0; i < V; ++i) {
-    const R by1 = x1[i] - m1, by2 = x2[i] - m2;
-    s.state.first.s += UnitExp::of(by1 * s.logit_scale);
-    s.state.second.s += UnitExp::of(by2 * s.logit_scale);
-    const R xs1 = by1 * s.soft_scale, xs2 = by2 * s.soft_scale;
+    first.s += UnitExp::of(fused(x1[i], s.logit_scale, -s.logit_base1));
+    second.s += UnitExp::of(fused(x2[i], s.logit_scale, -s.logit_base2));
+    const R xs1 = fused(x1[i], s.soft_scale, -s.soft_base1);
+    const R xs2 = fused(x2[i], s.soft_scale, -s.soft_base2);
     const R soft1 = UnitExp::of(xs1), soft2 = UnitExp::of(xs2);
-    s.state.first.t += soft1;
-    s.state.second.t += soft2;
-    s.state.first.h += soft1 * highest(xs1, bound);
-    s.state.second.h += soft2 * highest(xs2, bound);
+    first.t += soft1;
+    second.t += soft2;
+    first.h = fused(soft1, FINITE ? xs1 : highest(xs1, bound), first.h);
+    second.h = fused(soft2, FINITE ? xs2 : highest(xs2, bound), second.h);
     if (KIND == kNone || KIND == kMmd) continue;
-    R f1, f2;
-    factors(KIND, x1[i], x2[i], m1, m2, s.soft_scale, f1, f2);
-    s.state.first.a += guarded(soft1, f1);
-    s.state.second.a += guarded(soft2, f2);
+    const R difference = (x1[i] - x2[i]) - apart;
+    const R f = KIND == kKl ? difference : Stream<R>::base(second) - x2[i];
+    const R g = KIND == kKl ? -difference : Stream<R>::base(first) - x1[i];
+    if (FINITE) {
+      first.a = fused(soft1, f, first.a);
+      second.a = fused(soft2, g, second.a);
+    } else {
+      first.a += guarded(soft1, f);
+      second.a += guarded(soft2, g);
+    }
   }
+}
+
+// Adds a run step by step, whatever it holds.
+template <class T>
+__device__ __forceinline__ void add_steps(Stream<Real<T>>& s, const Part<T>& part, int column,
+                                          const Run<T>& first, const Run<T>& second,
+                                          const Choices<Real<T>>& c) {
+  using R = Real<T>;
+  constexpr int V = kStep<T>;
+#pragma unroll 1
+  for (int step = 0; step < kSteps<T>; ++step, column += V) {
+    R x1[V], x2[V];
+    widen_step(first, step, x1);
+    widen_step(second, step, x2);
+    set_aside(s, part, column, x1, x2);
+    note_maxima(s, highest_of(x1), highest_of(x2), column, c);
+    switch (c.kind) {
+      case kKl: add_columns<kKl, false>(s, x1, x2); break;
+      case kCe: add_columns<kCe, false>(s, x1, x2); break;
+      default: add_columns<kNone, false>(s, x1, x2);
+    }
+  }
+}
+
+template <int KIND, class T>
+__device__ __forceinline__ void add_finite(Stream<Real<T>>& s, const Run<T>& first,
+                                           const Run<T>& second) {
+  Real<T> x1[kColumns<T>], x2[kColumns<T>];
+  widen_run(first, x1);
+  widen_run(second, x2);
+  add_columns<KIND, true>(s, x1, x2);
 }
 
 // Adds a run to a thread's state.
@@ -139,84 +179,15 @@ template <class T>
 __device__ __forceinline__ void add_run(Stream<Real<T>>& s, const Part<T>& part, int run,
                                         const Run<T>& first, const Run<T>& second,
                                         const Choices<Real<T>>& c) {
-  using R = Real<T>;
-  constexpr int V = kStep<T>;
-#pragma unroll 1
-  for (int step = 0; step < kSteps<T>; ++step) {
-    const int column = run * kColumns<T> + step * V;
-    R x1[V], x2[V];
-    widen_step(first, step, x1);
-    widen_step(second, step, x2);
-    if (part.holds_target(column, V) || !part.whole(column, V)) {
-      set_aside(s, part, column, x1, x2);
-    } else if (c.smoothing > R(0)) {
-#pragma unroll
-      for (int i = 0; i < V; ++i) s.state.first.sum += x1[i], s.state.second.sum += x2[i];
-    }
-    const R high1 = highest_of(x1), high2 = highest_of(x2);
-    if (high1 > s.state.first.m || high2 > s.state.second.m)
-      raise_maxima(s, x1, x2, high1, high2, column, c);
-    switch (c.kind) {
-      case kKl: add_columns<kKl>(s, x1, x2); break;
-      case kCe: add_columns<kCe>(s, x1, x2); break;
-      default: add_columns<kNone>(s, x1, x2);
-    }
-  }
-}
-
-// The coefficients of a row's gradient in units.
-template <class R>
-__device__ __forceinline__ PairGradient<R> in_units(PairGradient<R> g, int kind) {
-  g.logit_scale *= Units<R>::of_nat;
-  g.soft_scale *= Units<R>::of_nat;
-  if (kind == kMmd || kind == kNone) return g;
-  g.first.mean *= Units<R>::of_nat;
-  g.second.mean *= Units<R>::of_nat;
-  g.first.own *= Units<R>::nats;
-  g.second.own *= Units<R>::nats;
-  return g;
-}
-
-template <int KIND, int V, class T, class R>
-__device__ __forceinline__ void column_gradients(const Part<T>& part, const PairGradient<R>& g,
-                                                 int column, R (&x1)[V], R (&x2)[V]) {
-  const int at = part.target - column;
-  R target1 = R(0), target2 = R(0);
-#pragma unroll
-  for (int i = 0; i < V; ++i)
-    if (i == at) target1 = x1[i], target2 = x2[i];
-#pragma unroll
-  for (int i = 0; i < V; ++i) {
-    const R own1 = x1[i], own2 = x2[i];
-    column_gradient<UnitExp>(KIND, g, own1, own2, x1[i], x2[i]);
-  }
-  if (!part.holds_target(column, V)) return;
-  R d1, d2;
-  target_gradient<UnitExp>(KIND, g, target1, target2, d1, d2);
-#pragma unroll
-  for (int i = 0; i < V; ++i)
-    if (i == at) x1[i] = d1, x2[i] = d2;
-}
-
-// The gradients of a run in place of its scores.
-template <class T>
-__device__ __forceinline__ void run_gradient(int kind, const Part<T>& part,
-                                             const PairGradient<Real<T>>& g, int run,
-                                             Run<T>& first, Run<T>& second) {
-#pragma unroll 1
-  for (int step = 0; step < kSteps<T>; ++step) {
-    const int column = run * kColumns<T> + step * kStep<T>;
-    Real<T> x1[kStep<T>], x2[kStep<T>];
-    widen_step(first, step, x1);
-    widen_step(second, step, x2);
-    switch (kind) {
-      case kKl: column_gradients<kKl>(part, g, column, x1, x2); break;
-      case kCe: column_gradients<kCe>(part, g, column, x1, x2); break;
-      case kMmd: column_gradients<kMmd>(part, g, column, x1, x2); break;
-      default: column_gradients<kNone>(part, g, column, x1, x2);
-    }
-    narrow_step(x1, step, first);
-    narrow_step(x2, step, second);
+  const int column = run * kColumns<T>;
+  if (c.smoothing > 0 || part.holds_target(run) || !part.has_run(run) ||
+      !are_finite(first, second))
+    return add_steps(s, part, column, first, second, c);
+  note_maxima(s, highest_of(first), highest_of(second), column, c);
+  switch (c.kind) {
+    case kKl: return add_finite<kKl>(s, first, second);
+    case kCe: return add_finite<kCe>(s, first, second);
+    default: add_finite<kNone>(s, first, second);
   }
 }
 

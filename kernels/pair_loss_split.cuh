@@ -9,6 +9,8 @@ namespace {
 
 constexpr int kPartThreads = 256;
 template <class T> constexpr int kPartBlocks = sizeof(T) == 8 ? 1 : 3;  // on a multiprocessor
+constexpr int kAheadOfPart = 3;  // runs that a thread has under way
+template <class T> using PartRing = Ring<T, kAheadOfPart, false>;
 
 // How the host cut the rows: the launch works on pairs [pair_start, pair_start + gridDim / splits).
 struct Splits {
@@ -45,15 +47,14 @@ __global__ void __launch_bounds__(kPartThreads, kPartBlocks<T>)
   PAIR_LOSS_DYNAMIC_SHARED(memory);
   const Part<T> part(rows, cut.row(), cut.part(), cut.runs_of_part);
   if (rows.labels[part.row] < 0) return;
+  const PartRing<T> ring(part, memory + kHeaderBytes, kAheadOfPart);
   Stream<R> stream(c);
-  for_runs(
-      part,
-      [&](int run, Run<T>& first, Run<T>& second) { load_runs<false>(part, run, first, second); },
-      [&](int run, const Run<T>& first, const Run<T>& second) {
-        add_run(stream, part, run, first, second, c);
-      });
-  PairState<R> state = stream.finished(rows.class_start + part.offset);
-  merge_block(state, *reinterpret_cast<Shared<R>*>(memory), c);
+  ring.first_sweep([&](int run, const Run<T>& first, const Run<T>& second) {
+    add_run(stream, part, run, first, second, c);
+  });
+  const int64_t class_of_column_0 = rows.class_start + part.offset;
+  PairState<R> state = stream.finished(class_of_column_0, c);
+  merge_block(state, *reinterpret_cast<Shared<R>*>(memory), c, part, class_of_column_0);
   if (threadIdx.x == 0) parts.put(cut.part(), cut.pair(), state);
 }
 
@@ -120,10 +121,9 @@ __global__ void __launch_bounds__(kPartThreads, kPartBlocks<T>)
   if (rows.labels[part.row] < 0) return;
   const RowStats<R> row_stats = reinterpret_cast<const RowStats<R>*>(stats)[part.row];
   R sum1 = R(0), sum2 = R(0);
-  add_mmd_terms(
-      part, row_stats, soft_scale,
-      [&](int run, Run<T>& first, Run<T>& second) { load_runs<false>(part, run, first, second); },
-      sum1, sum2);
+  const PartRing<T> ring(part, memory + kHeaderBytes, kAheadOfPart);
+  add_mmd_terms<T>(
+      row_stats, soft_scale, [&](const auto& body) { ring.first_sweep(body); }, sum1, sum2);
   sum_block(sum1, sum2, *reinterpret_cast<Shared<R>*>(memory));
   if (threadIdx.x != 0) return;
   R* const at = sums + 2 * (cut.part() * pairs + cut.pair());
@@ -161,14 +161,18 @@ __global__ void __launch_bounds__(kPartThreads, kPartBlocks<T>)
     gradient_parts(Rows<T> rows, Choices<Real<T>> c, Splits cut, int64_t classes,
                    const Real<T>* stats, Upstream<Real<T>> upstream, Destination<T> out) {
   using R = Real<T>;
+  PAIR_LOSS_DYNAMIC_SHARED(memory);
+  Shared<R>& shared = *reinterpret_cast<Shared<R>*>(memory);
   const Part<T> part(rows, cut.row(), cut.part(), cut.runs_of_part);
   if (rows.labels[part.row] < 0) return clear_part(part, out);
-  const RowStats<R> row_stats = reinterpret_cast<const RowStats<R>*>(stats)[part.row];
-  const PairGradient<R> g =
-      in_units(upstream.gradient(part.row, row_stats, classes, c), c.kind);
-  write_gradients(part, out, c.kind, g, [&](int run, Run<T>& first, Run<T>& second) {
-    load_runs<true>(part, run, first, second);
-  });
+  if (threadIdx.x == 0) {
+    const RowStats<R> row_stats = reinterpret_cast<const RowStats<R>*>(stats)[part.row];
+    share_gradient<T>(shared, upstream.gradient(part.row, row_stats, classes, c), c.kind);
+  }
+  __syncthreads();
+  const PartRing<T> ring(part, memory + kHeaderBytes, kAheadOfPart);
+  write_gradients(part, out, c.kind, shared,
+                  [&](const auto& body) { ring.first_sweep(body); });
 }
 
 // One block: 1 / the sum of the weights of the pairs that are not ignored; 1 where that is 0.

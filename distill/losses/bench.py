@@ -12,7 +12,9 @@
 Every round times each implementation once, so that what else the machine does hits all of them;
 the median over the rounds is shown, and the least is in the CSV. GB/s are the bytes that must move,
 six or four times the size of one side's logits, over the time; beside it their share of the
-machine's copy bandwidth in the same rounds. Peak memory: on CUDA that of the allocator; on the CPU
+machine's copy bandwidth in the same rounds. On CUDA each call starts with a level-2 cache full of
+other bytes, and is queued while the device is kept busy, so that what the host needs for a launch
+does not count. Peak memory: on CUDA that of the allocator; on the CPU
 that of the tensors a call makes, counted exactly (`live_memory.py`; what an operator uses inside
 itself is not seen). What could not be measured stays blank, and a note says why.
 """
@@ -22,13 +24,13 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from distill.losses import PairLossSpec, fused, implementation_info, plain
+from distill.losses.bench_clock import COMPILED, failure, times
 from distill.losses.bench_peers import Step, peer_steps
 from distill.losses.bench_table import HEAD, PRESETS, Line, Size, device_name, notes, save, stamp
 from distill.losses.live_memory import LiveMemory
@@ -42,47 +44,10 @@ TYPES = {
 
 
 NATIVE, IN_ONE_GO, IN_PLACE = "forward+backward", "loss and gradient", "the same in place"
-COMPILED = "torch.compile"
 SWEEPS = {IN_ONE_GO: 4, IN_PLACE: 4}
 """Logits of one side that must move, read or written; 6 in everything else."""
-CALLS_ON_CUDA = 10
-"""Calls queued between two events, so that a launch does not wait for the one before."""
-
-
-def seconds(step: Step, device: str) -> float:
-    """Wall time of one call; on CUDA the device's time between events, a call's share of it."""
-    if device == "cuda":
-        return _device_seconds(step)
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
-
-
-def _device_seconds(step: Step) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    start.record()
-    for _ in range(CALLS_ON_CUDA):
-        step()
-    end.record()
-    end.synchronize()
-    return float(start.elapsed_time(end)) / 1e3 / CALLS_ON_CUDA
-
-
-def times(steps: dict[str, Step], device: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each step in each round, timed in turn; one round before that warms up."""
-    taken: dict[str, list[float]] = {name: [] for name in steps}
-    for done in range(rounds + 1):
-        for name, step in steps.items():
-            spent = seconds(step, device)
-            if done:
-                taken[name].append(spent)
-    return taken
-
-
-def medians(steps: dict[str, Step], device: str, rounds: int) -> dict[str, float]:
-    """Median seconds of each step."""
-    taken = times(steps, device, rounds)
-    return {name: statistics.median(values) for name, values in taken.items()}
+COPIED = (2**24, 2**28)
+"""The fewest and the most float32 numbers of the copy that bandwidth is taken from."""
 
 
 class Case(NamedTuple):
@@ -137,18 +102,10 @@ def tried(steps: dict[str, Step | str]) -> dict[str, Step | str]:
 
     One implementation that lacks memory, or a size it refuses, must not end a table of many.
     """
-    outcome: dict[str, Step | str] = {}
-    for name, step in steps.items():
-        outcome[name] = step
-        if isinstance(step, str):
-            continue
-        try:
-            step()
-        except (ImportError, RuntimeError, AssertionError, ValueError, TypeError) as error:
-            if name in (NATIVE, IN_ONE_GO, IN_PLACE):
-                raise
-            outcome[name] = f"{type(error).__name__}: {error}".splitlines()[0]
-    return outcome
+    return {
+        name: step if isinstance(step, str) else failure(name, step) or step
+        for name, step in steps.items()
+    }
 
 
 def peak_bytes(step: Step, device: str, gradient_bytes: int = 0) -> int:
@@ -174,15 +131,17 @@ def measure(args: argparse.Namespace, size: Size) -> list[Line]:
     spec = PairLossSpec(similarity=size.similarity)  # type: ignore[arg-type]
     shape = (size.pairs, size.classes)
     first, second = (
-        torch.randn(shape, device=args.device).to(TYPES[size.dtype]).requires_grad_()
+        torch.randn(shape, device=args.device, dtype=TYPES[size.dtype]).requires_grad_()
         for _ in range(2)
     )
     labels = torch.randint(0, size.classes, (size.pairs,), device=args.device)
-    steps = tried(make_steps((first, second, labels), Case(spec, args.temperature), args.compile))
-    source = torch.empty(max(2**24, size.pairs * size.classes), device=args.device)
+    source = torch.ones(min(max(COPIED[0], first.numel()), COPIED[1]), device=args.device)
     target = torch.empty_like(source)
+    steps = tried(make_steps((first, second, labels), Case(spec, args.temperature), args.compile))
     timed = {name: step for name, step in steps.items() if not isinstance(step, str)}
-    taken = times(timed | {"copy": lambda: target.copy_(source)}, args.device, args.rounds)
+    failed: dict[str, str] = {}
+    taken = times(timed | {"copy": lambda: target.copy_(source)}, args.device, args.rounds, failed)
+    steps |= failed
     took = {name: statistics.median(values) for name, values in taken.items()}
     least = {name: 1e3 * min(values) for name, values in taken.items()}
     copy = 2 * source.numel() * source.itemsize / took["copy"]
@@ -277,11 +236,15 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f"error: the native op is not built for {args.device}; run `make setup`")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("error: --device cuda: no GPU here; run on a machine with one")
+    # Sizes differ a lot, and what plain torch makes of the largest nearly fills the device.
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     stamped = stamp(args.device)
     print(implementation_info().summary(), device_name(args.device), sep="\n")
     print(" | ".join(HEAD))
     lines: list[Line] = []
     for size in sizes(args):
+        if args.device == "cuda":
+            torch.cuda.empty_cache()  # blocks of the last size's sizes
         for line in measure(args, size):
             lines.append(line)
             print(" | ".join(line.cells()), flush=True)

@@ -41,9 +41,22 @@ def peer_steps(
     makers = {LIGER: _liger, QUACK: _quack}
     device = tensors[0].device.type
     return {
-        name: _absence(name, device, spec) or maker(tensors, temperature, spec)
+        name: _absence(name, device, spec) or _made(maker, tensors, temperature, spec)
         for name, maker in makers.items()
     }
+
+
+def _made(
+    maker: Callable[..., Step],
+    tensors: tuple[torch.Tensor, ...],
+    temperature: float,
+    spec: PairLossSpec,
+) -> Step | str:
+    """The step, or why the package cannot be loaded."""
+    try:
+        return maker(tensors, temperature, spec)
+    except Exception as error:  # noqa: BLE001 - others' code raises what it likes
+        return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def peer_versions() -> dict[str, str]:
@@ -80,7 +93,9 @@ def _quack(tensors: tuple[torch.Tensor, ...], temperature: float, spec: PairLoss
     cross_entropy = importlib.import_module("quack.cross_entropy").cross_entropy
 
     def mean(x: torch.Tensor, labels: torch.Tensor) -> Any:
-        return cross_entropy(x, labels, ignore_index=IGNORED_LABEL)
+        # Its own mean hands its backward one number for all rows; the kernel wants one a row.
+        rows = cross_entropy(x, labels, ignore_index=IGNORED_LABEL, reduction="none")
+        return (rows / labels.numel()).sum()
 
     return composed(mean, None, tensors, temperature, spec)
 

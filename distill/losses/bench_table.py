@@ -104,12 +104,12 @@ def processor_name(device: str) -> str:
 
 
 def driver(device: str) -> str:
-    """Version of the GPU's driver; blank on the CPU, and where `nvidia-smi` is not there."""
+    """Version of the GPU's driver; blank on the CPU, and where `nvidia-smi` does not say."""
     if device != "cuda" or not shutil.which("nvidia-smi"):
         return ""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True)
-    return answer.stdout.splitlines()[0].strip()
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return answer.stdout.splitlines()[0].strip() if answer.returncode == 0 else ""
 
 
 def stamp(device: str) -> dict[str, str]:

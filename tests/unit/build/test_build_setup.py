@@ -270,3 +270,20 @@ def test_a_wheel_holds_every_file_of_the_packages(tmp_path: Path) -> None:
     ).stdout.splitlines()
     assert "distill/demo/demo.toml" in tracked
     assert [name for name in tracked if not (tmp_path / name).is_file()] == []
+
+
+def test_an_older_nvcc_builds_for_what_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = ModuleType("setup_without_its_call")
+    build.__file__ = str(ROOT / "setup.py")
+    monkeypatch.setitem(sys.modules, build.__name__, build)
+    monkeypatch.delenv("PAIRDISTILL_CUDA_ARCHS", raising=False)
+    exec((ROOT / "setup.py").read_text().split("\nsetup(")[0], vars(build))
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho compute_70 compute_80 compute_90 compute_90a\n")
+    nvcc.chmod(0o755)
+    assert build.cuda_archs(str(nvcc)) == ["80", "90"]
+    monkeypatch.setenv("PAIRDISTILL_CUDA_ARCHS", "120")
+    build.cuda_archs.cache_clear()
+    assert build.cuda_archs(str(nvcc)) == ["120"]

@@ -34,7 +34,15 @@ def test_every_way_agrees_with_the_reference(library: Path, way: str) -> None:
 
 
 # Multiprocessors, shared memory of a block, of a multiprocessor, cache, largest cluster.
-@pytest.mark.parametrize("device", ["2,10000,36864,65536,2", "2,26000,36864,65536,1"])
+@pytest.mark.parametrize(
+    "device",
+    [
+        "2,37000,39000,65536,2",
+        "2,70000,74000,65536,1",
+        "2,102400,103424,65536,1",
+        "2,10000,36864,65536,2",
+    ],
+)
 def test_rows_that_do_not_fit(library: Path, device: str) -> None:
     """On devices so small that the rule reads rows again, by clusters or in waves."""
     assert_agreed(emulate.run(library, AGREEMENT + "long_rows()", EMULATED_DEVICE=device))

@@ -110,7 +110,7 @@ def test_every_plan_can_be_launched_and_covers_the_row(plan, name: str) -> None:
         assert shared <= block
         assert shared + RESERVED <= processor
         assert found.threads % 32 == 0
-        assert found.threads <= (256 if element == 8 else 384)
+        assert found.threads <= (256 if element == 8 else 768)
         assert 1 <= found.pairs_of_wave <= max(1, pairs)
         assert found.pairs_of_wave * parts < 2**31
         if found.way != SPLIT:
@@ -118,6 +118,13 @@ def test_every_plan_can_be_launched_and_covers_the_row(plan, name: str) -> None:
             assert found.cluster in (1, 2, 4, 8, 16)
             assert (found.way == SMALL) == (found.cluster == 1)
             assert found.runs_on_chip * 5 >= found.runs_of_block * 4
+            # The threads of two blocks only where there is no room for a second one.
+            if found.threads > 384:
+                assert 2 * (HEADER + 32 * found.runs_of_block + RESERVED) > processor
+            # Of each thread as many, and all of them or enough to fetch ahead.
+            assert found.runs_on_chip % found.threads == 0
+            if found.runs_on_chip < found.runs_of_block:
+                assert found.runs_on_chip >= 4 * found.threads
 
 
 @pytest.mark.parametrize("name", DEVICES)
@@ -165,3 +172,11 @@ def test_a_wish_is_served_or_refused(plan) -> None:
     assert "do not fit" in plan(h100, (64, 500_000, 2, True, False), "small")
     for unknown in ("fast", "cluster", "cluster:3", "cluster:32", "Small"):
         assert "must be small, split or cluster:2" in plan(h100, call, unknown)
+
+
+@pytest.mark.parametrize(("size", "cluster"), [((37_000, 39_000), 2), ((70_000, 74_000), 1)])
+def test_small_devices_of_the_emulation_read_some_runs_again(plan, size, cluster: int) -> None:
+    """What `long_rows` of cuda_on_cpu/agreement.py is there for."""
+    found = plan((2, *size, 65_536, cluster), (3, 5003, 8, True, False))
+    assert (found.way != SPLIT, found.cluster) == (True, cluster)
+    assert found.runs_on_chip < found.runs_of_block

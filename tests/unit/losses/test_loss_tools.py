@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from matplotlib.axes import Axes
 from PIL import Image
 
-from distill.losses import PairLossSpec, bench, bench_peers, error_tables, reference
+from distill.losses import PairLossSpec, bench, bench_clock, bench_peers, error_tables, reference
 
 sys.path.insert(0, str(Path(__file__).parent))
 from loss_cases import needs_native
@@ -105,11 +105,38 @@ def test_what_fails_of_others_is_blank_and_of_ours_an_error() -> None:
     def fails() -> None:
         raise RuntimeError("out of memory\nand more")
 
-    tried = bench.tried({"plain": fails, "other": lambda: None})
+    def fails_later() -> None:
+        calls.append(0)
+        if len(calls) == 2:
+            raise KeyError("not in the cache")
+
+    calls: list[int] = []
+    tried = bench.tried({"plain": fails, bench_clock.COMPILED: lambda: None})
     assert tried["plain"] == "RuntimeError: out of memory"
-    assert callable(tried["other"])
+    assert callable(tried[bench_clock.COMPILED])
     with pytest.raises(RuntimeError, match="out of memory"):
         bench.tried({bench.NATIVE: fails})
+    failed: dict[str, str] = {}
+    steps = {bench.NATIVE: lambda: None, bench_peers.LIGER: fails_later}
+    taken = bench_clock.times(steps, "cpu", 3, failed)
+    assert list(taken) == [bench.NATIVE]
+    assert len(taken[bench.NATIVE]) == 3
+    assert failed == {bench_peers.LIGER: "KeyError: 'not in the cache'"}
+    assert len(calls) == 2
+
+
+@needs_native
+def test_a_peer_that_cannot_be_loaded_is_blank(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> bench_peers.Step:
+        raise OSError("libcutlass.so: not found")
+
+    monkeypatch.setattr(bench_peers, "_quack", broken)
+    monkeypatch.setattr(bench_peers, "_absence", lambda *_: "")
+    tensors = torch.randn(2, 3), torch.randn(2, 3), torch.zeros(2, dtype=torch.int64)
+    monkeypatch.setattr(bench_peers, "_liger", lambda *_: lambda: None)
+    steps = bench_peers.peer_steps(tensors, 2.0, PairLossSpec())
+    assert steps[bench_peers.QUACK] == "OSError: libcutlass.so: not found"
+    assert callable(steps[bench_peers.LIGER])
 
 
 @needs_native

@@ -22,6 +22,7 @@ UNIT = {torch.float64: 1e-14, torch.float32: 6e-7, torch.float16: 6e-7, torch.bf
 LAST = dict.fromkeys(UNIT, 2.0**-23) | {torch.float64: 2.0**-52}
 ROUNDING = {torch.float64: 0.0, torch.float32: 0.0, torch.float16: 2**-11, torch.bfloat16: 2**-8}
 CE, SIMILARITY = 0.75, 0.5  # weights of the total
+SPEC = PairLossSpec()
 
 
 def expected(
@@ -186,6 +187,33 @@ def excluded_classes_nan_and_ignored_pairs() -> None:
             assert not grad[3].any()
 
 
+def temperatures() -> None:
+    """Those whose powers save an exponential, others, and targets too far off for it."""
+    for T in (1.0, 2.0, 2.5, 3.0, 4.0):
+        for dtype in (torch.bfloat16, torch.float16):
+            for similarity, scale in (("kl", 2.0), ("ce", 40.0)):
+                case = make_case(2, 301, scale, dtype=dtype)
+                check(case, dtype, T, PairLossSpec(similarity=similarity))
+            cosines = make_case(2, 301, 0.1, dtype=dtype)
+            cosines.first[0, cosines.labels[0]] = 0.9375  # with the margin far below itself
+            spec = PairLossSpec(logit_scale=64.0, margin_angle_rad=1.0, margin_cosine=0.3)
+            check(cosines, dtype, T, spec)
+
+
+def maxima_anywhere() -> None:
+    """Scores that rise along the row, and largest ones that are many or the target's."""
+    C = 5000
+    rise = torch.linspace(-60.0, 60.0, C, dtype=torch.float64).expand(4, C)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        case = make_case(4, C, 1.0, seed=1)
+        case.labels.copy_(torch.tensor([0, 1029, 2500, C - 1]))
+        check(Case(rise, case.second, case.labels).to(dtype).to(torch.float64), dtype, 2.0, SPEC)
+        flat = torch.zeros(4, C, dtype=torch.float64)
+        few = flat.clone()
+        few[:, 1029:1040] = few[0, 4000:] = 2.0
+        check(Case(flat, few, case.labels), dtype, 2.0, SPEC)
+
+
 def all_ignored() -> None:
     case = make_case(3, 40, 1.0)
     case.labels.fill_(-1)
@@ -241,6 +269,8 @@ def run_all() -> None:
     odd_sizes_and_labels_at_every_edge()
     rows_of_any_alignment()
     excluded_classes_nan_and_ignored_pairs()
+    temperatures()
+    maxima_anywhere()
     all_ignored()
     print("agreed")
 
@@ -249,6 +279,6 @@ def long_rows() -> None:
     """More runs than stay on chip, and more pairs than a wave holds, on a device made small."""
     for similarity in ("kl", "ce", "mmd"):
         case = make_case(3, 5003, 2.0, ignored=True)
-        check(case, torch.float32, 2.0, PairLossSpec(similarity=similarity))
-        check(case.to(torch.bfloat16), torch.bfloat16, 2.0, PairLossSpec(similarity=similarity))
+        for dtype in (torch.float64, torch.float32, torch.bfloat16):
+            check(case.to(dtype).to(torch.float64), dtype, 2.0, PairLossSpec(similarity=similarity))
     print("agreed")

@@ -1,8 +1,10 @@
-// __nv_bfloat16 for kernels that run on the CPU.
+// __nv_bfloat16, alone and two at a time, for kernels that run on the CPU.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+
+#include "two_at_a_time.h"
 
 struct __nv_bfloat16 {
   uint16_t bits;
@@ -19,3 +21,8 @@ inline __nv_bfloat16 __float2bfloat16_rn(float value) {
   if ((bits & 0x7fffffffu) > 0x7f800000u) return __nv_bfloat16{0x7fc0};
   return __nv_bfloat16{uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
 }
+
+struct __nv_bfloat162 {
+  __nv_bfloat16 x, y;
+};
+EMULATED_PAIR(__nv_bfloat162, __bfloat162float, __float2bfloat16_rn, __floats2bfloat162_rn)

@@ -5,7 +5,8 @@
 // from that, blocks run one after the other. So a block of 384 threads is exact, and slow.
 //
 // Shared memory starts as NaN in every block, and a thread that reads another block's after that
-// block has left is an error: forgotten initialisation and forgotten barriers show.
+// block has left is an error: forgotten initialisation and forgotten barriers show. A copy ahead
+// leaves NaN until its group is waited for.
 #pragma once
 
 #include <setjmp.h>
@@ -16,8 +17,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #define __global__
@@ -51,7 +54,7 @@ void __stcs(V* address, V value) {
 
 namespace emulation {
 
-constexpr int kWarp = 32, kMostThreads = 512, kMostBlocks = 16;
+constexpr int kWarp = 32, kMostThreads = 768, kMostBlocks = 16;
 constexpr size_t kStack = 64 * 1024;
 constexpr long kMostRounds = 1000000;  // a barrier that not all threads reach
 
@@ -77,6 +80,7 @@ struct Thread {
   long cluster_arrivals;
   char lane[2][8];  // what it shows to its warp, this time and the last
   int shown;
+  std::deque<std::vector<std::pair<uint4*, const uint4*>>> groups;  // copies; the last is open
 };
 
 struct Machine {
@@ -128,6 +132,8 @@ inline void wait(Barrier& barrier, int threads) {
 inline void fiber_main() {
   Machine& m = machine();
   m.kernel();
+  for (const auto& group : m.me().groups)
+    if (!group.empty()) fail("a thread leaves before its copies have arrived");
   m.me().done = true;
   --m.my_block().running;
   _longjmp(m.scheduler, 1);
@@ -159,6 +165,7 @@ inline void start_fibers() {
     t.shown = 0;
     t.block = i / m.threads_of_block;
     t.cluster_arrivals = 0;
+    t.groups.assign(1, {});
   }
 }
 
@@ -208,6 +215,21 @@ inline void launch(int64_t blocks, int64_t threads, int64_t shared_bytes, int64_
 inline unsigned char* dynamic_shared() {
   const uintptr_t start = reinterpret_cast<uintptr_t>(machine().my_block().shared.data());
   return reinterpret_cast<unsigned char*>((start + 15) / 16 * 16);
+}
+
+// `cp.async`: the bytes arrive when their group is waited for, as late as can be.
+inline void copy_ahead(uint4* to, const uint4* from) {
+  if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % sizeof(uint4))
+    fail("a copy ahead that is not aligned");
+  *to = uint4{~0u, ~0u, ~0u, ~0u};
+  machine().me().groups.back().emplace_back(to, from);
+}
+inline void close_group() { machine().me().groups.emplace_back(); }
+template <int LATEST>
+void wait_for_groups() {
+  auto& groups = machine().me().groups;
+  for (; int(groups.size()) > LATEST + 1; groups.pop_front())
+    for (const auto& [to, from] : groups.front()) *to = *from;
 }
 
 }  // namespace emulation
