@@ -51,23 +51,24 @@ struct Config {
   Config(const Config&) = delete;
 };
 
-// More than 48 KB, and clusters of more than 8, are asked for by name. The figures are a function's
-// own, shared by all threads of the process: always the most that the device has, so that no thread
-// takes back what another is about to launch with.
+// More than 48 KB, and clusters of more than 8, are asked for by name; and where a kernel keeps rows, as
+// much of a multiprocessor's memory as can be shared. The figures are a function's own, alike for all
+// threads of the process: always the most that the device has, so that no thread takes back what
+// another is about to launch with.
 template <class... Parameters>
 cudaError_t allow(void (*kernel)(Parameters...), const Grid& grid) {
   const void* const function = reinterpret_cast<const void*>(kernel);
   cudaError_t status = cudaSuccess;
-  if (grid.shared_bytes > 48 * 1024) {
+  if (grid.shared_bytes > kHeaderBytes)
+    status = cudaFuncSetAttribute(function, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                  cudaSharedmemCarveoutMaxShared);
+  if (status == cudaSuccess && grid.shared_bytes > 48 * 1024) {
     int device = 0, most = 0;
     status = cudaGetDevice(&device);
     if (status == cudaSuccess)
       status = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
     if (status == cudaSuccess)
       status = cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
-    if (status == cudaSuccess)
-      status = cudaFuncSetAttribute(function, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                    cudaSharedmemCarveoutMaxShared);
   }
   if (status == cudaSuccess && grid.cluster > 8)
     status = cudaFuncSetAttribute(function, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
