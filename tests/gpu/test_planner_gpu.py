@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 import torch
@@ -36,8 +38,10 @@ def test_the_peak_is_within_ten_percent_of_the_allocators(words: list[str]) -> N
     job = job_of(config, CLASSES, 1)
     choice = Choice(config.train.zero_stage, config.head.placement, config.loss.form)
     predicted = memory_of(job, choice, *costs_of(config, job, choice)).peak_bytes
-    workspace = cublas_bytes()
-    assert peak_of_steps(words) - workspace == pytest.approx(predicted, rel=0.10)
+    # A process of its own: DeepSpeed keeps the group of the first engine for all later ones.
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        peak, workspace = pool.submit(peak_of_steps, words).result()
+    assert peak - workspace == pytest.approx(predicted, rel=0.10)
 
 
 def cublas_bytes() -> int:
@@ -49,7 +53,9 @@ def cublas_bytes() -> int:
     return torch.cuda.memory_allocated() - before - one.nbytes
 
 
-def peak_of_steps(words: list[str]) -> int:
+def peak_of_steps(words: list[str]) -> tuple[int, int]:
+    """The most bytes that the allocator gave out in a step, and what of them is cuBLAS's."""
+    workspace = cublas_bytes()
     config = load_config(None, [*COMMON, *words])
     device = torch.device("cuda", 0)
     ranks = Ranks(0, 1, 0, 1, device)
@@ -65,6 +71,6 @@ def peak_of_steps(words: list[str]) -> int:
         train_step(engine, [batch], recipe, 0, [0.0] * len(STOP_SIGNALS))
         torch.cuda.reset_peak_memory_stats()
         train_step(engine, [batch], recipe, 1, [0.0] * len(STOP_SIGNALS))
-        return torch.cuda.max_memory_allocated()
+        return torch.cuda.max_memory_allocated(), workspace
     finally:
         leave_process_group()
