@@ -124,6 +124,8 @@ def _open(field: str, folder: str, purpose: str) -> Pack:
     make_it = f"make one with `pairdistill pack PHOTOGRAPHS OUT --holdout 0.2` and set {field}"
     if not folder:
         raise UserError(f"{field} is empty: there is nothing to train on", fix=make_it)
+    if Path(folder).is_file():
+        raise UserError(f"{field} = {folder!r}: a file, and no pack of pairs", fix=make_it)
     if not Path(folder).is_dir():
         raise UserError(f"{field} = {folder!r}: no such folder", fix=make_it)
     pack = read_pack(folder)

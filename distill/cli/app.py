@@ -52,7 +52,6 @@ def build_app() -> typer.Typer:
         name="pairdistill",
         help="One face classifier, trained on pairs of images of the same person.",
         no_args_is_help=True,
-        add_completion=False,
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
     )

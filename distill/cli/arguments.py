@@ -11,9 +11,22 @@ _SETTINGS = typer.Argument(metavar="CONFIG.toml", help="Settings of the run.", s
 
 ConfigPath: TypeAlias = Annotated[Path, _SETTINGS]
 MaybeConfigPath: TypeAlias = Annotated[Path | None, _SETTINGS]
+
+
+def settings_like(begun: str) -> list[str]:
+    """The settings whose name begins so, for the shell to complete."""
+    from distill.config.explain import known_keys
+
+    return [f"{key}=" for key in known_keys() if "." in key and key.startswith(begun)]
+
+
 Overrides: TypeAlias = Annotated[
     list[str] | None,
-    typer.Argument(metavar="a.b=c", help="Settings that replace those of the file."),
+    typer.Argument(
+        metavar="a.b=c",
+        help="Settings that replace those of the file.",
+        autocompletion=settings_like,
+    ),
 ]
 RunWeights: TypeAlias = Annotated[
     Path,

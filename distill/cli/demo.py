@@ -7,11 +7,17 @@ from typing import Annotated
 
 import typer
 
+from distill.cli.arguments import settings_like
+
 
 def demo_command(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="a.b=c", help="Settings that replace those of the demo."),
+        typer.Argument(
+            metavar="a.b=c",
+            help="Settings that replace those of the demo.",
+            autocompletion=settings_like,
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for packs, runs and the report.")] = Path(
         "runs/demo"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -162,3 +163,32 @@ def test_a_rank_starts_no_ranks(
     told = capsys.readouterr().err
     assert "--ranks 2 in a process that is a rank of WORLD_SIZE = 4 already" in told
     assert "leave --ranks away under torchrun" in told
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("tr", ["train"]),
+        ("train --ra", ["--ranks"]),
+        ("train run.toml train.pre", ["train.precision="]),
+        ("train run.toml checkpoint.keep", ["checkpoint.keep_last=", "checkpoint.keep_best="]),
+        ("demo model.n", ["model.name="]),
+    ],
+)
+def test_the_shell_completes_commands_options_and_settings(line: str, words: list[str]) -> None:
+    """By bash itself, with what --show-completion prints for it."""
+    program = shutil.which("pairdistill", path=str(Path(sys.executable).parent))
+    assert program, "the program is installed beside the interpreter"
+    shown = subprocess.run(
+        [program, "--show-completion", "bash"],
+        env=os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    ask = f"""
+    COMP_WORDS=(pairdistill {line}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
+    _pairdistill_completion {program}; printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(["bash", "-c", shown + ask], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == words

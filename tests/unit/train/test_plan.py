@@ -114,6 +114,9 @@ def test_several_packs_are_one_set(packs: Path) -> None:
     assert plan.total_steps == 2 * 27 // 6
     with pytest.raises(UserError, match=r"1 names stand in several packs \('Cy'\)"):
         make_plan(config(packs, both), TWO)
+    (record := other.parent / "train.rec").touch()
+    with pytest.raises(UserError, match=r"train\.rec': a file, and no pack of pairs"):
+        make_plan(config(packs, as_override("data.train", [str(record)])), TWO)
     with pytest.raises(UserError, match=r"data\.train = '/no/such': no such folder"):
         make_plan(config(packs, as_override("data.train", [str(other), "/no/such"])), TWO)
     with pytest.raises(UserError, match=r"data\.train is empty"):
