@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import json
+import math
 import os
 import socket
 import sys
@@ -142,10 +143,17 @@ class Watchdog:
         )
 
     def _watch(self) -> None:
+        due = math.inf
         while not self._over.wait(self._look):
+            if time.monotonic() > due:
+                # Stopped meanwhile: the timer in C goes off right now. It cannot read the stack of
+                # a thread that runs (the process would die of it), so this one stands still.
+                time.sleep(self._look)
             self._say()
             # Goes off only where this loop does not come round any more.
-            faulthandler.dump_traceback_later(self._timeout + self._look, exit=True)
+            patience = self._timeout + self._look
+            faulthandler.dump_traceback_later(patience, exit=True)
+            due = time.monotonic() + patience
             if time.time() - self._beat.since > self._timeout:
                 self._bark()
 
