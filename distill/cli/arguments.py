@@ -36,3 +36,15 @@ RunWeights: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+Photographs: TypeAlias = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="PHOTO_OR_FOLDER",
+        help="Photographs; of a folder all images at any depth.",
+        show_default=False,
+    ),
+]
+Aligned: TypeAlias = Annotated[
+    bool, typer.Option("--aligned", help="They are aligned faces already: no detection.")
+]
+DeviceName: TypeAlias = Annotated[str, typer.Option(help="auto, cpu or cuda.")]

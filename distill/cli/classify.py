@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distill.cli.arguments import RunWeights
+from distill.cli.arguments import Aligned, DeviceName, Photographs, RunWeights
 
 if TYPE_CHECKING:
     from distill.classify import Answer
@@ -29,17 +29,8 @@ class Form(enum.StrEnum):
 
 def classify_command(
     weights: RunWeights,
-    photographs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="PHOTO_OR_FOLDER",
-            help="Photographs; of a folder all images at any depth.",
-            show_default=False,
-        ),
-    ],
-    aligned: Annotated[
-        bool, typer.Option("--aligned", help="They are aligned faces already: no detection.")
-    ] = False,
+    photographs: Photographs,
+    aligned: Aligned = False,
     top: Annotated[int, typer.Option(min=1, help="People to name for each photograph.")] = 3,
     form: Annotated[
         Form | None,
@@ -50,7 +41,7 @@ def classify_command(
     out: Annotated[
         Path | None, typer.Option(help="File to write to.", show_default="standard output")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceName = "auto",
 ) -> None:
     """Name the person in each photograph.
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distill.cli.arguments import Aligned, DeviceName, Photographs
+
 if TYPE_CHECKING:
     from distill.classify.embed import Embedded
 
@@ -25,22 +27,13 @@ def embed_command(
             show_default=False,
         ),
     ],
-    photographs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="PHOTO_OR_FOLDER",
-            help="Photographs; of a folder all images at any depth.",
-            show_default=False,
-        ),
-    ],
+    photographs: Photographs,
     out: Annotated[Path, typer.Option(help="The file, numpy's .npz.")] = Path("embeddings.npz"),
-    aligned: Annotated[
-        bool, typer.Option("--aligned", help="They are aligned faces already: no detection.")
-    ] = False,
+    aligned: Aligned = False,
     mirrored: Annotated[
         bool, typer.Option("--mirrored", help="Add the embedding of the mirror image.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceName = "auto",
 ) -> None:
     """Write the embedding of the face in each photograph.
 

@@ -15,6 +15,8 @@ from distill.cli.arguments import RunWeights
 from distill.cli.local_ranks import on_local_ranks, wants_local_ranks
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from distill.data.manifest import Pack
     from distill.data.verification_set import VerificationSet
     from distill.evaluate import Report
@@ -217,33 +219,34 @@ def evaluate_sets_here(
 
 def show_sets(report: SetReport, out: Path, *, as_json: bool) -> None:
     """Write the files, then print the table or the JSON."""
-    from distill.console import say, show
-    from distill.evaluate import set_report
+    from distill.evaluate import set_report as made
 
-    set_report.write_set_report(report, out)
-    if as_json:
-        sys.stdout.write(set_report.as_json(report).decode())
-        return
-    show(set_report.set_table(report))
-    for note in set_report.set_notes(report):
-        say(note)
-    say(f"report: {out / set_report.JSON_NAME}")
-    say(f"picture: {out / set_report.PICTURE_NAME}")
+    made.write_set_report(report, out)
+    files = out / made.JSON_NAME, out / made.PICTURE_NAME
+    show_written(*files, made.set_table(report), made.set_notes(report), as_json=as_json)
 
 
 def show_report(report: Report, out: Path, *, as_json: bool) -> None:
     """Write the files, then print the table or the JSON."""
-    from distill.console import say, show
-    from distill.evaluate import write_report
-    from distill.evaluate.folder import JSON_NAME, PICTURE_NAME
+    from distill.evaluate import folder, write_report
     from distill.evaluate.table import notes, report_table
 
     write_report(report, out)
+    files = out / folder.JSON_NAME, out / folder.PICTURE_NAME
+    show_written(*files, report_table(report), notes(report), as_json=as_json)
+
+
+def show_written(
+    numbers: Path, picture: Path, table: Table, notes: Sequence[str], *, as_json: bool
+) -> None:
+    """Print the file of numbers; or the table, its notes, and where the files are."""
+    from distill.console import say, show
+
     if as_json:
-        sys.stdout.write((out / JSON_NAME).read_text(encoding="utf-8"))
+        sys.stdout.write(numbers.read_text(encoding="utf-8"))
         return
-    show(report_table(report))
-    for note in notes(report):
+    show(table)
+    for note in notes:
         say(note)
-    say(f"report: {out / JSON_NAME}")
-    say(f"picture: {out / PICTURE_NAME}")
+    say(f"report: {numbers}")
+    say(f"picture: {picture}")

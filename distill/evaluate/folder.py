@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 
 from distill.errors import UserError
-from distill.evaluate.report import FORMAT, Report, as_condition, write_json
-from distill.files import make_folder
+from distill.evaluate.report import FORMAT, Report, as_condition, as_json
+from distill.files import make_folder, write_whole
 
 JSON_NAME, PICTURE_NAME = "report.json", "report.png"
 
@@ -26,7 +26,7 @@ def write_report(report: Report, folder: Path) -> None:
     from distill.evaluate.picture import write_picture  # matplotlib is slow to import
 
     make_folder(folder)
-    write_json(report, folder / JSON_NAME)
+    write_whole(folder / JSON_NAME, as_json(report))
     write_picture(report, folder / PICTURE_NAME)
 
 

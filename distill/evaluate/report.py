@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill import __version__
-from distill.files import write_whole
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 FORMAT = 1
 CLEAN = "clean"
@@ -121,9 +122,15 @@ class Report:
     @property
     def heading(self) -> str:
         """One line on what was measured."""
-        step = self.checkpoint.get("step")
-        weights = f"step {step}: " if step is not None else ""
-        return f"{weights}{self.images} held-out photographs of {self.people} people"
+        return (
+            f"{of_step(self.checkpoint)}{self.images} held-out photographs of {self.people} people"
+        )
+
+
+def of_step(checkpoint: Mapping[str, Any]) -> str:
+    """How a heading begins; blank where the step of the weights is not known."""
+    step = checkpoint.get("step")
+    return "" if step is None else f"step {step}: "
 
 
 def as_condition(found: dict[str, Any]) -> Condition:
@@ -165,11 +172,7 @@ def condition_scalars(condition: Condition) -> Iterator[tuple[str, float]]:
     return ((name, value) for name, value in shown.items() if value is not None)
 
 
-def write_json(report: Report, path: Path) -> None:
-    """Write ``report.json``, whole or not at all.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
+def as_json(report: DataclassInstance) -> bytes:
+    """A report, of a pack or of verification sets, as the content of its JSON file."""
     text = json.dumps(asdict(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(path, text.encode("utf-8", "backslashreplace"))
+    return text.encode("utf-8", "backslashreplace")

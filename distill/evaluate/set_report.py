@@ -7,16 +7,15 @@ FOLDER/
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from distill.evaluate.report import condition_scalars, versions
+from distill.evaluate.report import as_json, condition_scalars, of_step, versions
 from distill.evaluate.sets import SetResult
 from distill.evaluate.table import NONE, far_columns, percent, shown_fars
 from distill.files import make_folder, write_whole
@@ -44,14 +43,7 @@ class SetReport:
     @property
     def heading(self) -> str:
         """One line on what was measured."""
-        step = self.checkpoint.get("step")
-        return ("" if step is None else f"step {step}: ") + "verification, with mirrored images"
-
-
-def as_json(report: SetReport) -> bytes:
-    """The report as JSON."""
-    text = json.dumps(asdict(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    return text.encode("utf-8", "backslashreplace")
+        return f"{of_step(self.checkpoint)}verification, with mirrored images"
 
 
 def write_set_report(report: SetReport, folder: Path) -> None:
