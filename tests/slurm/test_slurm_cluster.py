@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,15 +16,16 @@ HERE = Path(__file__).parent
 JOB = str(HERE / "test_slurm_jobs.py::test_a_job_leaves_all_that_made_it")
 
 
-def processes_below(folder: Path) -> Iterator[Path]:
-    """Living processes, in /proc, that were started with ``folder`` in their variables."""
+def processes_below(folder: Path, words: bytes = b"") -> Iterator[Path]:
+    """Living processes, in /proc, started with ``folder`` in their variables, ``words`` in argv."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             variables = (process / "environ").read_bytes()
+            command = (process / "cmdline").read_bytes()
             state = (process / "stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
+        except OSError:  # it has just ended
             continue
-        if str(folder).encode() in variables and state != "Z":
+        if str(folder).encode() in variables and words in command and state != "Z":
             yield process
 
 
@@ -41,16 +42,15 @@ def namespaces_of(processes: Iterator[Path]) -> set[str]:
     return found - ours
 
 
-def until(holds: object, what: str) -> None:
+def until(holds: Callable[[], bool], explain: Callable[[], str]) -> None:
     end = time.monotonic() + 60
-    while not holds():  # type: ignore[operator]
-        assert time.monotonic() < end, what
+    while not holds():
+        assert time.monotonic() < end, explain()
         time.sleep(0.1)
 
 
 def ranks(folder: Path) -> list[Path]:
-    found = processes_below(folder)
-    return [path for path in found if b"submitit.core._submit" in (path / "cmdline").read_bytes()]
+    return list(processes_below(folder, b"submitit.core._submit"))
 
 
 @pytest.fixture
@@ -74,15 +74,17 @@ def test_killed_tests_leave_no_process_namespace_network_or_mount(folder: Path) 
             stderr=log,
         )
     try:
-        until(
-            lambda: len(ranks(folder)) > 2, (folder / "log").read_text()
-        )  # srun has the name as well
+        # srun has the name as well
+        until(lambda: len(ranks(folder)) > 2, (folder / "log").read_text)
         namespaces = namespaces_of(processes_below(folder))
         assert len(namespaces) >= 3 + 2 * 4, "those of the cluster, and of two nodes in it"
     finally:
         child.kill()
         child.wait()
-    until(lambda: not list(processes_below(folder)), "the end of all processes")
+    until(
+        lambda: not list(processes_below(folder)),
+        lambda: f"still there: {list(processes_below(folder))}",
+    )
     everything = Path("/proc").glob("[0-9]*")
     assert not namespaces & namespaces_of(everything)
     assert sorted(path.name for path in Path("/sys/class/net").iterdir()) == links
