@@ -122,7 +122,7 @@ def search_table(searched: Sequence[tuple[str, SearchResult]]) -> Table:
         for each in found.galleries:
             counts = str(each.people), f"{each.mated}+{each.unmated}"
             table.add_row(f"{name} {each.name}", *counts, *_search_cells(each))
-        table.add_row(f"{name}", NONE, NONE, *_search_cells(found))
+        table.add_row(f"{name} both", NONE, NONE, *_search_cells(found))
     return table
 
 
