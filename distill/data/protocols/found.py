@@ -15,6 +15,9 @@ from distill.errors import UserError
 
 AnySet = VerificationSet | PhotographPairs | TemplateSet
 
+PARTS = ("IJBB", "IJBC")
+"""What the two sets are called where both are in one folder, as InsightFace unpacks them."""
+
 _SETTING = re.compile(r"\w+(\.\w+)+=")
 
 
@@ -69,6 +72,7 @@ _WANTED = f"name a file like lfw{ENDING} or {USUAL_NAME}, or a folder of IJB-B o
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    """The sets of a folder: its `.bin` files, a `pairs.txt`, and itself if it is one of IJB's."""
+    """The sets of a folder: its `.bin` files, a `pairs.txt`, itself or parts of it if IJB's."""
     lists = [folder / USUAL_NAME] if (folder / USUAL_NAME).is_file() else []
-    return [*sorted(folder.glob(f"*{ENDING}")), *lists, *([folder] if is_ijb(folder) else [])]
+    templates = [place for place in (folder, *(folder / name for name in PARTS)) if is_ijb(place)]
+    return [*sorted(folder.glob(f"*{ENDING}")), *lists, *templates]

@@ -41,8 +41,8 @@ META, CROPS = "meta", "loose_crop"
 KINDS = ("ijbb", "ijbc")
 BLOCK_LINES = 1 << 20
 """Lines of the list of pairs that are read at a time; IJB-C has 15.7 million."""
-MIN_SPREAD = 1e-6
-"""Square pixels of variance below which five points are one spot."""
+MIN_SPREAD, MAX_COORDINATE = 0.01, 1e5
+"""Pixels: five points closer together than the first are one spot; none may be beyond the second."""
 
 Names = list[str]
 
@@ -160,14 +160,21 @@ def read_faces(
         line.need(12, "a face (IMAGE, ten coordinates, SCORE)")
         name, found = line.fields[0], line.reals(1)
         check_there(line, name, crops, present)
-        if np.var(np.reshape(found[:10], (5, 2)), axis=0).sum() < MIN_SPREAD:
-            raise line.wrong("the five points are one spot")
+        check_points(line, found[:10])
         names.append(name)
         numbers.extend(found)
     if not names:
         raise UserError(f"{path}: no images in it", fix="get the file anew")
     table = np.array(numbers).reshape(len(names), 11)
     return names, table[:, :10].reshape(-1, 5, 2).astype(np.float32), table[:, 10]
+
+
+def check_points(line: Line, points: list[float]) -> None:
+    """Refuse five points, x and y in turns, that no face can be aligned by."""
+    if max(max(axis) - min(axis) for axis in (points[::2], points[1::2])) < MIN_SPREAD:
+        raise line.wrong("the five points are one spot")
+    if max(map(abs, points)) > MAX_COORDINATE:
+        raise line.wrong(f"a point {max(map(abs, points)):g} pixels away")
 
 
 def files_in(folder: Path) -> set[str]:

@@ -57,6 +57,13 @@ def test_ijbb_and_blocks_and_subfolders(tmp_path, monkeypatch):
     assert [each.name for each in found.searches.galleries] == ["S1", "S2"]
 
 
+def test_both_sets_in_one_folder(ijbc, tmp_path):
+    (tmp_path / "IJBC").symlink_to(ijbc)
+    write_ijb(tmp_path / "IJBB", "ijbb")
+    assert is_set(tmp_path)
+    assert [found.name for found in read_sets([tmp_path])] == ["ijbb", "ijbc"]
+
+
 def without(*names):
     def spoil(folder):
         for name in names:
@@ -104,6 +111,7 @@ def beside(folder):
         (beside, "lists of ijbb and ijbc"),
         (line(POINTS, 4, field(3, "left")), f"{POINTS}:4: 'left' is no finite number"),
         (line(POINTS, 4, field(3, "nan")), f"{POINTS}:4: 'nan' is no finite number"),
+        (line(POINTS, 4, field(5, "1e200")), f"{POINTS}:4: a point 1e+200 pixels away"),
         (line(POINTS, 4, field(11, "1_0")), f"{POINTS}:4: '1_0' is no finite number"),
         (line(POINTS, 4, lambda w: [" ".join(w[:-1])]), f"{POINTS}:4: 11 fields where a face"),
         (line(POINTS, 4, lambda w: [" ".join([w[0], *["7"] * 11])]), f"{POINTS}:4: the five"),
