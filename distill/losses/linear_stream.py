@@ -17,7 +17,15 @@ from typing import Any
 import torch
 
 from distill.losses.linear_scores import ClassScores, Gradients
-from distill.losses.linear_state import Choices, Finished, Primitives, State, empty_state
+from distill.losses.linear_single import Singles
+from distill.losses.linear_state import (
+    Choices,
+    Finished,
+    PairPrimitives,
+    Primitives,
+    State,
+    empty_state,
+)
 from distill.losses.linear_topk import (
     Grouped,
     TopClasses,
@@ -49,9 +57,10 @@ class Plan:
         all_or_none: keep none where not all scores fit into the budget.
         shards: where the classes are spread over ranks.
         keep: whether a gradient will be asked for.
+        single: whether each side of a pair is an image by itself, with its own label.
     """
 
-    primitives: Primitives
+    primitives: PairPrimitives
     spec: PairLossSpec
     choices: Choices
     cosine: bool
@@ -60,6 +69,12 @@ class Plan:
     all_or_none: bool
     shards: ClassShards | None
     keep: bool
+    single: bool = False
+
+    @property
+    def steps(self) -> Primitives:
+        """The steps for the labels at hand."""
+        return Singles(self.primitives) if self.single else self.primitives
 
 
 @dataclass
@@ -96,7 +111,7 @@ class Stream:
         plan = self.plan
         top = self._top_classes() if plan.spec.grouped else None
         state = self._state() if top is None else top.whole()
-        done = plan.primitives.finish(state, self.labels, self.classes, plan.choices, self.margins)
+        done = plan.steps.finish(state, self.labels, self.classes, plan.choices, self.margins)
         if plan.spec.two_sweeps:
             sums = self._mmd_sums(done.stats)
             args = (done.stats, done.values, sums, self.labels)
@@ -121,13 +136,13 @@ class Stream:
 
         def take(scores: torch.Tensor, at: int) -> None:
             first, second = scores.chunk(2)
-            plan.primitives.accumulate_(state, first, second, self.labels, at, plan.choices)
+            plan.steps.accumulate_(state, first, second, self.labels, at, plan.choices)
 
         self._sweep(take)
         if plan.shards is None:
             return state
         states = plan.shards.gather_states(state, self.labels, plan.choices)
-        return plan.primitives.merge(states, plan.choices)
+        return plan.steps.merge(states, plan.choices)
 
     def _top_classes(self) -> TopClasses:
         """The primary classes and the state of the rest, on all ranks."""
@@ -179,16 +194,21 @@ class Stream:
         if self.grouped is not None:
             more = similarity_gradient(self.grouped, g, at, grad_values[:, 2], plan.choices)
         first, second = g.chunk(2)
-        plan.primitives.gradient_(
+        plan.steps.gradient_(
             first, second, self.labels, at, grad_values, stats, self.classes, plan.choices
         )
         if more is not None:
             g.view(more.shape).add_(more)
 
 
-def numbers_told(spec: PairLossSpec) -> int:
-    """Float32 numbers that each rank with a part of the classes tells of a pair in forward."""
-    state = len(columns_told(spec.label_smoothing))
+def numbers_told(spec: PairLossSpec, *, single: bool = False) -> int:
+    """Float32 numbers that each rank with a part of the classes tells of a pair in forward.
+
+    Of an image, where it is ``single``.
+    """
+    state = len(columns_told(spec.label_smoothing, single=single))
+    if single:
+        return state // 2
     candidates = numbers_of_candidates(spec.topk_classes) if spec.grouped else 0
     return state + candidates + MMD_SUMS * spec.two_sweeps
 
@@ -201,7 +221,10 @@ def linear_values(
     margins: torch.Tensor | None,
     plan: Plan,
 ) -> RowTerms:
-    """The terms of each pair; ``features`` are the first images' rows, then the second's."""
+    """The terms of each pair; ``features`` are the first images' rows, then the second's.
+
+    Labels are (B,), or (B, 2) where the plan's images are single.
+    """
     labels = labels.contiguous()
     found = LinearValues.apply(features, weight, bias, labels, margins, plan)  # type: ignore[no-untyped-call]
     return RowTerms(*found)

@@ -13,14 +13,16 @@ from typing import Any
 import head_scenarios as scenarios
 import pytest
 import torch
+import torch.nn.functional as F
 from rank_processes import play
 
-from distill.data.batch import as_network_input
+from distill.config.tree import Config
+from distill.data.batch import PairBatch, as_network_input
 from distill.data.keyed import keyed_rng
 from distill.engine_parts.optimizer import build_optimizer, set_lr
 from distill.heads import ClassRanges, build_adaface, build_head
 from distill.heads.sampling import sampled
-from distill.losses import PairLossSpec, RowMargins, pair_loss
+from distill.losses import PairLossSpec, RowMargins, margined_logits, pair_loss
 from distill.models.classifier import PairClassifier
 from distill.schedules import learning_rate
 
@@ -73,30 +75,45 @@ def plain_torch(
     ).double()
     adaface = build_adaface(config.head)
     optimizer, seen = build_optimizer(model, config.optimizer), []
-    spec = PairLossSpec.from_config(config.loss, config.head)
     for step in range(scenarios.STEPS):
         batch = scenarios.pairs(step)
         set_lr(optimizer, learning_rate(config, step, 10))
         optimizer.zero_grad()
-        images = as_network_input(torch.cat((batch.first, batch.second)), torch.float64)
-        output = model(images)
+        output = model(images_of(config, batch))
         margins = adaface and RowMargins(*adaface(output.embeddings))
-        T = config.loss.temperature
-        loss = pair_loss(
-            *output.scores.chunk(2),
-            batch.labels,
-            temperature=T,
-            weight=1.0,
-            spec=spec,
-            margins=margins,
-            implementation="reference",
-        ).total
+        loss = loss_of(config, output.scores, batch.labels, margins)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
         if step != left_out:
             optimizer.step()
         seen.append((loss.item(), norm.item()))
     return seen
+
+
+def images_of(config: Config, batch: PairBatch) -> torch.Tensor:
+    """What the network sees, float64."""
+    both = config.train.images == "pair"
+    images = torch.cat((batch.first, batch.second)) if both else batch.first
+    return as_network_input(images, torch.float64)
+
+
+def loss_of(
+    config: Config, scores: torch.Tensor, labels: torch.Tensor, margins: RowMargins | None = None
+) -> torch.Tensor:
+    """The reference of a pair's loss; of first images alone torch's cross-entropy."""
+    spec = PairLossSpec.from_config(config.loss, config.head)
+    if config.train.images == "first":
+        logits = margined_logits(scores, labels, spec, margins)
+        return F.cross_entropy(logits, labels, label_smoothing=config.loss.label_smoothing)
+    return pair_loss(
+        *scores.chunk(2),
+        labels,
+        temperature=config.loss.temperature,
+        weight=1.0,
+        spec=spec,
+        margins=margins,
+        implementation="reference",
+    ).total
 
 
 def numbers(curve: list[Any]) -> tuple[list[float], list[float]]:
@@ -128,6 +145,40 @@ def test_every_placement_form_and_stage_is_one_process_of_plain_torch(phase, nam
 def test_every_similarity_is_one_process_of_plain_torch(phase, form, similarity):
     curve = phase("three")[0]["similarities"][f"{form} {similarity}"]
     assert_same(curve, plain_torch(tuple(scenarios.SIMILARITIES[similarity])))
+
+
+def without_pairs(name: str) -> list[tuple[float, float]]:
+    """What `scenarios.FIRST` should give."""
+    return plain_torch(("train.images=first", *scenarios.FIRST[name]), name.split()[0])
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_without_pairs_every_form_is_one_process_of_plain_torch(phase, name):
+    curves = phase(name)[0]["first_alone"]
+    assert len(curves) == len(scenarios.FORMS) * len(scenarios.FIRST)
+    for key, curve in curves.items():
+        assert_same(curve, without_pairs(key.split(" ", 1)[1]))
+
+
+@pytest.mark.parametrize("name", ["one", "two", "three"])
+def test_without_pairs_checkpoints_go_on_alike_on_other_ranks_and_placements(phase, name):
+    for key, curve in phase(name)[0]["first_loaded"].items():
+        assert_same(curve, without_pairs(key.split(":")[0])[2:])
+
+
+@pytest.mark.parametrize("head", scenarios.HEADS)
+@pytest.mark.parametrize("form", scenarios.FORMS)
+def test_without_pairs_bf16_is_near_and_repeats_to_the_bit(phase, form, head):
+    first, second = phase("three")[0]["first_rounded"][f"{form} {head}"]
+    assert first == second
+    assert_same(first[:2], plain_torch(("train.images=first",), head)[:2], rel=3e-3)
+
+
+@pytest.mark.parametrize("head", scenarios.HEADS)
+@pytest.mark.parametrize("name", ["two", "three"])
+def test_without_pairs_a_sample_of_the_classes_is_plain_torch(phase, name, head):
+    found = phase(name)[0]["first_sampled"][head]
+    assert_same(found, some_classes(RANKS[name], head, "train.images=first"))
 
 
 @pytest.mark.parametrize("head", scenarios.HEADS)
@@ -192,26 +243,22 @@ def test_fine_tuning_begins_alike_wherever_weights_stand_and_stood(phase, name):
     assert float.fromhex(first[0]) == pytest.approx(float.fromhex(other[0]), rel=3e-6)
 
 
-def some_classes(world_size: int, head: str) -> list[tuple[float, float]]:
+def some_classes(world_size: int, head: str, *words: str) -> list[tuple[float, float]]:
     """As `plain_torch`, each step about some of 40 classes; rows beside them stand still."""
-    config = scenarios.settings(*scenarios.SAMPLED, head=head)
+    config = scenarios.settings(*scenarios.SAMPLED, *words, head=head)
     torch.manual_seed(0)
     model = PairClassifier(
         scenarios.Net(), build_head(config.head, scenarios.DIM, scenarios.MANY)
     ).double()
     optimizer, seen = build_optimizer(model, config.optimizer), []
-    spec = PairLossSpec.from_config(config.loss, config.head)
     for step in range(scenarios.STEPS):
         batch = scenarios.pairs(step, scenarios.MANY)
         chosen = classes_of(step, world_size, batch.labels)
         number = {c: i for i, c in enumerate(chosen)}
         labels = torch.tensor([number[y] for y in batch.labels.tolist()])
-        images = as_network_input(torch.cat((batch.first, batch.second)), torch.float64)
-        scores = model(images).scores[:, chosen].chunk(2)
+        scores = model(images_of(config, batch)).scores[:, chosen]
         optimizer.zero_grad()
-        loss = pair_loss(
-            *scores, labels, temperature=2.0, weight=1.0, spec=spec, implementation="reference"
-        ).total
+        loss = loss_of(config, scores, labels)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
         set_lr(optimizer, learning_rate(config, step, 10))
