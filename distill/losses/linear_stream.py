@@ -117,7 +117,7 @@ class Stream:
             args = (done.stats, done.values, sums, self.labels)
             plan.primitives.mmd_finish_(*args, plan.choices)
         if top is not None:
-            self.grouped = top.grouped(done.stats)
+            self.grouped = top.grouped()
             done.values[:, 2] = self.grouped.similarity
         return done
 

@@ -195,13 +195,13 @@ class TopClasses:
         """The state of all columns but the label's."""
         return self._merged([self.rest, self._state_of(self.best)])
 
-    def grouped(self, stats: torch.Tensor) -> Grouped:
-        """The similarity of each pair; ``stats`` are those of all columns, (B, 12)."""
+    def grouped(self) -> Grouped:
+        """The similarity of each pair."""
         soft = self.choices.logit_scale / self.choices.temperature
         valid = self.labels != IGNORED_LABEL
         rest = columns_of(self.rest)
-        by = stats[:, 6:8].T
         primary = torch.cat([rest["y"].T[..., None], self.best.scores], 2)
+        by = torch.maximum(primary.amax(2), rest["m"].T)
         of_rest = (rest["m"].T - by) * soft + rest["t"].T.log()
         logits = torch.cat([(primary - by[..., None]) * soft, of_rest[..., None]], 2)
         logits = torch.where(valid[:, None], logits, 0.0)
