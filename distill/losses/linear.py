@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from distill.losses import fused, linear_native, linear_plain
 from distill.losses.choice import implementation_name
 from distill.losses.linear_checks import HeadArguments, PairArguments
+from distill.losses.linear_plan import Plan
 from distill.losses.linear_scores import SMALLEST_NORM
 from distill.losses.linear_state import Choices
-from distill.losses.linear_stream import Plan, linear_values
+from distill.losses.linear_stream import linear_values
 from distill.losses.margin import RowMargins
 from distill.losses.pair import reduce_terms
 from distill.losses.sharded import ClassShards

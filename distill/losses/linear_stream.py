@@ -16,16 +16,9 @@ from typing import Any
 
 import torch
 
+from distill.losses.linear_plan import Plan
 from distill.losses.linear_scores import ClassScores, Gradients
-from distill.losses.linear_single import Singles
-from distill.losses.linear_state import (
-    Choices,
-    Finished,
-    PairPrimitives,
-    Primitives,
-    State,
-    empty_state,
-)
+from distill.losses.linear_state import Finished, State, empty_state
 from distill.losses.linear_topk import (
     Grouped,
     TopClasses,
@@ -41,40 +34,6 @@ SECOND_DERIVATIVE = (
 )
 MMD_SUMS = 2
 """Numbers of a pair that the second sweep adds up."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a call is computed; nothing in it changes with the values.
-
-    Attributes:
-        primitives: the implementation of the steps.
-        spec: the static choices.
-        choices: the constants of the loss.
-        cosine: whether the scores are cosines.
-        chunk_classes: classes in a chunk, the last one apart.
-        budget_bytes: bytes of scores that may be kept from the first sweep for the last.
-        all_or_none: keep none where not all scores fit into the budget.
-        shards: where the classes are spread over ranks.
-        keep: whether a gradient will be asked for.
-        single: whether each side of a pair is an image by itself, with its own label.
-    """
-
-    primitives: PairPrimitives
-    spec: PairLossSpec
-    choices: Choices
-    cosine: bool
-    chunk_classes: int
-    budget_bytes: int
-    all_or_none: bool
-    shards: ClassShards | None
-    keep: bool
-    single: bool = False
-
-    @property
-    def steps(self) -> Primitives:
-        """The steps for the labels at hand."""
-        return Singles(self.primitives) if self.single else self.primitives
 
 
 @dataclass

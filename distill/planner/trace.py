@@ -27,9 +27,10 @@ from distill.losses import PairLossSpec, fused, linear_native, linear_plain, mar
 from distill.losses import reference as plain
 from distill.losses.choice import implementation_name
 from distill.losses.linear import default_chunk, unit_rows
+from distill.losses.linear_plan import Plan
 from distill.losses.linear_rows import reduce_rows, two_at_a_time
 from distill.losses.linear_state import Choices
-from distill.losses.linear_stream import Plan, linear_values
+from distill.losses.linear_stream import linear_values
 from distill.losses.live_memory import LiveMemory
 from distill.losses.pair import reduce_terms
 from distill.models.registry import build_backbone

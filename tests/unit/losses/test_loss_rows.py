@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.errors import UserError
 from distill.losses import (
     ClassShards,
     PairLossSpec,
@@ -274,36 +273,3 @@ def test_an_odd_image_gets_a_partner_that_counts_nothing() -> None:
     assert halves.rows.tolist() == [[0, 1], [0, 0], [4, 5], [0, 0]]
     assert halves.labels.tolist() == [[4, 2], [-1, -1]]
     assert halves.margins.tolist() == [[1, 1, 0, 0, 1, 1], [1, 1, 0, 0, 1, 0]]
-
-
-X, W, Y = torch.zeros(3, 4), torch.zeros(5, 4), torch.tensor([0, 4, -1])
-DEFAULTS = {"features": X, "weight": W, "labels": Y, "spec": PairLossSpec()}
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"features": X.long()}, r"features are torch.int64: must be floating"),
-        ({"features": X[:0]}, r"features have shape \(0, 4\).*B >= 1"),
-        ({"weight": torch.zeros(5, 3)}, r"weight has shape \(5, 3\): must be \(C, 4\)"),
-        ({"labels": Y[:2]}, r"labels are torch.int64 \(2,\)"),
-        ({"labels": torch.tensor([0, 5, 1])}, r"labels\[1\] = 5: must be in \[0, 5\)"),
-        ({"sample_weights": torch.ones(2)}, r"sample_weights have shape \(2,\)"),
-        ({"reduction": "max"}, "reduction = 'max'"),
-        ({"head": "arc"}, "head = 'arc': unknown; choose one of linear, cosine"),
-        ({"head": "cosine", "bias": torch.zeros(5)}, "bias: a cosine head has none"),
-        ({"spec": PairLossSpec(margin_cosine=0.3)}, "head = 'linear': it has no cosine"),
-        (
-            {"head": "cosine", "margins": RowMargins(torch.zeros(6), torch.zeros(6))},
-            r"margins.angle_rad is torch.float32 \(6,\): must be floating \(3,\)",
-        ),
-        ({"memory_budget_bytes": -1}, "memory_budget_bytes = -1"),
-        ({"chunk_classes": 0}, "chunk_classes = 0: must be a whole number >= 1"),
-        ({"implementation": "cuda"}, "loss.implementation = 'cuda': unknown"),
-    ],
-)
-def test_bad_arguments(changes, message: str) -> None:
-    assert linear_cross_entropy(**DEFAULTS).total.isfinite()
-    with pytest.raises(UserError, match=message) as caught:
-        linear_cross_entropy(**DEFAULTS | changes)
-    assert caught.value.fix
