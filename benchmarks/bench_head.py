@@ -8,7 +8,7 @@
 A step is forward and backward from embeddings to the loss, the gradient of this rank's embeddings
 and that of its weight, collectives included (`head_ways.py` has the ways). W ranks on this machine
 (gloo on the CPU, nccl on GPUs) share its cores; each has b pairs of its own, or b images, so rows
-grow with W. Every round times each way once, in turn, between two barriers; medians over the rounds.
+grow with W. Every round times each way once, in turn, between two barriers; medians over rounds.
 
 Memory is the most that rank 0's tensors took at once, the gradient of the weight apart
 (`distill/losses/live_memory.py`; on CUDA the allocator's). Bytes are those of the tensors that rank

@@ -73,8 +73,8 @@ class Singles(Primitives):
     ) -> Finished:
         # The label that pairs have here is for an arg-max that is not used.
         done = self.steps.finish(state, _one_label(labels, 0), classes, choices, margins)
-        valid, (m, s, y) = labels != IGNORED_LABEL, map(columns_of(state).get, ("m", "s", "y"))
-        assert m is not None and s is not None and y is not None, "columns of every state"
+        columns, valid = columns_of(state), labels != IGNORED_LABEL
+        m, s, y = (columns[name] for name in ("m", "s", "y"))
         tops = torch.where(y == m, torch.minimum(labels, state.tops), state.tops)
         tops = torch.where(y > m, labels, tops)
         values = torch.where(valid, done.values[:, :2], 0.0)

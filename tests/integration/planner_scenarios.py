@@ -59,6 +59,7 @@ CASES: dict[int, dict[str, tuple[str, ...]]] = {
         "head 3": (),
         "head 3 fused": (FUSED,),
         "scores 0": (),
+        "scores 0 first": (FIRST,),
         "scores 0 linear": ("head.kind=linear",),
         "scores 0 sharded": (SHARDED,),
         "scores 0 sharded adaface": (SHARDED, "head.margin=adaface"),
