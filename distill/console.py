@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,6 +19,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from distill.tables import print_table
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
@@ -29,10 +30,6 @@ console = Console(highlight=False)
 
 errors = Console(stderr=True, highlight=False)
 """Errors and warnings: standard error, so that piped results stay clean."""
-
-
-MAX_LINE = 10_000
-"""Characters of a line of a table where no terminal limits it."""
 
 
 class Bar:
@@ -113,11 +110,11 @@ def fail(text: str) -> None:
     errors.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
 
 
+def paragraph(text: str) -> None:
+    """Sentences of output: on a terminal lines end between words, elsewhere where ``text`` ends."""
+    console.print(escape(text), soft_wrap=not console.is_terminal)
+
+
 def show(table: Table) -> None:
-    """A table on standard output; in a file or a pipe as wide as it is, so that no cell is cut."""
-    if console.is_terminal:
-        console.print(table)
-        return
-    unlimited = console.options.update(max_width=MAX_LINE)
-    width = Measurement.get(console, unlimited, table).maximum
-    Console(file=console.file, width=width, highlight=False).print(table)
+    """A table on standard output, of which no cell is ever cut."""
+    print_table(console, table)

@@ -84,11 +84,11 @@ def _print_json(checks: list[Check], works: bool) -> None:
 
 
 def _print_table(checks: list[Check], works: bool) -> None:
-    from distill.console import console
+    from distill.console import say, show
 
-    console.print(_table(checks))
+    show(_table(checks))
     missing = [check.name for check in checks if check.needed and not check.ok]
-    console.print("Everything needed works." if works else f"Not working: {', '.join(missing)}.")
+    say("Everything needed works." if works else f"Not working: {', '.join(missing)}.")
 
 
 def _table(checks: list[Check]) -> Table:
