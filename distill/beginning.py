@@ -10,7 +10,7 @@ from distill.checkpoint import RunFacts, TrainState, latest_verified, load, star
 from distill.config import dump_toml
 from distill.errors import UserError
 from distill.files import write_whole
-from distill.job import say, warn
+from distill.job import note, warn
 from distill.ranks import gather_objects, together
 from distill.schedules import peak_lr
 
@@ -59,7 +59,7 @@ def begin_or_resume(config: Config, plan: Plan, engine: Engine) -> Beginning:
     _write_settings(config, plan, engine)
     for moved, reason in found.set_aside if found else ():
         warn(engine.ranks, f"checkpoint damaged and set aside: {moved} ({reason})")
-    say(engine.ranks, _opening(config, plan, engine, begun.words))
+    note(engine.ranks, _opening(config, plan, engine, begun.words))
     return begun
 
 

@@ -20,7 +20,8 @@ _INDENT = "  "
 def print_table(console: Console, table: Table) -> None:
     """Print ``table`` on a terminal, however narrow it is; elsewhere as wide as it is."""
     if not console.is_terminal:
-        Console(file=console.file, width=natural_width(table), highlight=False).print(table)
+        wide = type(console)(file=console.file, width=natural_width(table), highlight=False)
+        wide.print(table)
         return
     if table.box is None and natural_width(table) > console.width:
         table.padding = (0, 1, 0, 0)  # columns one space apart

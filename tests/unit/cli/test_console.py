@@ -18,7 +18,7 @@ def shown(
     """The line of a bar after some of its work, one unit after the other."""
     now = 1000.0
     terminal = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=120)
-    monkeypatch.setattr(console, "console", terminal)
+    monkeypatch.setattr(console, "errors", terminal)
     progress = live_progress()
     progress.get_time = lambda: now
     bar = Bar(progress, "aligning faces", total)
