@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -100,9 +101,10 @@ def _facts(config: Config, plan: Plan, run_id: str) -> RunFacts:
 
 
 def _write_settings(config: Config, plan: Plan, engine: Engine) -> None:
-    """The settings of this start, in the run folder, by the hand of rank 0."""
+    """The settings of this start and its length, in the run folder, by the hand of rank 0."""
     with together():
         if engine.ranks.is_first:
+            write_whole(plan.run.length, json.dumps({"steps": plan.total_steps}).encode())
             write_whole(plan.run.config_toml, dump_toml(config).encode())
 
 
