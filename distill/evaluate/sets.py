@@ -6,14 +6,13 @@ evaluation has it. All ranks share the images; every rank gets the results.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 
-from distill.data.batch import as_network_input
 from distill.data.faces import resized
 from distill.data.images import Pixels, Unusable, decode
 from distill.data.order import Share, evaluation_slice
@@ -23,6 +22,7 @@ from distill.evaluate.embed import gather_rows
 from distill.evaluate.protocol import FOLDS, published_accuracy
 from distill.evaluate.report import Condition, Verification
 from distill.evaluate.verify import measure
+from distill.models.both_ways import both_ways
 from distill.ranks import Ranks, gather_objects, together
 
 
@@ -92,7 +92,7 @@ def embeddings_of(
     with together(), torch.inference_mode():
         for start in range(0, len(share), batch_images):
             images = batch(found, share[start : start + batch_images]).to(ranks.device)
-            both = torch.stack([backbone(as_network_input(i)).float() for i in mirrored(images)])
+            both = both_ways(backbone, images)
             sums.append(both.sum(0).cpu())
             lengths += torch.tensor([both.norm(dim=2).double().sum(), 2 * len(images)])
             advance(len(images))
@@ -120,12 +120,6 @@ def face(found: VerificationSet, number: int) -> Pixels:
             f"{found.path}: image {number} (pair {number // 2}): {fault.reason}",
             fix="get the file anew; `pairdistill inspect` lists all that is damaged",
         ) from None
-
-
-def mirrored(images: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The images, and the images mirrored."""
-    yield images
-    yield images.flip(3)
 
 
 def gathered(mine: torch.Tensor, device: torch.device) -> torch.Tensor:

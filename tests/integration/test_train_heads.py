@@ -160,7 +160,7 @@ def program(*words: str) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr + done.stdout
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def numbers(run: Path, prefixes: tuple[str, ...] = ("loss/", "accuracy/", "pair/")) -> list[Any]:
