@@ -267,8 +267,9 @@ class EvaluateConfig(Section):
     """Measuring on the held-out pack and on verification sets."""
 
     sets: list[str] = []
-    """Verification sets (InsightFace's `.bin` files, or folders of them) that a run measures
-    whenever it evaluates; `lfw/accuracy` of `lfw.bin` may then be `checkpoint.best_metric`."""
+    """Verification sets (InsightFace's `.bin` files or folders of them, a `pairs.txt`, folders of
+    IJB) that a run measures whenever it evaluates; `lfw/accuracy` of `lfw.bin` may then be
+    `checkpoint.best_metric`."""
     every_steps: Count = 0
     """Steps between evaluations while training; 0 evaluates at the end only."""
     batch_images: AtLeastOne = 64

@@ -18,7 +18,7 @@ from distill import console
 from distill.config import dump_toml
 from distill.monitor.metrics_file import MetricsFile, read_metrics
 from distill.monitor.tensorboard import TensorBoard
-from distill.monitor.terminal import SETS, Terminal, held_out
+from distill.monitor.terminal import Terminal, held_out, verified
 
 if TYPE_CHECKING:
     from distill.config import Config
@@ -87,7 +87,7 @@ class Monitor:
 
     def verification(self, step: int, scalars: dict[str, float]) -> None:
         """As `evaluation`, of verification sets: ``evaluation_SET/METRIC``."""
-        self.note(f"step {step}, verification {held_out(scalars, SETS)}")
+        self.note(f"step {step}, verification {verified(scalars)}")
         self._record_evaluation(step, scalars)
 
     def _record_evaluation(self, step: int, scalars: dict[str, float]) -> None:

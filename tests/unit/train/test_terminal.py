@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from distill import console
-from distill.monitor.terminal import SETS, Terminal, held_out, summary
+from distill.monitor.terminal import SETS, Terminal, held_out, summary, verified
 
 NUMBERS = {
     "loss/total": 4.4665,
@@ -66,3 +66,13 @@ def test_an_evaluation_is_told_in_a_line() -> None:
     sets = {"lfw/accuracy": 0.99783, "lfw/auc": 0.99921, "agedb_30/accuracy": 0.98}
     assert held_out(sets, SETS) == "accuracy: lfw 0.99783 agedb_30 0.98000"
     assert held_out({}) == "photographs: too few for any number"
+
+
+def test_sets_with_an_accuracy_and_others_are_told_in_one_line() -> None:
+    pairs = {"lfw/accuracy": 0.99783, "lfw/tar_at_far_0.0001": 0.9, "lfw/auc": 0.99921}
+    templates = {"ijbc/tar_at_far_0.0001": 0.96031, "ijbc/auc": 0.999}
+    wanted = "accuracy: lfw 0.99783; TAR at FAR 0.01%: ijbc 0.9603"
+    assert verified(pairs | templates) == wanted
+    assert verified(pairs) == "accuracy: lfw 0.99783"
+    assert verified({"few/auc": 0.5}) == "AUC: few 0.50000"
+    assert verified({}) == "photographs: too few for any number"
