@@ -143,10 +143,10 @@ def open_loader(job: Job, state: TrainState) -> PairLoader:
     )
 
 
-def say(ranks: Ranks, text: str) -> None:
+def note(ranks: Ranks, text: str) -> None:
     """One line on the terminal, from rank 0."""
     if ranks.is_first:
-        console.say(text)
+        console.note(text)
 
 
 def warn(ranks: Ranks, text: str) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from distill.beginning import begin_or_resume
 from distill.checkpoint import check_space
+from distill.console import say
 from distill.data.copying import on_device
 from distill.engine import Engine
 from distill.errors import TrainingStopped
@@ -24,7 +25,6 @@ from distill.job import (
     memory_hints,
     open_loader,
     process_group,
-    say,
     seed_everything,
     sole_job,
 )
@@ -100,7 +100,8 @@ def train(
         listening = StopRequests() if stops is None else nullcontext(stops)
         with sole_job(plan, ranks), listening as stops, _watchdog(config, plan, ranks) as dog:
             if is_complete(plan, config):
-                say(ranks, f"{plan.run.root}: already complete, {plan.total_steps} steps")
+                if ranks.is_first:
+                    say(f"{plan.run.root}: already complete, {plan.total_steps} steps")
                 return Outcome(plan.total_steps)
             engine = Engine.create(model, config, ranks, head)
             facts, state, saved, _ = begin_or_resume(config, plan, engine)

@@ -123,9 +123,10 @@ def evaluate_here(
     weights: Path, folder: Path, words: Sequence[str], out: Path, *, as_json: bool
 ) -> None:
     """Be one rank, in this process; rank 0 writes and shows the report."""
+    from distill.cli.pipes import results
     from distill.spawn import spawned_rank
 
-    with spawned_rank():
+    with spawned_rank(), results():
         from distill.data.protocols.found import is_set
 
         if is_set(folder):
@@ -133,7 +134,7 @@ def evaluate_here(
             return
         trained, pack = prepared(weights, words, folder, out)
         pairs = pack.manifest.pairs
-        with as_rank(trained, "evaluate", pairs, quiet=as_json) as (ranks, advance):
+        with as_rank(trained, "evaluate", pairs) as (ranks, advance):
             report = measure(trained, pack, ranks, advance)
         if ranks.is_first:
             show_report(report, out, as_json=as_json)
@@ -141,11 +142,11 @@ def evaluate_here(
 
 @contextmanager
 def as_rank(
-    trained: TrainedBackbone, title: str, units: int, *, quiet: bool
+    trained: TrainedBackbone, title: str, units: int
 ) -> Iterator[tuple[Ranks, Callable[[int], None]]]:
     """This process among the ranks, with the model on its device, and what counts units of work.
 
-    Rank 0 shows a bar for its share of the ``units`` unless ``quiet``.
+    Rank 0 shows a bar for its share of the ``units``.
     """
     from distill.console import progress_bar
     from distill.ranks import from_environment, init_process_group, leave_process_group, set_threads
@@ -156,7 +157,7 @@ def as_rank(
     share = units // ranks.world_size
     init_process_group(trained.config, ranks)
     try:
-        if quiet or not ranks.is_first:
+        if not ranks.is_first:
             yield ranks, lambda done: None
             return
         with progress_bar(title, share) as bar:
@@ -204,7 +205,7 @@ def evaluate_sets_here(
 
     trained, sets = prepared_for_sets(weights, words, first, out)
     config, images = trained.config, sum(map(len, sets))
-    with as_rank(trained, "evaluate", images, quiet=as_json) as (ranks, advance):
+    with as_rank(trained, "evaluate", images) as (ranks, advance):
         results = evaluate_sets(
             trained.model.backbone,
             sets,

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from distill.data.batch import as_network_input
 from distill.data.images import Pixels
 from distill.data.order import Share, evaluation_slice
 from distill.data.protocols.kinds import FaceSet
 from distill.errors import UserError
+from distill.models.both_ways import both_ways
 from distill.ranks import Ranks, gather_objects
 
 BATCHES_AHEAD = 2
@@ -84,8 +84,7 @@ class Embedder:
         pixels = torch.from_numpy(np.stack([rgb for rgb, _ in faces]))
         images = pixels.permute(0, 3, 1, 2).contiguous().to(self.ranks.device)
         with torch.inference_mode():
-            turned = (images, images.flip(3))
-            both = torch.stack([self._backbone(as_network_input(i)).float() for i in turned])
+            both = both_ways(self._backbone, images)
             length = float(both.norm(dim=2).double().sum())
         missed = sum(bool(note) for _, note in faces)
         counted = (length, 2 * len(faces), missed)

@@ -20,7 +20,7 @@ from distill.evaluate.search import FPIRS, RANKS, GalleryResult, SearchResult
 from distill.evaluate.sets import AnyResult, SetResult
 from distill.evaluate.table import NONE, far_columns, percent, shown_fars
 from distill.evaluate.templates import TEMPLATE_FARS, TemplateResult
-from distill.files import make_folder, write_whole
+from distill.files import make_folder, write_together
 
 FORMAT = 1
 JSON_NAME, PICTURE_NAME = "sets.json", "sets.png"
@@ -52,14 +52,13 @@ def write_set_report(report: SetReport, folder: Path) -> None:
     """Write ``report`` into ``folder``, created if need be; called by one rank.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written; then both files are as they were.
     """
-    from distill.evaluate.picture import write_curves  # matplotlib is slow to import
+    from distill.evaluate.picture import picture_of_curves  # matplotlib is slow to import
 
     make_folder(folder)
-    write_whole(folder / JSON_NAME, as_json(report))
-    conditions = [result.condition for result in report.sets]
-    write_curves(conditions, folder / PICTURE_NAME, report.heading)
+    drawn = picture_of_curves([result.condition for result in report.sets], report.heading)
+    write_together({folder / JSON_NAME: as_json(report), folder / PICTURE_NAME: drawn})
 
 
 def set_scalars(results: Sequence[AnyResult]) -> dict[str, float]:

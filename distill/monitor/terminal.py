@@ -22,7 +22,7 @@ class Terminal:
         self._total = total_steps
         self._first: tuple[int, float] | None = None
         self._bar: console.LiveProgress | None = None
-        if sys.stdout.isatty():
+        if sys.stderr.isatty():
             self._bar = console.live_progress()
             self._task = self._bar.add_task("train", total=total_steps, completed=resumed_step)
             self._bar.start()
@@ -40,7 +40,7 @@ class Terminal:
         if self._bar is not None:
             self._bar.numbers = text
             return
-        print(f"step {step}/{self._total}  {text}  left {self._left(step)}", flush=True)
+        console.note(f"step {step}/{self._total}  {text}  left {self._left(step)}")
 
     def _left(self, step: int) -> str:
         """Remaining time, from the mean pace since the first step."""

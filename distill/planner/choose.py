@@ -102,7 +102,10 @@ def job_of(config: Config, classes: int, ranks: int) -> Job:
         weight_decay=config.optimizer.weight_decay > 0.0,
         device=device,
         bucket_elements=bucket_elements(),
-        statistics=numbers_told(PairLossSpec.from_config(config.loss, config.head)),
+        statistics=numbers_told(
+            PairLossSpec.from_config(config.loss, config.head),
+            single=config.train.images == "first",
+        ),
     )
 
 

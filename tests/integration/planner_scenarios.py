@@ -33,6 +33,7 @@ from distill.stop import STOP_SIGNALS
 
 SHARDED, FUSED, FEW = "head.placement=sharded", "loss.form=fused", "loss.kept_scores_mb=4"
 TOPK = "loss.topk_classes=50"
+FIRST = "train.images=first"
 HEAD = (60_000, ("model.name=tiny", "model.embedding_dim=128", "train.global_batch_pairs=8"))
 BACKBONE = (1000, ("model.name=iresnet18", "train.global_batch_pairs=2"))
 SCORES = (20_000, ("model.name=tiny", "model.embedding_dim=32", "train.global_batch_pairs=64"))
@@ -49,6 +50,7 @@ CASES: dict[int, dict[str, tuple[str, ...]]] = {
         "head 0 accumulated": ("train.accumulation=2",),
         "head 0 fused": (FUSED,),
         "head 0 sharded sampled": (SHARDED, "head.sample_rate=0.3"),
+        "head 0 sharded first": (SHARDED, FIRST),
         "head 1": (),
         "head 1 sharded": (SHARDED,),
         "head 2": (),
@@ -57,6 +59,7 @@ CASES: dict[int, dict[str, tuple[str, ...]]] = {
         "head 3": (),
         "head 3 fused": (FUSED,),
         "scores 0": (),
+        "scores 0 first": (FIRST,),
         "scores 0 linear": ("head.kind=linear",),
         "scores 0 sharded": (SHARDED,),
         "scores 0 sharded adaface": (SHARDED, "head.margin=adaface"),
@@ -64,9 +67,13 @@ CASES: dict[int, dict[str, tuple[str, ...]]] = {
         "scores 0 sharded smooth": (SHARDED, "loss.label_smoothing=0.1"),
         "scores 0 sharded topk": (SHARDED, TOPK),
         "scores 0 topk": (TOPK,),
+        "scores 0 sharded first": (SHARDED, FIRST),
+        "scores 0 sharded first smooth": (SHARDED, FIRST, "loss.label_smoothing=0.1"),
         "scores 1 fused": (FUSED, FEW),
+        "scores 1 fused first": (FUSED, FEW, FIRST),
         "scores 1 fused topk": (FUSED, FEW, TOPK),
         "scores 3 sharded fused": (SHARDED, FUSED, FEW),
+        "scores 3 sharded fused first": (SHARDED, FUSED, FEW, FIRST),
         "backbone 0": (),
         "backbone 1 bf16": ("train.precision=bf16",),
         "backbone 1 sharded": (SHARDED, "optimizer.name=adamw"),

@@ -45,6 +45,12 @@ RUNS: dict[str, list[list[str]]] = {
         [*SHARDED, "train.steps=3"],
         ["train.zero_stage=2"],
     ],
+    "first": [["train.images=first"]],
+    "first fused": [["train.images=first", "loss.form=fused", "train.zero_stage=2"]],
+    "first sharded": [
+        [*SHARDED, "train.images=first", "train.steps=3"],
+        ["loss.form=fused", "train.images=first", "train.zero_stage=3"],
+    ],
     "sampled": [[*SHARDED, "head.sample_rate=0.7"]],
     "others": [[*SHARDED, "model.init_from={runs}/sharded", "data.train={packs}/others"]],
 }
@@ -154,7 +160,7 @@ def program(*words: str) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr + done.stdout
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def numbers(run: Path, prefixes: tuple[str, ...] = ("loss/", "accuracy/", "pair/")) -> list[Any]:
@@ -174,6 +180,17 @@ def test_a_run_reaches_the_losses_of_a_replicated_head(played, name):
     assert ours.keys() == theirs.keys()
     for key in ours:
         np.testing.assert_allclose(ours[key], theirs[key], rtol=0, atol=1e-4, err_msg=key)
+
+
+@pytest.mark.parametrize("name", ["first fused", "first sharded"])
+def test_a_run_without_pairs_reaches_the_losses_of_a_replicated_head(played, name):
+    """Its loss and accuracy, and those of the last evaluation."""
+    runs, _ = played
+    expected, found = numbers(runs / "first"), numbers(runs / name)
+    assert len(expected) == 3 * STEPS, "total, cross-entropy and accuracy alone"
+    assert found == pytest.approx(expected, rel=3e-4, abs=1e-5)
+    ours, theirs = (numbers(runs / n, ("evaluation_clean/",)) for n in (name, "first"))
+    assert ours[-5:] == pytest.approx(theirs[-5:], rel=3e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["sharded", "sharded plain"])

@@ -42,7 +42,7 @@ KINDS = ("ijbb", "ijbc")
 BLOCK_LINES = 1 << 20
 """Lines of the list of pairs that are read at a time; IJB-C has 15.7 million."""
 MIN_SPREAD, MAX_COORDINATE = 0.01, 1e5
-"""Pixels: five points closer together than the first are one spot; none lies beyond the second."""
+"""Pixels: five points closer together than the first are one spot; none may be above the second."""
 
 Names = list[str]
 

@@ -28,8 +28,8 @@ def test_bar_and_numbers_are_whole_at_any_width(
 ) -> None:
     screen = io.StringIO()
     shown = Console(file=screen, force_terminal=True, width=width, color_system=None)
-    monkeypatch.setattr(console, "console", shown)
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(console, "errors", shown)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     terminal = Terminal(resumed_step=0, total_steps=12000)
     terminal.step(345)
     terminal.numbers(345, NUMBERS)
@@ -52,7 +52,8 @@ def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[st
         terminal.step(step)
     terminal.numbers(12, NUMBERS)
     terminal.close()
-    line = capsys.readouterr().out
+    out, line = capsys.readouterr()
+    assert out == ""
     assert line.startswith("step 12/20  loss 4.4665  ce 1.2931  ce2 1.7238  sim 1.4496  acc 0.500")
     assert line.endswith("images/s 17100  left 0:00:00\n")
 
