@@ -31,10 +31,12 @@ def test_a_run_finds_of_itself_what_evaluate_finds_of_its_weights(ijbc, tmp_path
     told = {line["step"]: line for line in lines if "evaluation_ijbc/auc" in line}
     assert sorted(told) == [1, 2]
     accuracy = f"{told[2]['evaluation_lfw_pairs/accuracy']:.5f}"
-    assert f"accuracy: lfw_pairs {accuracy}; AUC: ijbc " in done
+    assert f"accuracy: lfw_pairs {accuracy}; AUC: ijbc " in done.stderr
     assert told[2]["evaluation_ijbc/rank1"] <= told[2]["evaluation_ijbc/rank5"]
     weights = tmp_path / "run" / "model.safetensors"
-    again = json.loads(run("evaluate", weights, ijbc, lfw, "--json", "--out", tmp_path / "again"))
+    again = json.loads(
+        run("evaluate", weights, ijbc, lfw, "--json", "--out", tmp_path / "r").stdout
+    )
     report = json.loads((tmp_path / "run/report/sets.json").read_text())
     for mine, theirs in zip(report["sets"], again["sets"], strict=True):
         assert mine["name"] == theirs["name"] in ("ijbc", "lfw_pairs")
@@ -53,4 +55,4 @@ def run(*words):
     command = [sys.executable, "-m", "distill", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done
