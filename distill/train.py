@@ -128,7 +128,7 @@ def _watchdog(config: Config, plan: Plan, ranks: Ranks) -> Watchdog:
 
 def _work(job: Job, state: TrainState, pairs: PairLoader) -> Outcome:
     """Step by step to the end, with evaluations and checkpoints at the boundaries."""
-    pace = Pace(job.config.train.global_batch_pairs * _images_per_pair(job.config))
+    pace = Pace(job.config.train.global_batch_pairs * job.config.train.images_per_pair)
     recipe = Recipe(job.config, job.plan.total_steps)
     stream = on_device(pairs, job.ranks.device)
     while state.step < job.plan.total_steps:
@@ -244,8 +244,4 @@ def _tell(
 def _picture_due(job: Job, state: TrainState) -> bool:
     monitor = job.config.monitor
     due = monitor.images and (state.step + 1) % monitor.pictures_every_steps == 0
-    return due and _images_per_pair(job.config) == 2
-
-
-def _images_per_pair(config: Config) -> int:
-    return 2 if config.train.images == "pair" else 1
+    return due and job.config.train.images_per_pair == 2

@@ -40,7 +40,7 @@ class Sharded:
     def __init__(self, config: Config) -> None:
         self._linear = LinearLoss(config)
         self._head, self._images = config.head, config.train.images
-        self._sides = 2 if config.train.images == "pair" else 1
+        self._sides = config.train.images_per_pair
         self._rate, self._seed = config.head.sample_rate, config.run.seed
         self._shards = ClassShards(None, 0, (), sum_feature_gradients=False)
         self._selection: Selection | None = None

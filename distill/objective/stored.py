@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 
 from distill.data.batch import PairBatch
@@ -71,5 +72,14 @@ class Stored:
             ignore_index=IGNORED_LABEL,
             label_smoothing=self._spec.label_smoothing,
         )
-        correct = (output.scores.argmax(1) == batch.labels).float().mean()
+        correct = _share_correct(output.scores, batch.labels)
         return measured(RowLoss(loss, loss.detach(), correct), output.embeddings)
+
+
+def _share_correct(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Share of the images that are not ignored whose largest score is that of their label.
+
+    Of none it is 0, as in a streamed loss.
+    """
+    counts = labels != IGNORED_LABEL
+    return (scores.argmax(1) == labels).sum() / counts.sum().clamp(min=1)

@@ -51,11 +51,10 @@ def images_of(batch: PairBatch, images: Literal["pair", "first"]) -> torch.Tenso
     """First images, then second ones, (2B, 3, 112, 112), or first ones, as the network takes them.
 
     Args:
-        batch: B pairs.
+        batch: B pairs, or what was asked for of them.
         images: `train.images`.
     """
-    both = (batch.first, batch.second)
-    return as_network_input(torch.cat(both) if images == "pair" else batch.first)
+    return as_network_input(torch.cat(batch.both) if images == "pair" else batch.first)
 
 
 def own_margins(

@@ -95,7 +95,7 @@ def job_of(config: Config, classes: int, ranks: int) -> Job:
         ranks=ranks,
         micro_pairs=micro_batch_pairs(config, ranks),
         accumulation=config.train.accumulation,
-        images_per_pair=2 if config.train.images == "pair" else 1,
+        images_per_pair=config.train.images_per_pair,
         precision=config.train.precision,
         optimizer=config.optimizer.name,
         moments=len(moments_of(config.optimizer)),

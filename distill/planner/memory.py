@@ -183,8 +183,7 @@ def _between_steps(
     """What is always there."""
     whole, part = engine.bytes, engine.slice_bytes
     ahead = 1 if job.device == "cuda" else 0
-    # Pairs come whole, whatever of them is used.
-    images = IMAGE_VALUES * 2 * job.micro_pairs * (job.accumulation + ahead)
+    images = IMAGE_VALUES * job.rows * (job.accumulation + ahead)
     # The running statistics, their last good values, and the place where those are averaged.
     parts = Parts(loader=images, weights=2 * network.buffer_bytes)
     if choice.zero_stage == 0:

@@ -114,10 +114,14 @@ def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
     return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
 
 
-def batch(pairs: int) -> PairBatch:
-    images = [torch.zeros(pairs, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8) for _ in range(2)]
+def batch(pairs: int, images_per_pair: int) -> PairBatch:
+    images = [
+        torch.zeros(pairs, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
+        for _ in range(images_per_pair)
+    ]
+    first, second = (*images, None)[:2]
     numbers = torch.arange(pairs)
-    return PairBatch(*images, numbers, torch.zeros_like(numbers), numbers)
+    return PairBatch(first, second, numbers, torch.zeros_like(numbers), numbers)
 
 
 def parts_of(engine: Engine) -> dict[str, int]:
@@ -142,7 +146,8 @@ def measure(config: Config, classes: int, ranks: Ranks) -> dict[str, Any]:
     with Counted() as memory:
         model, head = build_for_training(config, classes, ranks)
         engine = Engine.create(model, config, ranks, head)
-        batches = [batch(pairs) for _ in range(config.train.accumulation)]
+        each = config.train.images_per_pair
+        batches = [batch(pairs, each) for _ in range(config.train.accumulation)]
         recipe = Recipe(config, 10)
         train_step(engine, batches, recipe, 0, flags)
         between = memory.live_bytes

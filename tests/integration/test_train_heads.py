@@ -45,7 +45,7 @@ RUNS: dict[str, list[list[str]]] = {
         [*SHARDED, "train.steps=3"],
         ["train.zero_stage=2"],
     ],
-    "first": [["train.images=first"]],
+    "first": [["train.images=first", "data.train={packs}/blind"]],
     "first fused": [["train.images=first", "loss.form=fused", "train.zero_stage=2"]],
     "first sharded": [
         [*SHARDED, "train.images=first", "train.steps=3"],
@@ -130,6 +130,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_pack(
             packs / name, drawn(60, len(people), seed=1), 60, identities=people, kinds=("blur",)
         )
+    firsts = (pair._replace(second=b"no image") for pair in drawn(60, len(NAMES), seed=1))
+    write_pack(packs / "blind", firsts, 60, identities=NAMES, kinds=("blur",))
     about = {"identities": NAMES, "kinds": ("blur",), "purpose": "evaluation", "photographs": 13}
     write_pack(packs / "evaluation", drawn(13, 5, seed=2), 13, **about)
     (root / "run.toml").write_text(SETTINGS.format(root=root, steps=STEPS))
@@ -184,7 +186,10 @@ def test_a_run_reaches_the_losses_of_a_replicated_head(played, name):
 
 @pytest.mark.parametrize("name", ["first fused", "first sharded"])
 def test_a_run_without_pairs_reaches_the_losses_of_a_replicated_head(played, name):
-    """Its loss and accuracy, and those of the last evaluation."""
+    """Its loss and accuracy, and those of the last evaluation.
+
+    That one's second images are none, so nobody looks at those of the others either.
+    """
     runs, _ = played
     expected, found = numbers(runs / "first"), numbers(runs / name)
     assert len(expected) == 3 * STEPS, "total, cross-entropy and accuracy alone"

@@ -154,6 +154,22 @@ def test_without_pairs_every_choice_is_there_for_half_of_the_head() -> None:
         assert of_first.flops == 2.0 * 64 * 400_000 * 32 * (3 + again / 2)
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_without_pairs_batches_hold_half_of_the_images(accumulation: int) -> None:
+    words = [*SMALL, f"train.accumulation={accumulation}"]
+    jobs = [
+        job_of(load_config(None, [*words, f"train.images={images}"]), 1000, 1)
+        for images in ("pair", "first")
+    ]
+    pairs, first = (
+        memory_of(job, Choice(1, "replicated", "plain"), NETWORK, HEAD).phases["between steps"]
+        for job in jobs
+    )
+    assert pairs["loader"] == 2 * first["loader"]
+    ahead = 1  # on CUDA one batch is copied while another is worked on
+    assert first["loader"] == 3 * 112 * 112 * (64 // accumulation) * (accumulation + ahead)
+
+
 def test_time_is_the_slowest_of_three() -> None:
     job = job_of(load_config(None, [*SMALL, "train.precision=bf16"]), 500_000, 16)
     choice = Choice(0, "replicated", "plain")
