@@ -50,11 +50,13 @@ def make_folder(folder: Path) -> None:
 
 
 def check_room_for(out: Path) -> None:
-    """Refuse a file whose folder is missing or not writable, before the work for it is done.
+    """Refuse what is a folder, or has no folder to write to, before the work for it is done.
 
     Raises:
         UserError: it is.
     """
+    if out.is_dir():
+        raise UserError(f"{out}: a folder", fix="name a file by --out")
     if not os.access(out.parent, os.W_OK):
         raise UserError(f"{out}: its folder is missing or not writable", fix="choose another --out")
 

@@ -36,7 +36,7 @@ class RunStatus:
         images_per_second: newest throughput; None before the first.
         eta_seconds: until the last step at the newest speed; None unless it runs.
         checkpoints: steps of its checkpoints.
-        starts: how often it was started.
+        starts: how often it was started; 0 for a run that was not submitted, which nobody counts.
     """
 
     run: str

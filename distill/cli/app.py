@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -87,6 +88,9 @@ def main() -> None:
     # Threads that wait for each other sleep, unless told otherwise. Spinning, as OpenMP has it by
     # itself, takes the cores from decoding threads and from other ranks. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may hold letters that a terminal lacks
+            stream.reconfigure(errors="backslashreplace")
     os.umask(0o077)  # faces, and models of them, are personal data
     try:
         with results():  # of --help and --version too

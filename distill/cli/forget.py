@@ -28,7 +28,7 @@ def forget_command(
 
     for done in forget(identity, pack):
         say(
-            f"{done.pack.path}: {done.pairs} pairs removed, {done.shards} shards renewed;"
+            f"{done.pack.path}: {done.pairs} pairs removed, {done.shards} shard(s) renewed;"
             f" all {done.scanned} images left were looked at: none has label {done.label},"
             " none is one of those removed"
         )

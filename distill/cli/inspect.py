@@ -100,8 +100,8 @@ def show_inspection(found: Inspection, min_images: int) -> None:
     say(f"  {found.duplicates} duplicates (the same bytes as one before)")
     say(f"  {len(few)} people with fewer than {min_images} photographs{_some(few)}")
     say(f"  {found.damaged} damaged")
-    for reason, count in found.reasons.most_common(5):
-        say(f"    {count} x {reason}")
+    for kind, count in found.reasons.most_common(5):
+        say(f"    {count} x {_example(found, kind)}")
     for origin, reason in found.shown[:5]:
         say(f"    first: {origin}: {reason}")
     sizes = [(f"{w}x{h}", count) for (w, h), count in found.sizes.most_common(10)]
@@ -114,13 +114,27 @@ def show_counts(what: str, counted: str, rows: list[tuple[str, int]]) -> None:
     """A table with a bar for each row."""
     from rich.table import Table
 
-    from distill.console import show
+    from distill.console import console, show
 
-    most = max((count for _, count in rows), default=1)
+    if not rows:
+        return
+    most = max(count for _, count in rows)
+    block = "█" if console.encoding.startswith("utf") else "#"
     table = Table(what, counted, "", box=None, pad_edge=False, header_style="bold")
     for name, count in rows:
-        table.add_row(name, str(count), "█" * max(round(BAR_WIDTH * count / most), 1))
+        table.add_row(name, str(count), block * max(round(BAR_WIDTH * count / most), 1))
     show(table)
+
+
+def _example(found: Inspection, kind: str) -> str:
+    """The first reason of a kind, where it is among those that are shown; numbers may differ."""
+    from distill.data.inspect import kind_of
+
+    same = [reason for _, reason in found.shown if kind_of(reason) == kind]
+    if not same:
+        return kind
+    several = "#" in kind and found.reasons[kind] > 1
+    return f"{same[0]}, and the like" if several else same[0]
 
 
 def _some(names: list[str]) -> str:

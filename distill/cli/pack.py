@@ -78,7 +78,7 @@ def tell_not_tried(source: Source) -> None:
 
     if isinstance(source, FolderSource) and (others := source.other_endings):
         kinds = ", ".join(f"{n} {ending or 'without one'}" for ending, n in others.most_common(5))
-        warn(f"{others.total()} files were not tried, for their ending is of no image: {kinds}")
+        warn(f"{others.total()} file(s) not tried, for their ending is of no image: {kinds}")
 
 
 def show_estimate(source: Source, options: PackOptions) -> None:

@@ -36,7 +36,7 @@ def verify_command(
             fail(f"{folder}/{fault}")
         shards = len(opened.manifest.shards)
         if not faults:
-            say(f"{folder}: {opened.manifest.pairs} pairs in {shards} shards, all as packed")
+            say(f"{folder}: {opened.manifest.pairs} pairs in {shards} shard(s), all as packed")
         bad = bad or bool(faults)
     if bad:
         raise typer.Exit(1)

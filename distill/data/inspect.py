@@ -133,10 +133,15 @@ def _look(sample: Sample, found: Inspection, *, decoded: bool) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
+def kind_of(reason: str) -> str:
+    """What one kind of damage is counted by: the words without the numbers."""
+    return "".join("#" if c.isdigit() else c for c in reason)[:80]
+
+
 def _note(found: Inspection, origin: str, reason: str) -> None:
     """Counts one that is damaged."""
     found.damaged += 1
-    found.reasons["".join("#" if c.isdigit() else c for c in reason)[:80]] += 1
+    found.reasons[kind_of(reason)] += 1
     if len(found.shown) < SHOWN:
         found.shown.append((origin, reason))
 

@@ -27,6 +27,7 @@ from distill.errors import UserError
 
 FORMAT: Literal[2] = 2
 MANIFEST_NAME = "manifest.json"
+TRAIN_NAME, EVALUATION_NAME = "train", "evaluation"
 CHECKED_PAIRS = 1 << 20
 """Packs up to this size are checked entry by entry when opened (a second); larger ones as they are
 read, and by `pairdistill verify`."""
@@ -264,6 +265,14 @@ def _file_size(path: Path) -> int:
         ) from error
 
 
+def _where_one_is(folder: Path) -> str:
+    """What to give instead of a folder without a manifest."""
+    parts = [part for part in (TRAIN_NAME, EVALUATION_NAME) if (folder / part).is_dir()]
+    if parts:
+        return f"give one of its parts: {' or '.join(str(folder / part) for part in parts)}"
+    return "give a folder made by `pairdistill pack`, or its train or evaluation part"
+
+
 def _read_manifest(folder: Path) -> Manifest:
     file = folder / MANIFEST_NAME
     try:
@@ -272,9 +281,10 @@ def _read_manifest(folder: Path) -> Manifest:
         text = file.read_bytes()
     except FileNotFoundError as error:
         raise UserError(
-            f"{folder}: no pack there (no {MANIFEST_NAME})",
-            fix="give a folder made by `pairdistill pack`, or its train or evaluation part",
+            f"{folder}: no pack there (no {MANIFEST_NAME})", fix=_where_one_is(folder)
         ) from error
+    except NotADirectoryError as error:
+        raise UserError(f"{folder}: a file", fix="give the folder of a pack") from error
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}", fix="make it readable") from error
     try:

@@ -14,6 +14,8 @@ from distill.errors import UserError
 if TYPE_CHECKING:
     from distill.run_dir import RunDir
 
+_NO_JOB = "stop `train` by Ctrl-C where it was started, or by TERM"
+
 
 def cancel_command(
     runs: Annotated[
@@ -49,7 +51,7 @@ def cancel(run: RunDir, *, save: bool) -> str:
 
     job = Submitted.of(run)
     if job is None:
-        raise UserError(f"{str(run.root)!r}: no job was submitted for it")
+        raise UserError(f"{str(run.root)!r}: no job was submitted for it", fix=_NO_JOB)
     if job.cluster != "slurm":
         return _cancel_here(run, int(job.number))
     words = ["--signal=INT"] if save else []

@@ -15,6 +15,7 @@ from distill.errors import UserError
 
 _POLL_SECONDS = 0.5
 _POLLS_PER_QUESTION = 20
+_NO_LOG = "`submit` gives a run logs; what `train` says is on the terminal it was started from"
 
 
 def logs_command(
@@ -55,7 +56,7 @@ def logs_of(run: Path) -> tuple[Path, str]:
 
     job = Submitted.of(RunDir(run))
     if job is None:
-        raise UserError(f"{str(run)!r}: no job was submitted for it", fix="name a run folder")
+        raise UserError(f"{str(run)!r}: no job was submitted for it", fix=_NO_LOG)
     return Path(job.logs), job.number
 
 

@@ -64,7 +64,7 @@ def _numbers(status: RunStatus) -> list[str]:
         "" if status.images_per_second is None else f"{status.images_per_second:.0f}",
         "" if status.eta_seconds is None else duration(status.eta_seconds),
         str(status.checkpoints[-1]) if status.checkpoints else "",
-        str(status.starts),
+        str(status.starts) if status.job else "",
     ]
 
 

@@ -8,19 +8,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
+from distill.data.manifest import EVALUATION_NAME, TRAIN_NAME
 from distill.data.pack.journal import JOURNAL_NAME, Journal
 from distill.data.pack.options import PackOptions, PackResult, request_digest, versions
 from distill.data.pack.parts import Part, PartWriter
 from distill.data.pack.photos import Rejected, Survey, source_digest, survey
 from distill.data.pack.scratch import new_folder
 from distill.data.pack.sides import split_survey, with_own_labels
-from distill.data.pack.standing import (
-    EVALUATION_NAME,
-    REJECTED_NAME,
-    TRAIN_NAME,
-    opened,
-    reusable,
-)
+from distill.data.pack.standing import REJECTED_NAME, opened, reusable
 from distill.data.pack.tables import Table
 from distill.data.pack.work import Recipe
 from distill.data.pack.workers import Team, team

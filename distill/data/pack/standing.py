@@ -6,13 +6,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from distill.data.manifest import MANIFEST_NAME, read_pack
+from distill.data.manifest import EVALUATION_NAME, MANIFEST_NAME, TRAIN_NAME, read_pack
 from distill.data.pack.options import PackOptions, PackResult, request_digest
 from distill.data.pack.parts import PAIRS_NAME, SHEET_NAME
 from distill.errors import UserError
 
 REJECTED_NAME = "rejected.csv"
-TRAIN_NAME, EVALUATION_NAME = "train", "evaluation"
 OWN_NAMES = {
     MANIFEST_NAME,
     PAIRS_NAME,

@@ -29,6 +29,7 @@ def command() -> None:
         "table": lambda: show(table),
         "line": lambda: say("done"),
         "bytes": lambda: sys.stdout.buffer.write(b"done\\n"),
+        "name": lambda: say("\u674e"),
         "other": lambda: os.write(os.open("/dev/full", os.O_WRONLY), b"not of stdout"),
     }
     ways[os.environ["WAY"]]()
@@ -43,10 +44,14 @@ app.main()
 def prints(way: str, **streams: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", PRINTS, "doctor"],
-        env=os.environ | {"WAY": way},
-        text=True,
+        encoding="utf-8",
         check=False,
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams},  # type: ignore[call-overload]
+        **{
+            "env": os.environ | {"WAY": way},
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            **streams,
+        },  # type: ignore[call-overload]
     )
 
 
@@ -65,6 +70,12 @@ def test_a_reader_that_has_gone_ends_the_program_without_a_word(way: str) -> Non
     os.close(write)
     assert done.returncode == 141
     assert done.stderr.splitlines()[-1] == "warning: odd"
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", "\\u674e"), ("utf-8", "李")])
+def test_a_name_that_the_terminal_has_no_letters_for_is_escaped(encoding: str, shown: str) -> None:
+    done = prints("name", env=os.environ | {"WAY": "name", "PYTHONIOENCODING": encoding})
+    assert (done.returncode, done.stdout) == (0, f"{shown}\n"), done.stderr
 
 
 def test_nobody_need_read_the_progress() -> None:

@@ -48,7 +48,7 @@ def test_a_good_pack_is_good(sharded, capsys):
     assert sorted(seen) == sorted(shard.bytes for shard in sharded.manifest.shards)
     status, said = run(capsys, "verify", sharded.path)
     assert status == 0
-    assert f"53 pairs in {len(sharded.manifest.shards)} shards, all as packed" in said
+    assert f"53 pairs in {len(sharded.manifest.shards)} shard(s), all as packed" in said
 
 
 def test_a_flipped_bit_in_an_image_is_named_with_shard_and_pair(copy, capsys):

@@ -34,7 +34,7 @@ def records(tmp_path):
 
 def told(*words):
     result = CliRunner().invoke(build_app(), ["inspect", *map(str, words)])
-    return result.exit_code, result.output
+    return result.exit_code, result.stdout
 
 
 def test_json_counts_everything(records):
@@ -64,7 +64,7 @@ def test_the_terminal_shows_a_histogram(records):
     assert status == 0
     assert "12 photographs of 3 people" in said
     assert "1 people with fewer than 2 photographs: 5" in said
-    assert "inspecting: 12/12" in said or "█" in said
+    assert "1 x truncated or damaged JPEG" in said and "#" not in said
     bars = {line.split()[0]: line.count("█") for line in said.splitlines() if "█" in line}
     assert bars["32x32"] == 40 and bars["48x48"] == round(40 / 6)
 
