@@ -56,7 +56,7 @@ def check_room_for(out: Path) -> None:
         UserError: it is.
     """
     if not os.access(out.parent, os.W_OK):
-        raise UserError(f"{out}: its folder is missing or not writable", fix="choose another --out")
+        raise UserError(f"{out}: its folder is missing or not writable", fix="choose another place")
 
 
 def sync_folder(folder: Path) -> None:

@@ -30,12 +30,14 @@ class TrainedBackbone:
         config: the settings it was trained with, changed where asked.
         step: optimizer steps made.
         origin: the file or folder the weights were read from.
+        run_id: the run; empty for a backbone of arcface_torch.
     """
 
     model: PairClassifier | Embedder
     config: Config
     step: int
     origin: Path
+    run_id: str
 
     @property
     def source(self) -> dict[str, Any]:
@@ -76,7 +78,8 @@ def restore(path: Path, overrides: Iterable[str] = ()) -> Trained:
     config = restored_config(weights.config, overrides)
     model = build_classifier(config, len(weights.identities))
     fill(model, weights.tensors, weights.origin)
-    return Trained(model.eval(), config, weights.step, weights.origin, weights.identities)
+    about = weights.step, weights.origin, weights.run_id
+    return Trained(model.eval(), config, *about, weights.identities)
 
 
 def restore_backbone(path: Path, overrides: Iterable[str] = ()) -> TrainedBackbone:
@@ -86,7 +89,7 @@ def restore_backbone(path: Path, overrides: Iterable[str] = ()) -> TrainedBackbo
     model = Embedder(build_backbone(config.model.name, embedding_dim=config.model.embedding_dim))
     own = {name: t for name, t in weights.tensors.items() if name.startswith(BACKBONE_PREFIX)}
     fill(model, own, weights.origin)
-    return TrainedBackbone(model.eval(), config, weights.step, weights.origin)
+    return TrainedBackbone(model.eval(), config, weights.step, weights.origin, weights.run_id)
 
 
 def restored_config(stored: Mapping[str, Any], overrides: Iterable[str] = ()) -> Config:

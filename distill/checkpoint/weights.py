@@ -90,14 +90,14 @@ def _write(stored: Stored, path: Path) -> None:
     dtypes = {name: reader.dtype(key) for name, key in stored.keys.items()}
     specs = [TensorSpec(name, dtypes[name], shape) for name, shape in stored.shapes.items()]
     ordered = library_order(specs)
-    with TensorWriter(path, ordered, _about(stored)) as writer:
+    with TensorWriter(path, ordered, header_of(stored)) as writer:
         for spec in ordered:
             for part in reader.parts(stored.keys[spec.key]):
                 writer.add(reader.tensor(part.key))
 
 
-def _about(stored: Stored) -> dict[str, str]:
-    """What the header of the file says."""
+def header_of(stored: Stored | Weights) -> dict[str, str]:
+    """What the header of an exported file says."""
     return {
         "format": EXPORTED,
         "config": json.dumps(stored.config),

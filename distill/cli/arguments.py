@@ -36,6 +36,15 @@ RunWeights: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+RunOrBackbone: TypeAlias = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="Run folder (its newest good checkpoint), a checkpoint, model.safetensors, or a "
+        "backbone of arcface_torch as safetensors.",
+        show_default=False,
+    ),
+]
 Photographs: TypeAlias = Annotated[
     list[Path],
     typer.Argument(

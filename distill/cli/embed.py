@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distill.cli.arguments import Aligned, DeviceName, Photographs
+from distill.cli.arguments import Aligned, DeviceName, Photographs, RunOrBackbone
 
 if TYPE_CHECKING:
     from distill.classify.embed import Embedded
@@ -18,15 +18,7 @@ SHOWN = 5
 
 
 def embed_command(
-    weights: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN",
-            help="Run folder (its newest good checkpoint), a checkpoint, model.safetensors, or a "
-            "backbone of arcface_torch as safetensors.",
-            show_default=False,
-        ),
-    ],
+    weights: RunOrBackbone,
     photographs: Photographs,
     out: Annotated[Path, typer.Option(help="The file, numpy's .npz.")] = Path("embeddings.npz"),
     aligned: Aligned = False,
