@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -64,7 +65,7 @@ def write_onnx(
             fix="export to .pt2, or --output embedding, which leaves the head away",
         )
     program = program_of(network, takes)
-    with _errors_only("torch.onnx"):
+    with _quiet():
         converted = torch.onnx.export(
             program,
             (as_taken(random_images(2), takes),),
@@ -75,21 +76,31 @@ def write_onnx(
             verbose=False,
         )
     assert converted is not None, "the exporter that is based on torch.export gives a program"
-    converted.model.metadata_props.update(facts)
-    converted.model.ir_version = IR_VERSION
-    for node in converted.model.graph.all_nodes():
-        node.metadata_props.clear()
+    _only_facts(converted, facts)
     converted.save(path, external_data=False)
 
 
+def _only_facts(converted: torch.onnx.ONNXProgram, facts: Mapping[str, str]) -> None:
+    """In place of what the exporter notes of its own work, for which the format has no room."""
+    model, graph = converted.model, converted.model.graph
+    model.ir_version = IR_VERSION
+    nodes = list(graph.all_nodes())
+    values = [value for node in nodes for value in node.outputs]
+    for one in (graph, *nodes, *values, *graph.inputs, *graph.initializers.values()):
+        one.metadata_props.clear()
+    model.metadata_props.update(facts)
+
+
 @contextmanager
-def _errors_only(name: str) -> Iterator[None]:
-    """Without the warnings of a logger: torchvision, which is not needed, is missing."""
-    logger = logging.getLogger(name)
+def _quiet() -> Iterator[None]:
+    """Without what the exporter says to those who write it: of torchvision, of torch itself."""
+    logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         logger.setLevel(before)
 

@@ -128,7 +128,8 @@ def test_a_file_says_what_it_is(exported):
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert (model.ir_version, [one.version for one in model.opset_import]) == (8, [18])
-    assert not any(node.metadata_props for node in model.graph.node)  # which that format has not
+    parts = [model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input]
+    assert not any(part.metadata_props for part in parts)  # that format has none
     facts = {one.key: one.value for one in model.metadata_props}
     expected = {"run": "run-7", "step": "12", "network": "tiny", "colours": "RGB", "numbers": "5"}
     assert expected.items() <= facts.items()
