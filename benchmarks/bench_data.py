@@ -11,6 +11,7 @@ less than they need, and change images the same way:
 - `decoder`: libjpeg-turbo alone, called from compiled code on as many threads; no file, no check;
 - `simplejpeg`: the library that this package brings, through its Python binding;
 - `pairdistill`, `pairdistill, block`: the loader, both orders;
+- `pairdistill, first images`: the loader as `train.images = "first"` has it, with half the images;
 - `torch DataLoader`: persistent processes, simplejpeg, our compiled changes, a pair at a time;
 - `torch, plain numpy`: the same without our compiled code;
 - `torch, whole batches`: with it, each batch decoded to its place at once;

@@ -1,13 +1,14 @@
-"""Times a head with its pair loss over ranks: ours, plain torch replicated, plain torch sharded.
+"""Times a head with its loss over ranks: ours, plain torch replicated, plain torch sharded.
 
     make bench-head                                       # quick, fits a laptop
+    make bench-head HEAD_ARGS="--images first"            # the cross-entropy without pairs
     make bench-head HEAD_ARGS="--preset cpu"              # C from 10 thousand to 2 million
     make bench-head HEAD_ARGS="--preset gpu --device cuda"
 
 A step is forward and backward from embeddings to the loss, the gradient of this rank's embeddings
 and that of its weight, collectives included (`head_ways.py` has the ways). W ranks on this machine
-(gloo on the CPU, nccl on GPUs) share its cores; each has b pairs of its own, so rows grow with W.
-Every round times each way once, in turn, between two barriers; medians over the rounds.
+(gloo on the CPU, nccl on GPUs) share its cores; each has b pairs of its own, or b images, so rows
+grow with W. Every round times each way once, in turn, between two barriers; medians over rounds.
 
 Memory is the most that rank 0's tensors took at once, the gradient of the weight apart
 (`distill/losses/live_memory.py`; on CUDA the allocator's). Bytes are those of the tensors that rank
@@ -51,6 +52,8 @@ from distill.spawn import spawn_local, spawned_rank
 
 OURS, STORED, NONE_KEPT = "ours", "ours, all scores kept", "ours, no scores kept"
 REPLICATED, SHARDED = "torch, replicated", "torch, sharded"
+SIDES = {"pair": 2, "first": 1}
+"""Images of each label."""
 BUDGETS = {OURS: None, STORED: 2**62, NONE_KEPT: 0}
 
 
@@ -78,7 +81,8 @@ class Line:
     Attributes:
         threads: of each rank.
         pairs: b, of each rank.
-        statistics_bytes: for one pair of all W b, as the two ratios below are over `REPLICATED`
+        images: of both sides (pair), or of the first alone.
+        statistics_bytes: for one label of all W b, as the two ratios below are over `REPLICATED`
             and `SHARDED` of the same run.
     """
 
@@ -88,6 +92,7 @@ class Line:
     classes: int
     pairs: int
     width: int
+    images: str
     head: str
     dtype: str
     what: str
@@ -105,7 +110,7 @@ class Line:
     note: str
 
 
-HEAD = "W | C | what | ms | of sharded | peak MB | of replicated | statistics B a pair | other MB"
+HEAD = "W | C | what | ms | of sharded | peak MB | of replicated | statistics B a label | other MB"
 
 
 def line_text(line: Line) -> str:
@@ -123,9 +128,9 @@ def problems(args: argparse.Namespace, classes: int, device: torch.device) -> di
     rank, world = dist.get_rank(), dist.get_world_size()
     made = torch.Generator().manual_seed(1000 + rank)
     dtype = TYPES[args.dtype]
-    first, second = (
+    sides = tuple(
         torch.randn(args.pairs, args.width, generator=made).to(device, dtype).requires_grad_()
-        for _ in range(2)
+        for _ in range(SIDES[args.images])
     )
     labels = torch.randint(0, classes, (args.pairs,), generator=made).to(device)
     low, high = (classes * place // world for place in (rank, rank + 1))
@@ -134,7 +139,7 @@ def problems(args: argparse.Namespace, classes: int, device: torch.device) -> di
     shards = ClassShards.create(None, high - low, sum_feature_gradients=False)
     share = weight[low:high].clone().requires_grad_()
     cosine, wire = args.head == "cosine", Wire()
-    same = (first, second, labels)
+    same = (sides, labels)
     shared = {
         name: Problem(*same, share, cosine, shards, wire, budget)
         for name, budget in (*BUDGETS.items(), (SHARDED, None))
@@ -150,7 +155,8 @@ def fits(args: argparse.Namespace, classes: int, world: int) -> bool:
 
     Plain torch holds about six tensors of the size of the logits at its peak.
     """
-    bytes_of_class = TYPES[args.dtype].itemsize * (2 * args.width) + 4 * 6 * 2 * args.pairs
+    rows = SIDES[args.images] * args.pairs
+    bytes_of_class = TYPES[args.dtype].itemsize * (2 * args.width) + 4 * 6 * rows
     if args.head == "cosine":
         bytes_of_class += 3 * 4 * args.width
     return world * classes * bytes_of_class <= args.memory_gib * 2**30
@@ -201,8 +207,8 @@ def moved_bytes(
 
 def measure(args: argparse.Namespace, classes: int, device: torch.device) -> list[Line]:
     """The lines of one size; every rank calls it, and rank 0's lines count."""
-    if 2 * args.pairs * dist.get_world_size() == args.width:
-        raise SystemExit("error: with 2 b W = D the scores have the size of the weight's gradient")
+    if SIDES[args.images] * args.pairs * dist.get_world_size() == args.width:
+        raise SystemExit("error: with D rows the scores have the size of the weight's gradient")
     given = problems(args, classes, device)
     steps, kind, load = steps_of(given), device.type, os.getloadavg()[0]
     agree(steps, TYPES[args.dtype])
@@ -214,7 +220,7 @@ def measure(args: argparse.Namespace, classes: int, device: torch.device) -> lis
     medians = {name: statistics.median(values) for name, values in taken.items()}
     world = dist.get_world_size()
     where = (processor_name(kind), torch.get_num_threads(), world)
-    common = (*where, classes, args.pairs, args.width, args.head, args.dtype)
+    common = (*where, classes, args.pairs, args.width, args.images, args.head, args.dtype)
     lines = []
     for name in steps:
         sent = wires[name].sent
@@ -273,7 +279,8 @@ def measured(args: argparse.Namespace) -> Iterator[list[Line]]:
 
 def save(folder: Path, lines: list[Line], device: str) -> Path:
     """The CSV, and beside it the picture."""
-    path = save_csv(folder, "head", lines[0].device, [asdict(x) for x in lines], stamp(device))
+    kind = "head" if lines[0].images == "pair" else "head-first"
+    path = save_csv(folder, kind, lines[0].device, [asdict(x) for x in lines], stamp(device))
     draw(path.with_suffix(".png"), lines, OURS)
     return path
 
@@ -292,6 +299,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, help="pairs b of each rank")
     parser.add_argument("--width", type=int, help="D")
     parser.add_argument("--rounds", type=int, help="timed rounds")
+    parser.add_argument("--images", choices=tuple(SIDES), default="pair", help="sides of the loss")
     parser.add_argument("--head", choices=("linear", "cosine"), default="linear")
     parser.add_argument("--dtype", choices=tuple(TYPES), default="float32")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

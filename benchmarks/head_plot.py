@@ -38,7 +38,8 @@ def draw(path: Path, lines: Sequence[Any], complete: str) -> None:
         panel.set_xticks(ranks, map(str, ranks), minor=False)
         panel.minorticks_off()
     first = of_one[0]
-    title = f"{first.head} head, {first.dtype}, b = {first.pairs} pairs a rank, D = {first.width}"
+    rows = f"{first.pairs} {'pairs' if first.images == 'pair' else 'images'} a rank"
+    title = f"{first.head} head, {first.dtype}, b = {rows}, D = {first.width}"
     figure.suptitle(f"{title}; {first.device}", fontsize=11)
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)

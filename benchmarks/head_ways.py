@@ -1,13 +1,15 @@
 """A head with its pair loss over ranks, in each of the ways that `bench_head.py` compares.
 
-Every rank has b pairs of its own: embeddings of both sides, (b, D). A way takes them to the mean
-loss over all W b pairs, the gradient of this rank's embeddings and that of the weight it holds,
-summed over the ranks. The ways agree in both (`bench_head.py` checks it before it times anything).
+Every rank has b pairs of its own, or b images without partners: embeddings (b, D) of each side. A
+way takes them to the mean loss over all W b labels, the gradient of this rank's embeddings and that
+of the weight it holds, summed over the ranks. The ways agree in both (`bench_head.py` checks it
+before it times anything).
 
     replicated   each rank has all C classes and its own rows; the weight's gradients are reduced
     sharded      each rank has C/W classes and all rows; the three all-reduces that one writes in
                  torch: maxima, sums, targets. Gradients by hand, in place where that works
-    ours         each rank has C/W classes and all rows; `linear_pair_loss` with `ClassShards`
+    ours         each rank has C/W classes and all rows; `linear_pair_loss`, or
+                 `linear_cross_entropy`, with `ClassShards`
 """
 
 from __future__ import annotations
@@ -20,7 +22,13 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from head_wire import Wire
 
-from distill.losses import ClassShards, PairLossSpec, linear_pair_loss, plain
+from distill.losses import (
+    ClassShards,
+    PairLossSpec,
+    linear_cross_entropy,
+    linear_pair_loss,
+    plain,
+)
 
 T = 3.0
 Found = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -31,8 +39,7 @@ class Problem:
     """What a rank has.
 
     Attributes:
-        first: embeddings of its first images, (b, D), a leaf.
-        second: likewise of the second ones.
+        sides: embeddings of its images, (b, D) each, leaves: first and second ones, or first alone.
         labels: (b,) int64 among all classes.
         weight: (C, D) or (C/W, D), a leaf.
         cosine: whether scores are cosines at scale 64; else logits without bias.
@@ -41,8 +48,7 @@ class Problem:
         budget_bytes: for ours, scores that may be kept; None for the default.
     """
 
-    first: torch.Tensor
-    second: torch.Tensor
+    sides: tuple[torch.Tensor, ...]
     labels: torch.Tensor
     weight: torch.Tensor
     cosine: bool
@@ -64,40 +70,44 @@ class Problem:
 
 def replicated(problem: Problem) -> Found:
     """Plain torch over all classes, the gradient of the weight reduced as data parallelism does."""
-    first, second = problem.scores(torch.cat((problem.first, problem.second))).chunk(2)
-    terms = plain.row_terms(first, second, problem.labels, T, problem.spec)
-    del first, second
-    world = dist.get_world_size()
-    loss = sum(terms.parts).mean() / world  # type: ignore[union-attr, arg-type]
-    inputs = (problem.first, problem.second, problem.weight)
-    d_first, d_second, d_weight = torch.autograd.grad(loss, inputs)
+    loss = _of_whole_scores(problem) / dist.get_world_size()
+    *d_sides, d_weight = torch.autograd.grad(loss, (*problem.sides, problem.weight))
     problem.wire.about("weight gradient")
     dist.all_reduce(d_weight)
     total = loss.detach().clone()
     problem.wire.about("result")
     dist.all_reduce(total)
-    return total, torch.cat((d_first, d_second)), d_weight
+    return total, torch.cat(d_sides), d_weight
+
+
+def _of_whole_scores(problem: Problem) -> torch.Tensor:
+    """Mean loss of this rank's rows."""
+    scores = problem.scores(torch.cat(problem.sides))
+    if len(problem.sides) == 1:
+        return F.cross_entropy(scores.float() * problem.spec.logit_scale, problem.labels)
+    terms = plain.row_terms(*scores.chunk(2), problem.labels, T, problem.spec)
+    del scores
+    return sum(terms.parts).mean()  # type: ignore[union-attr, return-value]
 
 
 def ours(problem: Problem) -> Found:
-    """`linear_pair_loss` on the rows of all ranks."""
+    """The streamed loss on the rows of all ranks."""
     gathered, labels = gather_rows(problem)
-    first, second = gathered.requires_grad_().chunk(2)
+    rows = gathered.requires_grad_().chunk(len(problem.sides))
     problem.wire.about("statistics")
-    loss = linear_pair_loss(
-        first,
-        second,
-        problem.weight,
-        labels,
-        temperature=T,
-        similarity_weight=1.0,
-        spec=problem.spec,
-        head="cosine" if problem.cosine else "linear",
-        shards=problem.shards,
-        memory_budget_bytes=problem.budget_bytes,
-    )
-    d_rows, d_weight = torch.autograd.grad(loss.total, (gathered, problem.weight))
-    return loss.total.detach(), scatter_rows(problem, d_rows), d_weight
+    options: dict[str, Any] = {
+        "spec": problem.spec,
+        "head": "cosine" if problem.cosine else "linear",
+        "shards": problem.shards,
+        "memory_budget_bytes": problem.budget_bytes,
+    }
+    if len(rows) == 1:
+        total = linear_cross_entropy(*rows, problem.weight, labels, **options).total
+    else:
+        options |= {"temperature": T, "similarity_weight": 1.0}
+        total = linear_pair_loss(*rows, problem.weight, labels, **options).total
+    d_rows, d_weight = torch.autograd.grad(total, (gathered, problem.weight))
+    return total.detach(), scatter_rows(problem, d_rows), d_weight
 
 
 def sharded(problem: Problem) -> Found:
@@ -109,16 +119,17 @@ def sharded(problem: Problem) -> Found:
     own = labels - problem.shards.class_start
     own = torch.where((own >= 0) & (own < scores.shape[1]), own, -1)
     problem.wire.about("statistics")
-    loss = ShardedPair.apply(scores, own, problem.spec.logit_scale)
+    way = ShardedPair if len(problem.sides) == 2 else ShardedCrossEntropy
+    loss = way.apply(scores, own, problem.spec.logit_scale)
     del scores
     d_rows, d_weight = torch.autograd.grad(loss, (gathered, problem.weight))
     return loss.detach(), scatter_rows(problem, d_rows), d_weight
 
 
 def gather_rows(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings of all ranks, first sides then second ones, (2 W b, D), and labels, (W b,)."""
+    """Embeddings of all ranks, first sides before second ones, and labels, (W b,)."""
     problem.wire.about("features")
-    own = torch.stack((problem.first.detach(), problem.second.detach()))
+    own = torch.stack([side.detach() for side in problem.sides])
     world = dist.get_world_size()
     parts = own.new_empty((world, *own.shape))
     dist.all_gather_single(parts.flatten(0, 1), own)
@@ -128,10 +139,10 @@ def gather_rows(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def scatter_rows(problem: Problem, gradient: torch.Tensor) -> torch.Tensor:
-    """This rank's rows, (2b, D), of the sum over the ranks of a gradient of all rows."""
+    """This rank's rows of the sum over the ranks of a gradient of all rows."""
     problem.wire.about("feature gradient")
-    world = dist.get_world_size()
-    by_rank = gradient.view(2, world, -1, gradient.shape[1]).transpose(0, 1).contiguous()
+    shape = (len(problem.sides), dist.get_world_size(), -1, gradient.shape[1])
+    by_rank = gradient.view(shape).transpose(0, 1).contiguous()
     own = torch.empty_like(by_rank[0])
     dist.reduce_scatter_single(own, by_rank.flatten(0, 1))
     return own.flatten(0, 1)
@@ -182,3 +193,31 @@ class ShardedPair(torch.autograd.Function):
         g[1].sub_(apart, alpha=half).addcmul_(q, d.neg_().sub_(mean[1, :, None]), value=half)
         g.mul_(upstream * ctx.scale / len(own))
         return g.flatten(0, 1), None, None
+
+
+class ShardedCrossEntropy(torch.autograd.Function):
+    """Mean cross-entropy from the scores of some classes, (N, n)."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: torch.Tensor, own: torch.Tensor, scale: float) -> torch.Tensor:
+        """``own`` (N,): the column of the label, -1 where another rank has it."""
+        z = scores.float() * scale if scale != 1.0 else scores.float()
+        m = z.amax(1)
+        dist.all_reduce(m, dist.ReduceOp.MAX)
+        target = z.gather(1, own.clamp(min=0)[:, None])[:, 0] * (own >= 0)
+        dist.all_reduce(target)
+        e = (z - m[:, None]).exp_()
+        s = e.sum(1)
+        dist.all_reduce(s)
+        ctx.save_for_backward(e, own, s)
+        ctx.scale = scale
+        return (s.log() + m - target).mean()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Softmax less one-hot."""
+        e, own, s = ctx.saved_tensors
+        g = e.div_(s[:, None])
+        at = torch.where(own >= 0, -1.0, 0.0)[:, None]
+        g.scatter_add_(1, own.clamp(min=0)[:, None], at)
+        return g.mul_(upstream * ctx.scale / len(own)), None, None

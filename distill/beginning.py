@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,7 +11,7 @@ from distill.checkpoint import RunFacts, TrainState, latest_verified, load, star
 from distill.config import dump_toml
 from distill.errors import UserError
 from distill.files import write_whole
-from distill.job import say, warn
+from distill.job import note, warn
 from distill.ranks import gather_objects, together
 from distill.schedules import peak_lr
 
@@ -59,7 +60,7 @@ def begin_or_resume(config: Config, plan: Plan, engine: Engine) -> Beginning:
     _write_settings(config, plan, engine)
     for moved, reason in found.set_aside if found else ():
         warn(engine.ranks, f"checkpoint damaged and set aside: {moved} ({reason})")
-    say(engine.ranks, _opening(config, plan, engine, begun.words))
+    note(engine.ranks, _opening(config, plan, engine, begun.words))
     return begun
 
 
@@ -100,9 +101,10 @@ def _facts(config: Config, plan: Plan, run_id: str) -> RunFacts:
 
 
 def _write_settings(config: Config, plan: Plan, engine: Engine) -> None:
-    """The settings of this start, in the run folder, by the hand of rank 0."""
+    """The settings of this start and its length, in the run folder, by the hand of rank 0."""
     with together():
         if engine.ranks.is_first:
+            write_whole(plan.run.length, json.dumps({"steps": plan.total_steps}).encode())
             write_whole(plan.run.config_toml, dump_toml(config).encode())
 
 

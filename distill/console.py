@@ -1,15 +1,16 @@
-"""How the program speaks: one console, one way to show progress and tables."""
+"""How the program speaks: results on standard output, all else on standard error."""
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,19 +21,26 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from distill.tables import print_table
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-console = Console(highlight=False)
-"""Results and progress: standard output."""
 
-errors = Console(stderr=True, highlight=False)
-"""Errors and warnings: standard error, so that piped results stay clean."""
+class Speaker(Console):
+    """A console that says where its reader has gone; rich would end the program with status 1."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Raise what rich caught."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
-MAX_LINE = 10_000
-"""Characters of a line of a table where no terminal limits it."""
+console = Speaker(highlight=False)
+"""Results: standard output."""
+
+errors = Speaker(stderr=True, highlight=False)
+"""Progress, warnings and errors: standard error, so that piped results stay clean."""
 
 
 class Bar:
@@ -51,7 +59,7 @@ class Bar:
         if self._progress is not None and self._task is not None:
             self._progress.advance(self._task, by)
         elif self._total and self._tenth(before) != self._tenth(self._done):
-            print(f"{self._title}: {self._done}/{self._total}", flush=True)
+            note(f"{self._title}: {self._done}/{self._total}")
 
     def _tenth(self, done: int) -> int:
         assert self._total
@@ -85,13 +93,19 @@ def live_progress() -> LiveProgress:
         TimeRemainingColumn(),
     )
     # Speed is that of the last minutes: some work comes in lumps that are half a minute apart.
-    return LiveProgress(*columns, console=console, speed_estimate_period=300)
+    # Results that are printed meanwhile are put above the bars, but not where they go elsewhere.
+    return LiveProgress(
+        *columns,
+        console=errors,
+        speed_estimate_period=300,
+        redirect_stdout=console.is_terminal,
+    )
 
 
 @contextmanager
 def progress_bar(title: str, total: int | None) -> Iterator[Bar]:
     """A bar for ``total`` units of work, with elapsed and remaining time."""
-    if not sys.stdout.isatty():
+    if not sys.stderr.isatty():
         yield Bar(None, title, total)
         return
     with live_progress() as progress:
@@ -99,13 +113,25 @@ def progress_bar(title: str, total: int | None) -> Iterator[Bar]:
 
 
 def say(text: str) -> None:
-    """One plain line of output."""
+    """One plain line of results."""
     console.print(escape(text), soft_wrap=True)
 
 
+def heading(title: str, *, results: bool = True) -> None:
+    """A line across, in front of results or of work."""
+    (console if results else errors).rule(f"[bold]{escape(title)}[/]", align="left")
+
+
+def note(text: str) -> None:
+    """One plain line of progress on standard error; work goes on where nobody can read it."""
+    with suppress(OSError):
+        errors.print(escape(text), soft_wrap=True)
+
+
 def warn(text: str) -> None:
-    """One warning line on standard error."""
-    errors.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+    """One warning line on standard error; work goes on where nobody can read it."""
+    with suppress(OSError):
+        errors.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
 
 
 def fail(text: str) -> None:
@@ -113,11 +139,11 @@ def fail(text: str) -> None:
     errors.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
 
 
+def paragraph(text: str) -> None:
+    """Sentences of output: on a terminal lines end between words, elsewhere where ``text`` ends."""
+    console.print(escape(text), soft_wrap=not console.is_terminal)
+
+
 def show(table: Table) -> None:
-    """A table on standard output; in a file or a pipe as wide as it is, so that no cell is cut."""
-    if console.is_terminal:
-        console.print(table)
-        return
-    unlimited = console.options.update(max_width=MAX_LINE)
-    width = Measurement.get(console, unlimited, table).maximum
-    Console(file=console.file, width=width, highlight=False).print(table)
+    """A table on standard output, of which no cell is ever cut."""
+    print_table(console, table)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from distill.errors import UserError
@@ -79,14 +79,47 @@ def write_whole(path: Path, data: bytes, *, named: Path | None = None) -> None:
     Raises:
         UserError: the disk is full or the folder not writable; nothing is left behind.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with whole_file(path, named=named) as partial:
+        _write_synced(partial, data)
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """As `write_whole`, several files by their paths: the disk holds all of them, or none is new.
+
+    Raises:
+        UserError: the disk is full or the folder not writable; all is as it was.
+    """
+    with ExitStack() as stack:
+        for path, data in files.items():
+            _write_synced(stack.enter_context(whole_file(path)), data)
+
+
+@contextmanager
+def whole_file(path: Path, *, named: Path | None = None, alone: bool = False) -> Iterator[Path]:
+    """A temporary name for the block to write and sync, which becomes ``path`` when it ends well.
+
+    Args:
+        path: the file to make.
+        named: what errors speak of instead of ``path``.
+        alone: nobody else makes this file: what a killed process has left of it is replaced.
+
+    Raises:
+        UserError: the disk is full or the folder not writable; nothing is left behind.
+    """
+    owner = "" if alone else f".{os.getpid()}"
+    partial = path.with_name(f".{path.name}{owner}.partial")
     with disk_errors(named or path):
         try:
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            partial.unlink(missing_ok=True)
+            yield partial
             partial.replace(path)
             sync_folder(path.parent)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

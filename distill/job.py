@@ -131,7 +131,7 @@ def completion(plan: Plan, config: Config) -> dict[str, object]:
 
 
 def open_loader(job: Job, state: TrainState) -> PairLoader:
-    """This rank's training pairs, from the place that ``state`` names."""
+    """This rank's training pairs, or what is used of them, from the place that ``state`` names."""
     return make_train_loader(
         job.plan.train,
         job.config.data,
@@ -140,13 +140,14 @@ def open_loader(job: Job, state: TrainState) -> PairLoader:
         batch_pairs_per_rank=job.plan.micro_batch_pairs,
         state=state.order,
         accumulation=job.config.train.accumulation,
+        images_per_pair=job.config.train.images_per_pair,
     )
 
 
-def say(ranks: Ranks, text: str) -> None:
+def note(ranks: Ranks, text: str) -> None:
     """One line on the terminal, from rank 0."""
     if ranks.is_first:
-        console.say(text)
+        console.note(text)
 
 
 def warn(ranks: Ranks, text: str) -> None:

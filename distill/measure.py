@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from distill.data.manifest import Pack
     from distill.evaluate import Report
     from distill.evaluate.embed import Network
-    from distill.evaluate.sets import SetResult
+    from distill.evaluate.sets import AnyResult
     from distill.job import Job
 
 Advance = Callable[[int], None]
@@ -30,7 +30,7 @@ class Measured(NamedTuple):
     """
 
     report: Report | None
-    sets: list[SetResult]
+    sets: list[AnyResult]
     scalars: dict[str, float]
 
 
@@ -66,10 +66,10 @@ def _on_pack(job: Job, state: TrainState, network: Network, pack: Pack) -> Repor
         )
 
 
-def _on_sets(job: Job, state: TrainState, network: Network) -> list[SetResult]:
+def _on_sets(job: Job, state: TrainState, network: Network) -> list[AnyResult]:
     from distill.evaluate.sets import evaluate_sets
 
-    images = sum(len(found.images) for found in job.plan.sets)
+    images = sum(map(len, job.plan.sets))
     with _part(job, state, "verify", images) as advance:
         return evaluate_sets(
             network.backbone,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from distill.data.loader import check_layout
 from distill.data.manifest import Pack, read_pack
 from distill.data.order import check_global_batch, steps_of
+from distill.data.protocols.found import AnySet, read_sets
 from distill.data.training_set import TrainingSet
-from distill.data.verification_set import VerificationSet, read_sets
 from distill.engine_parts.settings import check_precision, micro_batch_pairs
 from distill.errors import UserError
 from distill.heads.checks import check_head
@@ -45,7 +45,7 @@ class Plan:
     run: RunDir
     train: TrainingSet
     evaluation: Pack | None
-    sets: list[VerificationSet]
+    sets: list[AnySet]
     total_steps: int
     micro_batch_pairs: int
     loss_implementation: str
@@ -103,7 +103,7 @@ def _evaluation(folder: str) -> Pack:
     return pack
 
 
-def _sets(paths: Sequence[str], evaluation: Pack | None) -> list[VerificationSet]:
+def _sets(paths: Sequence[str], evaluation: Pack | None) -> list[AnySet]:
     """The verification sets, none of them called as a condition of the held-out pack is."""
     try:
         sets = read_sets([Path(path) for path in paths])
@@ -111,9 +111,9 @@ def _sets(paths: Sequence[str], evaluation: Pack | None) -> list[VerificationSet
         raise UserError(f"evaluate.sets: {error.what}", fix=error.fix) from error
     taken = {"clean", "processed", *(evaluation.manifest.kinds if evaluation else ())}
     for found in sets:
-        if found.path.stem in taken:
+        if found.name in taken:
             raise UserError(
-                f"evaluate.sets: {found.path}: the numbers of {found.path.stem!r} are others",
+                f"evaluate.sets: {found.path}: the numbers of {found.name!r} are others",
                 fix="rename the file",
             )
     return sets

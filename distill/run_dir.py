@@ -3,6 +3,7 @@
 RUN/                      created with mode 0700: models of faces are personal data
     run.lock              held by flock while a job runs; names the holder
     config.toml           the resolved configuration of the newest start
+    length.json           steps of the whole run, as the newest start knows them
     metrics.jsonl         one JSON object for each logged step
     tensorboard/          event files
     checkpoints/          step-NNNNNNNN/ folders, see `distill.checkpoint`
@@ -52,6 +53,11 @@ class RunDir:
     def config_toml(self) -> Path:
         """Resolved configuration."""
         return self.root / "config.toml"
+
+    @property
+    def length(self) -> Path:
+        """Steps of the whole run, which settings may give as epochs."""
+        return self.root / "length.json"
 
     @property
     def metrics(self) -> Path:

@@ -233,7 +233,7 @@ def _silent_death(family: _Family, rank: int, code: int) -> Iterator[Note]:
         text = f"error: rank {rank} was killed by {name}{_last_words(family, rank)}"
         # An abort is how a communication library ends a rank whose peer has gone.
         yield Note(rank, 0, 128 - code, text, secondary=-code == signal.SIGABRT)
-    elif code - 128 not in STOP_SIGNALS:
+    elif code - 128 not in (*STOP_SIGNALS, signal.SIGPIPE):  # `| head` had enough
         text = f"error: rank {rank} ended with status {code}{_last_words(family, rank)}"
         yield Note(rank, 0, code, text, secondary=False)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from distill.beginning import begin_or_resume
 from distill.checkpoint import check_space
+from distill.console import say
 from distill.data.copying import on_device
 from distill.engine import Engine
 from distill.errors import TrainingStopped
@@ -24,7 +25,6 @@ from distill.job import (
     memory_hints,
     open_loader,
     process_group,
-    say,
     seed_everything,
     sole_job,
 )
@@ -100,7 +100,8 @@ def train(
         listening = StopRequests() if stops is None else nullcontext(stops)
         with sole_job(plan, ranks), listening as stops, _watchdog(config, plan, ranks) as dog:
             if is_complete(plan, config):
-                say(ranks, f"{plan.run.root}: already complete, {plan.total_steps} steps")
+                if ranks.is_first:
+                    say(f"{plan.run.root}: already complete, {plan.total_steps} steps")
                 return Outcome(plan.total_steps)
             engine = Engine.create(model, config, ranks, head)
             facts, state, saved, _ = begin_or_resume(config, plan, engine)
@@ -127,7 +128,7 @@ def _watchdog(config: Config, plan: Plan, ranks: Ranks) -> Watchdog:
 
 def _work(job: Job, state: TrainState, pairs: PairLoader) -> Outcome:
     """Step by step to the end, with evaluations and checkpoints at the boundaries."""
-    pace = Pace(job.config.train.global_batch_pairs * _images_per_pair(job.config))
+    pace = Pace(job.config.train.global_batch_pairs * job.config.train.images_per_pair)
     recipe = Recipe(job.config, job.plan.total_steps)
     stream = on_device(pairs, job.ranks.device)
     while state.step < job.plan.total_steps:
@@ -243,8 +244,4 @@ def _tell(
 def _picture_due(job: Job, state: TrainState) -> bool:
     monitor = job.config.monitor
     due = monitor.images and (state.step + 1) % monitor.pictures_every_steps == 0
-    return due and _images_per_pair(job.config) == 2
-
-
-def _images_per_pair(config: Config) -> int:
-    return 2 if config.train.images == "pair" else 1
+    return due and job.config.train.images_per_pair == 2

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 
-from distill.checkpoint import load_weights
+from distill.checkpoint import Stored, open_weights
 from distill.checkpoint.arcface import BACKBONE_PREFIX
 from distill.config import Config, parse_overrides
 from distill.config.explain import explain
@@ -69,27 +69,32 @@ def restore(path: Path, overrides: Iterable[str] = ()) -> Trained:
     Raises:
         UserError: nothing there, damaged, or of another model than its settings say.
     """
-    weights = load_weights(path)
-    if not weights.identities:
-        raise UserError(
-            f"{str(path)!r}: a backbone alone, which knows no people",
-            fix="train a head on it: set model.init_from to it",
-        )
-    config = restored_config(weights.config, overrides)
-    model = build_classifier(config, len(weights.identities))
-    fill(model, weights.tensors, weights.origin)
-    about = weights.step, weights.origin, weights.run_id
-    return Trained(model.eval(), config, *about, weights.identities)
+    with ExitStack() as stack:
+        stored = open_weights(path, stack)
+        if not stored.identities:
+            raise UserError(
+                f"{str(path)!r}: a backbone alone, which knows no people",
+                fix="train a head on it: set model.init_from to it",
+            )
+        config = restored_config(stored.config, overrides)
+        model = build_classifier(config, len(stored.identities))
+        fill(model, stored, stored.keys)
+    about = stored.step, stored.origin, stored.run_id
+    return Trained(model.eval(), config, *about, stored.identities)
 
 
 def restore_backbone(path: Path, overrides: Iterable[str] = ()) -> TrainedBackbone:
-    """As `restore`, without the head; ``path`` may also be a backbone of arcface_torch."""
-    weights = load_weights(path)
-    config = restored_config(weights.config, overrides)
-    model = Embedder(build_backbone(config.model.name, embedding_dim=config.model.embedding_dim))
-    own = {name: t for name, t in weights.tensors.items() if name.startswith(BACKBONE_PREFIX)}
-    fill(model, own, weights.origin)
-    return TrainedBackbone(model.eval(), config, weights.step, weights.origin, weights.run_id)
+    """As `restore`, without the head, which is not read either.
+
+    ``path`` may also be a backbone of arcface_torch.
+    """
+    with ExitStack() as stack:
+        stored = open_weights(path, stack)
+        config = restored_config(stored.config, overrides)
+        chosen = config.model
+        model = Embedder(build_backbone(chosen.name, embedding_dim=chosen.embedding_dim))
+        fill(model, stored, [name for name in stored.keys if name.startswith(BACKBONE_PREFIX)])
+    return TrainedBackbone(model.eval(), config, stored.step, stored.origin, stored.run_id)
 
 
 def restored_config(stored: Mapping[str, Any], overrides: Iterable[str] = ()) -> Config:
@@ -110,16 +115,15 @@ def restored_config(stored: Mapping[str, Any], overrides: Iterable[str] = ()) ->
         raise explain(error) from None
 
 
-def fill(
-    model: PairClassifier | Embedder, tensors: Mapping[str, torch.Tensor], origin: Path
-) -> None:
-    """Put ``tensors`` into ``model``.
+def fill(model: PairClassifier | Embedder, stored: Stored, names: Iterable[str]) -> None:
+    """Copy the tensors ``names`` from their files into ``model``; there is no third place.
 
     Raises:
         UserError: names or shapes differ; the first few are named.
     """
-    expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    given = {name: tuple(t.shape) for name, t in tensors.items()}
+    places = model.state_dict()
+    expected = {name: tuple(t.shape) for name, t in places.items()}
+    given = {name: stored.shapes[name] for name in names}
     differences = [
         f"{name}: {given.get(name, 'missing')} in place of {expected.get(name, 'none')}"
         for name in sorted(expected.keys() | given.keys())
@@ -128,8 +132,9 @@ def fill(
     if differences:
         more = f" and {len(differences) - SHOWN_DIFFERENCES} more" if differences[3:] else ""
         raise UserError(
-            f"{str(origin)!r} holds another model than its settings say:"
+            f"{str(stored.origin)!r} holds another model than its settings say:"
             f" {'; '.join(differences[:SHOWN_DIFFERENCES])}{more}",
             fix="do not change model.* or head.kind of trained weights",
         )
-    model.load_state_dict(tensors)
+    for name, place in places.items():
+        stored.reader.copy_elements(stored.keys[name], 0, place.view(-1))

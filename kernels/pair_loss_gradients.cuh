@@ -29,7 +29,6 @@ struct SideCoefficients {
   R logit_base, soft_base, ce, own, constant, other, flat, m;
 };
 
-//
 // With `power` = T not 0, ce is relative to soft to that power, which takes the place of hard: for
 // 16-bit gradients, where a few 2^-22 of a term do not show, one exponential in four less.
 template <class R>

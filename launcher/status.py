@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +30,11 @@ class RunStatus:
         reason: why it waits, or how its last start ended; empty where it is complete.
         nodes: where it is or was.
         step: newest logged step.
-        total_steps: steps of the whole run; 0 where it has not begun; of a run that was not
-            submitted also where its settings give epochs and it is not complete.
+        total_steps: steps of the whole run; 0 where it has not begun.
         loss: the newest total loss; None before the first.
         losses: the newest losses by name, the total and its parts.
         images_per_second: newest throughput; None before the first.
-        eta_seconds: until the last step at the newest speed; None unless it runs and that step is
-            known.
+        eta_seconds: until the last step at the newest speed; None unless it runs.
         checkpoints: steps of its checkpoints.
         starts: how often it was started.
     """
@@ -149,11 +146,10 @@ def _newest_numbers(run: RunDir) -> dict[str, Any]:
 
 
 def _steps_here(run: RunDir) -> int:
-    """Steps of a run that was not submitted, where it or its settings say so; else 0."""
+    """Steps of a run that was not submitted; 0 before it has begun."""
+    says = run.complete if run.complete.exists() else run.length
     try:
-        if run.complete.exists():
-            return int(json.loads(run.complete.read_text(encoding="utf-8"))["steps"])
-        return int(tomllib.loads(run.config_toml.read_text(encoding="utf-8"))["train"]["steps"])
+        return int(json.loads(says.read_text(encoding="utf-8"))["steps"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0
 

@@ -22,20 +22,33 @@ _DECODED = 1000
 """Pairs that the decoders are given, over and over."""
 
 
-def our_batches(made: Pack, batch: int, reader: str, **settings: object) -> Iterator[object]:
+def our_batches(
+    made: Pack, batch: int, reader: str, images_per_pair: int = 2, **settings: object
+) -> Iterator[object]:
     """Batches for ever."""
     data = DataConfig().model_copy(update={"reader": reader, **settings})
     ranks = SimpleNamespace(rank=0, world_size=1)
-    with make_train_loader(made, data, seed=0, ranks=ranks, batch_pairs_per_rank=batch) as loader:
+    with make_train_loader(
+        made,
+        data,
+        seed=0,
+        ranks=ranks,
+        batch_pairs_per_rank=batch,
+        images_per_pair=images_per_pair,
+    ) as loader:
         yield from loader
 
 
 def our_ways(made: Pack, batch: int, workers: int) -> dict[str, Way]:
-    """Both orders, and the slow reference. Blocks are small enough for windows to come and go."""
+    """Both orders, first images alone, and the slow reference.
+
+    Blocks are small enough for windows to come and go.
+    """
     blocks = {"shuffle": "block", "block_pairs": 64, "window_blocks": made.manifest.pairs // 512}
     return {
         "pairdistill": partial(our_batches, made, batch, "ffcv", workers=workers),
         "pairdistill, block": partial(our_batches, made, batch, "ffcv", workers=workers, **blocks),
+        "pairdistill, first images": partial(our_batches, made, batch, "ffcv", 1, workers=workers),
         "python": partial(our_batches, made, batch, "python"),
     }
 

@@ -21,7 +21,8 @@ from distill.checkpoint.save import save
 from distill.checkpoint.space import check_space
 from distill.checkpoint.start import Start, start_from
 from distill.checkpoint.state import RunFacts, SaveFailed, TrainState
-from distill.checkpoint.weights import Weights, export_weights, load_weights
+from distill.checkpoint.stored import Stored, open_weights
+from distill.checkpoint.weights import export_weights
 
 __all__ = [
     "Found",
@@ -29,13 +30,13 @@ __all__ = [
     "RunFacts",
     "SaveFailed",
     "Start",
+    "Stored",
     "TrainState",
-    "Weights",
     "check_space",
     "export_weights",
     "latest_verified",
     "load",
-    "load_weights",
+    "open_weights",
     "prune",
     "save",
     "start_from",

@@ -112,8 +112,3 @@ class Reader:
             here = (numbers >= part.first) & (numbers < part.stop)
             out[here] = values[numbers[here] - part.first]
         return out
-
-    def whole(self, key: str) -> torch.Tensor:
-        """A copy of the tensor under ``key``, its parts joined."""
-        parts = [self.tensor(part.key) for part in self.parts(key)]
-        return parts[0].clone() if len(parts) == 1 else torch.cat(parts)

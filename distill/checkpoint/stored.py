@@ -135,9 +135,9 @@ def _of_arcface(path: Path, reader: Reader, shapes: dict[str, tuple[int, ...]]) 
 
 def _exported(path: Path, stack: ExitStack) -> Stored:
     try:
-        file = stack.enter_context(safe_open(path, "pt"))
-        about = file.metadata() or {}
-        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{str(path)!r} cannot be read as safetensors: {error}", fix="export it again"

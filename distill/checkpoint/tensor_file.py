@@ -127,6 +127,6 @@ def _header(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> bytes:
     text += b" " * (-len(text) % 8)
     if len(text) > LONGEST_HEADER:
         raise OSError(
-            errno.EFBIG, f"a header of {len(text)} bytes, and safetensors takes {LONGEST_HEADER}"
+            errno.EMSGSIZE, f"a header of {len(text)} bytes, and safetensors takes {LONGEST_HEADER}"
         )
     return len(text).to_bytes(8, "little") + text

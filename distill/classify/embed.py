@@ -16,6 +16,7 @@ from distill.data.batch import as_network_input
 from distill.data.faces import FaceDetector
 from distill.data.images import Pixels
 from distill.errors import UserError
+from distill.models.both_ways import both_ways
 from distill.trained import TrainedBackbone
 
 Floats = npt.NDArray[np.float32]
@@ -88,9 +89,10 @@ def _embedded(
     """Embeddings of aligned faces, (N, D), not of unit length."""
     images = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).contiguous().to(device)
     with torch.inference_mode():
-        found: torch.Tensor = trained.model.backbone(as_network_input(images)).float()
         if mirrored:
-            found = found + trained.model.backbone(as_network_input(images.flip(3))).float()
+            found = both_ways(trained.model.backbone, images).sum(0)
+        else:
+            found = trained.model.backbone(as_network_input(images)).float()
     if not found.isfinite().all():
         raise UserError(
             f"the embeddings of {str(trained.origin)!r} are not finite",

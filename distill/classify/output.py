@@ -17,17 +17,15 @@ from rich.text import Text
 
 from distill.classify.answers import OK, Answer
 from distill.errors import one_line
-
-PLAIN_WIDTH = 160
-"""Columns of a table that is written to a file."""
+from distill.tables import print_table
 
 
 def as_table(answers: Sequence[Answer]) -> Table:
     """A table for the terminal."""
     table = Table(header_style="bold", box=None, pad_edge=False)
     for title, justify in (("photograph", "left"), ("person", "left"), ("probability", "right")):
-        table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    table.add_column("next", overflow="fold")
+        table.add_column(title, justify=justify)  # type: ignore[arg-type]
+    table.add_column("next")
     for answer in answers:
         photograph = Text(one_line(str(answer.photograph)))
         if answer.status != OK:
@@ -42,7 +40,7 @@ def as_table(answers: Sequence[Answer]) -> Table:
 def as_plain_table(answers: Sequence[Answer]) -> bytes:
     """The table as text."""
     text = io.StringIO()
-    Console(file=text, width=PLAIN_WIDTH, no_color=True).print(as_table(answers))
+    print_table(Console(file=text, force_terminal=False, no_color=True), as_table(answers))
     return text.getvalue().encode()
 
 

@@ -22,6 +22,7 @@ from distill.cli.gallery import gallery_command
 from distill.cli.groups import one_by_one
 from distill.cli.inspect import inspect_command
 from distill.cli.pack import pack_command
+from distill.cli.pipes import results
 from distill.cli.plan import plan_command
 from distill.cli.train import train_command
 from distill.cli.verify import verify_command
@@ -59,9 +60,9 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_options)
     for name, command in COMMANDS.items():
-        app.command(name)(one_by_one(command))
+        app.command(name)(results()(one_by_one(command)))
     for extension in entry_points(group=EXTENSIONS):
-        app.command(extension.name)(one_by_one(extension.load()))
+        app.command(extension.name)(results()(one_by_one(extension.load())))
     return app
 
 
@@ -90,7 +91,8 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.umask(0o077)  # faces, and models of them, are personal data
     try:
-        build_app()()
+        with results():  # of --help and --version too
+            build_app()()
     except UserError as error:
         if "--debug" in sys.argv or interrupted():
             raise

@@ -28,20 +28,15 @@ Overrides: TypeAlias = Annotated[
         autocompletion=settings_like,
     ),
 ]
+_RUN = "Run folder (its newest good checkpoint), a checkpoint, "
 RunWeights: TypeAlias = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RUN",
-        help="Run folder (its newest good checkpoint), a checkpoint, or model.safetensors.",
-        show_default=False,
-    ),
+    Path, typer.Argument(metavar="RUN", help=f"{_RUN}or model.safetensors.", show_default=False)
 ]
-RunOrBackbone: TypeAlias = Annotated[
+BackboneWeights: TypeAlias = Annotated[
     Path,
     typer.Argument(
         metavar="RUN",
-        help="Run folder (its newest good checkpoint), a checkpoint, model.safetensors, or a "
-        "backbone of arcface_torch as safetensors.",
+        help=f"{_RUN}model.safetensors, or a backbone of arcface_torch as safetensors.",
         show_default=False,
     ),
 ]

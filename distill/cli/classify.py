@@ -77,9 +77,7 @@ def answer(
     device: str,
     out: Path | None,
 ) -> list[Answer]:
-    """Classify, with a progress bar where it does not mix with the results."""
-    from contextlib import nullcontext
-
+    """Classify, with a progress bar."""
     from distill.classify import ask, find_photographs
     from distill.config import as_override
     from distill.console import progress_bar
@@ -91,15 +89,14 @@ def answer(
         check_room_for(out)
     files = find_photographs(paths)
     trained = restore(weights, [as_override("run.device", device)])
-    shown = out is not None or sys.stdout.isatty()
-    with progress_bar("classify", len(files)) if shown else nullcontext() as bar:
+    with progress_bar("classify", len(files)) as bar:
         return ask(
             trained,
             files,
             aligned=aligned,
             top=top,
             device=from_environment(trained.config, {}).device,
-            advance=bar.advance if bar else lambda: None,
+            advance=bar.advance,
         )
 
 

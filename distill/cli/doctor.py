@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,7 +42,7 @@ def doctor_command(
 
     if job and not slurm:
         raise UserError("--job without --slurm", fix="write doctor --slurm --job")
-    checks = _examine_slurm(job=job) if slurm else _examine(quiet=json)
+    checks = _examine_slurm(job=job) if slurm else _examine()
     works = all_needed_work(checks)
     if json:
         _print_json(checks, works)
@@ -62,12 +61,10 @@ def _examine_slurm(*, job: bool) -> list[Check]:
     return checks
 
 
-def _examine(*, quiet: bool) -> list[Check]:
+def _examine() -> list[Check]:
     from distill.console import progress_bar
     from distill.doctor import CHECKS, run_checks
 
-    if quiet or not sys.stdout.isatty():
-        return list(run_checks())
     checks = []
     with progress_bar("examining", len(CHECKS)) as bar:
         for check in run_checks():
@@ -84,11 +81,11 @@ def _print_json(checks: list[Check], works: bool) -> None:
 
 
 def _print_table(checks: list[Check], works: bool) -> None:
-    from distill.console import console
+    from distill.console import say, show
 
-    console.print(_table(checks))
+    show(_table(checks))
     missing = [check.name for check in checks if check.needed and not check.ok]
-    console.print("Everything needed works." if works else f"Not working: {', '.join(missing)}.")
+    say("Everything needed works." if works else f"Not working: {', '.join(missing)}.")
 
 
 def _table(checks: list[Check]) -> Table:

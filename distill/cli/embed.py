@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distill.cli.arguments import Aligned, DeviceName, Photographs, RunOrBackbone
+from distill.cli.arguments import Aligned, BackboneWeights, DeviceName, Photographs
 
 if TYPE_CHECKING:
     from distill.classify.embed import Embedded
@@ -18,7 +18,7 @@ SHOWN = 5
 
 
 def embed_command(
-    weights: RunOrBackbone,
+    weights: BackboneWeights,
     photographs: Photographs,
     out: Annotated[Path, typer.Option(help="The file, numpy's .npz.")] = Path("embeddings.npz"),
     aligned: Aligned = False,

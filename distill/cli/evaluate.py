@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from distill.data.manifest import Pack
-    from distill.data.verification_set import VerificationSet
+    from distill.data.protocols.found import AnySet
     from distill.evaluate import Report
     from distill.evaluate.set_report import SetReport
     from distill.ranks import Ranks
@@ -31,8 +30,8 @@ def evaluate_command(
         Path,
         typer.Argument(
             metavar="PACK",
-            help="Folder of the held-out pack; or a verification set like lfw.bin, or a folder of "
-            "such.",
+            help="Folder of the held-out pack; or a verification set: lfw.bin, a folder of such, "
+            "LFW's pairs.txt, a folder of IJB-B or IJB-C.",
             show_default=False,
         ),
     ],
@@ -66,13 +65,14 @@ def evaluate_command(
 
         pairdistill evaluate runs/demo/model.safetensors packs/evaluation evaluate.batch_images=256
 
-        pairdistill evaluate runs/demo lfw.bin cfp_fp.bin agedb_30.bin
+        pairdistill evaluate runs/demo lfw.bin cfp_fp.bin /data/lfw/pairs.txt /data/IJBC
 
     *top-1*, *top-5*: share of photographs whose person the classifier names first, or among five.
     *same*: share of processed photographs that get the same answer as their clean form.
     *AUC*, *EER*, *10-fold*, *TAR at FAR*: pairs of photographs, same person or not, by the cosine
     of the embeddings. A TAR is left out where too few pairs carry it; report.json says why.
-    Verification sets are InsightFace's .bin files; *accuracy* is the one published for them
+    Verification sets are InsightFace's .bin files, pairs.txt beside photographs as LFW has it, and
+    InsightFace's folders of IJB-B and IJB-C; the numbers are those published for them
     (docs/evaluation.md).
     """
     words = overrides or []
@@ -94,7 +94,7 @@ def spawn(
     weights: Path, pack: Path, words: Sequence[str], folder: Path, ranks: int, *, as_json: bool
 ) -> int:
     """Evaluate on local ranks; mistakes are found here, before any of them starts."""
-    from distill.data.verification_set import is_set
+    from distill.data.protocols.found import is_set
 
     check = prepared_for_sets if is_set(pack) else prepared
     origin = check(weights, words, pack, folder)[0].origin
@@ -123,17 +123,18 @@ def evaluate_here(
     weights: Path, folder: Path, words: Sequence[str], out: Path, *, as_json: bool
 ) -> None:
     """Be one rank, in this process; rank 0 writes and shows the report."""
+    from distill.cli.pipes import results
     from distill.spawn import spawned_rank
 
-    with spawned_rank():
-        from distill.data.verification_set import is_set
+    with spawned_rank(), results():
+        from distill.data.protocols.found import is_set
 
         if is_set(folder):
             evaluate_sets_here(weights, folder, words, out, as_json=as_json)
             return
         trained, pack = prepared(weights, words, folder, out)
         pairs = pack.manifest.pairs
-        with as_rank(trained, "evaluate", pairs, quiet=as_json) as (ranks, advance):
+        with as_rank(trained, "evaluate", pairs) as (ranks, advance):
             report = measure(trained, pack, ranks, advance)
         if ranks.is_first:
             show_report(report, out, as_json=as_json)
@@ -141,11 +142,11 @@ def evaluate_here(
 
 @contextmanager
 def as_rank(
-    trained: TrainedBackbone, title: str, units: int, *, quiet: bool
+    trained: TrainedBackbone, title: str, units: int
 ) -> Iterator[tuple[Ranks, Callable[[int], None]]]:
     """This process among the ranks, with the model on its device, and what counts units of work.
 
-    Rank 0 shows a bar for its share of the ``units`` unless ``quiet``.
+    Rank 0 shows a bar for its share of the ``units``.
     """
     from distill.console import progress_bar
     from distill.ranks import from_environment, init_process_group, leave_process_group, set_threads
@@ -156,7 +157,7 @@ def as_rank(
     share = units // ranks.world_size
     init_process_group(trained.config, ranks)
     try:
-        if quiet or not ranks.is_first:
+        if not ranks.is_first:
             yield ranks, lambda done: None
             return
         with progress_bar(title, share) as bar:
@@ -182,13 +183,13 @@ def measure(trained: Trained, pack: Pack, ranks: Ranks, advance: Callable[[int],
 
 def prepared_for_sets(
     weights: Path, words: Sequence[str], first: Path, out: Path
-) -> tuple[TrainedBackbone, list[VerificationSet]]:
+) -> tuple[TrainedBackbone, list[AnySet]]:
     """As `prepared`, for verification sets: ``first``, and those among ``words``."""
-    from distill.data.verification_set import ENDING, read_sets
+    from distill.data.protocols.found import is_set_word, read_sets
     from distill.files import make_folder
     from distill.trained import restore_backbone
 
-    more = [word for word in words if word.endswith(ENDING) and not re.match(r"\w+\.\w+=", word)]
+    more = [word for word in words if is_set_word(word)]
     trained = restore_backbone(weights, [word for word in words if word not in more])
     sets = read_sets([first, *map(Path, more)])
     make_folder(out)
@@ -203,8 +204,8 @@ def evaluate_sets_here(
     from distill.evaluate.sets import evaluate_sets
 
     trained, sets = prepared_for_sets(weights, words, first, out)
-    config, images = trained.config, sum(len(found.images) for found in sets)
-    with as_rank(trained, "evaluate", images, quiet=as_json) as (ranks, advance):
+    config, images = trained.config, sum(map(len, sets))
+    with as_rank(trained, "evaluate", images) as (ranks, advance):
         results = evaluate_sets(
             trained.model.backbone,
             sets,
@@ -223,7 +224,7 @@ def show_sets(report: SetReport, out: Path, *, as_json: bool) -> None:
 
     made.write_set_report(report, out)
     files = out / made.JSON_NAME, out / made.PICTURE_NAME
-    show_written(*files, made.set_table(report), made.set_notes(report), as_json=as_json)
+    show_written(*files, made.set_tables(report), made.set_notes(report), as_json=as_json)
 
 
 def show_report(report: Report, out: Path, *, as_json: bool) -> None:
@@ -233,11 +234,11 @@ def show_report(report: Report, out: Path, *, as_json: bool) -> None:
 
     write_report(report, out)
     files = out / folder.JSON_NAME, out / folder.PICTURE_NAME
-    show_written(*files, report_table(report), notes(report), as_json=as_json)
+    show_written(*files, [report_table(report)], notes(report), as_json=as_json)
 
 
 def show_written(
-    numbers: Path, picture: Path, table: Table, notes: Sequence[str], *, as_json: bool
+    numbers: Path, picture: Path, tables: Sequence[Table], notes: Sequence[str], *, as_json: bool
 ) -> None:
     """Print the file of numbers; or the table, its notes, and where the files are."""
     from distill.console import say, show
@@ -245,7 +246,8 @@ def show_written(
     if as_json:
         sys.stdout.write(numbers.read_text(encoding="utf-8"))
         return
-    show(table)
+    for table in tables:
+        show(table)
     for note in notes:
         say(note)
     say(f"report: {numbers}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distill.cli.arguments import RunOrBackbone
+from distill.cli.arguments import BackboneWeights
 from distill.export.wanted import Form, Gives, Takes, Wanted, form_of
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def export_command(
-    weights: RunOrBackbone,
+    weights: BackboneWeights,
     out: Annotated[
         Path,
         typer.Argument(

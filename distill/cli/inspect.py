@@ -49,15 +49,12 @@ def inspect_command(
     if source.endswith(".bin"):
         show_verification_set(Path(source), as_json=json)
         return
-    from contextlib import nullcontext
-
     from distill.console import progress_bar
     from distill.data.inspect import inspect
 
     photographs = where.open(source)
-    shown = nullcontext() if json else progress_bar("inspecting", photographs.expected)
-    with shown as bar:
-        found = inspect(photographs, bar.advance if bar else lambda: None, quick=quick)
+    with progress_bar("inspecting", photographs.expected) as bar:
+        found = inspect(photographs, bar.advance, quick=quick)
     if json:
         print_json(found.described(min_images))
     else:

@@ -75,16 +75,16 @@ def identities_of(config: Config) -> int:
 
 def _print(found: Comparison, config: Config, *, as_json: bool) -> None:
     from distill.cli.inspect import print_json
-    from distill.console import say, show
+    from distill.console import paragraph, say, show
     from distill.planner import show as tables
 
     if as_json:
         print_json(tables.as_json(found))
         return
-    say(tables.heading(found, config.model.name) + "\n")
+    paragraph(tables.heading(found, config.model.name) + "\n")
     show(tables.comparison_table(found))
     if found.best is not None:
-        say(f"\nTake {' '.join(found.best.choice.overrides)}\n")
+        paragraph(f"\nTake {' '.join(found.best.choice.overrides)}\n")
         show(tables.parts_table(found, found.best))
         if found.best.traffic:
             say("")

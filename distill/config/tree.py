@@ -241,13 +241,19 @@ class TrainConfig(Section):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the network; the loss is computed in float32. `fp16` needs CUDA."""
     images: Literal["pair", "first"] = "pair"
-    """`first` trains on the sample images alone (a baseline): no second image, no similarity."""
+    """`first` trains on the sample images alone (a baseline): no second image is read or made, and
+    there is no similarity."""
     nonfinite_limit: Count = 0
     """Consecutive non-finite losses skipped on all ranks before the run stops; 0: stop at once."""
     collective_timeout_min: Positive = 30.0
     """Minutes a collective may wait for a rank before the run fails."""
     hang_timeout_min: Positive = 15.0
     """Minutes a rank may be without progress before all show their stacks and the run fails."""
+
+    @property
+    def images_per_pair(self) -> int:
+        """Images of a pair that training uses: both, or 1, the first."""
+        return 2 if self.images == "pair" else 1
 
 
 class CheckpointConfig(Section):
@@ -267,8 +273,9 @@ class EvaluateConfig(Section):
     """Measuring on the held-out pack and on verification sets."""
 
     sets: list[str] = []
-    """Verification sets (InsightFace's `.bin` files, or folders of them) that a run measures
-    whenever it evaluates; `lfw/accuracy` of `lfw.bin` may then be `checkpoint.best_metric`."""
+    """Verification sets (InsightFace's `.bin` files or folders of them, a `pairs.txt`, folders of
+    IJB) that a run measures whenever it evaluates; `lfw/accuracy` of `lfw.bin` may then be
+    `checkpoint.best_metric`."""
     every_steps: Count = 0
     """Steps between evaluations while training; 0 evaluates at the end only."""
     batch_images: AtLeastOne = 64

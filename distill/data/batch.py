@@ -17,22 +17,37 @@ class PairBatch:
 
     Attributes:
         first: sample images, (B, 3, 112, 112) uint8, RGB.
-        second: processed images of the same people, (B, 3, 112, 112) uint8, RGB.
+        second: processed images of the same people, (B, 3, 112, 112) uint8, RGB; None where only
+            first images were asked for.
         labels: identities, (B,) int64 in [0, C).
-        kinds: index into the pack's list of second-image kinds, (B,) int64.
+        kinds: index into the pack's list of second-image kinds, (B,) int64; without meaning where
+            second images could have been made and were not.
         sample_ids: place of each pair in the pack, (B,) int64.
     """
 
     first: torch.Tensor
-    second: torch.Tensor
+    second: torch.Tensor | None
     labels: torch.Tensor
     kinds: torch.Tensor
     sample_ids: torch.Tensor
 
     def to(self, device: torch.device) -> PairBatch:
         """The same pairs on ``device`` (asynchronous where the source is pinned)."""
-        fields = (self.first, self.second, self.labels, self.kinds, self.sample_ids)
-        return PairBatch(*(t.to(device, non_blocking=True) for t in fields))
+        second = None if self.second is None else self.second.to(device, non_blocking=True)
+        others = (self.labels, self.kinds, self.sample_ids)
+        first, *numbers = (t.to(device, non_blocking=True) for t in (self.first, *others))
+        return PairBatch(first, second, *numbers)
+
+    @property
+    def both(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """First and second images of a batch that has both."""
+        assert self.second is not None, "only first images were asked for"
+        return self.first, self.second
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """All that the batch holds."""
+        return [part for part in vars(self).values() if part is not None]
 
     def __len__(self) -> int:
         return self.labels.shape[0]

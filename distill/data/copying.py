@@ -33,7 +33,7 @@ def on_device(batches: Iterator[Item], device: torch.device) -> Iterator[Item]:
         ahead = _copied(batches, device, stream)
         current = torch.cuda.current_stream(device)
         current.wait_event(done)
-        for tensor in vars(batch).values():
+        for tensor in batch.tensors:
             tensor.record_stream(current)
         yield batch, place
 

@@ -1,7 +1,7 @@
 """Rows of batches in a decoding thread: from places in the order to the pixels of a batch.
 
-Two ways, by what the pack holds: pairs, which one compiled loop reads, decodes and changes; or
-photographs alone, whose second images are made in between.
+Two ways: one compiled loop reads, decodes and changes what the pack holds, both images of its pairs
+or the first alone; or second images are made in between, of a pack of photographs alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 
 from distill.data import decoder, kernels
 from distill.data.augment import Numbers, changes
+from distill.data.batch import PairBatch
 from distill.data.order import Keys
 from distill.data.reading import Firsts, ReaderOptions
 from distill.data.shard_files import ShardFiles
@@ -30,9 +31,9 @@ class Filled(NamedTuple):
 
     Attributes:
         first: (B, 3, S, S) uint8.
-        second: likewise.
+        second: likewise; (0, 3, S, S) where only first images are read.
         numbers: label and kind, (B, 2) int64.
-        status: of both images, (B, 2) uint8.
+        status: of the images that are read, (B, 2) or (B, 1) uint8.
     """
 
     first: torch.Tensor
@@ -41,14 +42,20 @@ class Filled(NamedTuple):
     status: torch.Tensor
 
     @classmethod
-    def empty(cls, rows: int, side: int) -> Self:
+    def empty(cls, rows: int, side: int, images_per_pair: int = 2) -> Self:
         """Memory of its own for every batch: nothing that was handed out is written again."""
         return cls(
             _fresh((rows, 3, side, side)),
-            _fresh((rows, 3, side, side)),
+            _fresh((rows if images_per_pair == 2 else 0, 3, side, side)),
             torch.zeros((rows, 2), dtype=torch.int64),
-            torch.full((rows, 2), decoder.UNDECODABLE, dtype=torch.uint8),
+            torch.full((rows, images_per_pair), decoder.UNDECODABLE, dtype=torch.uint8),
         )
+
+    def pairs(self, keys: Keys) -> PairBatch:
+        """What the consumer gets of a batch that is full and good, with its ``keys``, (B, 2)."""
+        second = self.second if self.status.shape[1] == 2 else None
+        labels, kinds = self.numbers.t().contiguous()
+        return PairBatch(self.first, second, labels, kinds, torch.from_numpy(keys[:, 1].copy()))
 
     def some(self, rows: slice) -> Self:
         """Some of the rows, in the same memory."""
@@ -71,6 +78,8 @@ class DecodedRows:
 
     def __init__(self, files: ShardFiles, options: ReaderOptions, library: ctypes.CDLL) -> None:
         self._index, self._options = files.index, options
+        stored = len(files.index.layout.images)
+        assert options.online is not None or options.images_per_pair <= stored
         self._files = decoder.file_table(files.index, files.handles)
         self._form = decoder.form_table(files.index)
         self._tables = kernels.crc_tables()
@@ -108,7 +117,7 @@ class DecodedRows:
             self._make(online, keys[some], batch.some(some), handle)
 
     def _read(self, keys: Keys, batch: Filled, handle: Numbers) -> None:
-        """Pairs as they were packed; the compiled loop runs without the GIL."""
+        """What the pack holds; the compiled loop runs without the GIL."""
         places = self._index.locate(keys[:, 1])
         first, second, numbers, status = (part.numpy() for part in batch)
         decoder.read_pairs(

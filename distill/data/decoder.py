@@ -264,7 +264,10 @@ def read_pairs(
     files: Any, form: Any, places: Any, decoder: Any, tables: Any, changes: Any,
     first: Any, second: Any, numbers: Any, status: Any,
 ) -> None:  # fmt: skip
-    """Reads, checks, decodes and changes both images of B pairs; all arrays are contiguous.
+    """Reads, checks, decodes and changes images of B pairs; all arrays are contiguous.
+
+    Both images, or the first alone: as many as ``status`` has columns. Of what is not asked for
+    only the place is looked at, which stands in the same entry.
 
     Args:
         files: of `file_table`.
@@ -274,9 +277,9 @@ def read_pairs(
         tables: of `kernels.crc_tables`.
         changes: flip, down, right, contrast, brightness of each image, (B, 2, 5) int64.
         first: (B, 3, S, S) uint8, filled.
-        second: likewise.
+        second: likewise, or (0, 3, S, S).
         numbers: label and kind of each pair, (B, 2) int64, filled.
-        status: (B, 2) uint8, filled; an image that is not good is not filled.
+        status: (B, 2) or (B, 1) uint8, filled; an image that is not good is not filled.
     """
     side, count = form[7], form[2]
     entry = np.empty(form[1] + count * _ENTRY_BYTES, np.uint8)
@@ -289,7 +292,7 @@ def read_pairs(
         if status[i, 0] != GOOD:
             continue
         numbers[i, 0], numbers[i, 1] = own[0], own[1]
-        for k in range(count):
+        for k in range(status.shape[1]):
             if regions[k, 1] > len(jpeg):
                 jpeg = np.empty(regions[k, 1], np.uint8)
             data = jpeg[: regions[k, 1]]

@@ -133,8 +133,13 @@ def align_face(rgb: Pixels, points: Points, size: int = FACE_SIZE) -> AlignedFac
     if reduction >= 2:
         rgb, back = _reduced(rgb, matrix, size, reduction)
         matrix = (_homogeneous(matrix) @ _homogeneous(back))[:2]
-    warped = cv2.warpAffine(rgb, matrix, (size, size), flags=cv2.INTER_LINEAR)
-    return AlignedFace(np.asarray(warped, dtype=np.uint8), moved)
+    return AlignedFace(warped(rgb, matrix, size), moved)
+
+
+def warped(rgb: Pixels, matrix: npt.NDArray[np.float64], size: int = FACE_SIZE) -> Pixels:
+    """A photograph moved by a (2, 3) matrix, bilinearly; (size, size, 3), black outside of it."""
+    moved = cv2.warpAffine(rgb, matrix, (size, size), flags=cv2.INTER_LINEAR)
+    return np.asarray(moved, dtype=np.uint8)
 
 
 def resized(rgb: Pixels, size: int = FACE_SIZE) -> Pixels:

@@ -5,8 +5,8 @@ corrupt JPEG, reads one file, wants all of its index in memory, and lets its con
 when a thread fails. What is ours here:
 
 - the order: batches of (epoch, pair) are handed to its thread, without end where training is;
-- the operation of its pipeline: `_Read` has `decoded_rows` fetch, check, decode and change both
-  images in threads and report a status; FFCV compiles nothing, `decoder` brings machine code;
+- the operation of its pipeline: `_Read` has `decoded_rows` fetch, check, decode and change images
+  in threads and report a status; FFCV compiles nothing, `decoder` brings machine code;
 - no waiting for a batch before the next is begun: its thread hands over what is under way, so that
   a decoding thread which is done early has work;
 - the consumer's side: a timed get, a look whether the thread lives, and a close that joins it.
@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from ffcv.libffcv import lib
 from ffcv.loader import Loader, OrderOption
 from ffcv.loader import loader as ffcv_loader
@@ -66,7 +65,8 @@ class _Read(Operation):  # type: ignore[misc]
 
     def __init__(self, files: ShardFiles, options: ReaderOptions) -> None:
         super().__init__()
-        self._side, self._threads = files.index.side, options.threads
+        self._form = files.index.side, options.images_per_pair
+        self._threads = options.threads
         self._rows = DecodedRows(files, options, lib)
         self._rows.warm_up()
         self._idle: SimpleQueue[Numbers] = SimpleQueue()  # decoders, as many as threads
@@ -83,7 +83,7 @@ class _Read(Operation):  # type: ignore[misc]
         return self._read
 
     def _read(self, keys: Keys, _memory: None, _metadata: object, _storage: object) -> _UnderWay:
-        batch = Filled.empty(len(keys), self._side)
+        batch = Filled.empty(len(keys), *self._form)
         runs = _runs(len(keys), self._threads)
         tasks = [self._pool.submit(self._fill, keys[rows], batch.some(rows)) for rows in runs]
         return _UnderWay(keys, batch, tasks)
@@ -165,15 +165,12 @@ class _FFCVPass:
         result = self._next_result()
         if result is None:
             raise StopIteration
-        (under_way,) = result[1]
+        under_way: _UnderWay = result[1][0]
         keys, batch, tasks = under_way
         for task in tasks:
             task.result()  # raises here what a decoding thread raised
         self._reader.raise_if_corrupt(keys, batch.status.numpy())
-        labels, kinds = batch.numbers.t().contiguous()
-        return PairBatch(
-            batch.first, batch.second, labels, kinds, torch.from_numpy(keys[:, 1].copy())
-        )
+        return batch.pairs(keys)
 
     def _next_result(self) -> tuple[int, tuple[Any, ...]] | None:
         """What the thread produced next; None at the end."""
@@ -239,7 +236,7 @@ class FFCVReader:
         return self._passes[-1]
 
     def raise_if_corrupt(self, keys: Keys, statuses: npt.NDArray[np.uint8]) -> None:
-        """Raises for the first image of a batch whose status, (B, 2), is not good."""
+        """Raises for the first image of a batch whose status, (B, 2) or (B, 1), is not good."""
         if self._online is None:
             raise_if_corrupt(self.files.index, keys[:, 1], statuses)
         else:

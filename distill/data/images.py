@@ -79,7 +79,7 @@ class Unusable(Exception):
         super().__init__(self.reason)
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> Pixels:
     """Decodes an image of any `FORMATS` to upright RGB.
 
     Grey and palette become RGB, 16-bit is scaled to 8, CMYK converted, transparency laid over
@@ -88,6 +88,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
     Args:
         data: the bytes of the file, trusted in nothing.
         max_pixels: largest width x height to decode.
+        min_side: shortest side to decode, in pixels.
 
     Returns:
         (H, W, 3) uint8, C-contiguous and writable.
@@ -95,7 +96,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
     Raises:
         Unusable: empty, not an image, truncated, damaged, too small or too large.
     """
-    with _header(data, max_pixels) as image:
+    with _header(data, max_pixels, min_side) as image:
         return _upright(_pixels(image, data), _orientation(image))
 
 
@@ -145,7 +146,7 @@ def encode_jpeg(rgb: Pixels, quality: int = 95) -> bytes:
 
 
 @contextmanager
-def _header(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+def _header(data: bytes, max_pixels: int, min_side: int = MIN_SIDE) -> Iterator[Image.Image]:
     """A block with an image of a size that may be decoded; of Pillow's warnings bombs alone count.
 
     Raises:
@@ -157,7 +158,7 @@ def _header(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         image = _opened(data)
-        _check_size(*image.size, max_pixels)
+        _check_size(*image.size, max_pixels, min_side)
         yield image
 
 
@@ -175,9 +176,9 @@ def _opened(data: bytes) -> Image.Image:
         raise Unusable(f"damaged header: {_said(fault)}") from None
 
 
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if min(width, height) < MIN_SIDE:
-        raise Unusable(f"too small ({width}x{height}, at least {MIN_SIDE} pixels a side)")
+def _check_size(width: int, height: int, max_pixels: int, min_side: int) -> None:
+    if min(width, height) < min_side:
+        raise Unusable(f"too small ({width}x{height}, at least {min_side} pixels a side)")
     if width * height > max_pixels or max(width, height) > MAX_SIDE:
         limit = f"at most {max_pixels} pixels and {MAX_SIDE} a side"
         raise Unusable(f"too large ({width}x{height}, {limit})")

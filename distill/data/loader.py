@@ -107,6 +107,7 @@ def make_train_loader(
     batch_pairs_per_rank: int,
     state: OrderState = OrderState(0, 0),  # noqa: B008  (immutable)
     accumulation: int = 1,
+    images_per_pair: int = 2,
 ) -> PairLoader:
     """The training pairs of one rank from ``state`` on.
 
@@ -118,6 +119,7 @@ def make_train_loader(
         batch_pairs_per_rank: pairs of one forward pass of a rank.
         state: the place to go on from, whatever number of ranks it was reached on.
         accumulation: forward passes of one optimizer step.
+        images_per_pair: 2, or 1: the same first images in the same order, and no second ones.
 
     Raises:
         UserError: fewer pairs than one global batch, a damaged pack, or one whose layout does not
@@ -129,7 +131,8 @@ def make_train_loader(
     check_global_batch(n, batch_pairs_per_rank * share.world_size * accumulation, train.name)
     blocks = Blocks(data.block_pairs, data.window_blocks) if data.shuffle == "block" else None
     line = Line(Order(seed, n, blocks), state, share, batch_pairs_per_rank)
-    online = online_rows(train, data, seed)
+    check_layout(train, data)
+    online = online_rows(train, data, seed) if images_per_pair == 2 else None
     files = ShardFiles(train.index)
     batches = line.batches() if blocks is None else Windows(files, line).batches()
     options = ReaderOptions(
@@ -138,6 +141,7 @@ def make_train_loader(
         threads=clamped_threads(data.workers),
         ahead=data.prefetch_batches,
         online=online,
+        images_per_pair=images_per_pair,
     )
     return PairLoader(open_reader(data.reader, files, options), line, batches)
 
@@ -198,9 +202,8 @@ def online_rows(train: TrainingSet, data: DataConfig, seed: int) -> OnlineRows |
     """What makes second images, or None where they are in the packs.
 
     Raises:
-        UserError: a pack does not fit ``data.second``, or is one that nothing can be made of.
+        UserError: a pack that nothing can be made of.
     """
-    check_layout(train, data)
     if data.second == "packed":
         return None
     from distill.data.online_rows import OnlineRows  # numba and all kinds: only where needed

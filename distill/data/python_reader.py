@@ -27,7 +27,7 @@ from distill.data.shard_files import ShardFiles
 if TYPE_CHECKING:
     from distill.data.online_rows import OnlineRows
 
-_Pair = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], int, int]
+_Images = list[npt.NDArray[np.uint8]]
 
 
 class PythonReader:
@@ -35,7 +35,7 @@ class PythonReader:
 
     Args:
         files: of the pack, checked and open; owned from here on.
-        options: changes; threads and batches ahead do not apply.
+        options: changes, and what is read; threads and batches ahead do not apply.
     """
 
     def __init__(self, files: ShardFiles, options: ReaderOptions) -> None:
@@ -56,25 +56,26 @@ class PythonReader:
             pairs = [self._pair(pair, row, change) for row, pair in enumerate(ids.tolist())]
         else:
             pairs = [self._made(keys, row, change) for row in range(len(keys))]
-        first, second, labels, kinds = zip(*pairs, strict=True)
-        images, others = (torch.from_numpy(np.stack(side)) for side in (first, second))
+        images, labels, kinds = zip(*pairs, strict=True)
+        first, *others = (torch.from_numpy(np.stack(side)) for side in zip(*images, strict=True))
         numbers = torch.tensor(labels), torch.tensor(kinds), torch.from_numpy(ids)
-        return PairBatch(images, others, *numbers)
+        return PairBatch(first, others[0] if others else None, *numbers)
 
-    def _pair(self, pair: int, row: int, change: Changes) -> _Pair:
-        """Both images, changed, (3, S, S); label and kind."""
-        (first, second), label, kind, _ = self._stored(pair)
-        return apply(first, change, row, 0), apply(second, change, row, 1), label, kind
+    def _pair(self, pair: int, row: int, change: Changes) -> tuple[_Images, int, int]:
+        """The images that are wanted, changed, (3, S, S); label and kind."""
+        stored, label, kind, _ = self._stored(pair)
+        images = [apply(image, change, row, which) for which, image in enumerate(stored)]
+        return images, label, kind
 
-    def _made(self, keys: Keys, row: int, change: Changes) -> _Pair:
+    def _made(self, keys: Keys, row: int, change: Changes) -> tuple[_Images, int, int]:
         """The same, where the second image is made here."""
         online, key = self._options.online, keys[row : row + 1]
         assert online is not None
         drawn = online.draw(key)
         own, partner = (self._first(online, int(ids[0])) for ids in (key[:, 1], drawn.read))
         second = online.seconds(key, drawn, own, partner)[0]
-        images = apply(own.pixels[0], change, row, 0), apply(second, change, row, 1)
-        return *images, int(own.numbers[0, 0]), int(drawn.kinds[0])
+        images = [apply(own.pixels[0], change, row, 0), apply(second, change, row, 1)]
+        return images, int(own.numbers[0, 0]), int(drawn.kinds[0])
 
     def _first(self, online: OnlineRows, pair: int) -> Firsts:
         """One first image as it was packed; a black one where ``pair`` is below 0."""
@@ -86,8 +87,8 @@ class PythonReader:
                 raise corrupt(self._index, pair, 0, 4)
         return read
 
-    def _stored(self, pair: int) -> tuple[list[npt.NDArray[np.uint8]], int, int, bytes]:
-        """The images of a pair, (S, S, 3) each; label, kind, and the bytes about the face.
+    def _stored(self, pair: int) -> tuple[_Images, int, int, bytes]:
+        """The wanted images of a pair, (S, S, 3) each; label, kind, the bytes about the face.
 
         Raises:
             UserError: the pair is not what was packed.
@@ -100,7 +101,7 @@ class PythonReader:
             raise corrupt(self._index, pair, 0, 4)
         salts, sums = checksum_salts(label, kind, face), int(entry["checksum"]) % 2**64
         images = []
-        for which, (start, size) in enumerate(regions):
+        for which, (start, size) in enumerate(regions[: self._options.images_per_pair]):
             jpeg = os.pread(file, size, start)
             if zlib.crc32(jpeg, salts[which]) != sums >> 32 * which & 0xFFFFFFFF:
                 raise corrupt(self._index, pair, which, 1 if len(jpeg) == size else 3)

@@ -35,6 +35,7 @@ class ReaderOptions(NamedTuple):
         threads: decoding threads.
         ahead: batches decoded ahead of the consumer.
         online: makes the second images of a pack that has none.
+        images_per_pair: 2, or 1 where only first images are read.
     """
 
     seed: int
@@ -42,6 +43,7 @@ class ReaderOptions(NamedTuple):
     threads: int = 1
     ahead: int = 2
     online: OnlineRows | None = None
+    images_per_pair: int = 2
 
 
 class Firsts(NamedTuple):
@@ -111,7 +113,7 @@ def raise_if_corrupt(index: PackIndex, ids: Numbers, statuses: npt.NDArray[np.ui
     Args:
         index: of the pack.
         ids: pairs of the batch, (B,).
-        statuses: of both images of each, (B, 2).
+        statuses: of the images read of each, (B, 2) or (B, 1).
     """
     if statuses.any():
         row, which = np.argwhere(statuses)[0].tolist()

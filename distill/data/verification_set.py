@@ -9,13 +9,16 @@ and refuses the file at the first other one. Images stay in the file; their plac
 from __future__ import annotations
 
 import pickletools
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
-from distill.data.images import Unusable
+import numpy as np
+
+from distill.data.faces import resized
+from distill.data.images import Pixels, Unusable, decode
+from distill.data.protocols.kinds import Ints
 from distill.data.sources.folder import MAX_FILE_BYTES
 from distill.data.sources.paths import opened
 from distill.data.sources.spans import Span
@@ -46,6 +49,30 @@ class VerificationSet:
     path: Path
     images: list[Span]
     same: list[bool]
+    folds: ClassVar[int] = 10
+
+    @property
+    def name(self) -> str:
+        """Of the file, without its ending."""
+        return self.path.stem
+
+    @property
+    def pairs(self) -> Ints:
+        """Numbers of the two images of each pair, (P, 2)."""
+        return np.arange(len(self.images)).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def face(self, number: int) -> tuple[Pixels, str]:
+        """As `FaceSet.face`."""
+        try:
+            return resized(decode(self.image(number))), ""
+        except Unusable as fault:
+            raise UserError(
+                f"{self.path}: image {number} (pair {number // 2}): {fault.reason}",
+                fix="get the file anew; `pairdistill inspect` lists all that is damaged",
+            ) from None
 
     def image(self, number: int) -> bytes:
         """The bytes of an image file.
@@ -74,37 +101,6 @@ def read_verification_set(path: Path) -> VerificationSet:
                 fix="give a .bin of (images, same) as InsightFace ships them",
             ) from None
     return VerificationSet(path, images, same)
-
-
-def is_set(path: Path) -> bool:
-    """Whether ``path`` names a verification set, or a folder that holds some and is no pack."""
-    if path.is_dir():
-        return not (path / "manifest.json").exists() and any(path.glob(f"*{ENDING}"))
-    return path.suffix == ENDING
-
-
-def read_sets(paths: Sequence[Path]) -> list[VerificationSet]:
-    """The sets at ``paths``, of a folder all in it, in the order of their names.
-
-    Raises:
-        UserError: one is missing or damaged, a folder has none, or two have one name.
-    """
-    files = [file for path in paths for file in _files(path)]
-    twice = [name for name, count in Counter(file.stem for file in files).items() if count > 1]
-    if twice:
-        raise UserError(
-            f"two verification sets are called {twice[0]!r}", fix="rename one of the files"
-        )
-    return [read_verification_set(file) for file in files]
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = sorted(path.glob(f"*{ENDING}"))
-    if not found:
-        raise UserError(f"{path}: no verification set in it", fix=f"name files like lfw{ENDING}")
-    return found
 
 
 class Machine:

@@ -56,7 +56,7 @@ def run_demo(out: Path, ranks: int, people: int, overrides: Sequence[str] = ()) 
 @contextmanager
 def timed(title: str, seconds: dict[str, float]) -> Iterator[None]:
     """Announce a part and keep how long it took."""
-    console.console.rule(f"[bold]{title}[/]", align="left")
+    console.heading(title, results=False)
     start = time.monotonic()
     yield
     seconds[title] = round(time.monotonic() - start, 1)
@@ -122,7 +122,7 @@ def compare(
 
     kinds = evaluation.manifest.kinds
     photographs = evaluation.manifest.photographs
-    console.console.rule("[bold]the three arms[/]", align="left")
+    console.heading("the three arms")
     console.show(comparison_table(results, kinds, photographs))
     write_comparison(out / "report.json", results, runs, {"photographs": photographs, **facts})
     draw_comparison(out / "report.png", results, kinds)
@@ -148,7 +148,7 @@ def point_out(out: Path, runs: dict[str, Path], seconds: dict[str, float]) -> No
         "report of the third arm": runs["similarity"] / "report" / "report.png",
         "TensorBoard": f"tensorboard --logdir {out / 'runs'}",
     }
-    console.console.rule("[bold]where it all is[/]", align="left")
+    console.heading("where it all is")
     for title, place in places.items():
         console.say(f"{title + ':':<26}{place}")
     console.say(f"{'took:':<26}{sum(seconds.values()):.0f} s")

@@ -124,7 +124,8 @@ def embed_batch(model: Network, batch: PairBatch, kinds: int, device: torch.devi
     """The images of one batch: the clean ones that come up first here, and all processed ones."""
     photographs = batch.sample_ids // kinds
     leads = batch.sample_ids % kinds == 0
-    images = torch.cat([batch.first[leads], batch.second]).to(device)
+    first, second = batch.both
+    images = torch.cat([first[leads], second]).to(device)
     return Seen(
         photographs=torch.cat([photographs[leads], photographs]),
         kinds=torch.cat([torch.full_like(photographs[leads], CLEAN_KIND), batch.kinds]),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from distill.errors import UserError
 from distill.evaluate.report import FORMAT, Report, as_condition, as_json
-from distill.files import make_folder, write_whole
+from distill.files import make_folder, write_together
 
 JSON_NAME, PICTURE_NAME = "report.json", "report.png"
 
@@ -21,13 +21,13 @@ def write_report(report: Report, folder: Path) -> None:
     """Write ``report`` into ``folder``, created if need be; called by one rank.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written; then both files are as they were.
     """
-    from distill.evaluate.picture import write_picture  # matplotlib is slow to import
+    from distill.evaluate.picture import picture  # matplotlib is slow to import
 
     make_folder(folder)
-    write_whole(folder / JSON_NAME, as_json(report))
-    write_picture(report, folder / PICTURE_NAME)
+    drawn = picture(report)
+    write_together({folder / JSON_NAME: as_json(report), folder / PICTURE_NAME: drawn})
 
 
 def read_report(folder: Path) -> Report:

@@ -55,6 +55,11 @@ def area_under_curve(genuine: Scores, impostor: Scores) -> float:
 def equal_error_rate(genuine: Scores, impostor: Scores) -> float:
     """The rate at which FAR equals 1 - TAR, on the straight line between the two nearest points."""
     far, tar, _ = roc_curve(*labelled(genuine, impostor), drop_intermediate=False)
+    return crossing(far, tar)
+
+
+def crossing(far: Scores, tar: Scores) -> float:
+    """Where a ROC curve, of points with rising FAR, has FAR = 1 - TAR."""
     gap = far - (1 - tar)  # rises from -1 to 1
     after = int(np.argmax(gap >= 0))
     before = after - 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,6 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
 from distill.evaluate.metrics import EXPECTED_FALSE_ACCEPTS
-from distill.files import write_whole
 
 if TYPE_CHECKING:
     from distill.evaluate.report import Condition, Report
@@ -30,29 +28,20 @@ SHADES = (1.0, 0.55, 0.22)
 BAR_FAR = "0.01"
 
 
-def write_picture(report: Report, path: Path, title: str = "") -> None:
-    """Write the picture as PNG, whole or not at all; no state of pyplot is touched.
-
-    Args:
-        report: what to show.
-        path: the file.
-        title: a heading; made from the report where it is empty.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+def picture(report: Report) -> bytes:
+    """The picture of ``report`` as PNG; no state of pyplot is touched."""
     figure = empty_figure(12.5)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
     draw_curves(left, report.conditions)
     draw_bars(right, report.conditions)
-    save_figure(figure, path, title or report.heading)
+    return as_png(figure, report.heading)
 
 
-def write_curves(conditions: Sequence[Condition], path: Path, title: str) -> None:
-    """Write the ROC curves alone as PNG, as `write_picture` does."""
+def picture_of_curves(conditions: Sequence[Condition], title: str) -> bytes:
+    """The ROC curves alone as PNG, as `picture` draws them."""
     figure = empty_figure(6.6)
     draw_curves(figure.subplots(), conditions)
-    save_figure(figure, path, title)
+    return as_png(figure, title)
 
 
 def empty_figure(width_inches: float) -> Figure:
@@ -63,12 +52,12 @@ def empty_figure(width_inches: float) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: Path, title: str) -> None:
-    """Write ``figure`` under a heading, whole or not at all."""
+def as_png(figure: Figure, title: str) -> bytes:
+    """``figure`` under a heading."""
     figure.suptitle(title, x=0.012, ha="left", color=INK, fontsize=13)
     png = io.BytesIO()
     figure.savefig(png, format="png")
-    write_whole(path, png.getvalue())
+    return png.getvalue()
 
 
 def colours(conditions: Sequence[Condition]) -> list[str]:

@@ -17,20 +17,21 @@ THRESHOLDS = np.arange(0, 4, 0.01)
 
 
 def published_accuracy(
-    distances: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]
+    distances: npt.NDArray[np.float64], same: npt.NDArray[np.bool_], folds: int = FOLDS
 ) -> tuple[float, float]:
-    """Mean and standard deviation over the ten runs.
+    """Mean and standard deviation over the runs.
 
     Args:
-        distances: squared distances of the two unit vectors of each pair, (P,), P >= 10.
+        distances: squared distances of the two unit vectors of each pair, (P,), P >= folds.
         same: whether a pair shows one person, (P,).
+        folds: number of runs, at least 2.
     """
-    assert len(distances) == len(same) >= FOLDS
-    runs = np.array_split(np.arange(len(same)), FOLDS)
+    assert len(distances) == len(same) >= folds > 1
+    runs = np.array_split(np.arange(len(same)), folds)
     right = np.stack([right_answers(distances[run], same[run]) for run in runs])
     # the lowest of equally good thresholds
     best = (right.sum(0) - right).argmax(1)
-    shares = right[np.arange(FOLDS), best] / [len(run) for run in runs]
+    shares = right[np.arange(folds), best] / [len(run) for run in runs]
     return float(shares.mean()), float(shares.std())
 
 

@@ -1,4 +1,4 @@
-"""Verification sets that others measure on too: ``lfw.bin``, ``cfp_fp.bin``, ``agedb_30.bin``.
+"""Verification sets that others measure on too: ``lfw.bin``, LFW's ``pairs.txt``, IJB-C.
 
 An embedding is that of the image plus that of its mirror image, made unit length, as InsightFace's
 evaluation has it. All ranks share the images; every rank gets the results.
@@ -6,22 +6,21 @@ evaluation has it. All ranks share the images; every rank gets the results.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 
-from distill.data.batch import as_network_input
-from distill.data.faces import resized
-from distill.data.images import Pixels, Unusable, decode
-from distill.data.order import Share, evaluation_slice
-from distill.data.verification_set import VerificationSet
-from distill.errors import UserError
+from distill.data.protocols.found import AnySet
+from distill.data.protocols.ijb import TemplateSet
+from distill.data.protocols.kinds import PairSet
 from distill.evaluate.embed import gather_rows
-from distill.evaluate.protocol import FOLDS, published_accuracy
+from distill.evaluate.mirrored import Embedder, Totals, check_finite
+from distill.evaluate.protocol import published_accuracy
 from distill.evaluate.report import Condition, Verification
+from distill.evaluate.templates import TemplateResult, evaluate_templates
 from distill.evaluate.verify import measure
 from distill.ranks import Ranks, gather_objects, together
 
@@ -31,16 +30,18 @@ class SetResult:
     """What was measured on one set.
 
     Attributes:
-        name: of the file, without its ending.
+        name: of the set.
         pairs: in it.
         mean_length: of the embeddings before they are made unit length.
         verification: its `accuracy` is the one that is published for such sets.
+        not_found: images in which no face was found, and the middle was taken.
     """
 
     name: str
     pairs: int
     mean_length: float
     verification: Verification
+    not_found: int = 0
 
     @property
     def condition(self) -> Condition:
@@ -48,14 +49,17 @@ class SetResult:
         return Condition(self.name, None, self.verification)
 
 
+AnyResult = SetResult | TemplateResult
+
+
 def evaluate_sets(
     backbone: nn.Module,
-    sets: Sequence[VerificationSet],
+    sets: Sequence[AnySet],
     ranks: Ranks,
     *,
     batch_images: int,
     advance: Callable[[int], None] = lambda images: None,
-) -> list[SetResult]:
+) -> list[AnyResult]:
     """Verification on each set; weights, mode and running statistics stay as they are.
 
     Args:
@@ -71,61 +75,26 @@ def evaluate_sets(
     training = backbone.training
     backbone.eval()
     try:
+        embedder = Embedder(backbone, ranks, batch_images, advance)
         return [
-            result_of(found, *embeddings_of(backbone, found, ranks, batch_images, advance))
+            evaluate_templates(found, embedder)
+            if isinstance(found, TemplateSet)
+            else evaluate_pairs(found, embedder)
             for found in sets
         ]
     finally:
         backbone.train(training)
 
 
-def embeddings_of(
-    backbone: nn.Module,
-    found: VerificationSet,
-    ranks: Ranks,
-    batch_images: int,
-    advance: Callable[[int], None],
-) -> tuple[torch.Tensor, float]:
-    """Sums of the embeddings of image and mirror image, (2P, D), and their mean length."""
-    share = evaluation_slice(len(found.images), Share(ranks.rank, ranks.world_size)).tolist()
-    sums, lengths = [torch.zeros(0, 0)], torch.zeros(2, dtype=torch.float64)
-    with together(), torch.inference_mode():
-        for start in range(0, len(share), batch_images):
-            images = batch(found, share[start : start + batch_images]).to(ranks.device)
-            both = torch.stack([backbone(as_network_input(i)).float() for i in mirrored(images)])
-            sums.append(both.sum(0).cpu())
-            lengths += torch.tensor([both.norm(dim=2).double().sum(), 2 * len(images)])
-            advance(len(images))
+def evaluate_pairs(found: PairSet, embedder: Embedder) -> SetResult:
+    """The numbers of a set of pairs, on every rank."""
+    sums = [torch.zeros(0, 0)]
+    with together():
+        for part in embedder.parts(found):
+            sums.append(part.both.sum(0).cpu())
     mine = torch.cat([part for part in sums if len(part)] or sums)
-    total, count = np.sum(gather_objects(lengths.tolist()), 0)
-    return gathered(mine, ranks.device), float(total / count)
-
-
-def batch(found: VerificationSet, numbers: Sequence[int]) -> torch.Tensor:
-    """Images of a set, (N, 3, 112, 112) uint8.
-
-    Raises:
-        UserError: one of them cannot be used.
-    """
-    faces = np.stack([face(found, number) for number in numbers])
-    return torch.from_numpy(faces).permute(0, 3, 1, 2).contiguous()
-
-
-def face(found: VerificationSet, number: int) -> Pixels:
-    """One image of a set at 112x112; without it the numbers would be of another set."""
-    try:
-        return resized(decode(found.image(number)))
-    except Unusable as fault:
-        raise UserError(
-            f"{found.path}: image {number} (pair {number // 2}): {fault.reason}",
-            fix="get the file anew; `pairdistill inspect` lists all that is damaged",
-        ) from None
-
-
-def mirrored(images: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The images, and the images mirrored."""
-    yield images
-    yield images.flip(3)
+    totals = embedder.totals()
+    return result_of(found, gathered(mine, embedder.ranks.device), totals)
 
 
 def gathered(mine: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -137,34 +106,32 @@ def gathered(mine: torch.Tensor, device: torch.device) -> torch.Tensor:
     return gather_rows(mine.reshape(len(mine), width), [rows for rows, _ in shapes], device)
 
 
-def result_of(found: VerificationSet, sums: torch.Tensor, mean_length: float) -> SetResult:
+def result_of(found: PairSet, sums: torch.Tensor, totals: Totals) -> SetResult:
     """All numbers of one set.
 
     Raises:
         UserError: embeddings are not finite.
     """
-    broken = int((~sums.isfinite().all(1)).sum())
-    if broken:
-        raise UserError(
-            f"{found.path}: the embeddings of {broken} of {len(sums)} images are not finite",
-            fix="the weights have diverged: evaluate an older checkpoint, or train at a lower lr",
-        )
+    check_finite(found, "images", sums)
     unit = torch.nn.functional.normalize(sums.double())
-    distances = (unit[0::2] - unit[1::2]).square().sum(1).numpy()
+    pairs = torch.from_numpy(found.pairs)
+    distances = (unit[pairs[:, 0]] - unit[pairs[:, 1]]).square().sum(1).numpy()
     same = np.array(found.same)
     scores = 1 - distances / 2  # the cosine
     counts = {"genuine_total": int(same.sum()), "impostor_total": int((~same).sum())}
     verified = measure(scores[same], scores[~same], **counts)
-    return SetResult(
-        found.path.stem, len(same), mean_length, with_published(verified, distances, same)
-    )
+    verified = with_published(verified, distances, same, found.folds)
+    return SetResult(found.name, len(same), totals.mean_length, verified, totals.not_found)
 
 
-def with_published(verified: Verification, distances: np.ndarray, same: np.ndarray) -> Verification:
-    """The same, with the accuracy that is published for such sets, where ten runs are possible."""
+def with_published(
+    verified: Verification, distances: np.ndarray, same: np.ndarray, folds: int
+) -> Verification:
+    """The same, with the accuracy that is published for such sets, where its runs are possible."""
     reasons = {name: why for name, why in verified.reasons.items() if name != "accuracy"}
-    if len(same) < FOLDS:
-        reasons["accuracy"] = f"{FOLDS} runs need {FOLDS} pairs; there are {len(same)}"
+    if len(same) < folds or folds < 2:
+        needed = f"{folds} runs need {folds} pairs; there are {len(same)}"
+        reasons["accuracy"] = needed if folds > 1 else "the pairs are one run: it takes two or more"
         return replace(verified, accuracy=None, accuracy_std=None, reasons=reasons)
-    accuracy, spread = published_accuracy(distances, same)
+    accuracy, spread = published_accuracy(distances, same, folds)
     return replace(verified, accuracy=accuracy, accuracy_std=spread, reasons=reasons)

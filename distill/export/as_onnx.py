@@ -26,8 +26,8 @@ from distill.export.network import as_taken, random_images
 from distill.export.wanted import Gives, Takes
 
 OPSET, IR_VERSION = 18, 8
-"""The oldest operators that torch's exporter writes, and the format that ONNX 1.13 brought with
-them: onnxruntime has run both since 1.14 (https://onnxruntime.ai/docs/reference/compatibility)."""
+"""The oldest operators that torch's exporter writes, and the format of ONNX 1.13, which has them
+(`onnx.helper.VERSION_TABLE`)."""
 INPUT_NAME = "data"
 EXPORTERS = ("onnx", "onnxscript")
 RUNTIME = "onnxruntime"

@@ -67,5 +67,6 @@ def write_program(path: Path, network: nn.Module, takes: Takes, facts: Mapping[s
 @torch.no_grad()
 def run_program(path: Path, images: torch.Tensor) -> torch.Tensor:
     """What the file makes of images, as it takes them."""
-    found: torch.Tensor = torch.export.load(path).module()(images)
+    with path.open("rb") as file:  # whatever its ending is at the moment
+        found: torch.Tensor = torch.export.load(file).module()(images)
     return found

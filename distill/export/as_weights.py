@@ -9,7 +9,7 @@ import torch
 
 from distill.checkpoint.arcface import theirs
 from distill.checkpoint.tensor_file import TensorWriter, library_order, specs_of
-from distill.checkpoint.weights import Weights, header_of
+from distill.checkpoint.weights import header_of
 from distill.models.iresnet import DEPTHS
 from distill.trained import TrainedBackbone, restore_backbone
 
@@ -24,18 +24,18 @@ def write_weights(path: Path, trained: TrainedBackbone, facts: Mapping[str, str]
     if trained.config.model.name in DEPTHS:
         tensors = theirs(tensors)
     else:
-        header |= header_of(_alone(trained, tensors))
+        header |= _header(trained)
     ordered = library_order(specs_of(tensors))
     with TensorWriter(path, ordered, header) as writer:
         for spec in ordered:
             writer.add(tensors[spec.key])
 
 
-def _alone(trained: TrainedBackbone, tensors: dict[str, torch.Tensor]) -> Weights:
-    """A backbone that knows no people; of the settings what builds it, and no paths."""
+def _header(trained: TrainedBackbone) -> dict[str, str]:
+    """Of a backbone that knows no people; of the settings what builds it, and no paths."""
     model = trained.config.model
     config = {"model": {"name": model.name, "embedding_dim": model.embedding_dim}}
-    return Weights(tensors, config, [], trained.step, trained.run_id, trained.origin)
+    return header_of(config, [], trained.step, trained.run_id)
 
 
 @torch.no_grad()

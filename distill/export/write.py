@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from distill.export import as_onnx, as_program, as_weights
 from distill.export.facts import facts_of
 from distill.export.network import as_taken, network_of, plainly, random_images
 from distill.export.wanted import Form, Gives, Wanted
-from distill.files import check_room_for, disk_errors, sync_folder, write_whole
+from distill.files import check_room_for, whole_file, write_whole
 from distill.trained import Trained, TrainedBackbone, restore, restore_backbone
 
 CHECKED_IMAGES = 3
@@ -69,9 +68,10 @@ def export_network(
     trained: TrainedBackbone = restore_backbone(weights) if names is None else restore(weights)
     expected = _finite(plainly(trained, random_images(CHECKED_IMAGES)), weights)
     facts = facts_of(trained, wanted, names.name if names else None)
-    with _appearing(out) as partial:
+    with whole_file(out) as partial:
         _write(partial, trained, wanted, facts)
         difference = _difference(partial, expected, wanted)
+        _sync(partial)
         if names is not None:
             assert isinstance(trained, Trained), "restored with its head"
             write_whole(names, json.dumps(trained.identities, indent=0).encode())
@@ -102,19 +102,9 @@ def _finite(expected: torch.Tensor, weights: Path) -> torch.Tensor:
     return expected
 
 
-@contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
-    """A temporary name that becomes ``out``, on the disk, unless something goes wrong."""
-    partial = out.with_name(f".{out.stem}.{os.getpid()}.partial{out.suffix}")
-    with disk_errors(out):
-        try:
-            yield partial
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.replace(out)
-            sync_folder(out.parent)
-        finally:
-            partial.unlink(missing_ok=True)
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _write(path: Path, trained: TrainedBackbone, wanted: Wanted, facts: dict[str, str]) -> None:

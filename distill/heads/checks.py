@@ -35,8 +35,9 @@ def check_head(config: Config, classes: int, world_size: int) -> None:
             f"head.sample_rate = {head.sample_rate}: a replicated head is updated whole",
             fix="set head.placement = 'sharded', or head.sample_rate = 1.0",
         )
-    _check_topk(config, classes, world_size)
-    _check_streamed(config)
+    if config.train.images == "pair":  # else there is no similarity, whatever its settings are
+        _check_topk(config, classes, world_size)
+        _check_streamed(config)
 
 
 def _check_topk(config: Config, classes: int, world_size: int) -> None:
@@ -60,16 +61,11 @@ def _check_streamed(config: Config) -> None:
         what = "loss.form = 'fused'"
     else:
         return
-    instead = "or set head.placement = 'replicated' and loss.form = 'plain'"
     loss = config.loss
     if loss.similarity == "mmd" and loss.mmd_kernel == "rbf":
         raise UserError(
             f"loss.mmd_kernel = 'rbf' with {what}: it compares all pairs of a batch over all"
             " identities at once, and no rank has those",
-            fix=f"set loss.mmd_kernel = 'linear', {instead}",
-        )
-    if config.train.images == "first":
-        raise UserError(
-            f"train.images = 'first' with {what}: this loss is of pairs",
-            fix=f"set train.images = 'pair', {instead}",
+            fix="set loss.mmd_kernel = 'linear', or set head.placement = 'replicated' and"
+            " loss.form = 'plain'",
         )

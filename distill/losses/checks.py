@@ -185,19 +185,21 @@ def check_weight_values(weights: torch.Tensor) -> None:
         )
 
 
-def check_margins(margins: RowMargins, scores: torch.Tensor, spec: PairLossSpec) -> None:
-    """Two (2B,) floating tensors on the scores' device, and no margin in ``spec``."""
+def check_margins(
+    margins: RowMargins, scores: torch.Tensor, spec: PairLossSpec, sides: int = 2
+) -> None:
+    """Two (``sides`` B,) floating tensors on the scores' device, and no margin in ``spec``."""
     if spec.has_margin:
         raise UserError(
             "margins: spec has margins too, of all images", fix="set both of spec's margins to 0"
         )
-    rows = 2 * scores.shape[0]
+    rows = sides * scores.shape[0]
     for name, values in zip(("angle_rad", "cosine"), margins, strict=True):
         if values.dtype not in FLOAT_TYPES or tuple(values.shape) != (rows,):
             raise UserError(
                 f"margins.{name} is {values.dtype} {tuple(values.shape)}: "
                 f"must be floating ({rows},)",
-                fix="pass one number for each first image, then one for each second image",
+                fix="pass one number an image, those of second images after those of all first",
             )
         check_device(f"margins.{name} is", values, "scores", scores)
 

@@ -15,10 +15,11 @@ import torch.nn.functional as F
 
 from distill.losses import fused, linear_native, linear_plain
 from distill.losses.choice import implementation_name
-from distill.losses.linear_checks import Arguments
+from distill.losses.linear_checks import HeadArguments, PairArguments
+from distill.losses.linear_plan import Plan
 from distill.losses.linear_scores import SMALLEST_NORM
 from distill.losses.linear_state import Choices
-from distill.losses.linear_stream import Plan, linear_values
+from distill.losses.linear_stream import linear_values
 from distill.losses.margin import RowMargins
 from distill.losses.pair import reduce_terms
 from distill.losses.sharded import ClassShards
@@ -98,54 +99,67 @@ def linear_pair_loss(
         RuntimeError: in backward, where a second derivative is asked for.
     """
     device = features_first.device.type
-    arguments = Arguments(
-        features_first,
-        features_second,
-        weight,
-        bias,
-        labels,
-        sample_weights,
-        margins,
-        temperature,
-        similarity_weight,
-        spec,
-        head,
-        reduction,
-        memory_budget_bytes,
-        chunk_classes,
-        implementation_name(implementation, device),
+    arguments = PairArguments(
+        features_first=features_first,
+        features_second=features_second,
+        weight=weight,
+        bias=bias,
+        labels=labels,
+        sample_weights=sample_weights,
+        margins=margins,
+        temperature=temperature,
+        similarity_weight=similarity_weight,
+        spec=spec,
+        head=head,
+        reduction=reduction,
+        memory_budget_bytes=memory_budget_bytes,
+        chunk_classes=chunk_classes,
+        implementation=implementation_name(implementation, device),
     )
-    if shards is None:
-        arguments.check()
-    else:
-        shards.agree(arguments)
+    check(arguments, shards)
     with torch.autocast(device, enabled=False):
         join = unit_rows if head == "cosine" else torch.cat
         features = join((features_first, features_second))
         table = fused.margin_table(margins, features)
-        plan = _plan(arguments, features, shards)
+        plan = plan_of(arguments, Choices.of(spec, temperature), features, shards)
         terms = linear_values(features, weight, bias, labels, table, plan)
         return reduce_terms(terms, labels, similarity_weight, spec, sample_weights, reduction)
 
 
-def _plan(arguments: Arguments, features: torch.Tensor, shards: ClassShards | None) -> Plan:
+def check(arguments: HeadArguments, shards: ClassShards | None) -> None:
+    """Raise `UserError` for wrong arguments, and for those in which ranks differ."""
+    if shards is None:
+        arguments.check()
+    else:
+        shards.agree(arguments)
+
+
+def plan_of(
+    arguments: HeadArguments,
+    choices: Choices,
+    features: torch.Tensor,
+    shards: ClassShards | None,
+    *,
+    single: bool = False,
+) -> Plan:
     """How a call with these arguments is computed; ``features`` are the rows of both sides."""
     budget = arguments.memory_budget_bytes
     return Plan(
         primitives=linear_native if arguments.implementation == "native" else linear_plain,
         spec=arguments.spec,
-        choices=Choices.of(arguments.spec, arguments.temperature),
+        choices=choices,
         cosine=arguments.head == "cosine",
         chunk_classes=arguments.chunk_classes or default_chunk(features),
         budget_bytes=SMALL_BYTES if budget is None else budget,
         all_or_none=budget is None,
         shards=shards,
         keep=arguments.needs_gradient,
+        single=single,
     )
 
 
-def unit_rows(sides: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Rows of both sides divided by their length, (2B, D), in float32 or wider.
+def unit_rows(sides: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Rows of all sides divided by their length, (2B, D), in float32 or wider.
 
     On CUDA rounded to 16 bits where the features have 16: its products take those, and sum up in
     float32. Rounding each of D numbers moves a cosine by far less than rounding the cosine would.

@@ -1,10 +1,10 @@
-"""Clear errors for wrong arguments of `linear_pair_loss`, before any arithmetic."""
+"""Clear errors for wrong arguments of a streamed head's loss, before any arithmetic."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -28,24 +28,28 @@ from distill.losses.spec import PairLossSpec
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """What `linear_pair_loss` was called with."""
+class HeadArguments:
+    """What every loss was called with that streams the classes of a head."""
 
-    features_first: torch.Tensor
-    features_second: torch.Tensor
     weight: torch.Tensor
     bias: torch.Tensor | None
     labels: torch.Tensor
     sample_weights: torch.Tensor | None
     margins: RowMargins | None
-    temperature: float
-    similarity_weight: float
     spec: PairLossSpec
     head: str
     reduction: str
     memory_budget_bytes: int | None
     chunk_classes: int | None
     implementation: str
+
+    ALIKE: ClassVar[tuple[str, ...]] = ("head", "reduction", "implementation")
+    """Fields that are the same on all ranks, by equality."""
+
+    @property
+    def features(self) -> dict[str, torch.Tensor]:
+        """One or two matrices of features, by the names of the arguments."""
+        raise NotImplementedError
 
     def check(self, classes: int | None = None, rows: int | None = None) -> None:
         """Raise `UserError` naming the argument, its value and the fix.
@@ -54,18 +58,17 @@ class Arguments:
             classes: all classes; None where ``weight`` has them all.
             rows: rows that ``weight`` must have, where it is one rank's share.
         """
-        check_features(self.features_first, self.features_second)
-        check_weight(self.weight, self.bias, self.features_first, rows)
-        check_target_labels(self.labels, self.features_first)
+        check_features(self.features)
+        like, *_ = self.features.values()
+        check_weight(self.weight, self.bias, like, rows)
+        check_target_labels(self.labels, like)
         check_head(self.head, self.bias, self.spec, self.margins)
         check_sizes(self.memory_budget_bytes, self.chunk_classes)
-        check_numbers(self.temperature, self.similarity_weight)
         check_reduction(self.reduction, self.spec)
-        check_topk(self.spec, classes or self.weight.shape[0])
         if self.sample_weights is not None:
-            check_weights(self.sample_weights, self.features_first)
+            check_weights(self.sample_weights, like)
         if self.margins is not None:
-            check_margins(self.margins, self.features_first, self.spec)
+            check_margins(self.margins, like, self.spec, sides=len(self.features))
         check_values(
             self.labels, self.sample_weights, self.margins, classes or self.weight.shape[0]
         )
@@ -73,8 +76,7 @@ class Arguments:
     @property
     def features_need_gradient(self) -> bool:
         """Whether backward will ask for it."""
-        features = (self.features_first, self.features_second)
-        return torch.is_grad_enabled() and any(one.requires_grad for one in features)
+        return torch.is_grad_enabled() and any(f.requires_grad for f in self.features.values())
 
     @property
     def needs_gradient(self) -> bool:
@@ -86,19 +88,17 @@ class Arguments:
     def described(self) -> dict[str, Any]:
         """What must be alike on all ranks that share the classes out, by name."""
         tensors = {
-            "features_first": self.features_first,
-            "features_second": self.features_second,
+            **self.features,
             "labels": self.labels,
             "sample_weights": self.sample_weights,
             "margins' angles": self.margins and self.margins.angle_rad,
             "margins' cosines": self.margins and self.margins.cosine,
         }
-        alike = ("temperature", "similarity_weight", "head", "reduction", "implementation")
         return {
             **{name: one if one is None else described(one) for name, one in tensors.items()},
             "weight's type and width": f"{self.weight.dtype}, {self.weight.shape[1]}",
             "bias": self.bias is not None,
-            **{name: getattr(self, name) for name in alike},
+            **{name: getattr(self, name) for name in self.ALIKE},
             "spec": str(self.spec),
             "features' requires_grad": self.features_need_gradient,
             **{
@@ -108,14 +108,49 @@ class Arguments:
         }
 
 
+@dataclass(frozen=True)
+class PairArguments(HeadArguments):
+    """What `linear_pair_loss` was called with."""
+
+    features_first: torch.Tensor
+    features_second: torch.Tensor
+    temperature: float
+    similarity_weight: float
+
+    ALIKE = ("temperature", "similarity_weight", *HeadArguments.ALIKE)
+
+    @property
+    def features(self) -> dict[str, torch.Tensor]:
+        """Of both sides."""
+        return {"features_first": self.features_first, "features_second": self.features_second}
+
+    def check(self, classes: int | None = None, rows: int | None = None) -> None:
+        """See `HeadArguments.check`."""
+        super().check(classes, rows)
+        check_numbers(self.temperature, self.similarity_weight)
+        check_topk(self.spec, classes or self.weight.shape[0])
+
+
+@dataclass(frozen=True)
+class RowArguments(HeadArguments):
+    """What `linear_cross_entropy` was called with."""
+
+    rows: torch.Tensor
+
+    @property
+    def features(self) -> dict[str, torch.Tensor]:
+        """Of all images."""
+        return {"features": self.rows}
+
+
 def debugging() -> bool:
     """Whether values are looked at on a GPU too, though it makes the host wait."""
     return os.environ.get(DEBUG, "0") not in ("", "0")
 
 
-def check_features(first: torch.Tensor, second: torch.Tensor) -> None:
-    """Two (B, D) floating tensors of one shape, type and device, B and D >= 1."""
-    for name, features in (("features_first", first), ("features_second", second)):
+def check_features(given: dict[str, torch.Tensor]) -> None:
+    """(B, D) floating tensors by name, of one shape, type and device, B and D >= 1."""
+    for name, features in given.items():
         if features.dtype not in FLOAT_TYPES:
             raise UserError(
                 f"{name} are {features.dtype}: must be floating point",
@@ -126,7 +161,8 @@ def check_features(first: torch.Tensor, second: torch.Tensor) -> None:
                 f"{name} have shape {tuple(features.shape)}: must be (B, D), B >= 1, D >= 1",
                 fix="pass one row of features for each image",
             )
-    check_alike("features_first and features_second", first, second)
+    for second in list(given.values())[1:]:
+        check_alike(" and ".join(given), next(iter(given.values())), second)
 
 
 def check_weight(

@@ -89,8 +89,17 @@ class Finished(NamedTuple):
     stats: torch.Tensor
 
 
+def own_column(labels: torch.Tensor, start: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The label's column among ``columns`` from class ``start`` on, (B, 1), and if it is there."""
+    own = labels[:, None] - start
+    return own.clamp(0, columns - 1), (own >= 0) & (own < columns)
+
+
 class Primitives(Protocol):
-    """An implementation of the steps; B pairs, scores (B, n), labels (B,) among all classes."""
+    """An implementation of the steps; B pairs, scores (B, n), labels (B,) among all classes.
+
+    In `linear_single.Singles` each side has its own label, and labels are (B, 2).
+    """
 
     def accumulate_(
         self,
@@ -116,6 +125,23 @@ class Primitives(Protocol):
     ) -> Finished:
         """The outcome; for mmd its similarity still lacks. Margins are (B, 6), see `RowMargins`."""
 
+    def gradient_(
+        self,
+        first: torch.Tensor,
+        second: torch.Tensor,
+        labels: torch.Tensor,
+        class_start: int,
+        grad_values: torch.Tensor,
+        stats: torch.Tensor,
+        classes: int,
+        choices: Choices,
+    ) -> None:
+        """Replace scores by gradients with respect to them, for ``grad_values``, (B, 3)."""
+
+
+class PairPrimitives(Primitives, Protocol):
+    """The same with the second sweep of a similarity that needs one."""
+
     def mmd_accumulate_(
         self,
         sums: torch.Tensor,
@@ -137,19 +163,6 @@ class Primitives(Protocol):
         choices: Choices,
     ) -> None:
         """Put the similarity into ``values`` and what its gradient needs into ``stats``."""
-
-    def gradient_(
-        self,
-        first: torch.Tensor,
-        second: torch.Tensor,
-        labels: torch.Tensor,
-        class_start: int,
-        grad_values: torch.Tensor,
-        stats: torch.Tensor,
-        classes: int,
-        choices: Choices,
-    ) -> None:
-        """Replace scores by gradients with respect to them, for ``grad_values``, (B, 3)."""
 
 
 def empty_state(pairs: int, like: torch.Tensor, dtype: torch.dtype) -> State:

@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
+from distill.losses.linear_plan import Plan
 from distill.losses.linear_scores import ClassScores, Gradients
-from distill.losses.linear_state import Choices, Finished, Primitives, State, empty_state
+from distill.losses.linear_state import Finished, State, empty_state
 from distill.losses.linear_topk import (
     Grouped,
     TopClasses,
@@ -33,33 +34,6 @@ SECOND_DERIVATIVE = (
 )
 MMD_SUMS = 2
 """Numbers of a pair that the second sweep adds up."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a call is computed; nothing in it changes with the values.
-
-    Attributes:
-        primitives: the implementation of the steps.
-        spec: the static choices.
-        choices: the constants of the loss.
-        cosine: whether the scores are cosines.
-        chunk_classes: classes in a chunk, the last one apart.
-        budget_bytes: bytes of scores that may be kept from the first sweep for the last.
-        all_or_none: keep none where not all scores fit into the budget.
-        shards: where the classes are spread over ranks.
-        keep: whether a gradient will be asked for.
-    """
-
-    primitives: Primitives
-    spec: PairLossSpec
-    choices: Choices
-    cosine: bool
-    chunk_classes: int
-    budget_bytes: int
-    all_or_none: bool
-    shards: ClassShards | None
-    keep: bool
 
 
 @dataclass
@@ -96,13 +70,13 @@ class Stream:
         plan = self.plan
         top = self._top_classes() if plan.spec.grouped else None
         state = self._state() if top is None else top.whole()
-        done = plan.primitives.finish(state, self.labels, self.classes, plan.choices, self.margins)
+        done = plan.steps.finish(state, self.labels, self.classes, plan.choices, self.margins)
         if plan.spec.two_sweeps:
             sums = self._mmd_sums(done.stats)
             args = (done.stats, done.values, sums, self.labels)
             plan.primitives.mmd_finish_(*args, plan.choices)
         if top is not None:
-            self.grouped = top.grouped(done.stats)
+            self.grouped = top.grouped()
             done.values[:, 2] = self.grouped.similarity
         return done
 
@@ -121,13 +95,13 @@ class Stream:
 
         def take(scores: torch.Tensor, at: int) -> None:
             first, second = scores.chunk(2)
-            plan.primitives.accumulate_(state, first, second, self.labels, at, plan.choices)
+            plan.steps.accumulate_(state, first, second, self.labels, at, plan.choices)
 
         self._sweep(take)
         if plan.shards is None:
             return state
         states = plan.shards.gather_states(state, self.labels, plan.choices)
-        return plan.primitives.merge(states, plan.choices)
+        return plan.steps.merge(states, plan.choices)
 
     def _top_classes(self) -> TopClasses:
         """The primary classes and the state of the rest, on all ranks."""
@@ -179,16 +153,21 @@ class Stream:
         if self.grouped is not None:
             more = similarity_gradient(self.grouped, g, at, grad_values[:, 2], plan.choices)
         first, second = g.chunk(2)
-        plan.primitives.gradient_(
+        plan.steps.gradient_(
             first, second, self.labels, at, grad_values, stats, self.classes, plan.choices
         )
         if more is not None:
             g.view(more.shape).add_(more)
 
 
-def numbers_told(spec: PairLossSpec) -> int:
-    """Float32 numbers that each rank with a part of the classes tells of a pair in forward."""
-    state = len(columns_told(spec.label_smoothing))
+def numbers_told(spec: PairLossSpec, *, single: bool = False) -> int:
+    """Float32 numbers that each rank with a part of the classes tells of a pair in forward.
+
+    Of an image, where it is ``single``.
+    """
+    state = len(columns_told(spec.label_smoothing, single=single))
+    if single:
+        return state // 2
     candidates = numbers_of_candidates(spec.topk_classes) if spec.grouped else 0
     return state + candidates + MMD_SUMS * spec.two_sweeps
 
@@ -201,7 +180,10 @@ def linear_values(
     margins: torch.Tensor | None,
     plan: Plan,
 ) -> RowTerms:
-    """The terms of each pair; ``features`` are the first images' rows, then the second's."""
+    """The terms of each pair; ``features`` are the first images' rows, then the second's.
+
+    Labels are (B,), or (B, 2) where the plan's images are single.
+    """
     labels = labels.contiguous()
     found = LinearValues.apply(features, weight, bias, labels, margins, plan)  # type: ignore[no-untyped-call]
     return RowTerms(*found)

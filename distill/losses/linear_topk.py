@@ -24,6 +24,7 @@ from distill.losses.linear_state import (
     State,
     columns_of,
     empty_state,
+    own_column,
 )
 from distill.losses.reference import pair_similarity
 from distill.losses.registration import NO_CLASS
@@ -124,7 +125,7 @@ class TopClasses:
         Candidates' columns are taken out for the while, so it must not be shared with others.
         """
         sides = scores.view(2, len(self.labels), -1)
-        own, inside = self._own_column(sides, start)
+        own, inside = own_column(self.labels, start, sides.shape[2])
         places = self._largest_others(sides[0], own, inside)
         is_own = inside & (places == own)  # where there are not enough others
         columns = places.expand(2, -1, -1)
@@ -144,11 +145,6 @@ class TopClasses:
     def _keep_best(self, candidates: Candidates) -> None:
         self.best, beaten = candidates.cut(self.spec.topk_classes - 1)
         self.rest = self._merged([self.rest, self._state_of(beaten)])
-
-    def _own_column(self, sides: torch.Tensor, start: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The label's column in a chunk, (B, 1), and whether it is in there."""
-        own, columns = self.labels[:, None] - start, sides.shape[2]
-        return own.clamp(0, columns - 1), (own >= 0) & (own < columns)
 
     def _largest_others(
         self, first: torch.Tensor, own: torch.Tensor, inside: torch.Tensor
@@ -199,13 +195,13 @@ class TopClasses:
         """The state of all columns but the label's."""
         return self._merged([self.rest, self._state_of(self.best)])
 
-    def grouped(self, stats: torch.Tensor) -> Grouped:
-        """The similarity of each pair; ``stats`` are those of all columns, (B, 12)."""
+    def grouped(self) -> Grouped:
+        """The similarity of each pair."""
         soft = self.choices.logit_scale / self.choices.temperature
         valid = self.labels != IGNORED_LABEL
         rest = columns_of(self.rest)
-        by = stats[:, 6:8].T
         primary = torch.cat([rest["y"].T[..., None], self.best.scores], 2)
+        by = torch.maximum(primary.amax(2), rest["m"].T)
         of_rest = (rest["m"].T - by) * soft + rest["t"].T.log()
         logits = torch.cat([(primary - by[..., None]) * soft, of_rest[..., None]], 2)
         logits = torch.where(valid[:, None], logits, 0.0)

@@ -189,11 +189,7 @@ def reduce_terms(
         reduction: as in `pair_loss`.
     """
     values = terms.values
-    of_row = (labels != IGNORED_LABEL).to(values.dtype)
-    if sample_weights is not None:
-        of_row = of_row * sample_weights.detach().to(values.dtype)
-    sum_of_weights = of_row.sum()
-    share = of_row / torch.where(sum_of_weights > 0, sum_of_weights, 1.0)
+    of_row, share = weights_of(labels, sample_weights, values.dtype)
     table = _table(terms, labels)
     weighed = weight > 0.0 and spec.similarity != "none"
     row_total = spec.ce_weight * (values[:, 0] + values[:, 1])
@@ -206,9 +202,20 @@ def reduce_terms(
     if terms.batch_similarity is not None:
         means[2] = terms.batch_similarity.detach()
         if weighed:
-            times = 1.0 if reduction == "mean" else sum_of_weights
+            times = 1.0 if reduction == "mean" else of_row.sum()
             total = total + times * weight * terms.batch_similarity
     return PairLoss(total, *means)
+
+
+def weights_of(
+    labels: torch.Tensor, sample_weights: torch.Tensor | None, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight of each row, (B,), 0 where it is ignored, and its share of their sum."""
+    of_row = (labels != IGNORED_LABEL).to(dtype)
+    if sample_weights is not None:
+        of_row = of_row * sample_weights.detach().to(dtype)
+    total = of_row.sum()
+    return of_row, of_row / torch.where(total > 0, total, 1.0)
 
 
 def _table(terms: RowTerms, labels: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,9 @@ An arg-max is a class number and would be an eleventh and a twelfth number. What
 the agreement need of it are three bits: whether both sides have the same one among this rank's
 classes, and whether it lies before the label, for each side. They travel as signs of sums that are
 never negative.
+
+Single images (labels for each side) tell less: 3 numbers each, and whether theirs lies before the
+label.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from distill.errors import UserError
-from distill.losses.linear_checks import Arguments, debugging
+from distill.losses.linear_checks import HeadArguments, debugging
 from distill.losses.linear_state import STATE_COLUMNS, Choices, State
 from distill.losses.registration import NO_CLASS
 from distill.ranks import gather_objects
@@ -30,6 +33,8 @@ CARRIERS = [STATE_COLUMNS.index("s") * 2, STATE_COLUMNS.index("t") * 2]
 CARRIERS.append(CARRIERS[-1] + 1)
 """Columns whose signs carry: the same arg-max on both sides, the first's before the label, the
 second's before the label."""
+SINGLE_CARRIERS = [CARRIERS[0], CARRIERS[0] + 1]
+"""Of single images: the first one's before its label, the second one's before its label."""
 
 
 @dataclass
@@ -120,7 +125,7 @@ class ClassShards:
         """Classes of this rank."""
         return self.bounds[self.rank + 1] - self.class_start
 
-    def agree(self, arguments: Arguments) -> None:
+    def agree(self, arguments: HeadArguments) -> None:
         """Check this rank's arguments, and that the other ranks have the same.
 
         On the CPU the ranks compare in every call; on a GPU that would make the host wait, so
@@ -129,7 +134,7 @@ class ClassShards:
         Raises:
             UserError: some rank's arguments are wrong or differ; on all ranks that compare.
         """
-        on_cpu = arguments.features_first.device.type == "cpu"
+        on_cpu = arguments.labels.device.type == "cpu"
         if self._agreed and not on_cpu and not debugging():
             arguments.check(self.classes, self.rows)
             return
@@ -141,7 +146,7 @@ class ClassShards:
         raise_if_different([one["is"] for one in told])
         self._agreed = True
 
-    def _report(self, arguments: Arguments) -> dict[str, Any]:
+    def _report(self, arguments: HeadArguments) -> dict[str, Any]:
         """What this rank tells the others of its arguments."""
         try:
             arguments.check(self.classes, self.rows)
@@ -150,14 +155,18 @@ class ClassShards:
         return {"is": arguments.described()}
 
     def gather_states(self, state: State, labels: torch.Tensor, choices: Choices) -> State:
-        """The states of all ranks, (W, B, 14) and (W, B, 2); one all-gather."""
+        """The states of all ranks, (W, B, 14) and (W, B, 2); one all-gather.
+
+        Labels are (B,) of pairs, or (B, 2) of single images.
+        """
         return self.unpack(self.all_gather(self.pack(state, labels, choices)), labels, choices)
 
     def pack(self, state: State, labels: torch.Tensor, choices: Choices) -> torch.Tensor:
         """What this rank tells the others, (B, 10) or a little more (see `columns_told`)."""
-        packed = state.sums[:, self._columns(choices)]
+        columns, carriers = self._columns(choices, labels)
+        packed = state.sums[:, columns]
         signs = torch.where(told_of_tops(state.tops, labels), -1.0, 1.0).to(packed.dtype)
-        packed[:, CARRIERS] = packed[:, CARRIERS] * signs
+        packed[:, carriers] = packed[:, carriers] * signs
         return packed
 
     def unpack(self, gathered: torch.Tensor, labels: torch.Tensor, choices: Choices) -> State:
@@ -166,10 +175,11 @@ class ClassShards:
         The arg-max of a rank's classes is one that lies among them and has the same place
         relative to the label and to the other side's, but need not be the very class.
         """
-        told = gathered[..., CARRIERS].signbit()
+        columns, carriers = self._columns(choices, labels)
+        told = gathered[..., carriers].signbit()
         sums = gathered.new_full((*gathered.shape[:2], 2 * len(STATE_COLUMNS)), torch.nan)
-        sums[..., self._columns(choices)] = gathered
-        sums[..., CARRIERS] = sums[..., CARRIERS].abs()
+        sums[..., columns] = gathered
+        sums[..., carriers] = sums[..., carriers].abs()
         m = sums[..., :2]
         return State(sums, torch.stack([self._tops(r, told[r], m[r], labels) for r in self.ranks]))
 
@@ -178,21 +188,25 @@ class ClassShards:
         """All ranks of the group."""
         return range(self.world_size)
 
-    def _columns(self, choices: Choices) -> list[int]:
-        return columns_told(choices.label_smoothing, entropies=self.gather_entropies)
+    def _columns(self, choices: Choices, labels: torch.Tensor) -> tuple[list[int], list[int]]:
+        """Columns that travel, and those of them that carry; as in a state, so in what is told."""
+        smoothing = choices.label_smoothing
+        if labels.dim() == 2:
+            return columns_told(smoothing, single=True), SINGLE_CARRIERS
+        return columns_told(smoothing, entropies=self.gather_entropies), CARRIERS
 
     def _tops(
         self, rank: int, told: torch.Tensor, m: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor:
         """Classes of ``rank`` that fit what it told of its arg-max, (B, 2)."""
         low, high = self.bounds[rank : rank + 2]
-        own = ((labels >= low) & (labels < high))[:, None]
-        same, before = told[:, :1], told[:, 1:]
-        label = labels[:, None]
+        label, before = labels.view(len(labels), -1), told[:, -2:]
+        own = (label >= low) & (label < high)
         tops = torch.where(own, torch.where(before, label - 1, label + 1), low)
-        beside = torch.where(own & before[:, 1:], -1, 1)
-        apart = ~same & (~own | (before[:, :1] == before[:, 1:]))
-        tops = torch.cat([tops[:, :1], tops[:, 1:] + torch.where(apart, beside, 0)], 1)
+        if labels.dim() == 1:
+            same, beside = told[:, :1], torch.where(own & before[:, 1:], -1, 1)
+            apart = ~same & (~own | (before[:, :1] == before[:, 1:]))
+            tops = torch.cat([tops[:, :1], tops[:, 1:] + torch.where(apart, beside, 0)], 1)
         return torch.where(m == -torch.inf, NO_CLASS, tops)
 
     def sum_small(self, values: torch.Tensor) -> torch.Tensor:
@@ -220,14 +234,25 @@ class ClassShards:
         return out
 
 
-def columns_told(label_smoothing: float, *, entropies: bool = False) -> list[int]:
-    """Columns of a state that travel: 10, and 2 for smoothing, and 2 for entropies."""
-    names = ["m", "s", "t", "a", "y"] + ["sum"] * (label_smoothing > 0.0) + ["h"] * entropies
+def columns_told(
+    label_smoothing: float, *, entropies: bool = False, single: bool = False
+) -> list[int]:
+    """Columns of a state that travel: 10, and 2 for smoothing, and 2 for entropies.
+
+    Of two ``single`` images 6, and 2 for smoothing.
+    """
+    names = ["m", "s", "y"] if single else ["m", "s", "t", "a", "y"]
+    names += ["sum"] * (label_smoothing > 0.0) + ["h"] * entropies
     return [2 * STATE_COLUMNS.index(name) + side for name in names for side in (0, 1)]
 
 
 def told_of_tops(tops: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The three bits of `CARRIERS`, (B, 3) bool, from the arg-max of a rank's classes, (B, 2)."""
+    """The bits of `CARRIERS`, (B, 3) bool, from the arg-max of a rank's classes, (B, 2).
+
+    Those of `SINGLE_CARRIERS`, (B, 2), where each side has its own label.
+    """
+    if labels.dim() == 2:
+        return tops < labels
     same = tops[:, :1] == tops[:, 1:]
     return torch.cat([same, tops < labels[:, None]], 1)
 

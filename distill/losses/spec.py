@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -108,6 +108,11 @@ class PairLossSpec:
         )
 
     @property
+    def without_similarity(self) -> PairLossSpec:
+        """The same for images without partners."""
+        return replace(self, similarity="none")
+
+    @property
     def over_batch(self) -> bool:
         """True where the similarity belongs to the batch and not to each pair."""
         return self.similarity == "mmd" and self.mmd_kernel == "rbf"
@@ -186,6 +191,20 @@ class PairLoss(NamedTuple):
     agreement: torch.Tensor
     correct_first: torch.Tensor
     correct_second: torch.Tensor
+
+
+class RowLoss(NamedTuple):
+    """The cross-entropy of images without partners; reduced as a `PairLoss`.
+
+    Attributes:
+        total: the cross-entropy; the one with a gradient.
+        ce: the same in nats, without the sample weight where the reduction is ``none``.
+        correct: share of images answered with their label.
+    """
+
+    total: torch.Tensor
+    ce: torch.Tensor
+    correct: torch.Tensor
 
 
 class PairLossAndGrad(NamedTuple):

@@ -7,7 +7,7 @@ given up with one warning, and training goes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -18,7 +18,7 @@ from distill import console
 from distill.config import dump_toml
 from distill.monitor.metrics_file import MetricsFile, read_metrics
 from distill.monitor.tensorboard import TensorBoard
-from distill.monitor.terminal import SETS, Terminal, held_out
+from distill.monitor.terminal import Terminal, held_out, verified
 
 if TYPE_CHECKING:
     from distill.config import Config
@@ -82,12 +82,12 @@ class Monitor:
 
     def evaluation(self, step: int, scalars: dict[str, float]) -> None:
         """Record, as ``evaluation_PROBE/METRIC``, and show what was measured after ``step``."""
-        self.say(f"step {step}, held-out {held_out(scalars)}")
+        self.note(f"step {step}, held-out {held_out(scalars)}")
         self._record_evaluation(step, scalars)
 
     def verification(self, step: int, scalars: dict[str, float]) -> None:
         """As `evaluation`, of verification sets: ``evaluation_SET/METRIC``."""
-        self.say(f"step {step}, verification {held_out(scalars, SETS)}")
+        self.note(f"step {step}, verification {verified(scalars)}")
         self._record_evaluation(step, scalars)
 
     def _record_evaluation(self, step: int, scalars: dict[str, float]) -> None:
@@ -128,9 +128,16 @@ class Monitor:
             yield advance
 
     def say(self, text: str) -> None:
+        """How the run ended, as its result; it has ended so whether or not anybody can read it."""
+        if self._terminal:
+            self._terminal.close()
+            with suppress(OSError):
+                console.say(text)
+
+    def note(self, text: str) -> None:
         """One plain line on the terminal."""
         if self._terminal:
-            console.say(text)
+            console.note(text)
 
     def warn(self, text: str) -> None:
         """One warning on the terminal."""

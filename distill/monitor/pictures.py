@@ -49,9 +49,7 @@ def captioned(
     kinds: Sequence[str],
 ) -> list[Captioned]:
     """The pairs of ``batch`` that ``answers`` is about, with names in place of numbers."""
-    first, second = (
-        images.cpu().permute(0, 2, 3, 1).numpy() for images in (batch.first, batch.second)
-    )
+    first, second = (images.cpu().permute(0, 2, 3, 1).numpy() for images in batch.both)
     classes, probabilities = answers.classes.tolist(), answers.probabilities.tolist()
     return [
         Captioned(

@@ -22,7 +22,7 @@ class Terminal:
         self._total = total_steps
         self._first: tuple[int, float] | None = None
         self._bar: console.LiveProgress | None = None
-        if sys.stdout.isatty():
+        if sys.stderr.isatty():
             self._bar = console.live_progress()
             self._task = self._bar.add_task("train", total=total_steps, completed=resumed_step)
             self._bar.start()
@@ -40,7 +40,7 @@ class Terminal:
         if self._bar is not None:
             self._bar.numbers = text
             return
-        print(f"step {step}/{self._total}  {text}  left {self._left(step)}", flush=True)
+        console.note(f"step {step}/{self._total}  {text}  left {self._left(step)}")
 
     def _left(self, step: int) -> str:
         """Remaining time, from the mean pace since the first step."""
@@ -88,6 +88,7 @@ def summary(scalars: dict[str, float]) -> str:
 
 PROBES = (("top1", "top-1", 3), ("auc", "AUC", 3))
 SETS = (("accuracy", "accuracy", 5), ("auc", "AUC", 5))
+OTHER_SETS = (("tar_at_far_0.0001", "TAR at FAR 0.01%", 4), ("auc", "AUC", 5))
 """Metrics, their words and their digits, those that say most first."""
 
 
@@ -96,7 +97,7 @@ def held_out(scalars: dict[str, float], metrics: Sequence[tuple[str, str, int]] 
 
     Args:
         scalars: what an evaluation found, by ``PROBE/METRIC``; ``processed`` is a mean.
-        metrics: `PROBES` or `SETS`.
+        metrics: `PROBES`, `SETS` or `OTHER_SETS`.
     """
     for metric, word, digits in metrics:
         found = {
@@ -107,3 +108,14 @@ def held_out(scalars: dict[str, float], metrics: Sequence[tuple[str, str, int]] 
         if found:
             return f"{word}: " + " ".join(f"{probe} {v:.{digits}f}" for probe, v in found.items())
     return "photographs: too few for any number"
+
+
+def verified(scalars: dict[str, float]) -> str:
+    """The same of sets: accuracy where it is measured, else TAR or the area under the curve."""
+    judged = {tag.split("/")[0] for tag in scalars if tag.endswith("/accuracy")}
+    parts = [
+        held_out({tag: v for tag, v in scalars.items() if (tag.split("/")[0] in judged) is own}, m)
+        for own, m in ((True, SETS), (False, OTHER_SETS))
+        if any((tag.split("/")[0] in judged) is own for tag in scalars)
+    ]
+    return "; ".join(parts) or held_out(scalars, SETS)

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from distill.data.batch import PairBatch
 from distill.heads.answers import answers_to, logits_of
-from distill.losses import ClassShards, PairLoss, PairLossSpec, RowMargins, linear_pair_loss
+from distill.losses import (
+    ClassShards,
+    PairLoss,
+    PairLossSpec,
+    RowLoss,
+    RowMargins,
+    linear_cross_entropy,
+    linear_pair_loss,
+)
 from distill.objective.terms import (
     BatchLoss,
     PairAnswers,
     best_of_pairs,
-    both_images,
+    images_of,
     measured,
     nobody,
     of_first_pairs,
@@ -35,6 +43,7 @@ class LinearLoss:
 
     def __init__(self, config: Config) -> None:
         self._settings = config.loss
+        self._of_pairs = config.train.images == "pair"
         self._kind = config.head.kind
         self._spec = PairLossSpec.from_config(config.loss, config.head)
         fused = config.loss.form == "fused"
@@ -42,30 +51,35 @@ class LinearLoss:
 
     def __call__(
         self,
-        first: torch.Tensor,
-        second: torch.Tensor,
+        embeddings: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         labels: torch.Tensor,
         margins: RowMargins | None,
         step: int,
         shards: ClassShards | None = None,
-    ) -> PairLoss:
-        """The loss of B pairs of embeddings (B, D), in ``step``."""
+    ) -> PairLoss | RowLoss:
+        """The loss of B labels in ``step``, from all embeddings of one side after another."""
+        common: dict[str, Any] = {
+            "bias": bias,
+            "spec": self._spec,
+            "margins": margins,
+            "head": self._kind,
+            "memory_budget_bytes": self._budget,
+            "implementation": self._settings.implementation,
+            "shards": shards,
+        }
+        if not self._of_pairs:
+            return linear_cross_entropy(embeddings, weight, labels, **common)
+        first, second = embeddings.chunk(2)
         return linear_pair_loss(
             first,
             second,
             weight,
             labels,
-            bias=bias,
             temperature=temperature_at(self._settings, step),
             similarity_weight=weight_at(self._settings, step),
-            spec=self._spec,
-            margins=margins,
-            head=self._kind,
-            memory_budget_bytes=self._budget,
-            implementation=self._settings.implementation,
-            shards=shards,
+            **common,
         )
 
 
@@ -74,7 +88,7 @@ class Fused:
 
     def __init__(self, config: Config) -> None:
         self._linear = LinearLoss(config)
-        self._head = config.head
+        self._head, self._images = config.head, config.train.images
 
     def begin(self, engine: Engine, batches: Sequence[PairBatch], step: int) -> None:
         """Nothing is to be done."""
@@ -84,7 +98,7 @@ class Fused:
     ) -> BatchLoss:
         """See `Objective`."""
         use = partial(self._with_weight, engine, batch.labels, step, answers_of)
-        embeddings, (loss, answers) = engine.forward(both_images(batch), use)
+        embeddings, (loss, answers) = engine.forward(images_of(batch, self._images), use)
         return measured(loss, embeddings, answers)
 
     def _with_weight(
@@ -96,11 +110,10 @@ class Fused:
         embeddings: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-    ) -> tuple[PairLoss, PairAnswers | None]:
+    ) -> tuple[PairLoss | RowLoss, PairAnswers | None]:
         """What is asked of the head, in its forward pass."""
-        first, second = embeddings.chunk(2)
         margins = own_margins(self._head, engine, embeddings)
-        loss = self._linear(first, second, weight, bias, labels, margins, step)
+        loss = self._linear(embeddings, weight, bias, labels, margins, step)
         if not answers_of:
             return loss, None
         rows = of_first_pairs(embeddings, answers_of)

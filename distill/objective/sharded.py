@@ -17,7 +17,7 @@ from distill.objective.fused import LinearLoss
 from distill.objective.terms import (
     BatchLoss,
     best_of_pairs,
-    both_images,
+    images_of,
     measured,
     nobody,
     of_first_pairs,
@@ -39,7 +39,8 @@ class Sharded:
 
     def __init__(self, config: Config) -> None:
         self._linear = LinearLoss(config)
-        self._head = config.head
+        self._head, self._images = config.head, config.train.images
+        self._sides = config.train.images_per_pair
         self._rate, self._seed = config.head.sample_rate, config.run.seed
         self._shards = ClassShards(None, 0, (), sum_feature_gradients=False)
         self._selection: Selection | None = None
@@ -65,13 +66,11 @@ class Sharded:
         """See `Objective`."""
         assert self._selection is not None, "begin comes first"
         head = _head_of(engine)
-        embeddings = engine.forward(both_images(batch))
-        first, second = self._of_all(embeddings)
+        embeddings = engine.forward(images_of(batch, self._images))
+        everyone = self._of_all(embeddings)
         margins = self._margins_of_all(engine, embeddings)
         labels = self._selection.labels[micro]
-        loss = self._linear(
-            first, second, head.weight, head.bias, labels, margins, step, self._shards
-        )
+        loss = self._linear(everyone, head.weight, head.bias, labels, margins, step, self._shards)
         answers = None
         if answers_of:
             rows = of_first_pairs(embeddings, answers_of).float()
@@ -80,20 +79,19 @@ class Sharded:
         return measured(loss, embeddings, answers)._replace(finite=finite)
 
     def _margins_of_all(self, engine: Engine, embeddings: torch.Tensor) -> RowMargins | None:
-        """Margins of the images of all ranks, (2 W B,), in the order of `_of_all`."""
+        """Margins of the images of all ranks in the order of `_of_all`."""
         mine = own_margins(self._head, engine, embeddings)
         if mine is None:
             return None
         told = gathered(torch.stack(mine))
-        told = told.view(*told.shape[:2], 2, -1)
+        told = told.view(*told.shape[:2], self._sides, -1)
         return RowMargins(*told.permute(1, 2, 0, 3).flatten(1))
 
-    @staticmethod
-    def _of_all(embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """First and second rows of all ranks, (W B, D) each, from this rank's (2B, D)."""
+    def _of_all(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Embeddings of all ranks from this rank's, all first images before all second ones."""
         everyone = gathered_embeddings(embeddings)
-        first, second = everyone.view(len(everyone), 2, -1, embeddings.shape[1]).unbind(1)
-        return first.flatten(0, 1), second.flatten(0, 1)
+        sides = everyone.view(len(everyone), self._sides, -1, embeddings.shape[1])
+        return sides.transpose(0, 1).flatten(0, 2)
 
 
 def _head_of(engine: Engine) -> HeadTrainer:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from distill.data.batch import PairBatch, as_network_input
+from distill.data.batch import PairBatch
 from distill.heads.answers import answers_to
-from distill.losses import IGNORED_LABEL, PairLossSpec, margined_logits, pair_loss
+from distill.losses import IGNORED_LABEL, PairLossSpec, RowLoss, margined_logits, pair_loss
 from distill.objective.terms import (
     BatchLoss,
     best_of_pairs,
-    both_images,
+    images_of,
     measured,
     nobody,
     of_first_pairs,
@@ -44,7 +44,7 @@ class Stored:
         if self._config.train.images == "first":
             return self._first_alone(engine, batch)
         settings = self._config.loss
-        output = engine.forward(both_images(batch))
+        output = engine.forward(images_of(batch, "pair"))
         first, second = output.scores.chunk(2)
         loss = pair_loss(
             first,
@@ -64,7 +64,7 @@ class Stored:
 
     def _first_alone(self, engine: Engine, batch: PairBatch) -> BatchLoss:
         """The baseline: cross-entropy of the sample images, no second image."""
-        output = engine.forward(as_network_input(batch.first))
+        output = engine.forward(images_of(batch, "first"))
         margins = own_margins(self._config.head, engine, output.embeddings)
         loss = F.cross_entropy(
             margined_logits(output.scores.float(), batch.labels, self._spec, margins),
@@ -72,7 +72,14 @@ class Stored:
             ignore_index=IGNORED_LABEL,
             label_smoothing=self._spec.label_smoothing,
         )
-        correct = (output.scores.argmax(1) == batch.labels).float().mean()
-        value = loss.detach()
-        scalars = {"loss/total": value, "loss/ce_first": value, "accuracy/first": correct}
-        return BatchLoss(loss, scalars, torch.isfinite(value))
+        correct = _share_correct(output.scores, batch.labels)
+        return measured(RowLoss(loss, loss.detach(), correct), output.embeddings)
+
+
+def _share_correct(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Share of the images that are not ignored whose largest score is that of their label.
+
+    Of none it is 0, as in a streamed loss.
+    """
+    counts = labels != IGNORED_LABEL
+    return (scores.argmax(1) == labels).sum() / counts.sum().clamp(min=1)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 from distill.data.batch import PairBatch, as_network_input
 from distill.heads import AdaFace
-from distill.losses import RowMargins
+from distill.losses import PairLoss, RowLoss, RowMargins
 
 if TYPE_CHECKING:
     from distill.config.tree import HeadConfig
     from distill.engine import Engine
     from distill.heads.answers import Answers
-    from distill.losses import PairLoss
 
 Scalars = dict[str, torch.Tensor]
 
@@ -48,9 +47,14 @@ class BatchLoss(NamedTuple):
     answers: PairAnswers | None = None
 
 
-def both_images(batch: PairBatch) -> torch.Tensor:
-    """First images, then second ones, (2B, 3, 112, 112), as the network takes them."""
-    return as_network_input(torch.cat((batch.first, batch.second)))
+def images_of(batch: PairBatch, images: Literal["pair", "first"]) -> torch.Tensor:
+    """First images, then second ones, (2B, 3, 112, 112), or first ones, as the network takes them.
+
+    Args:
+        batch: B pairs, or what was asked for of them.
+        images: `train.images`.
+    """
+    return as_network_input(torch.cat(batch.both) if images == "pair" else batch.first)
 
 
 def own_margins(
@@ -65,12 +69,22 @@ def own_margins(
 
 
 def measured(
-    loss: PairLoss, embeddings: torch.Tensor, answers: PairAnswers | None = None
+    loss: PairLoss | RowLoss, embeddings: torch.Tensor, answers: PairAnswers | None = None
 ) -> BatchLoss:
-    """What is logged of the loss of a batch, with its embeddings (2B, D)."""
+    """What is logged of the loss of a batch, with the embeddings of all its images."""
+    total = loss.total.detach()
+    scalars = {"loss/total": total}
+    scalars |= _of_first(loss) if isinstance(loss, RowLoss) else _of_pairs(loss, embeddings)
+    return BatchLoss(loss.total, scalars, torch.isfinite(total), answers)
+
+
+def _of_first(loss: RowLoss) -> Scalars:
+    return {"loss/ce_first": loss.ce, "accuracy/first": loss.correct}
+
+
+def _of_pairs(loss: PairLoss, embeddings: torch.Tensor) -> Scalars:
     first, second = embeddings.detach().float().chunk(2)
-    scalars = {
-        "loss/total": loss.total.detach(),
+    return {
         "loss/ce_first": loss.ce_first,
         "loss/ce_second": loss.ce_second,
         "loss/similarity": loss.similarity,
@@ -79,7 +93,6 @@ def measured(
         "pair/agreement": loss.agreement,
         "pair/embedding_cosine": F.cosine_similarity(first, second).mean(),
     }
-    return BatchLoss(loss.total, scalars, torch.isfinite(loss.total.detach()), answers)
 
 
 def of_first_pairs(rows: torch.Tensor, pairs: int) -> torch.Tensor:

@@ -95,14 +95,17 @@ def job_of(config: Config, classes: int, ranks: int) -> Job:
         ranks=ranks,
         micro_pairs=micro_batch_pairs(config, ranks),
         accumulation=config.train.accumulation,
-        images_per_pair=2 if config.train.images == "pair" else 1,
+        images_per_pair=config.train.images_per_pair,
         precision=config.train.precision,
         optimizer=config.optimizer.name,
         moments=len(moments_of(config.optimizer)),
         weight_decay=config.optimizer.weight_decay > 0.0,
         device=device,
         bucket_elements=bucket_elements(),
-        statistics=numbers_told(PairLossSpec.from_config(config.loss, config.head)),
+        statistics=numbers_told(
+            PairLossSpec.from_config(config.loss, config.head),
+            single=config.train.images == "first",
+        ),
     )
 
 

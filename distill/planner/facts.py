@@ -32,7 +32,8 @@ class Job:
         weight_decay: whether there is any.
         device: cuda or cpu.
         bucket_elements: DeepSpeed's buckets hold at most so many.
-        statistics: float32 numbers that each rank with a part of the head tells of a pair.
+        statistics: float32 numbers that each rank with a part of the head tells of a pair, or of an
+            image where only first images are used.
     """
 
     classes: int

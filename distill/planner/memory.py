@@ -37,9 +37,9 @@ PERSISTENT_ELEMENTS = 10**5
 """Weights smaller than this stay whole on every rank in stage 3."""
 ALL_REDUCE_ELEMENTS = 500_000_000
 """Gradients that stage 0 joins for one all-reduce."""
-UNTOLD_BYTES = 4 * 4 + 2 * 8
-"""Of another rank's state of a pair, what is not told: unused columns, and the classes of the
-arg-max (see `distill.losses.sharded`)."""
+UNTOLD_BYTES = {2: 4 * 4 + 2 * 8, 1: 4 * 4 + 8}
+"""Of another rank's state of a pair, or of a single image, what is not told: unused columns, and
+the classes of the arg-max (see `distill.losses.sharded`)."""
 
 Parts = Counter[str]
 """Bytes by part."""
@@ -232,7 +232,7 @@ def _loss(job: Job, choice: Choice, network: NetworkCost, head: HeadCost) -> Par
         return Parts(head=head.peak_bytes)
     rows = seen_rows(job, choice)
     told = 2 * FLOAT_BYTES * job.statistics  # as received, and unpacked
-    states = job.ranks * (rows // job.images_per_pair) * (told + UNTOLD_BYTES)
+    states = job.ranks * (rows // job.images_per_pair) * (told + UNTOLD_BYTES[job.images_per_pair])
     peak = max(head.peak_bytes, head.forward_bytes + states)
     return Parts(head=peak, features=rows * job.embedding_dim * network.embedding_bytes)
 

@@ -30,7 +30,7 @@ def comparison_table(found: Comparison) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("ZeRO", justify="right")
     for name in ("head", "loss"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     names = ("sent\nMB", "arith.\nms", "memory\nms", "network\nms", "step\nms")
     for name in ("GiB\na rank", *names):
         table.add_column(name, justify="right", no_wrap=True)

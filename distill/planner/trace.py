@@ -27,8 +27,10 @@ from distill.losses import PairLossSpec, fused, linear_native, linear_plain, mar
 from distill.losses import reference as plain
 from distill.losses.choice import implementation_name
 from distill.losses.linear import default_chunk, unit_rows
+from distill.losses.linear_plan import Plan
+from distill.losses.linear_rows import reduce_rows, two_at_a_time
 from distill.losses.linear_state import Choices
-from distill.losses.linear_stream import Plan, linear_values
+from distill.losses.linear_stream import linear_values
 from distill.losses.live_memory import LiveMemory
 from distill.losses.pair import reduce_terms
 from distill.models.registry import build_backbone
@@ -214,8 +216,7 @@ def streamed_head_cost(
     kept = min(int(min(budget_bytes, all_scores) / scores + 1e-9) * scores, all_scores)
     kept = all_scores if budget_bytes >= all_scores else kept
     again = 1.0 - kept / all_scores
-    spec = PairLossSpec.from_config(config.loss, config.head)
-    sweeps_again = 2 if spec.two_sweeps else 1
+    sweeps_again = 2 if _streamed_spec(config).two_sweeps else 1
     return HeadCost(
         weights=((per_class // FLOAT_BYTES * classes, True),),
         classes=classes,
@@ -228,37 +229,45 @@ def streamed_head_cost(
     )
 
 
+def _streamed_spec(config: Config) -> PairLossSpec:
+    spec = PairLossSpec.from_config(config.loss, config.head)
+    return spec if config.train.images == "pair" else spec.without_similarity
+
+
 @lru_cache(maxsize=256)
 def _run_chunks(
     config: Config, classes: int, rows: int, embedding_bytes: int, chunk: int
 ) -> HeadCost:
-    spec = PairLossSpec.from_config(config.loss, config.head)
+    spec, single = _streamed_spec(config), config.train.images == "first"
     cosine = config.head.kind == "cosine"
     native = implementation_name(config.loss.implementation, "cpu") == "native"
     with FakeTensorMode():
         weight = torch.empty(classes, config.model.embedding_dim).requires_grad_()
         bias = None if cosine else torch.empty(classes).requires_grad_()
-        sides = _embeddings(rows + rows % 2, config.model.embedding_dim, embedding_bytes)
-        labels = torch.empty(len(sides) // 2, dtype=torch.int64)
+        sides = _embeddings(rows, config.model.embedding_dim, embedding_bytes)
+        labels = torch.empty(rows if single else rows // 2, dtype=torch.int64)
+        plan = Plan(
+            primitives=linear_native if native else linear_plain,
+            spec=spec,
+            choices=Choices.of(spec, TEMPERATURE),
+            cosine=cosine,
+            chunk_classes=chunk,
+            budget_bytes=0,
+            all_or_none=False,
+            shards=None,
+            keep=True,
+            single=single,
+        )
         with _counting() as (tape, flops):
-            first, second = sides.chunk(2)
-            join = unit_rows if cosine else torch.cat
-            features = join((first, second))
-            plan = Plan(
-                primitives=linear_native if native else linear_plain,
-                spec=spec,
-                choices=Choices.of(spec, TEMPERATURE),
-                cosine=cosine,
-                chunk_classes=chunk,
-                budget_bytes=0,
-                all_or_none=False,
-                shards=None,
-                keep=True,
-            )
-            terms = linear_values(features, weight, bias, labels, None, plan)
-            del features, first, second
+            if single:
+                features, own, _ = two_at_a_time(sides, labels, None, cosine=cosine)
+            else:
+                features, own = (unit_rows if cosine else torch.cat)(sides.chunk(2)), labels
+            terms = linear_values(features, weight, bias, own, None, plan)
+            del features
             forward = tape.live_bytes
-            torch.autograd.backward(reduce_terms(terms, labels, 1.0, spec).total)
+            loss = reduce_rows(terms, labels) if single else reduce_terms(terms, labels, 1.0, spec)
+            torch.autograd.backward(loss.total)
     return HeadCost(
         weights=(),
         classes=classes,

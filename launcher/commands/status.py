@@ -45,7 +45,7 @@ def table(found: list[RunStatus]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table()
+    shown = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("run", "job", "state", "step", "loss", "images/s", "left", "saved", "starts"):
         shown.add_column(name, justify="left" if name in ("run", "job", "state") else "right")
     for status in found:

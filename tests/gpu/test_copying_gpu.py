@@ -13,19 +13,21 @@ from distill.data.copying import on_device
 pytestmark = pytest.mark.gpu
 
 
-def numbered(count):
+def numbered(count, pairs):
     for i in range(count):
         images = torch.full((64, 3, 112, 112), i, dtype=torch.uint8).pin_memory()
         ids = torch.arange(64).pin_memory()
-        yield PairBatch(images, images, ids, ids, ids), OrderState(0, i)
+        yield PairBatch(images, images if pairs else None, ids, ids, ids), OrderState(0, i)
 
 
-def test_every_batch_is_what_it_was_on_the_host():
+@pytest.mark.parametrize("pairs", [True, False])
+def test_every_batch_is_what_it_was_on_the_host(pairs):
     device, sums = torch.device("cuda"), []
     heavy = torch.randn(4096, 4096, device=device)
-    for number, (batch, place) in enumerate(on_device(numbered(40), device)):
+    for number, (batch, place) in enumerate(on_device(numbered(40, pairs), device)):
         heavy = (heavy @ heavy).clamp(-1, 1)  # the step is still at work when the next copy begins
         assert place == OrderState(0, number)
+        assert (batch.second is not None) == pairs
         sums.append(batch.first.float().mean())
     assert torch.stack(sums).tolist() == list(range(40))
 
@@ -41,8 +43,15 @@ def test_the_reader_hands_out_page_locked_memory(tmp_path):
     pairs = [EncodedPair(jpeg, jpeg, 0, 0)] * 16
     pack = write_pack(tmp_path / "pack", pairs, 16, identities=["a"], kinds=["blur"])
     ranks = SimpleNamespace(rank=0, world_size=1)
-    with make_train_loader(
-        pack, DataConfig(), seed=0, ranks=ranks, batch_pairs_per_rank=8
-    ) as loader:
-        for batch, _ in islice(loader, 3):
-            assert batch.first.is_pinned() and batch.second.is_pinned()
+    for images in (1, 2):
+        with make_train_loader(
+            pack,
+            DataConfig(),
+            seed=0,
+            ranks=ranks,
+            batch_pairs_per_rank=8,
+            images_per_pair=images,
+        ) as loader:
+            for batch, _ in islice(loader, 3):
+                assert batch.first.is_pinned()
+                assert batch.both[1].is_pinned() if images == 2 else batch.second is None

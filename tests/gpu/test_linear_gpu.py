@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distill.losses import PairLossSpec, linear_pair_loss, pair_loss
+from distill.losses import PairLossSpec, linear_cross_entropy, linear_pair_loss, pair_loss
 
 pytestmark = pytest.mark.gpu
 T = 2.5
@@ -79,6 +79,31 @@ def test_chunks_agree_and_nothing_waits(dtype, head, similarity) -> None:
     by_chunks(leaves, labels, spec, head)  # what is set up once may wait
     with waiting_is_an_error():
         ours = by_chunks(leaves, labels, spec, head)
+    for a, t in zip(ours, true, strict=True):
+        assert (a.cpu().double() - t).abs().max() <= ROUNDING[dtype] * t.abs().max()
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_single_images_agree_and_nothing_waits(dtype, head) -> None:
+    """Of an odd number, each with its own label; torch's cross-entropy in float64."""
+    features, _, weight, labels = make(23, 64, 5003, dtype)
+    spec = PairLossSpec(logit_scale=64.0 if head == "cosine" else 1.0, label_smoothing=0.1)
+    leaves = [t.double().requires_grad_() for t in (features, weight)]
+    x, w = (F.normalize(t) for t in leaves) if head == "cosine" else leaves
+    logits = spec.logit_scale * (x @ w.T)
+    total = F.cross_entropy(logits, labels, ignore_index=-1, label_smoothing=0.1)
+    true = [total.detach(), *torch.autograd.grad(total, leaves)]
+    mine, own = [t.cuda().requires_grad_() for t in (features, weight)], labels.cuda()
+
+    def found() -> list[torch.Tensor]:
+        options = {"spec": spec, "head": head, "chunk_classes": 1024}
+        loss = linear_cross_entropy(*mine, own, memory_budget_bytes=2**18, **options)
+        return [loss.total.detach(), *torch.autograd.grad(loss.total, mine)]
+
+    found()  # what is set up once may wait
+    with waiting_is_an_error():
+        ours = found()
     for a, t in zip(ours, true, strict=True):
         assert (a.cpu().double() - t).abs().max() <= ROUNDING[dtype] * t.abs().max()
 

@@ -10,6 +10,7 @@ FOLDER/PHASE-RANK.json; floats in hexadecimal.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from datetime import timedelta
@@ -64,6 +65,17 @@ SIMILARITIES = {
     "adaface": ["head.margin=adaface", "head.adaface_decay=0.5"],
 }
 """And what else the loss alone decides."""
+FIRST = {
+    "cosine": [],
+    "linear": ["loss.label_smoothing=0.1"],
+    "cosine smooth": ["loss.label_smoothing=0.1", "head.margin=arcface"],
+    "cosine adaface": [
+        "head.margin=adaface", "head.adaface_decay=0.5", "loss.topk_classes=50",
+        "train.accumulation=1",  # each micro-batch counts by itself
+    ],
+    "cosine rbf": ["loss.similarity=mmd", "loss.mmd_kernel=rbf", "loss.ce=mean"],
+}  # fmt: skip
+"""Without pairs: the head, and what else; settings of the similarity change nothing."""
 
 
 class Net(nn.Module):
@@ -180,6 +192,59 @@ def similarities(ranks: Ranks, _: Path) -> dict[str, Any]:
         for name, words in SIMILARITIES.items():
             config = settings(*FORMS[form], *words)
             found[f"{form} {name}"] = play(make(config, ranks), config)
+    return found
+
+
+def first_alone(ranks: Ranks, folder: Path) -> dict[str, Any]:
+    """Without pairs: every form, and every stage and accumulation with one of them."""
+    found = {}
+    for number, (name, words) in enumerate(FIRST.items()):
+        for place, (form, where) in enumerate(FORMS.items()):
+            stage, accumulation = (number + place) % 4, (1, 3)[(number + place) % 2]
+            config = settings(
+                "train.images=first",
+                f"train.zero_stage={stage}",
+                f"train.accumulation={accumulation}",
+                *(*where, *words),
+                head=name.split()[0],
+            )
+            engine = make(config, ranks)
+            curve = play(engine, config, 0, 2)
+            if ranks.world_size == 2:
+                save(folder / f"first {form} {name}", engine, TrainState(2), facts_of(config))
+            found[f"{form} {name}"] = curve + play(engine, config, 2)
+    return found
+
+
+def first_loaded(ranks: Ranks, folder: Path) -> dict[str, Any]:
+    """The rest of `first_alone`, with other initial weights, on other ranks and placements."""
+    found = {}
+    for name, words in FIRST.items():
+        for origin, form in itertools.product(("sharded-fused", "replicated-fused"), FORMS):
+            config = settings("train.images=first", *FORMS[form], *words, head=name.split()[0])
+            engine = make(config, ranks, seed=99)
+            checkpoint = latest_verified(folder / f"first {origin} {name}", ranks)
+            state = load(checkpoint, engine, facts_of(config))
+            found[f"{name}: {origin} -> {form}"] = play(engine, config, state.step)
+    return found
+
+
+def first_rounded(ranks: Ranks, _: Path) -> dict[str, Any]:
+    """Without pairs in bf16, twice the same run."""
+    found = {}
+    for form, head in itertools.product(FORMS, HEADS):
+        words = ("train.images=first", "train.precision=bf16")
+        config = settings(*FORMS[form], *words, head=head)
+        found[f"{form} {head}"] = [play(make(config, ranks), config) for _ in range(2)]
+    return found
+
+
+def first_sampled(ranks: Ranks, _: Path) -> dict[str, Any]:
+    """Without pairs, some of 40 classes in each step."""
+    found = {}
+    for head in HEADS:
+        config = settings(*SAMPLED, "train.images=first", "train.accumulation=3", head=head)
+        found[head] = play(make(config, ranks, classes=MANY), config, classes=MANY)
     return found
 
 
@@ -302,11 +367,12 @@ def loaded(ranks: Ranks, folder: Path) -> dict[str, Any]:
     return found
 
 
+FIRST_ALONE = (first_alone, first_loaded, first_rounded, first_sampled)
 PHASES = {
-    "one": (curves, loaded, started),
-    "two": (curves, rounded, poisoned, scaled, saved, loaded, started, sampled),
-    "three": (curves, similarities, loaded, sampled),
-    "four": (curves,),
+    "one": (curves, loaded, started, *FIRST_ALONE),
+    "two": (curves, rounded, poisoned, scaled, saved, loaded, started, sampled, *FIRST_ALONE),
+    "three": (curves, similarities, loaded, sampled, *FIRST_ALONE),
+    "four": (curves, first_alone),
 }
 
 

@@ -33,6 +33,7 @@ from distill.stop import STOP_SIGNALS
 
 SHARDED, FUSED, FEW = "head.placement=sharded", "loss.form=fused", "loss.kept_scores_mb=4"
 TOPK = "loss.topk_classes=50"
+FIRST = "train.images=first"
 HEAD = (60_000, ("model.name=tiny", "model.embedding_dim=128", "train.global_batch_pairs=8"))
 BACKBONE = (1000, ("model.name=iresnet18", "train.global_batch_pairs=2"))
 SCORES = (20_000, ("model.name=tiny", "model.embedding_dim=32", "train.global_batch_pairs=64"))
@@ -49,6 +50,7 @@ CASES: dict[int, dict[str, tuple[str, ...]]] = {
         "head 0 accumulated": ("train.accumulation=2",),
         "head 0 fused": (FUSED,),
         "head 0 sharded sampled": (SHARDED, "head.sample_rate=0.3"),
+        "head 0 sharded first": (SHARDED, FIRST),
         "head 1": (),
         "head 1 sharded": (SHARDED,),
         "head 2": (),
@@ -57,6 +59,7 @@ CASES: dict[int, dict[str, tuple[str, ...]]] = {
         "head 3": (),
         "head 3 fused": (FUSED,),
         "scores 0": (),
+        "scores 0 first": (FIRST,),
         "scores 0 linear": ("head.kind=linear",),
         "scores 0 sharded": (SHARDED,),
         "scores 0 sharded adaface": (SHARDED, "head.margin=adaface"),
@@ -64,9 +67,13 @@ CASES: dict[int, dict[str, tuple[str, ...]]] = {
         "scores 0 sharded smooth": (SHARDED, "loss.label_smoothing=0.1"),
         "scores 0 sharded topk": (SHARDED, TOPK),
         "scores 0 topk": (TOPK,),
+        "scores 0 sharded first": (SHARDED, FIRST),
+        "scores 0 sharded first smooth": (SHARDED, FIRST, "loss.label_smoothing=0.1"),
         "scores 1 fused": (FUSED, FEW),
+        "scores 1 fused first": (FUSED, FEW, FIRST),
         "scores 1 fused topk": (FUSED, FEW, TOPK),
         "scores 3 sharded fused": (SHARDED, FUSED, FEW),
+        "scores 3 sharded fused first": (SHARDED, FUSED, FEW, FIRST),
         "backbone 0": (),
         "backbone 1 bf16": ("train.precision=bf16",),
         "backbone 1 sharded": (SHARDED, "optimizer.name=adamw"),
@@ -107,10 +114,14 @@ def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
     return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
 
 
-def batch(pairs: int) -> PairBatch:
-    images = [torch.zeros(pairs, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8) for _ in range(2)]
+def batch(pairs: int, images_per_pair: int) -> PairBatch:
+    images = [
+        torch.zeros(pairs, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
+        for _ in range(images_per_pair)
+    ]
+    first, second = (*images, None)[:2]
     numbers = torch.arange(pairs)
-    return PairBatch(*images, numbers, torch.zeros_like(numbers), numbers)
+    return PairBatch(first, second, numbers, torch.zeros_like(numbers), numbers)
 
 
 def parts_of(engine: Engine) -> dict[str, int]:
@@ -135,7 +146,8 @@ def measure(config: Config, classes: int, ranks: Ranks) -> dict[str, Any]:
     with Counted() as memory:
         model, head = build_for_training(config, classes, ranks)
         engine = Engine.create(model, config, ranks, head)
-        batches = [batch(pairs) for _ in range(config.train.accumulation)]
+        each = config.train.images_per_pair
+        batches = [batch(pairs, each) for _ in range(config.train.accumulation)]
         recipe = Recipe(config, 10)
         train_step(engine, batches, recipe, 0, flags)
         between = memory.live_bytes

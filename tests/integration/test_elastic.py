@@ -98,7 +98,7 @@ def train(root: Path, name: str, ranks: int, stage: int, steps: int, *more: str)
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def curve(root: Path, name: str, tag: str = "loss/total") -> list[float]:

@@ -5,24 +5,14 @@ What the ranks play is in head_scenarios.py; each group of processes is started 
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import head_scenarios as scenarios
 import pytest
-import torch
+from head_oracle import plain_torch, some_classes
 from rank_processes import play
-
-from distill.data.batch import as_network_input
-from distill.data.keyed import keyed_rng
-from distill.engine_parts.optimizer import build_optimizer, set_lr
-from distill.heads import ClassRanges, build_adaface, build_head
-from distill.heads.sampling import sampled
-from distill.losses import PairLossSpec, RowMargins, pair_loss
-from distill.models.classifier import PairClassifier
-from distill.schedules import learning_rate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -61,44 +51,6 @@ def phase(folder):
     return seen
 
 
-@functools.cache
-def plain_torch(
-    words: tuple[str, ...], head: str = "cosine", left_out: int = -1
-) -> list[tuple[float, float]]:
-    """(loss, gradient norm) of each step of one process without DeepSpeed or shards, float64."""
-    config = scenarios.settings(*words, head=head)
-    torch.manual_seed(0)
-    model = PairClassifier(
-        scenarios.Net(), build_head(config.head, scenarios.DIM, scenarios.CLASSES)
-    ).double()
-    adaface = build_adaface(config.head)
-    optimizer, seen = build_optimizer(model, config.optimizer), []
-    spec = PairLossSpec.from_config(config.loss, config.head)
-    for step in range(scenarios.STEPS):
-        batch = scenarios.pairs(step)
-        set_lr(optimizer, learning_rate(config, step, 10))
-        optimizer.zero_grad()
-        images = as_network_input(torch.cat((batch.first, batch.second)), torch.float64)
-        output = model(images)
-        margins = adaface and RowMargins(*adaface(output.embeddings))
-        T = config.loss.temperature
-        loss = pair_loss(
-            *output.scores.chunk(2),
-            batch.labels,
-            temperature=T,
-            weight=1.0,
-            spec=spec,
-            margins=margins,
-            implementation="reference",
-        ).total
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
-        if step != left_out:
-            optimizer.step()
-        seen.append((loss.item(), norm.item()))
-    return seen
-
-
 def numbers(curve: list[Any]) -> tuple[list[float], list[float]]:
     """Losses and gradient norms of a curve."""
     return [float.fromhex(row[0]) for row in curve], [float.fromhex(row[1]) for row in curve]
@@ -128,6 +80,40 @@ def test_every_placement_form_and_stage_is_one_process_of_plain_torch(phase, nam
 def test_every_similarity_is_one_process_of_plain_torch(phase, form, similarity):
     curve = phase("three")[0]["similarities"][f"{form} {similarity}"]
     assert_same(curve, plain_torch(tuple(scenarios.SIMILARITIES[similarity])))
+
+
+def without_pairs(name: str) -> list[tuple[float, float]]:
+    """What `scenarios.FIRST` should give."""
+    return plain_torch(("train.images=first", *scenarios.FIRST[name]), name.split()[0])
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_without_pairs_every_form_is_one_process_of_plain_torch(phase, name):
+    curves = phase(name)[0]["first_alone"]
+    assert len(curves) == len(scenarios.FORMS) * len(scenarios.FIRST)
+    for key, curve in curves.items():
+        assert_same(curve, without_pairs(key.split(" ", 1)[1]))
+
+
+@pytest.mark.parametrize("name", ["one", "two", "three"])
+def test_without_pairs_checkpoints_go_on_alike_on_other_ranks_and_placements(phase, name):
+    for key, curve in phase(name)[0]["first_loaded"].items():
+        assert_same(curve, without_pairs(key.split(":")[0])[2:])
+
+
+@pytest.mark.parametrize("head", scenarios.HEADS)
+@pytest.mark.parametrize("form", scenarios.FORMS)
+def test_without_pairs_bf16_is_near_and_repeats_to_the_bit(phase, form, head):
+    first, second = phase("three")[0]["first_rounded"][f"{form} {head}"]
+    assert first == second
+    assert_same(first[:2], plain_torch(("train.images=first",), head)[:2], rel=3e-3)
+
+
+@pytest.mark.parametrize("head", scenarios.HEADS)
+@pytest.mark.parametrize("name", ["two", "three"])
+def test_without_pairs_a_sample_of_the_classes_is_plain_torch(phase, name, head):
+    found = phase(name)[0]["first_sampled"][head]
+    assert_same(found, some_classes(RANKS[name], head, "train.images=first"))
 
 
 @pytest.mark.parametrize("head", scenarios.HEADS)
@@ -190,63 +176,6 @@ def test_fine_tuning_begins_alike_wherever_weights_stand_and_stood(phase, name):
         phase(n)[0]["started"]["sharded-fused -> sharded-fused"] for n in ("one", "two")
     )
     assert float.fromhex(first[0]) == pytest.approx(float.fromhex(other[0]), rel=3e-6)
-
-
-def some_classes(world_size: int, head: str) -> list[tuple[float, float]]:
-    """As `plain_torch`, each step about some of 40 classes; rows beside them stand still."""
-    config = scenarios.settings(*scenarios.SAMPLED, head=head)
-    torch.manual_seed(0)
-    model = PairClassifier(
-        scenarios.Net(), build_head(config.head, scenarios.DIM, scenarios.MANY)
-    ).double()
-    optimizer, seen = build_optimizer(model, config.optimizer), []
-    spec = PairLossSpec.from_config(config.loss, config.head)
-    for step in range(scenarios.STEPS):
-        batch = scenarios.pairs(step, scenarios.MANY)
-        chosen = classes_of(step, world_size, batch.labels)
-        number = {c: i for i, c in enumerate(chosen)}
-        labels = torch.tensor([number[y] for y in batch.labels.tolist()])
-        images = as_network_input(torch.cat((batch.first, batch.second)), torch.float64)
-        scores = model(images).scores[:, chosen].chunk(2)
-        optimizer.zero_grad()
-        loss = pair_loss(
-            *scores, labels, temperature=2.0, weight=1.0, spec=spec, implementation="reference"
-        ).total
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
-        set_lr(optimizer, learning_rate(config, step, 10))
-        step_but_leave(optimizer, list(model.head.parameters()), chosen)
-        seen.append((loss.item(), norm.item()))
-    return seen
-
-
-def classes_of(step: int, world_size: int, labels: torch.Tensor) -> list[int]:
-    """The classes that the ranks take together, in any order."""
-    taken = []
-    for rank in range(world_size):
-        ranges = ClassRanges.even(scenarios.MANY, rank, world_size)
-        key = keyed_rng("classes of a step", 0, step, rank)
-        rows = sampled(labels, ranges, 0.3, int(key.integers(2**63))).rows
-        taken += [ranges.mine.start + int(row) for row in rows]
-    assert set(labels.tolist()) < set(taken) < set(range(scenarios.MANY))
-    return taken
-
-
-def step_but_leave(
-    optimizer: torch.optim.Optimizer, parameters: list[torch.Tensor], rows: list[int]
-) -> None:
-    """A step of torch's after which all but ``rows`` of the parameters and moments are put back."""
-
-    def tensors() -> list[torch.Tensor]:
-        moments = [m for p in parameters for m in optimizer.state[p].values() if m.ndim]
-        return [p.detach() for p in parameters] + moments
-
-    before = [t.clone() for t in tensors()]
-    optimizer.step()
-    before += [torch.zeros_like(t) for t in tensors()[len(before) :]]
-    beside = [row for row in range(scenarios.MANY) if row not in rows]
-    for tensor, old in zip(tensors(), before, strict=True):
-        tensor[beside] = old[beside]
 
 
 @pytest.mark.parametrize("head", scenarios.HEADS)

@@ -45,6 +45,12 @@ RUNS: dict[str, list[list[str]]] = {
         [*SHARDED, "train.steps=3"],
         ["train.zero_stage=2"],
     ],
+    "first": [["train.images=first", "data.train={packs}/blind"]],
+    "first fused": [["train.images=first", "loss.form=fused", "train.zero_stage=2"]],
+    "first sharded": [
+        [*SHARDED, "train.images=first", "train.steps=3"],
+        ["loss.form=fused", "train.images=first", "train.zero_stage=3"],
+    ],
     "sampled": [[*SHARDED, "head.sample_rate=0.7"]],
     "others": [[*SHARDED, "model.init_from={runs}/sharded", "data.train={packs}/others"]],
 }
@@ -124,6 +130,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_pack(
             packs / name, drawn(60, len(people), seed=1), 60, identities=people, kinds=("blur",)
         )
+    firsts = (pair._replace(second=b"no image") for pair in drawn(60, len(NAMES), seed=1))
+    write_pack(packs / "blind", firsts, 60, identities=NAMES, kinds=("blur",))
     about = {"identities": NAMES, "kinds": ("blur",), "purpose": "evaluation", "photographs": 13}
     write_pack(packs / "evaluation", drawn(13, 5, seed=2), 13, **about)
     (root / "run.toml").write_text(SETTINGS.format(root=root, steps=STEPS))
@@ -154,7 +162,7 @@ def program(*words: str) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr + done.stdout
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def numbers(run: Path, prefixes: tuple[str, ...] = ("loss/", "accuracy/", "pair/")) -> list[Any]:
@@ -174,6 +182,20 @@ def test_a_run_reaches_the_losses_of_a_replicated_head(played, name):
     assert ours.keys() == theirs.keys()
     for key in ours:
         np.testing.assert_allclose(ours[key], theirs[key], rtol=0, atol=1e-4, err_msg=key)
+
+
+@pytest.mark.parametrize("name", ["first fused", "first sharded"])
+def test_a_run_without_pairs_reaches_the_losses_of_a_replicated_head(played, name):
+    """Its loss and accuracy, and those of the last evaluation.
+
+    That one's second images are none, so nobody looks at those of the others either.
+    """
+    runs, _ = played
+    expected, found = numbers(runs / "first"), numbers(runs / name)
+    assert len(expected) == 3 * STEPS, "total, cross-entropy and accuracy alone"
+    assert found == pytest.approx(expected, rel=3e-4, abs=1e-5)
+    ours, theirs = (numbers(runs / n, ("evaluation_clean/",)) for n in (name, "first"))
+    assert ours[-5:] == pytest.approx(theirs[-5:], rel=3e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["sharded", "sharded plain"])

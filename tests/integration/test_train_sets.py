@@ -74,7 +74,7 @@ def test_a_run_finds_of_itself_what_evaluate_finds_of_its_weights(
     told = {line["step"]: line for line in lines if "evaluation_lfw/accuracy" in line}
     assert sorted(told) == [1, 2, 3, 4]
     line = f"step 4, verification accuracy: lfw {told[4]['evaluation_lfw/accuracy']:.5f} agedb_30"
-    assert line in done.stdout
+    assert line in done.stderr
     asked = [str(run / "model.safetensors"), *config.evaluate.sets, "--json"]
     again = CliRunner().invoke(build_app(), ["evaluate", *asked, "--out", str(tmp_path / "again")])
     found = {each["name"]: each for each in json.loads(again.stdout)["sets"]}

@@ -6,15 +6,28 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
-from distill.checkpoint import save
+from distill.checkpoint import Stored, open_weights, save
 from distill.engine_parts.fragments import WEIGHT, Fragment
 from distill.ranks import Ranks
+
+
+def weights_at(path: Path) -> tuple[Stored, dict[str, torch.Tensor]]:
+    """What is known of weights, and copies of them by name."""
+    with ExitStack() as stack:
+        stored = open_weights(path, stack)
+        dtypes = {name: stored.reader.dtype(key) for name, key in stored.keys.items()}
+        found = {name: torch.empty(stored.shapes[name], dtype=dtypes[name]) for name in dtypes}
+        for name, tensor in found.items():
+            stored.reader.copy_elements(stored.keys[name], 0, tensor.view(-1))
+    return stored, found
+
 
 SHAPES = {"backbone.weight": (5, 3, 2), "backbone.bias": (5,), "head.weight": (4, 5)}
 MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -13,6 +13,7 @@ from distill.checkpoint import TrainState, save
 from distill.config import load_config
 from distill.errors import UserError
 from distill.run_dir import RunDir
+from launcher.status import statuses
 
 PEOPLE = ("ann", "bob")
 
@@ -47,7 +48,7 @@ def folder(tmp_path, engine_of):
 def told(monkeypatch):
     """What is said on the terminal, and what is warned of."""
     lines = []
-    monkeypatch.setattr(console, "say", lambda text: lines.append(("say", text)))
+    monkeypatch.setattr(console, "note", lambda text: lines.append(("note", text)))
     monkeypatch.setattr(console, "warn", lambda text: lines.append(("warn", text)))
     return lines
 
@@ -73,6 +74,15 @@ def test_each_fresh_run_is_another(folder):
 def test_settings_of_the_start_stand_in_the_folder(folder):
     folder.begin("run.seed=77")
     assert load_config(folder.run.config_toml, []).run.seed == 77
+
+
+def test_status_knows_the_length_of_a_run_that_settings_give_in_epochs(folder):
+    """Before its first step is logged."""
+    folder.run.root.mkdir(exist_ok=True)
+    folder.begin("train.steps=0", "train.epochs=3")
+    with folder.run.acquire():
+        (found,) = statuses([folder.run])
+    assert (found.state, found.step, found.total_steps) == ("RUNNING", 0, 9)
 
 
 def test_weights_of_another_run_count_until_there_is_a_checkpoint(
@@ -105,7 +115,7 @@ def test_what_was_set_aside_is_told_before_the_run_opens(folder, told):
     told.clear()
     begun, _ = folder.begin()
     assert begun.state.step == 1
-    assert [how for how, _ in told] == ["warn", "say"]
+    assert [how for how, _ in told] == ["warn", "note"]
     assert "checkpoint damaged and set aside: " in told[0][1]
     assert "step-00000002.corrupt (manifest.json does not match" in told[0][1]
 

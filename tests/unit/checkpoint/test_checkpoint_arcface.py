@@ -144,7 +144,7 @@ train = {{steps = 1, global_batch_pairs = 4, zero_stage = 3}}
     command = [sys.executable, "-m", "distill", "train", str(tmp_path / "run.toml"), "--ranks", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"backbone of {path}; 2 people, all new" in done.stdout
+    assert f"backbone of {path}; 2 people, all new" in done.stderr
     ours = load_file(tmp_path / "run" / "model.safetensors")
     some = {"conv1": "stem.0", "layer3.1.conv2": "stages.2.1.body.4", "fc": "embedding.3"}
     for there, mine in some.items():

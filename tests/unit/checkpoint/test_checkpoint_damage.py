@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tensors import weights_at
 
-from distill.checkpoint import TrainState, export_weights, latest_verified, load, load_weights, save
+from distill.checkpoint import TrainState, export_weights, latest_verified, load, save
 from distill.checkpoint.find import reason_against
 from distill.checkpoint.load import _pack_differences
 from distill.checkpoint.manifest import Manifest
@@ -184,28 +185,28 @@ def test_another_network_or_optimizer_is_refused(save_steps, engine_of, facts, t
 def test_weights_refuse_what_is_damaged_or_foreign(save_steps, tmp_path):
     (path,) = save_steps(1)
     with pytest.raises(UserError, match="no checkpoint there"):
-        load_weights(tmp_path / "absent")
+        weights_at(tmp_path / "absent")
     flip_a_byte(path / SHARD, -200)
     with pytest.raises(UserError, match="digest"):
-        load_weights(path)
+        weights_at(path)
     stray = tmp_path / "stray.safetensors"
     stray.write_bytes(b"\x80\x04no pickle is ever loaded")
     with pytest.raises(UserError, match="safetensors"):
-        load_weights(stray)
+        weights_at(stray)
 
 
 def test_weights_and_export(save_steps, engine_of, facts, tmp_path):
     save_steps(1, 2)
     exported = export_weights(tmp_path, tmp_path / "model.safetensors")
     for path in (tmp_path, tmp_path / "step-00000002", exported):
-        weights = load_weights(path)
+        weights, tensors = weights_at(path)
         assert weights.step == 2
         assert weights.identities == list(facts.identities)
         assert weights.config == facts.config
         engine = engine_of(2)
         expected = {n: t for (k, n), t in engine.state.items() if k == "weight"} | engine.buffers
-        assert weights.tensors.keys() == expected.keys()
-        assert all((weights.tensors[n] == t).all() for n, t in expected.items())
+        assert tensors.keys() == expected.keys()
+        assert all((tensors[n] == t).all() for n, t in expected.items())
 
 
 def test_export_to_a_bad_place_leaves_nothing(save_steps, tmp_path):

@@ -113,11 +113,13 @@ def test_equal_exports_are_equal_to_the_byte(tmp_path, wholes):
 LIMITED = """
 import re, resource, sys
 from pathlib import Path
-from distill.checkpoint import export_weights, load_weights
+from distill.checkpoint import export_weights
+from safetensors.torch import load_file
 
 small, checkpoint, spare = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+load = lambda path: [t.clone() for f in path.glob("*.safetensors") for t in load_file(f).values()]
 export = lambda path: export_weights(path, path / "out")
-work = {"export": export, "load": load_weights}[sys.argv[4]]
+work = {"export": export, "load": load}[sys.argv[4]]
 work(small)  # whatever is made once is there
 held = 1024 * int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 mapped = sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
@@ -154,7 +156,7 @@ def test_what_was_there_stays_where_the_disk_is_full(tmp_path, wholes, monkeypat
         original(self, data)
 
     monkeypatch.setattr(TensorWriter, "write", full)
-    with pytest.raises(UserError, match=r"model\.safetensors' cannot be written: .* No space left"):
+    with pytest.raises(UserError, match=r"model\.safetensors: disk full \(No space left"):
         export_weights(checkpoint, out)
     assert out.read_bytes() == b"before"
     assert {path.name for path in tmp_path.iterdir()} == {out.name, checkpoint.name}

@@ -7,10 +7,9 @@ import re
 
 import pytest
 from rich.console import Console
-from rich.table import Table
 
 from distill import console
-from distill.console import Bar, live_progress, show
+from distill.console import Bar, live_progress
 
 
 def shown(
@@ -19,7 +18,7 @@ def shown(
     """The line of a bar after some of its work, one unit after the other."""
     now = 1000.0
     terminal = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=120)
-    monkeypatch.setattr(console, "console", terminal)
+    monkeypatch.setattr(console, "errors", terminal)
     progress = live_progress()
     progress.get_time = lambda: now
     bar = Bar(progress, "aligning faces", total)
@@ -39,17 +38,3 @@ def test_the_time_left_is_what_is_left_at_the_speed_so_far(monkeypatch, seconds_
 
 def test_without_a_total_nothing_is_foretold(monkeypatch) -> None:
     assert re.search(r"20/\? .* left *$", shown(monkeypatch, None, done=20, seconds_each=1.0))
-
-
-@pytest.mark.parametrize("terminal", [False, True])
-def test_a_piped_table_has_every_word_whole(monkeypatch, terminal) -> None:
-    """On a terminal its width counts: a line that wraps round shows less."""
-    words = ["runs/" + "long-name-" * 9 + "end", "other words " * 5 + "here"]
-    out = Console(file=io.StringIO(), force_terminal=terminal, color_system=None, width=60)
-    monkeypatch.setattr(console, "console", out)
-    table = Table("run", "notes")
-    table.add_row(*words)
-    show(table)
-    lines = out.file.getvalue().splitlines()
-    assert any(all(word in line for word in words) for line in lines) != terminal
-    assert not terminal or max(map(len, lines)) == 60

@@ -272,7 +272,7 @@ train = {{steps = 1, global_batch_pairs = 4}}
     command = [sys.executable, "-m", "distill", "train", str(tmp_path / "run.toml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"backbone of {path}; 2 people, all new" in done.stdout
+    assert f"backbone of {path}; 2 people, all new" in done.stderr
     out = tmp_path / "again.safetensors"
     assert export(tmp_path / "run", out).exit_code == 0
     (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("step-*")

@@ -115,13 +115,13 @@ def test_status_of_a_running_a_failed_and_a_waiting_run(tmp_path: Path, fake: Fa
     assert statuses(runs[:1])[0].reason == "", "it waited once, before a requeue"
 
 
-def test_a_run_that_was_not_submitted_knows_its_length_where_it_can(tmp_path: Path) -> None:
+def test_a_run_that_was_not_submitted_knows_its_length_once_it_has_begun(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     run.root.mkdir()
     run.metrics.write_text('{"step": 8, "loss/total": 2.0, "speed/seconds_per_step": 3.0}\n')
-    expected = {"[train]\nsteps = 0": (0, None), "[train]\nsteps = 20": (20, 36.0), "": (0, None)}
-    for settings, (total, left) in expected.items():
-        run.config_toml.write_text(settings)
+    run.config_toml.write_text("[train]\nepochs = 2")
+    for length, (total, left) in {"": (0, None), '{"steps": 20}': (20, 36.0)}.items():
+        run.length.write_text(length)
         with run.acquire():
             found = statuses([run])[0]
         assert (found.state, found.total_steps, found.eta_seconds) == ("RUNNING", total, left)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -15,12 +16,13 @@ import torch
 import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parent))
+import row_cases
 from linear_cases import ARC, Inputs, loss_of, make_inputs, row_margins, with_gradients
 
 from distill.config.tree import Config
 from distill.errors import UserError
 from distill.heads import AdaFace
-from distill.losses import ClassShards, PairLossSpec
+from distill.losses import ClassShards, PairLossSpec, RowMargins
 from distill.ranks import from_environment, init_process_group, leave_process_group
 
 ROWS = {
@@ -82,18 +84,74 @@ def compare(
     mine = slice(shards.class_start, shards.class_start + shards.rows)
     true[13:] = [x[mine] for x in true[13:]]
     names = [*loss._fields, "dfirst", "dsecond", "dweight", "dbias"]
-    errors = {
-        name: float(((a - b).abs() / (1 + b.abs())).nan_to_num(torch.inf).max()) if a.numel() else 0
-        for name, a, b in zip(names, ours, true, strict=False)
-        if shards.gather_entropies or not name.startswith("entropy")
-    }
-    alike = torch.cat([x.flatten().double() for x in ours[:13]]).numpy().tobytes()
+    errors = errors_of(names, ours, true)
+    if not shards.gather_entropies:
+        errors = {name: one for name, one in errors.items() if not name.startswith("entropy")}
     return {
-        "bits": hashlib.sha256(alike).hexdigest(),
+        "bits": bits_of(ours[:13]),
         "errors": errors,
         "forward": forward,
         "backward": seen[len(forward) :],
         "entropies": str(float(ours[4])),
+    }
+
+
+def errors_of(
+    names: list[str], ours: list[torch.Tensor], true: list[torch.Tensor]
+) -> dict[str, float]:
+    """The largest error of each, relative to 1 and more; infinite where there is a NaN."""
+    return {
+        name: float(((a - b).abs() / (1 + b.abs())).nan_to_num(torch.inf).max()) if a.numel() else 0
+        for name, a, b in zip(names, ours, true, strict=False)
+    }
+
+
+def bits_of(tensors: list[torch.Tensor]) -> str:
+    alike = torch.cat([x.flatten().double() for x in tensors]).numpy().tobytes()
+    return hashlib.sha256(alike).hexdigest()
+
+
+def single_images(group: dist.ProcessGroup, rank: int, world: int) -> dict:
+    """As `equal_results`, without partners, of 7 images: this rank's against torch's."""
+    told = {}
+    words = [("linear", {}), ("cosine", ARC), ("cosine", {"logit_scale": 16.0})]
+    for rows in ROWS[world]:
+        shards = ClassShards.create(group, rows[rank], gather_entropies=True)
+        for (head, more), smoothing in itertools.product(words, (0.0, 0.1)):
+            for dtype in (torch.float64, torch.float32):
+                spec = PairLossSpec(**more, label_smoothing=smoothing)
+                margins = row_cases.margins_of(7) if head == "cosine" and more != ARC else None
+                key = f"{rows} {head} {spec.has_margin} {smoothing} {dtype}"
+                told[key] = compare_single(shards, head, spec, dtype, margins)
+    return told
+
+
+def compare_single(
+    shards: ClassShards,
+    head: str,
+    spec: PairLossSpec,
+    dtype: torch.dtype,
+    margins: RowMargins | None,
+) -> dict:
+    inputs = make_inputs(7, 5, 23, head).to(dtype)
+    _, weights, right, mean, *gradients = row_cases.by_torch(
+        inputs.to(torch.float64), spec, head, margins
+    )
+    mine = slice(shards.class_start, shards.class_start + shards.rows)
+    correct = (weights * right).sum() / weights.sum()
+    true = [mean, mean, correct, gradients[0], *(g[mine] for g in gradients[1:])]
+    seen: list[str] = []
+    leaves = row_cases.leaves_of(share(inputs, shards))
+    with float_collectives(seen):
+        loss = row_cases.loss_of(leaves, inputs, spec, head, "auto", shards=shards, margins=margins)
+        forward = list(seen)
+        ours = [x.detach() for x in (*loss, *torch.autograd.grad(loss.total, leaves))]
+    names = [*loss._fields, "dfeatures", "dweight", "dbias"]
+    return {
+        "bits": bits_of(ours[:4]),
+        "errors": errors_of(names, ours, true),
+        "forward": forward,
+        "backward": seen[len(forward) :],
     }
 
 
@@ -218,6 +276,7 @@ def main(out: str) -> None:
         if ranks.rank < world:
             told[str(world)] = equal_results(group, ranks.rank, world)
             told[str(world)]["local"] = local_gradients(group, ranks.rank, world)
+            told[f"{world} single"] = single_images(group, ranks.rank, world)
             if world == 3:
                 told["mistakes"] = mistakes(group, ranks.rank, world)
         dist.barrier()

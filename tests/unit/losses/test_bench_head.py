@@ -21,19 +21,24 @@ ROOT = Path(__file__).parents[3]
 B, D, CLASSES, WORLD = 3, 16, (50, 71), 2
 
 
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
-    """A small table of two ranks, where replicated weights of 71 classes are not allowed."""
-    folder = tmp_path_factory.mktemp("table")
-    allowed = WORLD * 60 * (4 * 2 * D + 4 * 6 * 2 * B) / 2**30
-    options = f"--ranks {WORLD} --classes 50,71 --pairs {B} --width {D} --rounds 1".split()
-    command = [sys.executable, str(ROOT / "benchmarks/bench_head.py"), *options]
-    command += ["--memory-gib", repr(allowed), "--save", str(folder)]
+def made_table(folder: Path, name: str, *options: str) -> list[dict[str, str]]:
+    """What the command writes of two ranks."""
+    sizes = f"--ranks {WORLD} --pairs {B} --width {D} --rounds 1".split()
+    command = [sys.executable, str(ROOT / "benchmarks/bench_head.py"), *sizes, *options]
+    command += ["--save", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    (path,) = folder.glob("head_*.csv")
+    (path,) = folder.glob(f"{name}_*.csv")
     assert path.with_suffix(".png").stat().st_size > 10_000
     return list(csv.DictReader(path.open()))
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """A small table, where replicated weights of 71 classes are not allowed."""
+    allowed = WORLD * 60 * (4 * 2 * D + 4 * 6 * 2 * B) / 2**30
+    options = ("--classes", "50,71", "--memory-gib", repr(allowed))
+    return made_table(tmp_path_factory.mktemp("table"), "head", *options)
 
 
 def test_every_way_at_every_size_with_what_it_was_measured_on(table) -> None:
@@ -61,6 +66,17 @@ def test_bytes_are_those_of_the_tensors_given_away(table) -> None:
     assert float(of_50[bench_head.OURS]["checks_bytes"]) > 0
     assert float(of_50[bench_head.REPLICATED]["weight_gradient_bytes"]) == 50 * D * 4
     assert float(of_50[bench_head.REPLICATED]["statistics_bytes"]) == 0
+
+
+def test_without_pairs_the_ways_agree_and_tell_three_numbers_an_image(tmp_path: Path) -> None:
+    """The command compares loss and gradient of all ways before it times any."""
+    found = made_table(tmp_path, "head-first", "--classes", "51", "--images", "first")
+    assert len(found) == 5
+    for line in found:
+        assert line["images"] == "first"
+        whole = line["what"] == bench_head.REPLICATED
+        assert float(line["statistics_bytes"]) == (0 if whole else 12)
+        assert float(line["features_bytes"]) == (0 if whole else B * D * 4 + B * 8)
 
 
 def test_what_does_not_fit_is_blank_and_says_why(table) -> None:

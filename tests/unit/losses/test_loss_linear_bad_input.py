@@ -1,4 +1,4 @@
-"""Every wrong argument of `linear_pair_loss` is one line that names it."""
+"""Every wrong argument of the streamed losses is one line that names it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distill.errors import UserError
-from distill.losses import PairLossSpec, linear_pair_loss
+from distill.losses import PairLossSpec, RowMargins, linear_cross_entropy, linear_pair_loss
 
 X = torch.zeros(3, 4)
 W = torch.zeros(5, 4)
@@ -65,4 +65,36 @@ def test_the_defaults_are_fine() -> None:
 def test_bad_arguments(changes, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         linear_pair_loss(**DEFAULTS | changes)
+    assert caught.value.fix
+
+
+OF_IMAGES = {"features": X, "weight": W, "labels": Y, "spec": PairLossSpec()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"features": X.long()}, r"features are torch.int64: must be floating"),
+        ({"features": X[:0]}, r"features have shape \(0, 4\).*B >= 1"),
+        ({"weight": torch.zeros(5, 3)}, r"weight has shape \(5, 3\): must be \(C, 4\)"),
+        ({"labels": Y[:2]}, r"labels are torch.int64 \(2,\)"),
+        ({"labels": torch.tensor([0, 5, 1])}, r"labels\[1\] = 5: must be in \[0, 5\)"),
+        ({"sample_weights": torch.ones(2)}, r"sample_weights have shape \(2,\)"),
+        ({"reduction": "max"}, "reduction = 'max'"),
+        ({"head": "arc"}, "head = 'arc': unknown; choose one of linear, cosine"),
+        ({"head": "cosine", "bias": torch.zeros(5)}, "bias: a cosine head has none"),
+        ({"spec": PairLossSpec(margin_cosine=0.3)}, "head = 'linear': it has no cosine"),
+        (
+            {"head": "cosine", "margins": RowMargins(torch.zeros(6), torch.zeros(6))},
+            r"margins.angle_rad is torch.float32 \(6,\): must be floating \(3,\)",
+        ),
+        ({"memory_budget_bytes": -1}, "memory_budget_bytes = -1"),
+        ({"chunk_classes": 0}, "chunk_classes = 0: must be a whole number >= 1"),
+        ({"implementation": "cuda"}, "loss.implementation = 'cuda': unknown"),
+    ],
+)
+def test_bad_arguments_of_single_images(changes, message: str) -> None:
+    assert linear_cross_entropy(**OF_IMAGES).total.isfinite()
+    with pytest.raises(UserError, match=message) as caught:
+        linear_cross_entropy(**OF_IMAGES | changes)
     assert caught.value.fix

@@ -75,6 +75,24 @@ def test_one_gather_of_ten_numbers_a_pair(told: Told, world: int) -> None:
         assert (results[0]["entropies"] == "nan") == (name != "entropies")
 
 
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_single_images_are_those_of_torch_with_three_numbers_each(told: Told, world: int) -> None:
+    """Four with label smoothing. Of 7 images, so that one goes with a row of zeros."""
+    share = -(-8 * D // world)
+    for name in told[0][f"{world} single"]:
+        results = [one[f"{world} single"][name] for one in told[:world]]
+        tolerance = 2e-5 if "float32" in name else 1e-12
+        numbers = 4 if " 0.1 " in name else 3
+        assert len({result["bits"] for result in results}) == 1, name
+        for result in results:
+            for field, error in result["errors"].items():
+                assert error <= (1e-6 if field == "correct" else tolerance), (name, field)
+            assert result["forward"] == [f"all_gather {numbers * 8}"], name
+            if world > 1:
+                expected = [f"all_to_all_single {share * world}", f"all_gather {share}"]
+                assert result["backward"] == expected, name
+
+
 def test_adaface_counts_the_lengths_of_all_ranks(told: Told) -> None:
     """Each rank finds for its rows what one process finds for all, and the same running numbers."""
     for one in told:

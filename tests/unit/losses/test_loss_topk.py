@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from distill.config.tree import LossConfig
 from distill.errors import UserError
-from distill.losses import PairLossSpec, fused, pair_loss, pair_loss_and_grad
+from distill.losses import PairLossSpec, fused, linear_pair_loss, pair_loss, pair_loss_and_grad
 from distill.losses.linear_topk import Candidates, packed, unpacked
 from distill.losses.registration import NO_CLASS
 
@@ -156,6 +156,27 @@ def test_a_small_rest_keeps_its_digits() -> None:
     wide = pair_loss(scores.double(), second.double(), labels, **options).similarity
     narrow = pair_loss(scores, second, labels, **options).similarity
     assert narrow.double().item() == pytest.approx(wide.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_scores_far_from_0_keep_their_digits(implementation: str) -> None:
+    """Of a weight of unit vectors, so that scores are exact; then only differences count."""
+    made = torch.Generator().manual_seed(3)
+    near = torch.randint(-512, 512, (2, 4, 30), generator=made) / 256.0
+    loss, far = (
+        linear_pair_loss(
+            *(near + offset),
+            torch.eye(30),
+            torch.tensor([0, 7, 29, 4]),
+            temperature=T,
+            similarity_weight=1.0,
+            spec=PairLossSpec(topk_classes=5),
+            chunk_classes=8,
+            implementation=implementation,
+        )
+        for offset in (0.0, 4096.0)
+    )
+    torch.testing.assert_close(far.similarity, loss.similarity, rtol=1e-6, atol=0.0)
 
 
 @pytest.mark.parametrize("inplace", [False, True])

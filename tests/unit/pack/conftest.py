@@ -1,30 +1,25 @@
 """A small pack of drawn images, shared by the tests of this room."""
 
-import cv2
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
-import simplejpeg
 
 from distill.data.ffcv_import import import_ffcv
 from distill.data.pack_writer import EncodedPair, write_pack
+
+sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
+from single_packs import COUNTS, encoded, single, write_singles
 
 import_ffcv()  # before any test module imports it in the slow way
 
 COUNT, PEOPLE, KINDS = 53, 5, ("blur", "eyes")
 
 
-def drawn(seed: int) -> np.ndarray:
-    small = np.random.default_rng(seed).integers(0, 256, (14, 14, 3), dtype=np.uint8)
-    return cv2.resize(small, (112, 112), interpolation=cv2.INTER_CUBIC)
-
-
 def encoded_pairs(count: int):
     for i in range(count):
-        first, second = (
-            simplejpeg.encode_jpeg(drawn(2 * i + k), quality=90, colorsubsampling="444")
-            for k in (0, 1)
-        )
-        yield EncodedPair(first, second, i % PEOPLE, i % len(KINDS))
+        yield EncodedPair(encoded(2 * i), encoded(2 * i + 1), i % PEOPLE, i % len(KINDS))
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +48,21 @@ def sharded(make_pack, tmp_path_factory):
     pack = make_pack(tmp_path_factory.mktemp("packs") / "sharded", shard_bytes=200_000)
     assert len(pack.manifest.shards) >= 4
     return pack
+
+
+@pytest.fixture(scope="session")
+def singles():
+    labels = np.repeat(np.arange(len(COUNTS)), COUNTS).tolist()
+    return [single(number, label) for number, label in enumerate(labels)]
+
+
+@pytest.fixture(scope="session")
+def online(singles, tmp_path_factory):
+    """Photographs alone, in several files."""
+    folder = tmp_path_factory.mktemp("packs") / "online"
+    made = write_singles(folder, [pair for pair, _ in singles], shard_bytes=50_000)
+    assert len(made.manifest.shards) > 2
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -8,64 +8,27 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-import simplejpeg
 import torch
+from single_packs import CHANCES, COUNTS, TOTAL, drawn, write_singles
 
 from distill.config.tree import DataConfig
 from distill.data.batch import OrderState
 from distill.data.beton import SINGLES
-from distill.data.faces import TEMPLATE, AlignedFace
 from distill.data.forget import forget
 from distill.data.loader import make_eval_loader, make_train_loader
 from distill.data.manifest import read_pack
 from distill.data.pack import PackOptions, open_source, pack
 from distill.data.pack.estimate import estimate
-from distill.data.pack_writer import EncodedPair, write_pack
 from distill.data.second import KINDS, process
-from distill.data.second.online import Partners, face_row, ways
+from distill.data.second.online import Partners
 from distill.data.second.pixels.draws import joined
 from distill.data.verify import verify_pack
 from distill.errors import UserError
 
-COUNTS = (9, 1, 0, 6, 7)
-TOTAL = sum(COUNTS)
-CHANCES = {"pose": 0.5, "eyes": 0.4, "blur": 0.5}
 FIELDS = ("first", "second", "labels", "kinds", "sample_ids")
 ONE_RANK = SimpleNamespace(rank=0, world_size=1)
 UNCHANGED = {"flip_probability": 0.0, "shift_pixels": 0, "brightness": 0.0, "contrast": 0.0}
 BEGINNING = OrderState(0, 0)
-
-
-def drawn(seed):
-    small = np.random.default_rng(seed).integers(0, 256, (14, 14, 3), dtype=np.uint8)
-    return cv2.resize(small, (112, 112), interpolation=cv2.INTER_CUBIC)
-
-
-def single(number, label):
-    jpeg = simplejpeg.encode_jpeg(drawn(number), quality=90, colorsubsampling="444")
-    points = TEMPLATE + np.random.default_rng(number).normal(0, 1, (5, 2)).astype(np.float32)
-    face = AlignedFace(simplejpeg.decode_jpeg(jpeg, fastdct=True), points.astype(np.float32))
-    return EncodedPair(jpeg, b"", label, 0, face_row(face)), face
-
-
-@pytest.fixture(scope="module")
-def singles():
-    labels = np.repeat(np.arange(len(COUNTS)), COUNTS).tolist()
-    return [single(number, label) for number, label in enumerate(labels)]
-
-
-def write_singles(folder, pairs, **options):
-    names = [f"person {i}" for i in range(len(COUNTS))]
-    settings = {"kinds": ways(CHANCES), "second": "online", "kind_chances": CHANCES}
-    return write_pack(folder, pairs, len(pairs), identities=names, **(settings | options))
-
-
-@pytest.fixture(scope="module")
-def online(singles, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("packs") / "online"
-    made = write_singles(folder, [pair for pair, _ in singles], shard_bytes=50_000)
-    assert len(made.manifest.shards) > 2
-    return made
 
 
 def taken(count, pack, reader="ffcv", ranks=ONE_RANK, batch=6, state=BEGINNING, seed=5, **settings):

@@ -126,6 +126,9 @@ def test_network_by_hand() -> None:
         (("loss.topk_classes=20",), 10 + 19 + 2 * 19 + 2),  # classes, two scores of each, tops
         (("loss.topk_classes=20", "loss.similarity=mmd"), 69),
         (("loss.topk_classes=20", "loss.similarity=none"), 10),
+        (("train.images=first",), 3),
+        (("train.images=first", "loss.label_smoothing=0.1", "loss.similarity=mmd"), 4),
+        (("train.images=first", "loss.topk_classes=20"), 3),
     ],
 )
 def test_what_ranks_tell_of_a_pair(words: tuple[str, ...], numbers: int) -> None:
@@ -133,6 +136,38 @@ def test_what_ranks_tell_of_a_pair(words: tuple[str, ...], numbers: int) -> None
     traffic = traffic_of(job, Choice(0, "sharded", "plain"), NETWORK, HEAD)
     (payload,) = (one.payload for one in traffic if one.what == "statistics")
     assert payload == numbers * 4 * 64 * 4
+
+
+def test_without_pairs_every_choice_is_there_for_half_of_the_head() -> None:
+    """Half of the rows: half of the products, which is what the head's time is."""
+    words = ("loss.similarity=mmd", "head.sample_rate=0.5")
+    pairs, first = compared(*words), compared(*words, "train.images=first")
+    assert [row.choice for row in first.rows] == [row.choice for row in pairs.rows]
+    assert len(first.rows) == 24
+    config = load_config(None, [*SMALL, *words])
+    alone = load_config(None, [*SMALL, *words, "train.images=first"])
+    for budget in (0.0, 1e12):
+        of_pairs = streamed_head_cost(config, 400_000, 128, 4, budget)
+        of_first = streamed_head_cost(alone, 400_000, 64, 4, budget)
+        again = 2 if budget == 0.0 else 0  # mmd goes through the classes once more
+        assert of_pairs.flops == 2.0 * 128 * 400_000 * 32 * (3 + again)
+        assert of_first.flops == 2.0 * 64 * 400_000 * 32 * (3 + again / 2)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_without_pairs_batches_hold_half_of_the_images(accumulation: int) -> None:
+    words = [*SMALL, f"train.accumulation={accumulation}"]
+    jobs = [
+        job_of(load_config(None, [*words, f"train.images={images}"]), 1000, 1)
+        for images in ("pair", "first")
+    ]
+    pairs, first = (
+        memory_of(job, Choice(1, "replicated", "plain"), NETWORK, HEAD).phases["between steps"]
+        for job in jobs
+    )
+    assert pairs["loader"] == 2 * first["loader"]
+    ahead = 1  # on CUDA one batch is copied while another is worked on
+    assert first["loader"] == 3 * 112 * 112 * (64 // accumulation) * (accumulation + ahead)
 
 
 def test_time_is_the_slowest_of_three() -> None:

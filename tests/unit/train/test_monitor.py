@@ -100,7 +100,7 @@ def test_a_log_that_cannot_be_written_is_a_warning(
         log.picture(1, "pairs", np.zeros((4, 4, 3), np.uint8))
     captured = capsys.readouterr()
     assert captured.err.count("TensorBoard cannot be written") == 1
-    assert "step 1/10  loss 2.0000" in captured.out
+    assert "step 1/10  loss 2.0000" in captured.err
     assert len(read_metrics(RunDir(tmp_path).metrics)) == 1
 
 
@@ -154,6 +154,7 @@ def test_other_ranks_write_and_say_nothing(
         log.training(1, {"loss/total": 2.0})
         log.event(1, "a spike", {0: [1]})
         log.say("hello")
+        log.note("hello")
         log.warn("hello")
     assert list((tmp_path / "run").iterdir()) == []
     captured = capsys.readouterr()

@@ -57,20 +57,21 @@ def test_mistakes(packs: Path, override: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["head.placement=sharded", "loss.form=fused"])
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (("loss.similarity=mmd", "loss.mmd_kernel=rbf"), r"loss\.mmd_kernel = 'rbf' with "),
-        (("train.images=first",), r"train\.images = 'first' with "),
-    ],
-)
-def test_what_needs_the_scores_of_all_classes(
-    packs: Path, form: str, overrides: tuple[str, ...], message: str
-) -> None:
+def test_what_needs_the_scores_of_all_classes(packs: Path, form: str) -> None:
     field, value = form.split("=")
-    with pytest.raises(UserError, match=f"{message}{field} = '{value}'"):
-        make_plan(config(packs, form, *overrides), TWO)
-    make_plan(config(packs, *overrides), TWO)
+    rbf = ("loss.similarity=mmd", "loss.mmd_kernel=rbf")
+    with pytest.raises(UserError, match=rf"loss\.mmd_kernel = 'rbf' with {field} = '{value}'"):
+        make_plan(config(packs, form, *rbf), TWO)
+    make_plan(config(packs, *rbf), TWO)
+    make_plan(config(packs, form, *rbf, "train.images=first"), TWO)
+
+
+@pytest.mark.parametrize("form", ["head.placement=replicated", "head.placement=sharded"])
+def test_settings_of_the_similarity_do_not_matter_without_pairs(packs: Path, form: str) -> None:
+    """Three identities, and more of them taken by themselves."""
+    with pytest.raises(UserError, match=r"loss\.topk_classes = 3: must be smaller"):
+        make_plan(config(packs, form, "loss.topk_classes=3"), TWO)
+    make_plan(config(packs, form, "loss.topk_classes=3", "train.images=first"), TWO)
 
 
 def test_more_ranks_than_people(packs: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,9 @@ from torch import nn
 
 from distill.config import load_config
 from distill.data.batch import PairBatch
+from distill.losses import PairLossSpec, linear_cross_entropy
 from distill.models.classifier import ClassifierOutput
+from distill.objective.terms import images_of
 from distill.step import Recipe, train_step
 
 B, C = 4, 3
@@ -143,6 +146,33 @@ def test_the_baseline_sees_first_images_alone(margin: float) -> None:
     expected = float(F.cross_entropy(logits, pairs.labels))
     assert report.scalars["loss/total"] == pytest.approx(expected, abs=1e-6)
     assert "loss/ce_second" not in report.scalars
+    alone = replace(pairs, second=None)
+    assert train_step(FakeEngine(Network()), [alone], settings, 0, [0.0] * 3) == report
+
+
+def test_ignored_images_count_neither_as_right_nor_as_wrong() -> None:
+    """As in a streamed loss; with none left the share is 0."""
+    network, settings = Network(), recipe("train.images=first")
+    for labels in ((0, -1, 2, 1), (-1, 1, -1, 2), (-1, 2, -1, -1), (-1, -1, -1, -1)):
+        pairs = replace(batch(), labels=torch.tensor(labels))
+        output = network(images_of(pairs, "first"))
+        share = float(_stored_scalars(network, pairs, settings)["accuracy/first"])
+        kept = [
+            (int(row.argmax()), y) for row, y in zip(output.scores, labels, strict=True) if y >= 0
+        ]
+        assert share == pytest.approx(sum(a == b for a, b in kept) / max(len(kept), 1))
+        streamed = linear_cross_entropy(
+            output.embeddings,
+            network.layer.weight,
+            pairs.labels,
+            bias=network.layer.bias,
+            spec=PairLossSpec(),
+        )
+        assert share == pytest.approx(float(streamed.correct))
+
+
+def _stored_scalars(network: Network, pairs: PairBatch, settings: Recipe) -> Any:
+    return settings.objective.loss(FakeEngine(network), pairs, 0, 0, 0).scalars
 
 
 def test_dropout_is_a_function_of_seed_step_and_rank() -> None:

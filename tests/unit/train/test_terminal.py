@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from distill import console
-from distill.monitor.terminal import SETS, Terminal, held_out, summary
+from distill.monitor.terminal import SETS, Terminal, held_out, summary, verified
 
 NUMBERS = {
     "loss/total": 4.4665,
@@ -28,8 +28,8 @@ def test_bar_and_numbers_are_whole_at_any_width(
 ) -> None:
     screen = io.StringIO()
     shown = Console(file=screen, force_terminal=True, width=width, color_system=None)
-    monkeypatch.setattr(console, "console", shown)
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(console, "errors", shown)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     terminal = Terminal(resumed_step=0, total_steps=12000)
     terminal.step(345)
     terminal.numbers(345, NUMBERS)
@@ -52,7 +52,8 @@ def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[st
         terminal.step(step)
     terminal.numbers(12, NUMBERS)
     terminal.close()
-    line = capsys.readouterr().out
+    out, line = capsys.readouterr()
+    assert out == ""
     assert line.startswith("step 12/20  loss 4.4665  ce 1.2931  ce2 1.7238  sim 1.4496  acc 0.500")
     assert line.endswith("images/s 17100  left 0:00:00\n")
 
@@ -65,3 +66,13 @@ def test_an_evaluation_is_told_in_a_line() -> None:
     sets = {"lfw/accuracy": 0.99783, "lfw/auc": 0.99921, "agedb_30/accuracy": 0.98}
     assert held_out(sets, SETS) == "accuracy: lfw 0.99783 agedb_30 0.98000"
     assert held_out({}) == "photographs: too few for any number"
+
+
+def test_sets_with_an_accuracy_and_others_are_told_in_one_line() -> None:
+    pairs = {"lfw/accuracy": 0.99783, "lfw/tar_at_far_0.0001": 0.9, "lfw/auc": 0.99921}
+    templates = {"ijbc/tar_at_far_0.0001": 0.96031, "ijbc/auc": 0.999}
+    wanted = "accuracy: lfw 0.99783; TAR at FAR 0.01%: ijbc 0.9603"
+    assert verified(pairs | templates) == wanted
+    assert verified(pairs) == "accuracy: lfw 0.99783"
+    assert verified({"few/auc": 0.5}) == "AUC: few 0.50000"
+    assert verified({}) == "photographs: too few for any number"

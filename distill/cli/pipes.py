@@ -1,0 +1,60 @@
+"""Results that go into a pipe or a file: who reads them may have gone, the disk may be full."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distill.files import disk_error
+
+READER_GONE = 128 + signal.SIGPIPE
+"""Exit status where ``| head`` had enough, as shells have it for programs that the signal ends."""
+
+
+@contextmanager
+def results() -> Iterator[None]:
+    """What the block prints gets out; a reader that has gone ends the program without a word.
+
+    Raises:
+        UserError: standard output cannot be written.
+    """
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:  # started with `>&-`
+                sys.stdout.flush()
+    except OSError as error:
+        if not _from_stdout(error):
+            raise
+        _discard()
+        if error.errno == errno.EPIPE:
+            sys.exit(READER_GONE)
+        raise disk_error(Path("standard output"), error) from error
+
+
+def _from_stdout(error: OSError) -> bool:
+    """Whether it is standard output that cannot be written."""
+    handle = sys.stdout.fileno()
+    if error.errno == errno.EPIPE:
+        poll = select.poll()
+        poll.register(handle, select.POLLOUT)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    try:
+        os.write(handle, b"\n")
+    except OSError:
+        return True
+    return False
+
+
+def _discard() -> None:
+    """Nothing more gets out; else Python tries once more when it ends, and complains."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
