@@ -58,7 +58,7 @@ def check_room_for(out: Path) -> None:
     if out.is_dir():
         raise UserError(f"{out}: a folder", fix="name a file by --out")
     if not os.access(out.parent, os.W_OK):
-        raise UserError(f"{out}: its folder is missing or not writable", fix="choose another --out")
+        raise UserError(f"{out}: its folder is missing or not writable", fix="choose another place")
 
 
 def sync_folder(folder: Path) -> None:

@@ -30,12 +30,14 @@ class TrainedBackbone:
         config: the settings it was trained with, changed where asked.
         step: optimizer steps made.
         origin: the file or folder the weights were read from.
+        run_id: the run; empty for a backbone of arcface_torch.
     """
 
     model: PairClassifier | Embedder
     config: Config
     step: int
     origin: Path
+    run_id: str
 
     @property
     def source(self) -> dict[str, Any]:
@@ -77,7 +79,8 @@ def restore(path: Path, overrides: Iterable[str] = ()) -> Trained:
         config = restored_config(stored.config, overrides)
         model = build_classifier(config, len(stored.identities))
         fill(model, stored, stored.keys)
-    return Trained(model.eval(), config, stored.step, stored.origin, stored.identities)
+    about = stored.step, stored.origin, stored.run_id
+    return Trained(model.eval(), config, *about, stored.identities)
 
 
 def restore_backbone(path: Path, overrides: Iterable[str] = ()) -> TrainedBackbone:
@@ -91,7 +94,7 @@ def restore_backbone(path: Path, overrides: Iterable[str] = ()) -> TrainedBackbo
         chosen = config.model
         model = Embedder(build_backbone(chosen.name, embedding_dim=chosen.embedding_dim))
         fill(model, stored, [name for name in stored.keys if name.startswith(BACKBONE_PREFIX)])
-    return TrainedBackbone(model.eval(), config, stored.step, stored.origin)
+    return TrainedBackbone(model.eval(), config, stored.step, stored.origin, stored.run_id)
 
 
 def restored_config(stored: Mapping[str, Any], overrides: Iterable[str] = ()) -> Config:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+import torch
+
 from distill.models.iresnet import DEPTHS
 
 BACKBONE_PREFIX = "backbone."
@@ -35,6 +37,7 @@ _IN_A_BLOCK = {
     "downsample.1": "shortcut.1",
 }
 _BLOCK = re.compile(r"layer([1-4])\.(\d+)\.(.+)")
+_OWN_BLOCK = re.compile(r"stages\.([0-3])\.(\d+)\.(.+)")
 
 
 def is_arcface(names: Iterable[str]) -> bool:
@@ -55,6 +58,28 @@ def own_name(name: str) -> str | None:
     stage, place, part = block.groups()
     inside = _IN_A_BLOCK.get(part)
     return _joined(inside and f"stages.{int(stage) - 1}.{place}.{inside}", kind)
+
+
+def theirs(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of one of our residual networks as a state of arcface_torch: `own_name` backwards."""
+    named = {_their_name(name): tensor for name, tensor in tensors.items()}
+    return {**named, FIXED_SCALE: torch.ones_like(named["features.bias"])}
+
+
+def _their_name(name: str) -> str:
+    layer, _, kind = name.removeprefix(BACKBONE_PREFIX).rpartition(".")
+    if layer in ("embedding.4", "embedding.4.norm"):
+        return f"features.{kind}"
+    block = _OWN_BLOCK.fullmatch(layer)
+    if block is None:
+        return f"{_key_of(_BEGIN_AND_END, layer)}.{kind}"
+    stage, place, inside = block.groups()
+    return f"layer{int(stage) + 1}.{place}.{_key_of(_IN_A_BLOCK, inside)}.{kind}"
+
+
+def _key_of(named: Mapping[str, str], value: str) -> str:
+    (key,) = (key for key, known in named.items() if known == value)
+    return key
 
 
 def _joined(layer: str | None, kind: str) -> str | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distill.checkpoint.stored import EXPORTED, open_weights
 from distill.checkpoint.tensor_file import TensorSpec, TensorWriter, library_order
 from distill.files import whole_file
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from distill.checkpoint.stored import Stored
@@ -38,18 +39,21 @@ def _write(stored: Stored, path: Path) -> None:
     dtypes = {name: reader.dtype(key) for name, key in stored.keys.items()}
     specs = [TensorSpec(name, dtypes[name], shape) for name, shape in stored.shapes.items()]
     ordered = library_order(specs)
-    with TensorWriter(path, ordered, _about(stored)) as writer:
+    about = header_of(stored.config, stored.identities, stored.step, stored.run_id)
+    with TensorWriter(path, ordered, about) as writer:
         for spec in ordered:
             for part in reader.parts(stored.keys[spec.key]):
                 writer.add(reader.tensor(part.key))
 
 
-def _about(stored: Stored) -> dict[str, str]:
-    """What the header of the file says."""
+def header_of(
+    config: Mapping[str, Any], identities: Sequence[str], step: int, run_id: str
+) -> dict[str, str]:
+    """What the header of an exported file says; nobody is known to a backbone alone."""
     return {
         "format": EXPORTED,
-        "config": json.dumps(stored.config),
-        "identities": json.dumps(stored.identities),
-        "step": str(stored.step),
-        "run_id": stored.run_id,
+        "config": json.dumps(config),
+        "identities": json.dumps(identities),
+        "step": str(step),
+        "run_id": run_id,
     }

@@ -17,6 +17,7 @@ from distill.cli.demo import demo_command
 from distill.cli.doctor import doctor_command
 from distill.cli.embed import embed_command
 from distill.cli.evaluate import evaluate_command
+from distill.cli.export import export_command
 from distill.cli.forget import forget_command
 from distill.cli.gallery import gallery_command
 from distill.cli.groups import one_by_one
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate_command,
     "classify": classify_command,
     "embed": embed_command,
+    "export": export_command,
     "doctor": doctor_command,
 }
 

@@ -58,7 +58,7 @@ def test_pins_satisfy_what_the_project_asks_for(
     project: dict[str, object], locked: dict[str, Requirement]
 ) -> None:
     everything = locked | pins("constraints-optional.txt")
-    for wanted in asked_for(project, "demo", "dev", "parquet", "timm"):
+    for wanted in asked_for(project, "demo", "dev", "onnx", "parquet", "timm"):
         pin = everything[canonicalize_name(wanted.name)]
         assert wanted.specifier.contains(exact(pin)), wanted
 

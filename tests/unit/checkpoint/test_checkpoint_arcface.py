@@ -8,7 +8,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import ANY
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,11 +18,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from distill.checkpoint.arcface import BACKBONE_PREFIX, is_arcface, own_name, theirs
 from distill.cli.app import build_app
 from distill.config import load_config
 from distill.data.images import encode_jpeg
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.errors import UserError
+from distill.models.iresnet import DEPTHS
+from distill.models.registry import build_backbone
 from distill.trained import restore, restore_backbone
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -142,8 +147,8 @@ train = {{steps = 1, global_batch_pairs = 4, zero_stage = 3}}
     assert f"backbone of {path}; 2 people, all new" in done.stderr
     ours = load_file(tmp_path / "run" / "model.safetensors")
     some = {"conv1": "stem.0", "layer3.1.conv2": "stages.2.1.body.4", "fc": "embedding.3"}
-    for theirs, mine in some.items():
-        assert torch.allclose(ours[f"backbone.{mine}.weight"], state[f"{theirs}.weight"], atol=1e-6)
+    for there, mine in some.items():
+        assert torch.allclose(ours[f"backbone.{mine}.weight"], state[f"{there}.weight"], atol=1e-6)
     images = [drawn(i) for i in range(20)]
     (tmp_path / "lfw.bin").write_bytes(pickle.dumps((images, [True, False] * 5)))
     asked = ["evaluate", str(path), str(tmp_path / "lfw.bin"), "--json", "--out", str(tmp_path)]
@@ -201,12 +206,34 @@ def test_the_documented_lines_turn_a_pickle_into_safetensors(r18, tmp_path, insi
     assert all(torch.equal(found[name], tensor) for name, tensor in r18[1].items())
 
 
-def test_the_documented_lines_export_for_torch_alone(r18, tmp_path):
-    _, export, _ = blocks_of("python")
-    run_block(export, r18[0], where=tmp_path)
-    images = torch.rand(3, 3, 112, 112) * 2 - 1
-    given = torch.export.load(tmp_path / "face.pt2").module()(images)
-    expected = by_hand(r18[1], BLOCKS["r18"], images)
+def test_it_is_exported_as_it_came(r18, tmp_path):
+    out = tmp_path / "again.safetensors"
+    done = CliRunner().invoke(build_app(), ["export", str(r18[0]), str(out)])
+    assert done.exit_code == 0, done.exception
+    found = load_file(out)
+    assert found.keys() == r18[1].keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in r18[1].items())
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_every_name_is_found_again(name):
+    with torch.device("meta"):
+        ours = build_backbone(name, embedding_dim=8).state_dict()
+    expected = {f"{BACKBONE_PREFIX}{own}": tensor for own, tensor in ours.items()}
+    found = theirs(expected)
+    assert is_arcface(found)
+    assert {own_name(there): tensor for there, tensor in found.items()} == expected | {None: ANY}
+
+
+def test_the_documented_lines_use_what_is_exported(r18, tmp_path):
+    _, use = blocks_of("python")
+    done = CliRunner().invoke(build_app(), ["export", str(r18[0]), str(tmp_path / "face.pt2")])
+    assert done.exit_code == 0, done.exception
+    cv2.imwrite(str(tmp_path / "face.png"), 64 * np.ones((112, 112, 3), np.uint8))
+    run_block(use + "\ntorch.save(embedding, 'embedding')\n", where=tmp_path)
+    bgr = torch.full((1, 3, 112, 112), 64.0)
+    expected = by_hand(r18[1], BLOCKS["r18"], (bgr - 127.5) / 127.5)
+    given = torch.load(tmp_path / "embedding")
     assert torch.allclose(given, expected, atol=1e-3 * float(expected.std()))
 
 
