@@ -56,7 +56,7 @@ def check_room_for(out: Path) -> None:
         UserError: it is.
     """
     if out.is_dir():
-        raise UserError(f"{out}: a folder", fix="name a file by --out")
+        raise UserError(f"{out}: a folder", fix="name a file")
     if not os.access(out.parent, os.W_OK):
         raise UserError(f"{out}: its folder is missing or not writable", fix="choose another place")
 

@@ -22,8 +22,8 @@ def mistake(*words: str | Path) -> str:
 def test_a_folder_is_no_file_to_write(tmp_path: Path, command: str) -> None:
     """Found before any weights are read."""
     said = mistake(command, tmp_path / "run", tmp_path, "--out", tmp_path)
-    assert said == f"{tmp_path}: a folder; name a file by --out"
-    assert mistake(command, "run", tmp_path, "--out", ".") == ".: a folder; name a file by --out"
+    assert said == f"{tmp_path}: a folder; name a file"
+    assert mistake(command, "run", tmp_path, "--out", ".") == ".: a folder; name a file"
 
 
 def test_a_folder_of_packs_names_its_parts(tmp_path: Path) -> None:

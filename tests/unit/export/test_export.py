@@ -185,7 +185,7 @@ def test_what_is_there_is_kept_unless_told_otherwise(networks, tmp_path):
     assert "new.pt2.identities.json: is there already" in str(export(*asked).exception)
     (tmp_path / "folder.pt2").mkdir()
     done = export(networks["linear"].path, tmp_path / "folder.pt2", "--overwrite")
-    assert "is there already" in str(done.exception)
+    assert "folder.pt2: a folder; name a file" in str(done.exception)
 
 
 @pytest.mark.parametrize("ending", list(Form))
