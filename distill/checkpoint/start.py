@@ -68,6 +68,8 @@ def start_from(path: Path, engine: Trainable, identities: Sequence[str]) -> Star
         UserError: nothing good there, or another network; on all ranks.
     """
     with ExitStack() as stack:
+        with together():
+            _check_there(path)
         stored = open_weights(path, stack, engine.ranks)
         known = {name: row for row, name in enumerate(stored.identities)}
         rows = torch.tensor([known.get(name, -1) for name in identities])
@@ -77,6 +79,15 @@ def start_from(path: Path, engine: Trainable, identities: Sequence[str]) -> Star
     engine.finish_load(engine.counters())
     kept = int((rows >= 0).sum())
     return Start(stored.origin, stored.step, kept, len(rows) - kept, len(known) - kept)
+
+
+def _check_there(path: Path) -> None:
+    """A mistyped path is a mistake in the settings, not a folder without a checkpoint."""
+    if not path.exists():
+        raise UserError(
+            f"model.init_from = {str(path)!r}: No such file or folder",
+            fix="name a run folder, a step-… folder in its checkpoints, or a model.safetensors",
+        )
 
 
 def _check(stored: Stored, engine: Trainable) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from distill.cli.arguments import RunWeights
 from distill.cli.local_ranks import on_local_ranks, wants_local_ranks
+from distill.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -75,11 +76,26 @@ def evaluate_command(
     InsightFace's folders of IJB-B and IJB-C; the numbers are those published for them
     (docs/evaluation.md).
     """
+    check_there(pack)
     words = overrides or []
     folder = out or default_folder(weights)
     if wants_local_ranks(ranks):
         raise typer.Exit(spawn(weights, pack, words, folder, ranks, as_json=json))
     evaluate_here(weights, pack, words, folder, as_json=json)
+
+
+def check_there(pack: Path) -> None:
+    """A mistyped path may have meant a pack or a set.
+
+    Raises:
+        UserError: nothing is there.
+    """
+    if not pack.exists():
+        raise UserError(
+            f"{pack}: No such file or folder",
+            fix="give the evaluation part of a pack, a set such as lfw.bin or pairs.txt, or a"
+            " folder of IJB-B or IJB-C",
+        )
 
 
 def default_folder(weights: Path) -> Path:

@@ -93,6 +93,8 @@ def read_verification_set(path: Path) -> VerificationSet:
     with opened(path) as (file, size):
         machine = Machine()
         try:
+            if not size:
+                raise Unusable("the file is empty")
             value = machine.run(_Bounded(file, size))
             images, same = _checked(value)
         except Unusable as fault:

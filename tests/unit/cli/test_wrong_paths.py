@@ -34,6 +34,12 @@ def test_a_folder_of_packs_names_its_parts(tmp_path: Path) -> None:
     assert raised.value.fix == f"give one of its parts: {tmp_path}/train or {tmp_path}/evaluation"
 
 
+def test_nothing_to_evaluate_on(tmp_path: Path) -> None:
+    """It may have been meant for either kind."""
+    said = mistake("evaluate", tmp_path, tmp_path / "IJBX")
+    assert said.startswith(f"{tmp_path}/IJBX: No such file or folder; give the evaluation part of")
+
+
 def test_a_file_of_a_pack_is_not_the_pack(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     said = mistake("verify", tmp_path / "manifest.json")

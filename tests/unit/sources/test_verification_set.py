@@ -131,8 +131,9 @@ def test_lengths_that_are_not_there(tmp_path):
 def test_cut_at_any_byte(tmp_path):
     data = pickle.dumps((IMAGES[2:6], SAME[:2]))
     for length in range(len(data)):
-        with pytest.raises(UserError):
+        with pytest.raises(UserError) as caught:
             read_verification_set(at(tmp_path, data[:length]))
+        assert ("the file is empty" in str(caught.value)) is (length == 0)
 
 
 @settings(max_examples=400, deadline=None)
