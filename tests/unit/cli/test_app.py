@@ -158,7 +158,7 @@ def test_a_rank_starts_no_ranks(
     monkeypatch.setenv("WORLD_SIZE", "4")
     settings = tmp_path / "run.toml"
     settings.write_text("")
-    words = [str(settings)] if command == "train" else ["run", "pack"]
+    words = [str(settings)] if command == "train" else ["run", str(tmp_path)]
     assert run_main(monkeypatch, command, *words, "--ranks", "2") == 2
     told = capsys.readouterr().err
     assert "--ranks 2 in a process that is a rank of WORLD_SIZE = 4 already" in told

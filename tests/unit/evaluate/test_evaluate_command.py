@@ -54,6 +54,7 @@ def test_mistakes_leave_nothing(weights, pack, tmp_path, spoil, words, ranks):
         folder = make_pack(tmp_path / "train", np.array([0, 1]), purpose="train").path
     elif spoil == "pack":
         folder = tmp_path / "none"
+        folder.mkdir()
     else:
         overrides = ["evaluate.batch_image=3"]
     out = tmp_path / "report"
