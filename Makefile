@@ -7,7 +7,6 @@
 PYTHON ?=
 VENV ?= .venv
 PYTEST_ARGS ?=
-BENCH_ARGS ?= --preset cpu --rounds 5
 HEAD_ARGS ?= --preset quick
 TEST_WORKERS ?= 2
 
@@ -51,7 +50,7 @@ bench: setup ## speed of the loss and of the data loader on this machine
 	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 bench-loss: setup ## the loss against other implementations: table, CSV and plot in docs/benchmarks (BENCH_ARGS)
-	@$(BIN)/python -m distill.losses.bench --compile --save docs/benchmarks $(BENCH_ARGS)
+	@$(BIN)/python -m distill.losses.bench --compile --save docs/benchmarks $(or $(BENCH_ARGS),--preset cpu --rounds 5)
 
 bench-data: setup ## packing and loading against their limits: table, CSV and plot in docs/benchmarks (BENCH_ARGS)
 	-@$(BIN)/python -m pip install --quiet -c constraints.txt webdataset
