@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from distill.checkpoint.arcface import BACKBONE_PREFIX
-from distill.checkpoint.stored import Stored, open_weights
+from distill.checkpoint.stored import WHAT_TO_NAME, Stored, open_weights
 from distill.engine_parts.fragments import WEIGHT
 from distill.engine_parts.head import HEAD_PREFIX
 from distill.errors import UserError
@@ -86,7 +86,7 @@ def _check_there(path: Path) -> None:
     if not path.exists():
         raise UserError(
             f"model.init_from = {str(path)!r}: No such file or folder",
-            fix="name a run folder, a step-… folder in its checkpoints, or a model.safetensors",
+            fix=WHAT_TO_NAME,
         )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 EXPORTED = "pairdistill-weights-1"
 """What the header of an exported file says that it is."""
+WHAT_TO_NAME = "name a run folder, a step-… folder in its checkpoints, or a model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def open_weights(path: Path, stack: ExitStack, ranks: Ranks | None = None) -> St
             return _checkpoint(found, stack)
     raise UserError(
         f"{str(path)!r}: no checkpoint there",
-        fix="name a run folder, a step-… folder in its checkpoints, or a model.safetensors",
+        fix=WHAT_TO_NAME,
     )
 
 

@@ -1,6 +1,6 @@
 """Embeddings of the images of a set, and of their mirror images, shared among the ranks.
 
-Images are read and decoded on threads, a batch ahead of the network.
+Images are read and decoded on threads, batches ahead of the network.
 """
 
 from __future__ import annotations

@@ -84,19 +84,18 @@ def evaluate_templates(found: TemplateSet, embedder: Embedder) -> TemplateResult
 
 def template_sums(found: TemplateSet, embedder: Embedder) -> torch.Tensor:
     """The weighted sum of each template's embeddings, (T, D) float64, on the device of the rank."""
-    device, sums = embedder.ranks.device, torch.zeros(0)
+    device, count = embedder.ranks.device, len(found.template_ids)
     places, weights = torch.from_numpy(found.templates), torch.from_numpy(found.weights)
+    sums = torch.zeros(count, 0, dtype=torch.float64, device=device)
     with together():
         for part in embedder.parts(found):
             rows = part.both.double().sum(0) * weights[part.numbers].to(device)[:, None]
-            if not len(sums):
-                sums = torch.zeros(
-                    len(found.template_ids), rows.shape[1], dtype=torch.float64, device=device
-                )
+            if not sums.shape[1]:
+                sums = sums.new_zeros(count, rows.shape[1])
             sums.index_add_(0, places[part.numbers].to(device), rows)
-    width = max(gather_objects(sums.numel())) // len(found.template_ids)
-    if not len(sums):  # more ranks than images
-        sums = torch.zeros(len(found.template_ids), width, dtype=torch.float64, device=device)
+    width = max(gather_objects(sums.shape[1]))
+    if not sums.shape[1]:  # more ranks than images
+        sums = sums.new_zeros(count, width)
     return all_reduce_sum(sums)
 
 

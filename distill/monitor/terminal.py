@@ -113,9 +113,7 @@ def held_out(scalars: dict[str, float], metrics: Sequence[tuple[str, str, int]] 
 def verified(scalars: dict[str, float]) -> str:
     """The same of sets: accuracy where it is measured, else TAR or the area under the curve."""
     judged = {tag.split("/")[0] for tag in scalars if tag.endswith("/accuracy")}
-    parts = [
-        held_out({tag: v for tag, v in scalars.items() if (tag.split("/")[0] in judged) is own}, m)
-        for own, m in ((True, SETS), (False, OTHER_SETS))
-        if any((tag.split("/")[0] in judged) is own for tag in scalars)
-    ]
+    own = {tag: value for tag, value in scalars.items() if tag.split("/")[0] in judged}
+    others = {tag: value for tag, value in scalars.items() if tag not in own}
+    parts = [held_out(found, m) for found, m in ((own, SETS), (others, OTHER_SETS)) if found]
     return "; ".join(parts) or held_out(scalars, SETS)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from distill.data.manifest import MANIFEST_NAME
 from distill.data.protocols.ijb import TemplateSet, is_ijb, read_templates
 from distill.data.protocols.pairs_txt import ENDING as LIST_ENDING
 from distill.data.protocols.pairs_txt import USUAL_NAME, PhotographPairs, read_pairs_txt
@@ -24,7 +25,7 @@ _SETTING = re.compile(r"\w+(\.\w+)+=")
 def is_set(path: Path) -> bool:
     """Whether ``path`` names a set, or a folder that holds some and is no pack."""
     if path.is_dir():
-        return not (path / "manifest.json").exists() and bool(_in_folder(path))
+        return not (path / MANIFEST_NAME).exists() and bool(_in_folder(path))
     return path.suffix in (ENDING, LIST_ENDING)
 
 

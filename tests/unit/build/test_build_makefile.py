@@ -1,0 +1,27 @@
+"""What `make` gives to the programs that it starts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize("target", ["bench-loss", "bench-data", "bench-head"])
+def test_a_benchmark_has_the_options_that_make_gives_it(target: str) -> None:
+    """As it is typed, with nothing set."""
+    mine = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+    bare = {name: value for name, value in mine.items() if not name.endswith("_ARGS")}
+    told = subprocess.run(
+        ["make", "-n", target], cwd=ROOT, env=bare, check=True, capture_output=True, text=True
+    )
+    _, *words = told.stdout.splitlines()[-1].split()
+    options = [word for word in words if word.startswith("--")]
+    program = [sys.executable, *words[: words.index(options[0])], "--help"]
+    known = subprocess.run(program, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert not [option for option in options if option not in known]
