@@ -69,7 +69,8 @@ def _fresh(config: Config, plan: Plan, engine: Engine) -> Beginning:
     facts = _facts(config, plan, gather_objects(uuid.uuid4().hex)[0])
     words = "a fresh start"
     if config.model.init_from:
-        words = f"from {start_from(Path(config.model.init_from), engine, plan.classes)}"
+        origin, head = Path(config.model.init_from), config.model.init_head
+        words = f"from {start_from(origin, engine, plan.classes, head=head)}"
     return Beginning(facts, TrainState(step=0), None, words)
 
 

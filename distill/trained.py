@@ -72,8 +72,9 @@ def restore(path: Path, overrides: Iterable[str] = ()) -> Trained:
     with ExitStack() as stack:
         stored = open_weights(path, stack)
         if not stored.identities:
+            what = "a head for people without names" if stored.unnamed else "a backbone alone"
             raise UserError(
-                f"{str(path)!r}: a backbone alone, which knows no people",
+                f"{str(path)!r}: {what}, which knows no people",
                 fix="train a head on it: set model.init_from to it",
             )
         config = restored_config(stored.config, overrides)

@@ -1,7 +1,9 @@
-"""Backbones that InsightFace's arcface_torch trained: the same networks under other names.
+"""Networks that InsightFace's arcface_torch trained: the same as ours under other names.
 
 Its ``iresnet.py`` and our `distill.models.iresnet` are layer by layer alike. Of the batch
-normalisation at the end it keeps a scale that it fixes at one; ours has none.
+normalisation at the end it keeps a scale that it fixes at one; ours has none. Its head
+(``partial_fc_v2.py``) is cosine and without bias, as ours: one row a label, the labels in ranges of
+equal length over the ranks, in their order, of which the first ones are longer by one if need be.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ import torch
 from distill.models.iresnet import DEPTHS
 
 BACKBONE_PREFIX = "backbone."
+HEAD = "softmax_fc.weight"
+"""What docs/arcface.md calls the head, (C, D), the ``weight`` of each ``state_dict_softmax_fc``."""
+OWN_HEAD = "head.weight"
 FIXED_SCALE = "features.weight"
 """Its tensor of ones that has no place here."""
 MARKS = ("conv1.weight", "layer1.0.bn1.weight", "fc.weight", FIXED_SCALE)
@@ -49,6 +54,8 @@ def own_name(name: str) -> str | None:
     """What this program calls a tensor of arcface_torch; None for one that it does not have."""
     if name == FIXED_SCALE:
         return None
+    if name == HEAD:
+        return OWN_HEAD
     layer, _, kind = name.rpartition(".")
     if layer == "features":
         return f"{BACKBONE_PREFIX}embedding.4.{'bias' if kind == 'bias' else f'norm.{kind}'}"

@@ -10,6 +10,7 @@ import torch
 
 from distill.checkpoint.arcface import BACKBONE_PREFIX
 from distill.checkpoint.stored import WHAT_TO_NAME, Stored, open_weights
+from distill.data.people import are_numbers
 from distill.engine_parts.fragments import WEIGHT
 from distill.engine_parts.head import HEAD_PREFIX
 from distill.errors import UserError
@@ -53,32 +54,65 @@ class Start(NamedTuple):
         )
 
 
-def start_from(path: Path, engine: Trainable, identities: Sequence[str]) -> Start:
+def start_from(
+    path: Path, engine: Trainable, identities: Sequence[str], *, head: bool = True
+) -> Start:
     """Put trained weights into a fresh engine, whatever its placement; all ranks must call it.
 
-    Rows of the head go by the names of the people; each rank reads those that it holds. The
-    optimizer starts anew.
+    Rows of the head go by the names of the people, or where those have none there, by their labels;
+    each rank reads those that it holds. The optimizer starts anew.
 
     Args:
         path: as in `open_weights`.
         engine: as it was made; what is not taken over stays.
         identities: names of the people, by label.
+        head: whether rows of a head are taken over too.
 
     Raises:
-        UserError: nothing good there, or another network; on all ranks.
+        UserError: nothing good there, another network, or other labels; on all ranks.
     """
     with ExitStack() as stack:
         with together():
             _check_there(path)
         stored = open_weights(path, stack, engine.ranks)
-        known = {name: row for row, name in enumerate(stored.identities)}
-        rows = torch.tensor([known.get(name, -1) for name in identities])
+        if not head:
+            stored = stored.without_head()
         with together():
+            rows = _rows(stored, identities)
             _check(stored, engine)
             _fill(stored, engine, rows)
     engine.finish_load(engine.counters())
-    kept = int((rows >= 0).sum())
-    return Start(stored.origin, stored.step, kept, len(rows) - kept, len(known) - kept)
+    kept, people = int((rows >= 0).sum()), stored.unnamed or len(stored.identities)
+    return Start(stored.origin, stored.step, kept, len(rows) - kept, people - kept)
+
+
+def _rows(stored: Stored, identities: Sequence[str]) -> torch.Tensor:
+    """Row there of each person here, (C,) int64; -1 of those who are new."""
+    if stored.unnamed:
+        _check_labels(stored, identities)
+        return torch.arange(len(identities))
+    known = {name: row for row, name in enumerate(stored.identities)}
+    return torch.tensor([known.get(name, -1) for name in identities])
+
+
+def _check_labels(stored: Stored, identities: Sequence[str]) -> None:
+    """Refuse a head by labels where these are not the labels it was trained with, as far as seen.
+
+    People of a record file are called by their labels (`distill.data.people.people_taken`).
+    """
+    what = ""
+    if stored.unnamed != len(identities):
+        what = f"it has {stored.unnamed} people and data.train {len(identities)}"
+    elif are_numbers(identities):
+        wrong = [(label, name) for label, name in enumerate(identities) if name != str(label)]
+        what = f"label {wrong[0][0]} is {wrong[0][1]!r} in data.train" if wrong else ""
+    if what:
+        raise UserError(
+            f"model.init_from = {str(stored.origin)!r}: its head knows people by their labels"
+            f" alone, and {what}",
+            fix="train on a pack of all of the train.rec that it was trained on, or set"
+            " model.init_head = false to take the backbone alone",
+        )
 
 
 def _check_there(path: Path) -> None:
@@ -115,7 +149,12 @@ def _same_network(stored: Stored) -> str:
 
 
 def _is_taken(stored: Stored, name: str) -> bool:
-    """Whether a parameter or buffer is taken over: of a backbone alone, what belongs to it."""
+    """Whether a parameter or buffer is taken over: of a backbone alone, what belongs to it.
+
+    A head of unnamed people comes without what margins have learnt (`AdaFace`).
+    """
+    if stored.unnamed and name.startswith(HEAD_PREFIX):
+        return True
     return bool(stored.identities) or name.startswith(BACKBONE_PREFIX)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from distill.checkpoint.arcface import FIXED_SCALE, is_arcface, model_settings, own_name
+from distill.checkpoint.arcface import FIXED_SCALE, HEAD, is_arcface, model_settings, own_name
 from distill.checkpoint.find import Found, latest_verified, verified
 from distill.checkpoint.manifest import MANIFEST, Part
 from distill.checkpoint.reader import Place, Reader
@@ -36,6 +36,7 @@ class Stored:
         shapes: their shapes.
         config: configuration of the run, as plain data.
         identities: names of the C people, by label; none for a backbone without a head.
+        unnamed: C, where there is a head and its people are known by their labels alone; else 0.
         step: optimizer steps made.
         run_id: the run.
         origin: file or folder.
@@ -49,13 +50,18 @@ class Stored:
     step: int
     run_id: str
     origin: Path
+    unnamed: int = 0
+
+    def without_head(self) -> Stored:
+        """The backbone alone."""
+        return replace(self, identities=[], unnamed=0)
 
 
 def open_weights(path: Path, stack: ExitStack, ranks: Ranks | None = None) -> Stored:
     """Find and verify weights; nothing but headers and, for the digests, bytes are read.
 
     Args:
-        path: ``model.safetensors``, or a backbone of arcface_torch as safetensors; a ``step-…``
+        path: ``model.safetensors``, or a network of arcface_torch as safetensors; a ``step-…``
             folder; or a folder of those, or a run folder with ``checkpoints/`` in it: then the
             newest verified one.
         stack: closes the files.
@@ -106,7 +112,7 @@ def _refuse_pickle(path: Path) -> None:
 
 
 def _of_arcface(path: Path, reader: Reader, shapes: dict[str, tuple[int, ...]]) -> Stored:
-    """A backbone alone, of arcface_torch, under our names; nobody is known to it."""
+    """A backbone of arcface_torch, with its head or alone, under our names."""
     named = {own_name(name): name for name in shapes}
     unknown = [name for name in shapes if own_name(name) is None and name != FIXED_SCALE]
     model = model_settings(shapes)
@@ -114,7 +120,7 @@ def _of_arcface(path: Path, reader: Reader, shapes: dict[str, tuple[int, ...]]) 
         what = f"{unknown[0]!r} has no place here" if unknown else "its number of blocks is another"
         raise UserError(
             f"{str(path)!r} looks like a residual network of arcface_torch, but {what}",
-            fix="give the state of its r18, r34, r50 or r100",
+            fix="give the state of its r18, r34, r50, r100 or r200",
         )
     if not bool((reader.tensor(FIXED_SCALE) == 1).all()):
         raise UserError(
@@ -131,6 +137,7 @@ def _of_arcface(path: Path, reader: Reader, shapes: dict[str, tuple[int, ...]]) 
         step=0,
         run_id="",
         origin=path,
+        unnamed=shapes.get(HEAD, (0,))[0],
     )
 
 

@@ -121,7 +121,8 @@ class ModelConfig(Section):
     """The backbone that turns a face into an embedding."""
 
     name: str = "iresnet18"
-    """Registered backbone (`iresnet18/34/50/100`, `mobile`, `vit_small`, `tiny`) or `timm:NAME`."""
+    """Registered backbone (`iresnet18/34/50/100/200`, `mobile`, `vit_small`, `tiny`), or
+    `timm:NAME`."""
     embedding_dim: AtLeastOne = 512
     """Dimension D of the embedding."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
@@ -129,7 +130,9 @@ class ModelConfig(Section):
     init_from: str = ""
     """Run folder, checkpoint or model.safetensors whose backbone a fresh run starts from, and whose
     rows of the head, matched by the names of the identities; or a backbone of arcface_torch as
-    safetensors (docs/arcface.md); empty for none."""
+    safetensors, with or without its head (docs/arcface.md); empty for none."""
+    init_head: bool = True
+    """Take rows of the head from `init_from` as well; if false, the backbone alone."""
 
 
 class HeadConfig(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,17}")
 _AS_BYTES = re.compile(r"\\x[0-9a-f]{2}|[\udc80-\udcff]")
@@ -34,9 +34,12 @@ def people_taken(counts: Mapping[str, int], low: int, high: int) -> list[str]:
         high: more are too many; 0 for no limit.
     """
     taken = [name for name, count in counts.items() if low <= count and (not high or count <= high)]
-    if all(map(_WHOLE.fullmatch, taken)):
-        return sorted(taken, key=int)
-    return sorted(taken)
+    return sorted(taken, key=int) if are_numbers(taken) else sorted(taken)
+
+
+def are_numbers(names: Iterable[str]) -> bool:
+    """Whether all names are whole numbers without leading zeros, as people of record files have."""
+    return all(map(_WHOLE.fullmatch, names))
 
 
 def reason_against(count: int, low: int, high: int) -> str:

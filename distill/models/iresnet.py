@@ -20,6 +20,7 @@ DEPTHS = {
     "iresnet34": (3, 4, 6, 3),
     "iresnet50": (3, 4, 14, 3),
     "iresnet100": (3, 13, 30, 3),
+    "iresnet200": (6, 26, 60, 6),
 }
 FINAL_POSITIONS = (IMAGE_SIZE // 16) ** 2
 

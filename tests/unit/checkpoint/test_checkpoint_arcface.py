@@ -14,11 +14,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
+from written_arcface import BLOCKS, by_hand, head_of, state_of
 
-from distill.checkpoint.arcface import BACKBONE_PREFIX, is_arcface, own_name, theirs
+from distill.checkpoint.arcface import (
+    BACKBONE_PREFIX,
+    HEAD,
+    is_arcface,
+    model_settings,
+    own_name,
+    theirs,
+)
 from distill.cli.app import build_app
 from distill.config import load_config
 from distill.data.images import encode_jpeg
@@ -30,79 +37,15 @@ from distill.trained import restore, restore_backbone
 
 ROOT = Path(__file__).resolve().parents[3]
 FILES = ("rec", "idx", "pt")
-BLOCKS = {"r18": (2, 2, 2, 2), "r50": (3, 4, 14, 3)}
-
-
-def state_of(blocks, dim=32):
-    """Random weights and statistics under the names of arcface_torch's iresnet.py."""
-    torch.manual_seed(3)
-    state = {}
-
-    def norm(name, width):
-        state[f"{name}.weight"] = 1 + 0.2 * torch.randn(width)
-        state[f"{name}.bias"] = 0.1 * torch.randn(width)
-        state[f"{name}.running_mean"] = 0.1 * torch.randn(width)
-        state[f"{name}.running_var"] = 0.5 + torch.rand(width)
-        state[f"{name}.num_batches_tracked"] = torch.tensor(7)
-
-    def conv(name, inputs, outputs, side):
-        state[f"{name}.weight"] = torch.randn(outputs, inputs, side, side) / (inputs * side) ** 0.5
-
-    conv("conv1", 3, 64, 3)
-    norm("bn1", 64)
-    state["prelu.weight"] = 0.3 * torch.rand(64)
-    inputs = 64
-    for stage, (width, count) in enumerate(zip((64, 128, 256, 512), blocks, strict=True), 1):
-        for number in range(count):
-            at = f"layer{stage}.{number}"
-            norm(f"{at}.bn1", inputs)
-            conv(f"{at}.conv1", inputs, width, 3)
-            norm(f"{at}.bn2", width)
-            state[f"{at}.prelu.weight"] = 0.3 * torch.rand(width)
-            conv(f"{at}.conv2", width, width, 3)
-            norm(f"{at}.bn3", width)
-            if number == 0:
-                conv(f"{at}.downsample.0", inputs, width, 1)
-                norm(f"{at}.downsample.1", width)
-            inputs = width
-    norm("bn2", 512)
-    state["fc.weight"] = torch.randn(dim, 512 * 49) / 100
-    state["fc.bias"] = torch.randn(dim)
-    norm("features", dim)
-    state["features.weight"] = torch.ones(dim)
-    return state
-
-
-def by_hand(state, blocks, x):
-    """Embeddings as that network computes them."""
-
-    def norm(name, x):
-        parts = [state[f"{name}.{part}"] for part in ("running_mean", "running_var")]
-        return F.batch_norm(x, *parts, state[f"{name}.weight"], state[f"{name}.bias"], eps=1e-5)
-
-    def conv(name, x, stride=1):
-        weight = state[f"{name}.weight"]
-        return F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
-
-    x = F.prelu(norm("bn1", conv("conv1", x)), state["prelu.weight"])
-    for stage, count in enumerate(blocks, 1):
-        for number in range(count):
-            at, stride = f"layer{stage}.{number}", 2 if number == 0 else 1
-            y = norm(f"{at}.bn2", conv(f"{at}.conv1", norm(f"{at}.bn1", x)))
-            y = F.prelu(y, state[f"{at}.prelu.weight"])
-            y = norm(f"{at}.bn3", conv(f"{at}.conv2", y, stride))
-            if number == 0:
-                x = norm(f"{at}.downsample.1", conv(f"{at}.downsample.0", x, stride))
-            x = x + y
-    x = F.linear(norm("bn2", x).flatten(1), state["fc.weight"], state["fc.bias"])
-    return norm("features", x)
 
 
 @pytest.fixture(scope="module")
 def r18(tmp_path_factory):
+    """The file of a backbone, and its state; another file beside it has a head as well."""
     state = state_of(BLOCKS["r18"])
     path = tmp_path_factory.mktemp("arcface") / "r18.safetensors"
     save_file(state, path)
+    save_file({**state, HEAD: head_of(2)}, path.with_name("whole.safetensors"))
     return path, state
 
 
@@ -130,13 +73,13 @@ def drawn(number):
 
 def test_a_run_starts_from_it_and_its_sets_are_measured(r18, tmp_path):
     """On two ranks under ZeRO 3, beside a head by ranges; at a rate that changes nothing."""
-    path, state = r18
+    path, state = r18[0].with_name("whole.safetensors"), r18[1]
     pairs = [EncodedPair(drawn(i), drawn(i), i % 2, 0) for i in range(4)]
     write_pack(tmp_path / "train", pairs, 4, identities=["a", "b"], kinds=["blur"])
     (tmp_path / "run.toml").write_text(f"""
 run = {{dir = "{tmp_path}/run", device = "cpu"}}
 data = {{train = "{tmp_path}/train", reader = "python"}}
-model = {{name = "iresnet18", embedding_dim = 32, init_from = "{path}"}}
+model = {{name = "iresnet18", embedding_dim = 32, init_from = "{path}", init_head = false}}
 head = {{placement = "sharded"}}
 optimizer = {{lr = 1e-12}}
 train = {{steps = 1, global_batch_pairs = 4, zero_stage = 3}}
@@ -154,7 +97,7 @@ train = {{steps = 1, global_batch_pairs = 4, zero_stage = 3}}
     asked = ["evaluate", str(path), str(tmp_path / "lfw.bin"), "--json", "--out", str(tmp_path)]
     told = CliRunner().invoke(build_app(), asked)
     assert told.exit_code == 0, told.exception
-    assert json.loads(told.stdout)["checkpoint"]["name"] == "r18.safetensors"
+    assert json.loads(told.stdout)["checkpoint"]["name"] == "whole.safetensors"
 
 
 def test_what_is_no_such_backbone_is_refused(r18, tmp_path):
@@ -206,6 +149,32 @@ def test_the_documented_lines_turn_a_pickle_into_safetensors(r18, tmp_path, insi
     assert all(torch.equal(found[name], tensor) for name, tensor in r18[1].items())
 
 
+def test_the_documented_lines_join_the_head_in_the_order_of_its_ranks(tmp_path):
+    """Of 11 ranks, so that the order is not that of the letters; as PartialFC_V2 shares 25 out."""
+    convert, *_ = blocks_of("python")
+    labels = torch.arange(25.0)[:, None].expand(25, 3)
+    start = 0
+    for rank in range(11):
+        count = 25 // 11 + (rank < 25 % 11)
+        state = {
+            "epoch": 2,
+            "global_step": 80,
+            "state_dict_backbone": {"conv1.weight": torch.full((2,), 1.0 + rank)},
+            "state_dict_softmax_fc": {"weight": labels[start : start + count].clone()},
+        }
+        torch.save(state, tmp_path / f"checkpoint_gpu_{rank}.pt")
+        start += count
+    files = sorted(path.name for path in tmp_path.glob("checkpoint_gpu_*.pt"))
+    assert files[2] == "checkpoint_gpu_10.pt"
+    run_block(convert, *files, "whole.safetensors", where=tmp_path)
+    found = load_file(tmp_path / "whole.safetensors")
+    assert found.keys() == {"conv1.weight", HEAD}
+    assert torch.equal(found[HEAD], labels) and found["conv1.weight"].tolist() == [1.0, 1.0]
+    torch.save({**state, "global_step": 81}, tmp_path / files[1])
+    with pytest.raises(AssertionError, match="of different steps"):
+        run_block(convert, *files, "mixed.safetensors", where=tmp_path)
+
+
 def test_it_is_exported_as_it_came(r18, tmp_path):
     out = tmp_path / "again.safetensors"
     done = CliRunner().invoke(build_app(), ["export", str(r18[0]), str(out)])
@@ -222,6 +191,8 @@ def test_every_name_is_found_again(name):
     expected = {f"{BACKBONE_PREFIX}{own}": tensor for own, tensor in ours.items()}
     found = theirs(expected)
     assert is_arcface(found)
+    shapes = {there: tuple(tensor.shape) for there, tensor in found.items()}
+    assert model_settings(shapes) == {"name": name, "embedding_dim": 8}
     assert {own_name(there): tensor for there, tensor in found.items()} == expected | {None: ANY}
 
 
