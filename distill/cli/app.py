@@ -22,6 +22,7 @@ from distill.cli.forget import forget_command
 from distill.cli.gallery import gallery_command
 from distill.cli.groups import one_by_one
 from distill.cli.inspect import inspect_command
+from distill.cli.migrate import migrate_command
 from distill.cli.pack import pack_command
 from distill.cli.pipes import results
 from distill.cli.plan import plan_command
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "gallery": gallery_command,
     "verify": verify_command,
     "forget": forget_command,
+    "migrate": migrate_command,
     "plan": plan_command,
     "train": train_command,
     "evaluate": evaluate_command,

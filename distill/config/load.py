@@ -58,7 +58,7 @@ def parse_overrides(words: Iterable[str]) -> Tree:
 
 def as_override(key: str, value: Any) -> str:
     """`key=value` such that `parse_overrides` gives back exactly ``value``, whatever it holds."""
-    return f"{key}={_toml(value)}"
+    return f"{key}={toml_value(value)}"
 
 
 def dump_toml(config: Config) -> str:
@@ -76,7 +76,7 @@ def explained_toml(config: Config) -> str:
         for key, value in values.items():
             meaning = _flowing(type(section).model_fields[key].description)
             lines += [*textwrap.wrap(meaning, 98, initial_indent="# ", subsequent_indent="# ")]
-            lines.append(f"{key} = {_toml(value)}")
+            lines.append(f"{key} = {toml_value(value)}")
         lines.append("")
     return "\n".join(lines)
 
@@ -129,19 +129,20 @@ def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> Tree:
 
 
 def _section_lines(name: str, values: Mapping[str, Any]) -> str:
-    lines = [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
+    lines = [f"[{name}]", *(f"{key} = {toml_value(value)}" for key, value in values.items())]
     return "\n".join(lines) + "\n"
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A value of the settings as TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         return _toml_text(value)
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{k} = {toml_value(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     assert isinstance(value, int | float), value
     return repr(value)
 

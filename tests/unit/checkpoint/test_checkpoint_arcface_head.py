@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import arcface_ranks
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from written_arcface import BLOCKS, head_of, logits_by_hand, state_of
 
 from distill.checkpoint import start_from

@@ -1,0 +1,65 @@
+"""Settings of ours with where each comes from, as the text of a run.toml."""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from collections.abc import Iterator
+
+from distill.config.load import toml_value
+from distill.errors import one_line
+from distill.migrate.translate import Migrated, Setting, pack_of
+
+WIDTH = 98
+OTHERWISE = (
+    "Weight decay leaves biases, normalisations and slopes alone.",
+    "The gradient is clipped by the norm of backbone and head together, there of the backbone.",
+    "Warm-up begins at its lowest rate; there the first step of all is made at the full one.",
+    "Rows of the head that a step with sample_rate is not about rest; there they decay.",
+)
+
+
+def as_toml(migrated: Migrated, name: str, ranks: int, out: str) -> str:
+    """The text of a run.toml.
+
+    Args:
+        migrated: the settings.
+        name: of the file that they come from.
+        ranks: GPUs that they are meant for.
+        out: what the text will be called.
+    """
+    lines = [f"# {line}".rstrip() for line in _head(migrated, name, ranks, out)]
+    for section, settings in migrated.sections.items():
+        if settings:
+            lines += ["", f"[{section}]"]
+            for each in settings.items():
+                lines += _lines(*each)
+    return "\n".join(lines) + "\n"
+
+
+def _head(migrated: Migrated, name: str, ranks: int, out: str) -> Iterator[str]:
+    yield one_line(f"From {name} of InsightFace's arcface_torch; what it does not say, from its")
+    yield "configs/base.py. docs/arcface.md says more."
+    yield ""
+    if migrated.rec:
+        words = ["pairdistill", "pack", migrated.rec, pack_of(migrated.rec)]
+        yield f"    {shlex.join([*words, '--aligned', '--layout', 'singles'])}"
+    yield f"    {shlex.join(['pairdistill', 'train', one_line(out), '--ranks', str(ranks)])}"
+    for title, told in (
+        ("Not taken over:", migrated.lost),
+        ("Not needed:", migrated.neutral),
+        ("Other than there, whatever the settings:", OTHERWISE),
+    ):
+        if told:
+            yield from ["", title]
+        for each in told:
+            yield from textwrap.wrap(each, WIDTH, initial_indent="- ", subsequent_indent="  ")
+
+
+def _lines(name: str, setting: Setting) -> list[str]:
+    """A setting, and where it comes from: behind it, or in front of a long one."""
+    line, comment = f"{name} = {toml_value(setting.value)}", f"# {one_line(setting.origin)}"
+    if not setting.origin:
+        return [line]
+    together = f"{line}  {comment}"
+    return [together] if len(together) <= WIDTH else [comment, line]
