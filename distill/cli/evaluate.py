@@ -72,8 +72,8 @@ def evaluate_command(
     *same*: share of processed photographs that get the same answer as their clean form.
     *AUC*, *EER*, *10-fold*, *TAR at FAR*: pairs of photographs, same person or not, by the cosine
     of the embeddings. A TAR is left out where too few pairs carry it; report.json says why.
-    Verification sets are InsightFace's .bin files, pairs.txt beside photographs as LFW has it, and
-    InsightFace's folders of IJB-B and IJB-C; the numbers are those published for them
+    Verification sets are InsightFace's .bin files, the lists of LFW, CALFW and CPLFW beside their
+    photographs, and InsightFace's folders of IJB-B and IJB-C; the numbers are those published for them
     (docs/evaluation.md).
     """
     check_there(pack)

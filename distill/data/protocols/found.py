@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from distill.data.manifest import MANIFEST_NAME
 from distill.data.protocols.ijb import TemplateSet, is_ijb, read_templates
+from distill.data.protocols.lines import lines_of
+from distill.data.protocols.pair_lines import USUAL_NAMES, is_pair_lines, read_pair_lines
 from distill.data.protocols.pairs_txt import ENDING as LIST_ENDING
 from distill.data.protocols.pairs_txt import USUAL_NAME, PhotographPairs, read_pairs_txt
 from distill.data.verification_set import ENDING, VerificationSet, read_verification_set
@@ -54,7 +57,10 @@ def read_sets(paths: Sequence[Path]) -> list[AnySet]:
 def _read(path: Path) -> AnySet:
     if path.is_dir():
         return read_templates(path)
-    return read_pairs_txt(path) if path.suffix == LIST_ENDING else read_verification_set(path)
+    if path.suffix != LIST_ENDING:
+        return read_verification_set(path)
+    begin = list(islice(lines_of(path), 1))
+    return read_pair_lines(path) if is_pair_lines(begin) else read_pairs_txt(path)
 
 
 def _places(path: Path) -> list[Path]:
@@ -73,7 +79,7 @@ _WANTED = f"name a file like lfw{ENDING} or {USUAL_NAME}, or a folder of IJB-B o
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    """The sets of a folder: its `.bin` files, a `pairs.txt`, itself or parts of it if IJB's."""
-    lists = [folder / USUAL_NAME] if (folder / USUAL_NAME).is_file() else []
+    """The sets of a folder: its `.bin` files, lists of pairs, itself or parts of it if IJB's."""
+    lists = [folder / name for name in (USUAL_NAME, *USUAL_NAMES) if (folder / name).is_file()]
     templates = [place for place in (folder, *(folder / name for name in PARTS)) if is_ijb(place)]
     return [*sorted(folder.glob(f"*{ENDING}")), *lists, *templates]

@@ -143,21 +143,21 @@ def pairs_of(lines: list[Line], half: int) -> Iterator[tuple[Line, Named, Named]
         yield line, first, second
 
 
-def root_of(path: Path, person: str) -> Path:
-    """The folder of photographs, which has one of ``person``: that of the list, or one in it.
+def root_of(path: Path, inside: str) -> Path:
+    """The folder of photographs, which has ``inside`` in it: that of the list, or one there.
 
     Raises:
         UserError: none has, or several have.
     """
     here = path.absolute().parent
     places = [here, *sorted(child for child in here.iterdir() if child.is_dir())]
-    found = [place for place in places if (place / person).is_dir()]
+    found = [place for place in places if (place / inside).exists()]
     if len(found) == 1:
         return found[0]
     if not found:
         raise UserError(
-            f"{path}: no folder {person!r} beside it, nor in a folder beside it",
-            fix=f"put the list beside the photographs, {here.name}/{person}/...",
+            f"{path}: no {inside!r} beside it, nor in a folder beside it",
+            fix=f"put the list beside the photographs, {here.name}/{inside}",
         )
     names = " and ".join(str(place) for place in found[:2])
     raise UserError(

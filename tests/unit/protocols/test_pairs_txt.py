@@ -165,7 +165,7 @@ def put(number, text):
         (put(9, "First_Last_0\t1\tFirst_Last_0\t2"), ":9: 'First_Last_0' twice"),
         (put(3, "First_Last_0\t1\t11"), "First_Last_0_0011.jpg: no such file in"),
         (put(3, "../../etc\t1\t2"), ":3: leads out of the folder"),
-        (put(2, "Nobody\t1\t2"), "no folder 'Nobody' beside it"),
+        (put(2, "Nobody\t1\t2"), "no 'Nobody' beside it"),
         (lambda lines: lines.clear(), "no pairs in it"),
     ],
 )  # fmt: skip
