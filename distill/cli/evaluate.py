@@ -73,8 +73,8 @@ def evaluate_command(
     *AUC*, *EER*, *10-fold*, *TAR at FAR*: pairs of photographs, same person or not, by the cosine
     of the embeddings. A TAR is left out where too few pairs carry it; report.json says why.
     Verification sets are InsightFace's .bin files, the lists of LFW, CALFW and CPLFW beside their
-    photographs, and InsightFace's folders of IJB-B and IJB-C; the numbers are those published for them
-    (docs/evaluation.md).
+    photographs, and InsightFace's folders of IJB-B and IJB-C; the numbers are those published for
+    them (docs/evaluation.md).
     """
     check_there(pack)
     words = overrides or []
