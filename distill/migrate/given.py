@@ -1,4 +1,7 @@
-"""The settings of a configuration over the defaults, asked for by name and kind."""
+"""The settings of a configuration over the defaults, asked for by name and kind.
+
+What was not asked for in the end, or could not be taken over, is kept account of.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _Kind = TypeVar("_Kind")
 
 
 class Given:
-    """Settings, and which of them were asked for.
+    """Settings, which of them were asked for, and which were lost.
 
     Args:
         name: of the file.
@@ -29,6 +32,13 @@ class Given:
         self.name = name
         self.found = found
         self.asked: set[str] = set()
+        self.lost: list[str] = []
+
+    def lose(self, setting: str, why: str) -> None:
+        """Keep account of a setting that is not taken over as it is."""
+        found = self.found.get(setting)
+        where = f"{self.name}:{found.line}: " if found else ""
+        self.lost.append(f"{where}{self.words(setting)}: {why}")
 
     def wrong(self, setting: str, what: str, fix: str) -> UserError:
         """A mistake in a setting, with its line."""

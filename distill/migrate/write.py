@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from distill.config.load import toml_value
 from distill.errors import one_line
-from distill.migrate.translate import Migrated, Setting, pack_of
+from distill.migrate.settings import Setting
+from distill.migrate.translate import Migrated, pack_of
 
 WIDTH = 98
 OTHERWISE = (
