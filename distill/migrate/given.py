@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from distill.errors import UserError, one_line
+from distill.migrate.expressions import Found
 from distill.migrate.facts import BASE
-from distill.migrate.read import Found
 
 MAX_WHOLE = 2**53
 """Whole numbers beyond are no sizes."""

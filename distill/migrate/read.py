@@ -9,57 +9,17 @@ statement of another kind could change anything, and is one at once.
 from __future__ import annotations
 
 import ast
-import operator
 import warnings
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from distill.errors import UserError
+from distill.migrate.expressions import Found, NotRead, key_of, line_of, value_of
 
 MAX_BYTES = 1 << 16
 """Of a file; those of arcface_torch have about 1,000."""
-MAX_BITS = 256
-"""Of a whole number."""
-MAX_LENGTH = 10_000
-"""Of a text or list that is put together."""
-MAX_DEPTH = 50
-"""Of expressions inside expressions."""
 NAME = "config"
 _MAKER, _MODULE = "EasyDict", "easydict"
-
-_UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
-    ast.UAdd: operator.pos,
-    ast.USub: operator.neg,
-}
-_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
-}
-
-
-class Found(NamedTuple):
-    """What was assigned to a name.
-
-    Attributes:
-        value: a number, text, list or tuple of such, True, False or None.
-        line: from 1.
-        why: why the value is not known; empty where it is.
-    """
-
-    value: Any
-    line: int
-    why: str = ""
-
-
-class _NotRead(Exception):
-    """An expression that is not understood; the reason is one line."""
 
 
 def read_file(path: Path) -> dict[str, Found]:
@@ -167,7 +127,7 @@ class _Module:
                 raise self._wrong(statement, "only assignments are read, nothing is run")
 
     def _wrong(self, node: ast.AST, what: str) -> UserError:
-        return UserError(f"{self.name}:{_line(node)}: {what}", fix=_PLAIN)
+        return UserError(f"{self.name}:{line_of(node)}: {what}", fix=_PLAIN)
 
     def _import(self, statement: ast.Import | ast.ImportFrom) -> None:
         for each in statement.names:
@@ -190,7 +150,7 @@ class _Module:
             self._names[target.id] = self._found(value)
             self._makers.discard(target.id)
             return
-        key = _key(target)
+        key = key_of(target)
         if key is None or self.config is None:
             what = f"to no name and no part of `{NAME}`" if key is None else "before that is made"
             raise self._wrong(target, f"an assignment {what}")
@@ -216,40 +176,9 @@ class _Module:
 
     def _found(self, node: ast.expr) -> Found:
         try:
-            return Found(self._value(node, 0), _line(node))
-        except _NotRead as fault:
-            return Found(None, _line(node), str(fault))
-
-    def _value(self, node: ast.expr, depth: int) -> Any:
-        """The value of an expression.
-
-        Raises:
-            _NotRead: it is not understood.
-        """
-        if depth > MAX_DEPTH:
-            raise _NotRead("expressions too deep")
-        match node:
-            case ast.Constant(value=bool() | int() | float() | str() | None as value):
-                return _bounded(value)
-            case ast.List(elts=elements):
-                return [_single(self._value(each, depth + 1)) for each in elements]
-            case ast.Tuple(elts=elements):
-                return tuple(_single(self._value(each, depth + 1)) for each in elements)
-            case ast.UnaryOp(op=op, operand=operand) if type(op) in _UNARY:
-                return _UNARY[type(op)](_number(self._value(operand, depth + 1)))
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
-                return _binary(op, self._value(left, depth + 1), self._value(right, depth + 1))
-            case ast.Name(id=name):
-                return _of(self._names, name)
-        key = _key(node)
-        if key is not None:
-            return _of(self.config or {}, key)
-        raise _NotRead(f"{type(node).__name__} is not understood")
-
-
-def _line(node: ast.AST) -> int:
-    line: int = getattr(node, "lineno", 1)
-    return line
+            return Found(value_of(node, self._names, self.config or {}), line_of(node))
+        except NotRead as fault:
+            return Found(None, line_of(node), str(fault))
 
 
 def _dotted(node: ast.expr) -> str:
@@ -260,64 +189,3 @@ def _dotted(node: ast.expr) -> str:
         case ast.Attribute(value=ast.Name(id=name), attr=inside):
             return f"{name}.{inside}"
     return ""
-
-
-def _key(node: ast.expr) -> str | None:
-    """NAME of ``config.NAME`` or ``config["NAME"]``."""
-    match node:
-        case ast.Attribute(value=ast.Name(id="config"), attr=name):
-            return name
-        case ast.Subscript(value=ast.Name(id="config"), slice=ast.Constant(value=str() as name)):
-            return name
-    return None
-
-
-def _of(names: Mapping[str, Found], name: str) -> Any:
-    found = names.get(name)
-    if found is None:
-        raise _NotRead(f"{name} is not known")
-    if found.why:
-        raise _NotRead(f"{name} is not known: {found.why} (line {found.line})"[:200])
-    return found.value
-
-
-def _single(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        raise _NotRead("a list in a list")
-    return value
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _NotRead("arithmetic with what is no number")
-    return value
-
-
-def _binary(op: ast.operator, left: Any, right: Any) -> Any:
-    joins = isinstance(op, ast.Add) and any(
-        isinstance(left, kind) and isinstance(right, kind) for kind in (str, list, tuple)
-    )
-    if not joins:
-        left, right = _number(left), _number(right)
-    if isinstance(op, ast.Pow) and isinstance(left, int) and isinstance(right, int):
-        _within(abs(right) * left.bit_length())  # before it is computed
-    try:
-        return _bounded(_BINARY[type(op)](left, right))
-    except ArithmeticError as fault:
-        raise _NotRead(str(fault.args[-1])) from None
-
-
-def _within(bits: int) -> None:
-    if bits > MAX_BITS:
-        raise _NotRead("a number too large")
-
-
-def _bounded(value: Any) -> Any:
-    """The value, where it is no larger than any setting is."""
-    if isinstance(value, complex):
-        raise _NotRead("no real number")
-    if isinstance(value, int):
-        _within(value.bit_length())
-    if isinstance(value, str | list | tuple) and len(value) > MAX_LENGTH:
-        raise _NotRead("a text or list too long")
-    return value
