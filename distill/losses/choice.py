@@ -38,7 +38,6 @@ class ImplementationInfo:
         return f"pair loss: native for {devices} ({self.cpu_instructions}); {self.build}"
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def implementation_name(
     choice: Implementation = "auto", device_type: str = "cpu"
 ) -> Literal["native", "reference"]:
@@ -59,6 +58,11 @@ def implementation_name(
     if choice == "native":
         raise _cannot_serve(device_type)
     return "reference"
+
+
+# What torch.compiler.assume_constant_result sets; calling that imports torch._dynamo, which takes as
+# long as torch itself, in every program, also in those that compile nothing.
+implementation_name._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _cannot_serve(device_type: str) -> UserError:

@@ -134,6 +134,12 @@ def test_importing_the_engine_does_not_start_deepspeed() -> None:
     assert run_python("import sys, distill.engine; print('deepspeed' in sys.modules)") == "False\n"
 
 
+def test_using_a_trained_network_loads_no_compiler() -> None:
+    """torch's own takes as long to import as torch itself: it is loaded where something is compiled."""
+    code = "import sys, distill.classify, distill.evaluate; print('torch._dynamo' in sys.modules)"
+    assert run_python(code) == "False\n"
+
+
 def test_public_things_are_described() -> None:
     """ruff checks that docstrings are there; this checks that every module has one too."""
     silent = [
