@@ -60,8 +60,8 @@ def implementation_name(
     return "reference"
 
 
-# What torch.compiler.assume_constant_result sets; calling that imports torch._dynamo, which takes as
-# long as torch itself, in every program, also in those that compile nothing.
+# What torch.compiler.assume_constant_result sets; calling that imports torch._dynamo, which takes
+# as long as torch itself, in every program, also in those that compile nothing.
 implementation_name._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import functools
+import json
 import subprocess
 import sys
 from pathlib import Path
+
+PARENT = Path(__file__).with_name("rank_parent.py")
+
+
+@functools.cache
+def parent() -> subprocess.Popen[str]:
+    """The process that forks ranks; one for all tests of this process, and ends with it."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, PARENT], stdin=pipe, stdout=pipe, text=True)
 
 
 def play(script: Path, *words: str | Path, ranks: int, folder: Path, seconds: float = 400) -> str:
@@ -15,26 +25,16 @@ def play(script: Path, *words: str | Path, ranks: int, folder: Path, seconds: fl
         script: what each process runs.
         words: given to all, before the rank and the number of ranks.
         ranks: how many.
-        folder: for what DeepSpeed may build.
+        folder: for their output, and for what DeepSpeed may build.
         seconds: after which all are killed.
     """
-    environment = os.environ | {"TORCH_EXTENSIONS_DIR": str(folder / "extensions")}
-    environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script, *words, str(rank), str(ranks)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        outputs = [process.communicate(timeout=seconds)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output
+    asked = {"script": str(script), "words": [str(word) for word in words], "ranks": ranks}
+    asked |= {"folder": str(folder), "seconds": seconds}
+    server = parent()
+    assert server.stdin and server.stdout
+    print(json.dumps(asked), file=server.stdin, flush=True)
+    statuses = json.loads(server.stdout.readline())
+    outputs = [(folder / f"{rank}.out").read_text() for rank in range(ranks)]
+    for status, output in zip(statuses, outputs, strict=True):
+        assert status == 0, output
     return "".join(outputs)

@@ -135,7 +135,7 @@ def test_importing_the_engine_does_not_start_deepspeed() -> None:
 
 
 def test_using_a_trained_network_loads_no_compiler() -> None:
-    """torch's own takes as long to import as torch itself: it is loaded where something is compiled."""
+    """torch's own takes as long to import as torch; it is loaded where something is compiled."""
     code = "import sys, distill.classify, distill.evaluate; print('torch._dynamo' in sys.modules)"
     assert run_python(code) == "False\n"
 
