@@ -30,7 +30,7 @@ demo: setup ## the whole way on the embedded faces: pack, train, evaluate, class
 	@$(BIN)/pairdistill demo
 
 test: setup ## all tests (PYTEST_ARGS, TEST_WORKERS)
-	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-slurm: setup ## tests on a real Slurm of two nodes, made for them (root on Debian or Ubuntu)
 	@sh scripts/slurm_packages.sh

@@ -22,6 +22,8 @@ from safetensors.numpy import load_file
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.run_dir import RunDir
 
+pytestmark = pytest.mark.slow
+
 LAUNCH = """
 import sys
 from distill.spawn import spawn_local
@@ -94,7 +96,7 @@ def train(root: Path, name: str, ranks: int, stage: int, steps: int, *more: str)
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -19,6 +19,8 @@ from distill.data.pack import PackOptions, open_source, pack
 from distill.data.sources import Sample
 from distill.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def people(tmp_path_factory):
@@ -103,7 +105,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(people, tmp_path, limit):
     """The kernel refuses to let any file grow: first the spool of faces, then the pack itself."""
     (tmp_path / "to").mkdir()
     process = start(tmp_path, people, tmp_path / "to" / "out", limit, 1, 1)
-    said, trouble = process.communicate(timeout=120)
+    said, trouble = process.communicate(timeout=600)
     assert process.returncode == 2, trouble
     assert said.startswith(f"{tmp_path}/to/out: disk full") and "free some space" in said
     assert list((tmp_path / "to").iterdir()) == []
@@ -186,7 +188,7 @@ def ended(process, how):
     for pid in pids:  # a terminal sends Ctrl-C to every process of the group
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, how)
-    _, trouble = process.communicate(timeout=60)
+    _, trouble = process.communicate(timeout=600)
     assert process.returncode == (1 if how == signal.SIGINT else -9) or process.returncode == -2
     assert trouble.count("Traceback") <= 1  # the script's own; no worker speaks
     wait_for(lambda: not any(c.is_running() and c.status() != "zombie" for c in children))
@@ -201,7 +203,7 @@ def uninterrupted(people, tmp_path_factory):
     """The files that nobody interrupted."""
     folder = tmp_path_factory.mktemp("whole")
     process = start(folder, people, folder / "out", "-", 2, 60)
-    said = process.communicate(timeout=200)
+    said = process.communicate(timeout=600)
     assert process.returncode == 0, said
     assert len(list((folder / "out").glob("*.beton"))) >= 5
     return content(folder / "out")
@@ -216,7 +218,7 @@ def test_a_stopped_packer_goes_on_to_the_same_bytes(people, tmp_path, how, unint
     first = to / ".out.partial" / "pairs-00000.beton"
     kept = first.stat().st_ino, first.stat().st_mtime_ns
     process = start(tmp_path, people, to / "out", "-", 2, 60)
-    assert process.wait(timeout=200) == 0
+    assert process.wait(timeout=600) == 0
     assert [p.name for p in to.iterdir()] == ["out"]
     assert content(to / "out") == uninterrupted
     first = to / "out" / "pairs-00000.beton"
@@ -230,7 +232,7 @@ def test_a_damaged_finished_shard_is_made_anew(people, tmp_path, uninterrupted):
         file.seek(2_500_000)
         file.write(b"x")
     process = start(tmp_path, people, to / "out", "-", 2, 60)
-    assert process.wait(timeout=200) == 0
+    assert process.wait(timeout=600) == 0
     assert content(to / "out") == uninterrupted
 
 

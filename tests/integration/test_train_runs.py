@@ -37,6 +37,8 @@ from distill.run_dir import RunDir
 from distill.stop import StopRequests
 from distill.train import train
 
+pytestmark = pytest.mark.slow
+
 ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
 PEOPLE, KINDS = 6, ("blur", "eyes")
 NAMES = [f"person {i}" for i in range(PEOPLE)]
@@ -190,7 +192,7 @@ class World:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
 

@@ -21,6 +21,8 @@ from distill.errors import UserError
 from distill.plan import make_plan
 from distill.ranks import from_environment
 
+pytestmark = pytest.mark.slow
+
 PEOPLE = 4
 
 

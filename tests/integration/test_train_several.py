@@ -17,6 +17,8 @@ from safetensors.numpy import load_file
 
 from distill.data.pack_writer import EncodedPair, write_pack
 
+pytestmark = pytest.mark.slow
+
 STEPS = 5
 PEOPLE = {"a": ["ann", "bob", "cid"], "b": ["cid", "dan"]}
 
@@ -61,7 +63,7 @@ def train(root: Path, name: str, *words: str) -> subprocess.CompletedProcess[str
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
 

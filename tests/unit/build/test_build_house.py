@@ -140,6 +140,13 @@ def test_using_a_trained_network_loads_no_compiler() -> None:
     assert run_python(code) == "False\n"
 
 
+def test_slow_files_come_first(request: pytest.FixtureRequest) -> None:
+    """In the order in which workers get them; one at the end would leave the others idle."""
+    slow = [item.path for item in request.session.items if "slow" in item.keywords]
+    order = [item.path in slow for item in request.session.items]
+    assert order == sorted(order, reverse=True)
+
+
 def test_public_things_are_described() -> None:
     """ruff checks that docstrings are there; this checks that every module has one too."""
     silent = [

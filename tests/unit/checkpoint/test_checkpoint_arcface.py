@@ -35,6 +35,8 @@ from distill.models.iresnet import DEPTHS
 from distill.models.registry import build_backbone
 from distill.trained import restore, restore_backbone
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 FILES = ("rec", "idx", "pt")
 

@@ -58,7 +58,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def left_by(work: str, files: tuple[Path, Path], spare: int) -> str:
     """What a process said that may take ``spare`` bytes, the mapped file aside."""
     argv = [sys.executable, "-c", LIMITED, work, *map(str, files), str(spare)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
     return "" if done.returncode == 0 else done.stderr.splitlines()[-1]
 
 

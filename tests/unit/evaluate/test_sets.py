@@ -22,6 +22,8 @@ from distill.data.images import decode, encode_jpeg
 from distill.errors import UserError
 from distill.evaluate.protocol import published_accuracy
 
+pytestmark = pytest.mark.slow
+
 PAIRS = 37
 
 

@@ -32,6 +32,8 @@ from distill.data.second.pixels.pose import affine, tamed
 from distill.data.second.pixels.warp import similarity
 from distill.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 def smooth_face(seed: int = 0, size: int = 112) -> AlignedFace:
     """A stand-in with the template's points; needs no detector."""

@@ -180,7 +180,7 @@ def test_one_copy_a_node(pack: Path, tmp_path: Path) -> None:
     """Four processes at the same time: one copies, all read the same."""
     argv = [sys.executable, "-c", STAGE, str(pack), str(tmp_path / "scratch")]
     ranks = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    said = [rank.communicate(timeout=60)[0].splitlines() for rank in ranks]
+    said = [rank.communicate(timeout=600)[0].splitlines() for rank in ranks]
     assert sum(lines.count("copies") for lines in said) == 1
     (copy,) = {lines[-1] for lines in said}
     assert (Path(copy) / shard_name(0)).read_bytes() == (pack / shard_name(0)).read_bytes()

@@ -164,7 +164,7 @@ def test_here_and_now(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def pairdistill(*words: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "distill", *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_here_in_the_background_and_cancelled(config: Path) -> None:
@@ -194,7 +194,7 @@ def test_other_sources_than_those_submitted_are_refused(config: Path, fake: Fake
         env={**os.environ, "PYTHONPATH": str(job.code), "PYTHONSAFEPATH": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode != 0

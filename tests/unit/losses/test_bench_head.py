@@ -17,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 import bench_head
 from head_wire import Wire
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 B, D, CLASSES, WORLD = 3, 16, (50, 71), 2
 

@@ -15,6 +15,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "cuda_on_cpu"))
 import emulate
 
+pytestmark = pytest.mark.slow
+
 AGREEMENT = "import agreement; fused.native_devices(); agreement."
 
 

@@ -34,7 +34,7 @@ def seen_by_ffcv(small_pack, tmp_path_factory):
     found = tmp_path_factory.mktemp("stock") / "found.npz"
     env = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
     command = [sys.executable, "-c", STOCK_FFCV, str(small_pack.index.shards[0].path), str(found)]
-    subprocess.run(command, check=True, env=env, timeout=120, cwd=found.parent)
+    subprocess.run(command, check=True, env=env, timeout=600, cwd=found.parent)
     return np.load(found)
 
 

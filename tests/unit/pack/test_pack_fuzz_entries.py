@@ -17,6 +17,8 @@ from distill.data.faces import TEMPLATE, AlignedFace
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.data.second.online import face_row
 
+pytestmark = pytest.mark.slow
+
 CASES, COUNT = 150, 40
 
 READING = """
@@ -119,7 +121,7 @@ def fuzzed(request, tmp_path_factory):
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     words = [pristine, folder / "pack", second, folder / "damages.npz", folder / "found.npz"]
     command = [sys.executable, "-c", READING, *map(str, words), str(images)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr  # a signal would be negative
     assert pack.index.shards[0].path.read_bytes() == pristine.read_bytes()
     return second, images, np.load(folder / "found.npz")

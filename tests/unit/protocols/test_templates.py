@@ -28,6 +28,8 @@ from distill.evaluate.metrics import equal_error_rate
 from distill.evaluate.search import search
 from distill.evaluate.templates import cosines_of, measure_pairs
 
+pytestmark = pytest.mark.slow
+
 FARS = (0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6)
 
 

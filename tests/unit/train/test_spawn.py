@@ -108,7 +108,7 @@ def alive(pid: int) -> bool:
 
 def run(folder: Path, mode: str) -> tuple[int, str, str]:
     process = start(folder, mode)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     return process.returncode, out, err
 
 

@@ -19,9 +19,11 @@ from distill.watchdog import Watchdog
 def sleeping_beauty():
     time.sleep(60)
 
+print("up", flush=True)
+sys.stdin.readline()
 with Watchdog(Path(sys.argv[1]), int(sys.argv[2]), 2, float(sys.argv[3])) as dog:
     dog.mark("waiting for pairs", 6)
-    print("up", flush=True)
+    print("watched", flush=True)
     if sys.argv[4] == "forward":
         dog.mark("forward")
     if sys.argv[4] == "slow":
@@ -51,22 +53,33 @@ def test_a_rank_without_a_sign_of_life_is_blamed_before_all_others() -> None:
     assert "rank 0" not in text
 
 
-def start(folder: Path, rank: int, seconds: float, what: str) -> subprocess.Popen[str]:
-    child = subprocess.Popen(
-        [sys.executable, "-c", CODE, str(folder), str(rank), str(seconds), what],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "up\n"
-    return child
+def start(folder: Path, seconds: float, *ranks: str) -> list[subprocess.Popen[str]]:
+    """A process for each rank, of what it does; none is watched before all of them are up."""
+    pipe = subprocess.PIPE
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", CODE, str(folder), str(rank), str(seconds), what],
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+        )
+        for rank, what in enumerate(ranks)
+    ]
+    for child in children:
+        assert child.stdout is not None and child.stdout.readline() == "up\n"
+    for child in children:
+        assert child.stdin is not None
+        print("go", file=child.stdin, flush=True)
+    for child in children:
+        assert child.stdout is not None and child.stdout.readline() == "watched\n"
+    return children
 
 
 def test_ranks_that_hang_name_the_one_and_show_their_stacks(tmp_path: Path) -> None:
-    waits, hangs = (start(tmp_path, rank, 1.5, ("forward", "")[rank]) for rank in (0, 1))
+    waits, hangs = start(tmp_path, 3.0, "forward", "")
     for rank, child in enumerate((waits, hangs)):
-        _, errors = child.communicate(timeout=30)
+        _, errors = child.communicate(timeout=300)
         assert child.returncode == HUNG
         assert f"error: rank 1 (process {hangs.pid} on " in errors
         assert "in step 7, phase 'waiting for pairs'" in errors
@@ -75,22 +88,22 @@ def test_ranks_that_hang_name_the_one_and_show_their_stacks(tmp_path: Path) -> N
 
 
 def test_a_stopped_rank_shows_its_stacks_when_it_runs_again(tmp_path: Path) -> None:
-    waits, stopped = (start(tmp_path, rank, 1.5, ("", "forward")[rank]) for rank in (0, 1))
+    waits, stopped = start(tmp_path, 3.0, "", "forward")
     time.sleep(0.5)  # it has looked once: the timer in C runs
     os.kill(stopped.pid, signal.SIGSTOP)
-    _, errors = waits.communicate(timeout=30)
+    _, errors = waits.communicate(timeout=300)
     assert "rank 1" in errors.splitlines()[0]
     assert "without a sign of life" in errors
     time.sleep(0.5)
     os.kill(stopped.pid, signal.SIGCONT)
-    _, errors = stopped.communicate(timeout=30)
+    _, errors = stopped.communicate(timeout=300)
     assert stopped.returncode != 0
     assert "in sleeping_beauty" in errors
 
 
 def test_a_slow_rank_is_left_alone(tmp_path: Path) -> None:
-    child = start(tmp_path, 0, 1.0, "slow")
-    _, errors = child.communicate(timeout=30)
+    (child,) = start(tmp_path, 1.0, "slow")
+    _, errors = child.communicate(timeout=300)
     assert (child.returncode, errors) == (0, "")
     (last,) = read_beats(tmp_path, 1)
     assert (last.phase, last.step) == ("slow", 6)
