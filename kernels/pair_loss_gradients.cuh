@@ -30,12 +30,14 @@ struct SideCoefficients {
 };
 
 // With `power` = T not 0, ce is relative to soft to that power, which takes the place of hard: for
-// 16-bit gradients, where a few 2^-22 of a term do not show, one exponential in four less.
+// 16-bit gradients, where a few 2^-22 of a term do not show, one exponential in four less. It is kept
+// as a floating-point number: of comparisons of integers nvcc makes a table of jumps, whose look-up
+// costs every run a dozen instructions.
 template <class R>
 struct Coefficients {
   SideCoefficients<R> first, second;
   R logit_scale, soft_scale, apart;
-  int power;
+  R power;
 
   Coefficients() = default;
   // From coefficients in units.
@@ -50,17 +52,24 @@ struct Coefficients {
         kind);
   }
 
+  // kl of 16-bit scores: x1 - x2 takes the place of f, which lies `apart` from it. What that rounds is
+  // small against the scores' own last place.
+  __device__ void take_differences() {
+    first.constant = fused(-first.own, apart, first.constant);
+    second.constant = fused(second.own, apart, second.constant);
+  }
+
   // Takes powers, where T is 2, 3 or 4 and both exponents start near each other.
   __device__ void take_powers() {
     for (int T = 2; T <= 4; ++T) {
       const R off = soft_scale * R(T) - logit_scale, allowed = logit_scale * R(2e-7);
-      if (off <= allowed && off >= -allowed) power = T;
+      if (off <= allowed && off >= -allowed) power = R(T);
     }
-    const R by1 = R(power) * first.soft_base - first.logit_base;
-    const R by2 = R(power) * second.soft_base - second.logit_base;
+    const R by1 = power * first.soft_base - first.logit_base;
+    const R by2 = power * second.soft_base - second.logit_base;
     const R most = R(60);
-    if (!(by1 < most && by1 > -most && by2 < most && by2 > -most)) power = 0;
-    if (power == 0) return;
+    if (!(by1 < most && by1 > -most && by2 < most && by2 > -most)) power = R(0);
+    if (power == R(0)) return;
     first.ce *= UnitExp::of(by1);
     second.ce *= UnitExp::of(by2);
   }
@@ -81,10 +90,10 @@ struct Coefficients {
   }
 };
 
+// soft to the power of POWER - 1.
 template <int POWER, class R>
-__device__ __forceinline__ R power_of_soft(R soft) {
-  const R square = soft * soft;
-  return POWER == 2 ? square : POWER == 3 ? square * soft : square * square;
+__device__ __forceinline__ R lower_power(R soft) {
+  return POWER == 2 ? soft : POWER == 3 ? soft * soft : soft * soft * soft;
 }
 
 // The gradients of finite scores in their place.
@@ -107,23 +116,28 @@ __device__ __forceinline__ void finite_gradients(const Coefficients<Real<T>>& k,
     if (KIND != kNone) {
       const R soft1 = UnitExp::of(fused(x1[i], k.soft_scale, -first.soft_base));
       const R soft2 = UnitExp::of(fused(x2[i], k.soft_scale, -second.soft_base));
-      if (POWER != 0) hard1 = power_of_soft<POWER>(soft1), hard2 = power_of_soft<POWER>(soft2);
       if (KIND == kMmd) {
         const R p = soft1 * first.other, q = soft2 * second.other;
         d1 = fused(first.own * p, (p - q) - first.constant, d1);
         d2 = fused(second.own * q, (q - p) - second.constant, d2);
       } else {
-        const R difference = (x1[i] - x2[i]) - k.apart;
+        const R apart = x1[i] - x2[i], difference = sizeof(T) == 2 ? apart : apart - k.apart;
         const R f1 = KIND == kKl ? difference : second.m - x2[i];
         const R f2 = KIND == kKl ? -difference : first.m - x1[i];
-        d1 = fused(soft1, fused(first.own, f1, first.constant), d1);
-        d2 = fused(soft2, fused(second.own, f2, second.constant), d2);
+        R of_soft1 = fused(first.own, f1, first.constant);
+        R of_soft2 = fused(second.own, f2, second.constant);
+        if (POWER != 0) {
+          of_soft1 = fused(lower_power<POWER>(soft1), first.ce, of_soft1);
+          of_soft2 = fused(lower_power<POWER>(soft2), second.ce, of_soft2);
+        }
         d1 = fused(soft2, -first.other, d1);
         d2 = fused(soft1, -second.other, d2);
+        d1 = fused(soft1, of_soft1, d1);
+        d2 = fused(soft2, of_soft2, d2);
       }
     }
-    x1[i] = fused(hard1, first.ce, d1);
-    x2[i] = fused(hard2, second.ce, d2);
+    x1[i] = POWER == 0 ? fused(hard1, first.ce, d1) : d1;
+    x2[i] = POWER == 0 ? fused(hard2, second.ce, d2) : d2;
   }
   narrow_run(x1, run1);
   narrow_run(x2, run2);
@@ -167,10 +181,10 @@ __device__ __forceinline__ void step_gradients(int kind, const Part<T>& part,
 template <int KIND, class T>
 __device__ __forceinline__ void finite_by_power(const Coefficients<Real<T>>& k, Run<T>& first,
                                                 Run<T>& second) {
-  if (sizeof(T) == 2 && k.power != 0) {
-    if (k.power == 2) return finite_gradients<KIND, 2>(k, first, second);
+  if (sizeof(T) == 2) {
     if (k.power == 3) return finite_gradients<KIND, 3>(k, first, second);
-    return finite_gradients<KIND, 4>(k, first, second);
+    if (k.power == 2) return finite_gradients<KIND, 2>(k, first, second);
+    if (k.power == 4) return finite_gradients<KIND, 4>(k, first, second);
   }
   finite_gradients<KIND, 0>(k, first, second);
 }
@@ -183,8 +197,8 @@ __device__ __forceinline__ void run_gradient(int kind, const Part<T>& part,
                                              Run<T>& first, Run<T>& second) {
   if (part.holds_target(run) || !are_finite(first, second))
     return step_gradients(kind, part, g, run * kColumns<T>, first, second);
-  switch (kind) {
-    case kKl: return finite_by_power<kKl>(k, first, second);
+  if (kind == kKl) return finite_by_power<kKl>(k, first, second);
+  switch (by_itself(kind)) {  // not one table of jumps with kl
     case kCe: return finite_by_power<kCe>(k, first, second);
     case kMmd: return finite_gradients<kMmd, 0>(k, first, second);
     default: finite_gradients<kNone, 0>(k, first, second);

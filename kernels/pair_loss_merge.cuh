@@ -7,7 +7,6 @@ namespace pairdistill {
 namespace cuda {
 namespace {
 
-constexpr int kWarp = 32;
 constexpr int kMostWarps = most_row_threads(4) / kWarp;  // of any block
 static_assert(kMostThreads / kWarp <= kMostWarps && kMostWarps <= kWarp, "a warp merges a block");
 constexpr unsigned kAllLanes = 0xffffffffu;
@@ -82,23 +81,37 @@ struct Shared {
 };
 static_assert(sizeof(Shared<double>) <= size_t(kHeaderBytes), "kHeaderBytes is too small");
 
-// The first column with the maximum, where `side.top` is the class of the step that has it. All lanes
-// of a warp together.
+// This lane's column of the step that has the maximum, where `side.top` is the step's class; -1 where
+// that is none of the part, or the target.
 template <class T>
-__device__ __forceinline__ void exact_top(Side<Real<T>>& side, const Part<T>& part, const T* row,
-                                          int64_t class_of_column_0) {
-  if (side.top == kNoColumn) return;
+__device__ __forceinline__ int column_of_lane(const Side<Real<T>>& side, const Part<T>& part,
+                                              int64_t class_of_column_0) {
+  if (side.top == kNoColumn || lane() >= kColumns<T>) return -1;
   const int column = int(side.top - class_of_column_0) + lane();
-  int there = kWarp;
-  if (lane() < kColumns<T> && part.has(column) && column != part.target &&
-      widen(row[column]) == side.m)
-    there = lane();
+  return part.has(column) && column != part.target ? column : -1;
+}
+
+// The first columns with the maxima. All lanes of a warp together; both reads at once, as nothing else
+// is under way in a block that waits for them.
+template <class T>
+__device__ __forceinline__ void exact_tops(PairState<Real<T>>& state, const Part<T>& part,
+                                           int64_t class_of_column_0) {
+  const int column1 = column_of_lane(state.first, part, class_of_column_0);
+  const int column2 = column_of_lane(state.second, part, class_of_column_0);
+  T x1 = narrow<T>(Real<T>(0)), x2 = x1;
+  if (column1 >= 0) x1 = part.first[column1];
+  if (column2 >= 0) x2 = part.second[column2];
+  int there1 = column1 >= 0 && widen(x1) == state.first.m ? lane() : kWarp;
+  int there2 = column2 >= 0 && widen(x2) == state.second.m ? lane() : kWarp;
 #pragma unroll
   for (int mask = kWarp / 2; mask > 0; mask /= 2) {
-    const int other = __shfl_xor_sync(kAllLanes, there, mask);
-    there = other < there ? other : there;
+    const int other1 = __shfl_xor_sync(kAllLanes, there1, mask);
+    const int other2 = __shfl_xor_sync(kAllLanes, there2, mask);
+    there1 = other1 < there1 ? other1 : there1;
+    there2 = other2 < there2 ? other2 : there2;
   }
-  side.top += there;
+  if (state.first.top != kNoColumn) state.first.top += there1;
+  if (state.second.top != kNoColumn) state.second.top += there2;
 }
 
 // The states of a block merged; the result is in the first warp, in every lane.
@@ -112,8 +125,7 @@ __device__ __forceinline__ void merge_block(PairState<R>& state, Shared<R>& shar
   if (warp() != 0) return;
   state = lane() < warps() ? shared.of_warp[lane()] : empty_state<R>();
   merge_warp(state, c);
-  exact_top(state.first, part, part.first, class_of_column_0);
-  exact_top(state.second, part, part.second, class_of_column_0);
+  exact_tops(state, part, class_of_column_0);
 }
 
 // Two sums over a block; the result is in the first warp, in every lane.

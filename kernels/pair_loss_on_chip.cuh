@@ -96,11 +96,12 @@ __global__ void __launch_bounds__(most_row_threads(sizeof(T)), 1)
   }
 
   Ring<T, int(kRunsAhead), true> ring(part, memory + kHeaderBytes, cut.slots);
-  Stream<R> stream(c);
+  Stream<T> stream(c, part);
   const auto again = [&](const auto& body) { ring.next_sweep(body); };
   ring.first_sweep([&](int run, const Run<T>& first, const Run<T>& second) {
     add_run(stream, part, run, first, second, c);
   });
+  const RowUpstream<R> row_upstream = upstream.of_row(row);
   const int64_t class_of_column_0 = rows.class_start + part.offset;
   const PairState<R> state = merge_cluster(stream.finished(class_of_column_0, c), shared, cluster, c,
                                            part, class_of_column_0);
@@ -123,7 +124,7 @@ __global__ void __launch_bounds__(most_row_threads(sizeof(T)), 1)
     }
   }
   if (threadIdx.x == 0)
-    share_gradient<T>(shared, upstream.gradient(row, shared.stats, rows.columns, c), c.kind);
+    share_gradient<T>(shared, row_upstream.gradient(shared.stats, rows.columns, c), c.kind);
   if (leader) results.put_stats(row, shared.stats);
   cluster.arrive();  // before the gradients: arriving waits for what has been written so far
   if (out.first) {

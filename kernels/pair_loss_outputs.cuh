@@ -43,6 +43,17 @@ __device__ __forceinline__ const R* row_margins(const R* margins, int64_t row) {
   return margins ? margins + kMarginsOfRow * row : nullptr;
 }
 
+// Those of one row, read early: while states are merged, nothing else is under way.
+template <class R>
+struct RowUpstream {
+  R first, second, similarity;
+
+  __device__ PairGradient<R> gradient(const RowStats<R>& stats, int64_t classes,
+                                      const Choices<R>& c) const {
+    return row_gradient(stats, first, second, similarity, classes, c);
+  }
+};
+
 // The upstream gradients of a row's values: given one by one, or weights of a total.
 template <class R>
 struct Upstream {
@@ -55,13 +66,10 @@ struct Upstream {
     const R weight = weights ? weights[row] : R(1);
     return factor ? weight * *factor : weight;
   }
-  __device__ PairGradient<R> gradient(int64_t row, const RowStats<R>& stats, int64_t classes,
-                                      const Choices<R>& c) const {
-    if (values)
-      return row_gradient(stats, values[3 * row], values[3 * row + 1], values[3 * row + 2], classes,
-                          c);
+  __device__ RowUpstream<R> of_row(int64_t row) const {
+    if (values) return RowUpstream<R>{values[3 * row], values[3 * row + 1], values[3 * row + 2]};
     const R part = share(row);
-    return row_gradient(stats, part * ce, part * ce, part * similarity, classes, c);
+    return RowUpstream<R>{part * ce, part * ce, part * similarity};
   }
 };
 
@@ -133,6 +141,7 @@ __device__ __forceinline__ void share_gradient(Shared<R>& shared, const PairGrad
   shared.gradient = in_units(gradient, kind);
   Coefficients<R> coefficients(shared.gradient, kind);
   if (sizeof(T) == 2 && (kind == kKl || kind == kCe)) coefficients.take_powers();
+  if (sizeof(T) == 2 && kind == kKl) coefficients.take_differences();
   shared.coefficients = coefficients;
 }
 

@@ -40,6 +40,7 @@ constexpr int64_t kPartsOfProcessor = 8;  // blocks wanted in flight on each mul
 constexpr int64_t kMostParts = 1024;      // blocks of one row: their states are merged by one warp
 constexpr int64_t kMostRuns = 1 << 24;    // of a block: its columns are numbered in 32 bits
 constexpr int64_t kMostBlocks = INT32_MAX;
+constexpr int kWarp = 32;
 constexpr int kMostThreads = 512;         // of a block that only adds numbers up
 
 // Threads of a block that works on rows: two such blocks share the registers of a multiprocessor, or one

@@ -39,16 +39,18 @@ __device__ __forceinline__ void wait_for_groups() {
 }
 #endif
 
-// A thread's place in its runs and its slots.
-template <class T>
+// A thread's place in its runs and in its slots.
 struct Place {
   int run;
-  Run<T>* slot;  // of the first row; that of the second is blockDim.x further on
+  unsigned slot;  // bytes from the first one of the block
 };
 
 // Only the thread itself reads and writes its slots, so that they need no barrier. A slot takes the
 // next run as soon as its own has been used; never fewer than AHEAD - 1 groups are closed between a
 // run's own and the wait for it.
+//
+// Places are numbers of bytes, and the two rows of a run lie at a fixed distance: what a sweep needs
+// besides its arithmetic is a fifth of its instructions, and counts as much (docs/log.md).
 template <class T, int AHEAD, bool KEEPS>
 class Ring {
  public:
@@ -58,46 +60,48 @@ class Ring {
       : part_(part),
         first_(by_itself(reinterpret_cast<const uint4*>(part.first))),
         second_(by_itself(reinterpret_cast<const uint4*>(part.second))),
-        begin_(reinterpret_cast<Run<T>*>(memory) + threadIdx.x),
-        end_(begin_ + 2 * slots * int(blockDim.x)),
-        start_{int(threadIdx.x), begin_} {}
+        memory_(memory),
+        round_(2 * unsigned(kRunBytes) * blockDim.x),
+        size_(unsigned(slots) * round_),
+        aligned_runs_(part.together ? part.whole_runs : 0),
+        start_{int(threadIdx.x), (threadIdx.x + threadIdx.x / kWarp * kWarp) * unsigned(kRunBytes)} {}
 
   // Calls body(run, first, second) for each run of the thread in ascending order.
   template <class Body>
   __device__ __forceinline__ void first_sweep(const Body& body) const {
-    Place<T> next = start_, place = start_;
+    Place place = start_;
 #pragma unroll
     for (int i = 0; i < AHEAD; ++i) {
-      if (next.run < part_.runs) fetch(next);
+      fetch(place);
       close_group();
-      move(next);
+      place = ahead(place, 1);
     }
 #pragma unroll 1
-    while (place.run < part_.runs) {
+    for (place = start_; place.run < part_.runs; place = ahead(place, 1)) {
       use(place, body);
-      if (!KEEPS) next = Place<T>{place.run + AHEAD * int(blockDim.x), place.slot};
-      if (next.run < part_.runs) fetch(next);
+      fetch(KEEPS ? ahead(place, AHEAD)
+                  : Place{place.run + AHEAD * int(blockDim.x), place.slot});
       close_group();
-      move(next);
-      move(place);
     }
   }
 
   // The same once more, beginning with the runs that the sweep before left in the slots.
   template <class Body>
   __device__ __forceinline__ void next_sweep(const Body& body) {
-    const int count = runs_of_thread(), slots = int(end_ - begin_) / (2 * int(blockDim.x));
+    const int count = runs_of_thread(), slots = int(size_ / round_);
     const int others = count > slots ? count - slots : 0;
-    Place<T> next = start_;  // what is not in a slot is what the sweep before began with
-    for (int i = 0; i < others; ++i) move(start_), wrap(start_);
-    Place<T> place = start_;
+    Place next = start_;  // what is not in a slot is what the sweep before began with
+    for (int i = 0; i < others; ++i) start_ = wrapped(ahead(start_, 1));
+    Place place = start_;
 #pragma unroll 1
     for (int i = 0; i < count; ++i) {
       use(place, body);
-      if (i < others) next.slot = place.slot, fetch(next);
+      if (i < others) {
+        fetch(Place{next.run, place.slot});
+        next = wrapped(ahead(next, 1));
+      }
       close_group();
-      move(next), wrap(next);
-      move(place), wrap(place);
+      place = wrapped(ahead(place, 1));
     }
   }
 
@@ -106,38 +110,45 @@ class Ring {
     const int after = part_.runs - 1 - int(threadIdx.x);
     return after < 0 ? 0 : after / int(blockDim.x) + 1;
   }
-  __device__ __forceinline__ void move(Place<T>& at) const {
-    at.run += blockDim.x;
-    at.slot += 2 * int(blockDim.x);
-    if (at.slot == end_) at.slot = begin_;
+  // So many runs further on; of no more slots than there are. An offset beyond the end is the larger one
+  // of the two, one before it becomes so by the subtraction.
+  __device__ __forceinline__ Place ahead(const Place& at, int runs) const {
+    const unsigned slot = at.slot + unsigned(runs) * round_, back = slot - size_;
+    return Place{at.run + runs * int(blockDim.x), slot < back ? slot : back};
   }
-  __device__ __forceinline__ void wrap(Place<T>& at) const {
-    if (at.run >= part_.runs) at.run = threadIdx.x;
+  __device__ __forceinline__ Place wrapped(const Place& at) const {
+    return Place{at.run < part_.runs ? at.run : int(threadIdx.x), at.slot};
+  }
+  __device__ __forceinline__ Run<T>* slot_of(const Place& at) const {
+    return reinterpret_cast<Run<T>*>(memory_ + at.slot);
   }
   template <class Body>
-  __device__ __forceinline__ void use(const Place<T>& at, const Body& body) const {
+  __device__ __forceinline__ void use(const Place& at, const Body& body) const {
     wait_for_groups<AHEAD - 1>();
-    const Run<T> first = at.slot[0], second = at.slot[blockDim.x];
+    const Run<T>* const slot = slot_of(at);
+    const Run<T> first = slot[0], second = slot[kWarp];
     body(at.run, first, second);
   }
-  __device__ __forceinline__ void fetch(const Place<T>& to) const {
-    const int column = to.run * kColumns<T>;
-    Run<T>* const second = to.slot + blockDim.x;
-    if (part_.together && part_.has_run(to.run)) {
-      copy_ahead(reinterpret_cast<uint4*>(to.slot), first_ + unsigned(to.run));
-      copy_ahead(reinterpret_cast<uint4*>(second), second_ + unsigned(to.run));
-    } else {
-      load_by_columns(part_, part_.first, column, *to.slot);
-      load_by_columns(part_, part_.second, column, *second);
+  // Nothing where there is no such run.
+  __device__ __forceinline__ void fetch(const Place& to) const {
+    Run<T>* const slot = slot_of(to);
+    if (unsigned(to.run - part_.first_whole) < unsigned(aligned_runs_)) {
+      copy_ahead(reinterpret_cast<uint4*>(slot), first_ + unsigned(to.run));
+      copy_ahead(reinterpret_cast<uint4*>(slot + kWarp), second_ + unsigned(to.run));
+    } else if (to.run < part_.runs) {
+      const int column = to.run * kColumns<T>;
+      load_by_columns(part_, part_.first, column, slot[0]);
+      load_by_columns(part_, part_.second, column, slot[kWarp]);
     }
   }
 
   const Part<T>& part_;
   const uint4* const first_;
   const uint4* const second_;
-  Run<T>* const begin_;
-  Run<T>* const end_;
-  Place<T> start_;
+  unsigned char* const memory_;
+  const unsigned round_, size_;   // bytes of one slot of each thread of the block, and of all
+  const int aligned_runs_;        // runs that are fetched 16 bytes at once
+  Place start_;
 };
 
 }  // namespace

@@ -105,63 +105,6 @@ __device__ __forceinline__ void widen_run(const Run<__nv_bfloat16>& run, float (
     memcpy(&out[2 * i], bits, sizeof bits);
   }
 }
-// The largest score of a run, and whether the scores of two runs are finite (false too where the sum
-// of their differences is not). 16-bit numbers are taken two at a time, before they are widened.
-template <class T2, class T>
-struct PairsOfRun {
-  T2 word[4];
-  __device__ explicit PairsOfRun(const Run<T>& run) { memcpy(word, &run, sizeof word); }
-
-  __device__ __forceinline__ float highest() const {
-    const T2 most = __hmax2(__hmax2(word[0], word[1]), __hmax2(word[2], word[3]));
-    return fmaxf(widen(most.x), widen(most.y));
-  }
-  __device__ __forceinline__ bool finite_with(const PairsOfRun& other) const {
-    T2 apart[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) apart[i] = __hsub2(word[i], other.word[i]);
-    const T2 sum = __hadd2(__hadd2(apart[0], apart[1]), __hadd2(apart[2], apart[3]));
-    const T2 none = __hsub2(sum, sum);
-    return __hbeq2(none, none);
-  }
-};
-
-template <class T>
-__device__ __forceinline__ T highest_of(const Run<T>& run) {
-  T x[kColumns<T>];
-  memcpy(x, &run, sizeof run);
-  T high = x[0];
-#pragma unroll
-  for (int i = 1; i < kColumns<T>; ++i) high = larger(high, x[i]);
-  return high;
-}
-__device__ __forceinline__ float highest_of(const Run<__half>& run) {
-  return PairsOfRun<__half2, __half>(run).highest();
-}
-__device__ __forceinline__ float highest_of(const Run<__nv_bfloat16>& run) {
-  return PairsOfRun<__nv_bfloat162, __nv_bfloat16>(run).highest();
-}
-
-template <class T>
-__device__ __forceinline__ bool are_finite(const Run<T>& first, const Run<T>& second) {
-  T x1[kColumns<T>], x2[kColumns<T>];
-  memcpy(x1, &first, sizeof first);
-  memcpy(x2, &second, sizeof second);
-  T sum = x1[0] - x2[0];
-#pragma unroll
-  for (int i = 1; i < kColumns<T>; ++i) sum += x1[i] - x2[i];
-  return sum - sum == T(0);
-}
-__device__ __forceinline__ bool are_finite(const Run<__half>& first, const Run<__half>& second) {
-  using Pairs = PairsOfRun<__half2, __half>;
-  return Pairs(first).finite_with(Pairs(second));
-}
-__device__ __forceinline__ bool are_finite(const Run<__nv_bfloat16>& first,
-                                           const Run<__nv_bfloat16>& second) {
-  using Pairs = PairsOfRun<__nv_bfloat162, __nv_bfloat16>;
-  return Pairs(first).finite_with(Pairs(second));
-}
-
 template <class T>
 __device__ __forceinline__ void narrow_run(const Real<T> (&in)[kColumns<T>], Run<T>& run) {
   T values[kColumns<T>];
@@ -188,14 +131,18 @@ __device__ __forceinline__ int misalignment(const T* address) {
   return int((reinterpret_cast<uintptr_t>(address) % kRunBytes) / sizeof(T));
 }
 
-// An address that is to be kept as one number: a compiler would take it apart again, and add its parts
-// for every run.
+// A number or an address that is to be kept as one: a compiler would take it apart again, or put together
+// what is to stay apart.
 template <class V>
-__device__ __forceinline__ V* by_itself(V* address) {
+__device__ __forceinline__ V by_itself(V value) {
 #ifdef __CUDA_ARCH__
-  asm("" : "+l"(address));
+  if constexpr (sizeof(V) == 8) {
+    asm("" : "+l"(value));
+  } else {
+    asm("" : "+r"(value));
+  }
 #endif
-  return address;
+  return value;
 }
 
 // What every launch needs to know of the scores.
@@ -231,15 +178,19 @@ struct Part {
     low = index == 0 ? over : 0;
     const int64_t left = r.columns - offset, whole = runs_of_part * kColumns<T>;
     high = int(left < 0 ? 0 : left < whole ? left : whole);
-    runs = (high + kColumns<T> - 1) / kColumns<T>;
+    runs = run_of(high + kColumns<T> - 1);
     first_whole = low > 0 ? 1 : 0;
-    whole_runs = high / kColumns<T> > first_whole ? high / kColumns<T> - first_whole : 0;
+    whole_runs = run_of(high) > first_whole ? run_of(high) - first_whole : 0;
     const int64_t at = r.labels[row] - r.class_start - offset;
     target = r.labels[row] >= 0 && at >= low && at < high ? int(at) : -1;
-    target_run = target < 0 ? -1 : target / kColumns<T>;
+    target_run = run_of(target);
     together = misalignment(row2) == over;
   }
 
+  // As a shift, for -1 too: where registers are few, it is done again for every run.
+  static __device__ int run_of(int column) {
+    return column >> (kColumns<T> == 8 ? 3 : kColumns<T> == 4 ? 2 : 1);
+  }
   __device__ bool has(int column) const { return column >= low && column < high; }
   // Whether all columns of a run exist, and whether the target is one of them.
   __device__ bool has_run(int run) const {

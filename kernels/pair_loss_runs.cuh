@@ -1,7 +1,7 @@
 // What one thread adds up of its runs of both rows.
 #pragma once
 
-#include "pair_loss_units.cuh"
+#include "pair_loss_peaks.cuh"
 
 namespace pairdistill {
 namespace cuda {
@@ -13,23 +13,26 @@ constexpr float kSlack = 8.0f;
 
 // The state of a thread relative to the bases m (`a` in scores, `h` in units), its maxima, and the
 // first columns of the steps that have them, as columns of the part.
-template <class R>
+template <class T>
 struct Stream {
+  using R = Real<T>;
   PairState<R> state;
-  R high1, high2;
+  Peaks<T> high, limit;  // a base is raised where a score is above its limit
   int top1, top2;
-  R logit_scale, soft_scale, slack;                          // units a score; scores
+  R logit_scale, soft_scale;                           // units a score
   R logit_base1, logit_base2, soft_base1, soft_base2;  // m in units
+  R apart;                                             // of the bases, in scores
+  int plain_runs;                                      // whole ones that need no sum of scores
 
-  __device__ explicit Stream(const Choices<R>& c)
+  __device__ Stream(const Choices<R>& c, const Part<T>& part)
       : state(empty_state<R>()),
-        high1(minus_infinity<R>()),
-        high2(minus_infinity<R>()),
+        high(minus_infinity<R>(), minus_infinity<R>()),
+        limit(high),
         top1(-1),
         top2(-1),
         logit_scale(c.logit_scale * Units<R>::of_nat),
         soft_scale(c.soft_scale * Units<R>::of_nat),
-        slack(R(kSlack) / highest(logit_scale, soft_scale)) {
+        plain_runs(c.smoothing > 0 ? 0 : part.whole_runs) {
     set_bases();
   }
 
@@ -37,13 +40,15 @@ struct Stream {
   static __device__ __forceinline__ R base(const Side<R>& side) {
     return side.m == minus_infinity<R>() ? R(0) : side.m;
   }
-  __device__ __forceinline__ R apart() const { return base(state.first) - base(state.second); }
 
   __device__ void set_bases() {
     logit_base1 = base(state.first) * logit_scale;
     logit_base2 = base(state.second) * logit_scale;
     soft_base1 = base(state.first) * soft_scale;
     soft_base2 = base(state.second) * soft_scale;
+    apart = base(state.first) - base(state.second);
+    const R slack = R(kSlack) / highest(logit_scale, soft_scale);
+    limit = Peaks<T>(state.first.m + slack, state.second.m + slack);
   }
 
   // The sums relative to the base itself, in nats.
@@ -72,24 +77,16 @@ struct Stream {
 
   // Relative to the maxima and in nats, with the classes of the steps of its maxima (`exact_tops`).
   __device__ PairState<R> finished(int64_t class_of_column_0, const Choices<R>& c) {
-    move_to(high1, high2, c);
+    move_to(high.first(), high.second(), c);
     if (top1 >= 0) state.first.top = class_of_column_0 + top1;
     if (top2 >= 0) state.second.top = class_of_column_0 + top2;
     return state;
   }
 };
 
-template <int V, class R>
-__device__ __forceinline__ R highest_of(const R (&x)[V]) {
-  R high = x[0];
-#pragma unroll
-  for (int i = 1; i < V; ++i) high = highest(high, x[i]);
-  return high;
-}
-
 // A step with the target or with columns that do not exist: they become -inf, which adds nothing.
 template <int V, class T, class R>
-__device__ __forceinline__ void set_aside(Stream<R>& s, const Part<T>& part, int column, R (&x1)[V],
+__device__ __forceinline__ void set_aside(Stream<T>& s, const Part<T>& part, int column, R (&x1)[V],
                                           R (&x2)[V]) {
 #pragma unroll
   for (int i = 0; i < V; ++i) {
@@ -102,21 +99,22 @@ __device__ __forceinline__ void set_aside(Stream<R>& s, const Part<T>& part, int
   }
 }
 
-// Takes note of the largest scores of a step that begins at `column`.
-template <class R>
-__device__ __forceinline__ void note_maxima(Stream<R>& s, R high1, R high2, int column,
-                                            const Choices<R>& c) {
-  if (high1 > s.state.first.m + s.slack || high2 > s.state.second.m + s.slack)
-    s.raise(high1, high2, c);
-  if (high1 > s.high1) s.high1 = high1, s.top1 = column;
-  if (high2 > s.high2) s.high2 = high2, s.top2 = column;
+// Takes note of the largest scores of a step or run that begins at `column`.
+template <class T>
+__device__ __forceinline__ void note_maxima(Stream<T>& s, const Peaks<T>& peaks, int column,
+                                            const Choices<Real<T>>& c) {
+  if (peaks.above(s.limit)) s.raise(peaks.first(), peaks.second(), c);
+  bool first, second;
+  s.high.take(peaks, first, second);
+  if (first) s.top1 = column;
+  if (second) s.top2 = column;
 }
 
 // The sums of V columns for one kind of similarity. Unless all are finite, a score of -inf has weight
 // 0 and must not meet its infinite factors.
-template <int KIND, bool FINITE, int V, class R>
-__device__ __forceinline__ void add_columns(Stream<R>& s, const R (&x1)[V], const R (&x2)[V]) {
-  const R bound = R(-1e30), apart = s.apart();
+template <int KIND, bool FINITE, int V, class T, class R>
+__device__ __forceinline__ void add_columns(Stream<T>& s, const R (&x1)[V], const R (&x2)[V]) {
+  const R bound = R(-1e30);
   Side<R>&first = s.state.first, &second = s.state.second;
 #pragma unroll
   for (int i = 0; i < V; ++i) {
@@ -130,9 +128,9 @@ __device__ __forceinline__ void add_columns(Stream<R>& s, const R (&x1)[V], cons
     first.h = fused(soft1, FINITE ? xs1 : highest(xs1, bound), first.h);
     second.h = fused(soft2, FINITE ? xs2 : highest(xs2, bound), second.h);
     if (KIND == kNone || KIND == kMmd) continue;
-    const R difference = (x1[i] - x2[i]) - apart;
-    const R f = KIND == kKl ? difference : Stream<R>::base(second) - x2[i];
-    const R g = KIND == kKl ? -difference : Stream<R>::base(first) - x1[i];
+    const R difference = (x1[i] - x2[i]) - s.apart;
+    const R f = KIND == kKl ? difference : Stream<T>::base(second) - x2[i];
+    const R g = KIND == kKl ? -difference : Stream<T>::base(first) - x1[i];
     if (FINITE) {
       first.a = fused(soft1, f, first.a);
       second.a = fused(soft2, g, second.a);
@@ -145,7 +143,7 @@ __device__ __forceinline__ void add_columns(Stream<R>& s, const R (&x1)[V], cons
 
 // Adds a run step by step, whatever it holds.
 template <class T>
-__device__ __forceinline__ void add_steps(Stream<Real<T>>& s, const Part<T>& part, int column,
+__device__ __forceinline__ void add_steps(Stream<T>& s, const Part<T>& part, int column,
                                           const Run<T>& first, const Run<T>& second,
                                           const Choices<Real<T>>& c) {
   using R = Real<T>;
@@ -156,7 +154,7 @@ __device__ __forceinline__ void add_steps(Stream<Real<T>>& s, const Part<T>& par
     widen_step(first, step, x1);
     widen_step(second, step, x2);
     set_aside(s, part, column, x1, x2);
-    note_maxima(s, highest_of(x1), highest_of(x2), column, c);
+    note_maxima(s, Peaks<T>(highest_of(x1), highest_of(x2)), column, c);
     switch (c.kind) {
       case kKl: add_columns<kKl, false>(s, x1, x2); break;
       case kCe: add_columns<kCe, false>(s, x1, x2); break;
@@ -166,7 +164,7 @@ __device__ __forceinline__ void add_steps(Stream<Real<T>>& s, const Part<T>& par
 }
 
 template <int KIND, class T>
-__device__ __forceinline__ void add_finite(Stream<Real<T>>& s, const Run<T>& first,
+__device__ __forceinline__ void add_finite(Stream<T>& s, const Run<T>& first,
                                            const Run<T>& second) {
   Real<T> x1[kColumns<T>], x2[kColumns<T>];
   widen_run(first, x1);
@@ -176,14 +174,14 @@ __device__ __forceinline__ void add_finite(Stream<Real<T>>& s, const Run<T>& fir
 
 // Adds a run to a thread's state.
 template <class T>
-__device__ __forceinline__ void add_run(Stream<Real<T>>& s, const Part<T>& part, int run,
+__device__ __forceinline__ void add_run(Stream<T>& s, const Part<T>& part, int run,
                                         const Run<T>& first, const Run<T>& second,
                                         const Choices<Real<T>>& c) {
   const int column = run * kColumns<T>;
-  if (c.smoothing > 0 || part.holds_target(run) || !part.has_run(run) ||
+  if (unsigned(run - part.first_whole) >= unsigned(s.plain_runs) || part.holds_target(run) ||
       !are_finite(first, second))
     return add_steps(s, part, column, first, second, c);
-  note_maxima(s, highest_of(first), highest_of(second), column, c);
+  note_maxima(s, Peaks<T>(first, second), column, c);
   switch (c.kind) {
     case kKl: return add_finite<kKl>(s, first, second);
     case kCe: return add_finite<kCe>(s, first, second);

@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kPartThreads, kPartBlocks<T>)
   const Part<T> part(rows, cut.row(), cut.part(), cut.runs_of_part);
   if (rows.labels[part.row] < 0) return;
   const PartRing<T> ring(part, memory + kHeaderBytes, kAheadOfPart);
-  Stream<R> stream(c);
+  Stream<T> stream(c, part);
   ring.first_sweep([&](int run, const Run<T>& first, const Run<T>& second) {
     add_run(stream, part, run, first, second, c);
   });
@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(kPartThreads, kPartBlocks<T>)
   if (rows.labels[part.row] < 0) return clear_part(part, out);
   if (threadIdx.x == 0) {
     const RowStats<R> row_stats = reinterpret_cast<const RowStats<R>*>(stats)[part.row];
-    share_gradient<T>(shared, upstream.gradient(part.row, row_stats, classes, c), c.kind);
+    share_gradient<T>(shared, upstream.of_row(part.row).gradient(row_stats, classes, c), c.kind);
   }
   __syncthreads();
   const PartRing<T> ring(part, memory + kHeaderBytes, kAheadOfPart);

@@ -204,6 +204,17 @@ def test_weight_zero_measures_the_similarity_and_does_not_add_it() -> None:
     assert first.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("at_first", "later"), [(-0.0, 0.0), (0.0, -0.0)])
+def test_zeros_of_either_sign_are_equal(dtype: torch.dtype, at_first: float, later: float) -> None:
+    """The first of equal largest scores counts, whatever thread or vector meets it again."""
+    z = torch.full((2, 5003), -1.0, dtype=dtype)
+    z[:, 100], z[:, 1001:] = at_first, later
+    z[1, 100] = -1.0
+    terms = fused.row_terms(z, z.flip(0), torch.tensor([7, 7]), 2.0, PairLossSpec())
+    assert terms.tops.tolist() == [[100, 1001], [1001, 100]]
+
+
 def test_top_of_reference_and_native_agree() -> None:
     case = make_case(8, 40, 1.0).to(torch.float32)
     ours = fused.row_terms(*vars(case).values(), 2.0, PairLossSpec())

@@ -21,6 +21,11 @@ inline __nv_bfloat16 __float2bfloat16_rn(float value) {
   if ((bits & 0x7fffffffu) > 0x7f800000u) return __nv_bfloat16{0x7fc0};
   return __nv_bfloat16{uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
 }
+inline __nv_bfloat16 __float2bfloat16_rd(float value) {
+  const __nv_bfloat16 near = __float2bfloat16_rn(value);
+  if (!(__bfloat162float(near) > value)) return near;
+  return __nv_bfloat16{uint16_t(near.bits & 0x8000u ? near.bits + 1 : near.bits - 1)};
+}
 
 struct __nv_bfloat162 {
   __nv_bfloat16 x, y;

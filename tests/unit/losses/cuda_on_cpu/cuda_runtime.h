@@ -51,6 +51,14 @@ void __stcs(V* address, V value) {
   assert(reinterpret_cast<uintptr_t>(address) % sizeof(V) == 0);
   *address = value;
 }
+// Bytes of two words in the order of the digits of `order`, lowest first.
+inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t order) {
+  const uint64_t both = uint64_t(high) << 32 | low;
+  uint32_t out = 0;
+  for (int i = 0; i < 4; ++i)
+    out |= uint32_t(both >> 8 * (order >> 4 * i & 7u) & 0xffu) << 8 * i;
+  return out;
+}
 
 namespace emulation {
 
