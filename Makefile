@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slurm lint format bench bench-loss bench-data bench-head doctor clean distclean
+.PHONY: help setup demo test test-gpu test-slurm lint format bench bench-loss bench-data bench-head doctor clean distclean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,9 @@ demo: setup ## the whole way on the embedded faces: pack, train, evaluate, class
 
 test: setup ## all tests (PYTEST_ARGS, TEST_WORKERS)
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-gpu: setup ## the tests that need a GPU; an error where torch sees none (PYTEST_ARGS)
+	@PAIRDISTILL_TEST_GPU=1 $(BIN)/python -m pytest tests/gpu -n 0 $(PYTEST_ARGS)
 
 test-slurm: setup ## tests on a real Slurm of two nodes, made for them (root on Debian or Ubuntu)
 	@sh scripts/slurm_packages.sh

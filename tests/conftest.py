@@ -21,6 +21,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: item.path not in slow)  # so that no worker ends with one of them
     if torch.cuda.is_available():
         return
+    if os.environ.get("PAIRDISTILL_TEST_GPU") == "1":
+        raise pytest.UsageError(
+            f"PAIRDISTILL_TEST_GPU=1, and torch {torch.__version__} sees no CUDA device: check "
+            "`nvidia-smi`, CUDA_VISIBLE_DEVICES, and that this is not a CPU build of torch"
+        )
     skip = pytest.mark.skip(reason="needs a CUDA device; none is visible here")
     for item in items:
         if "gpu" in item.keywords:

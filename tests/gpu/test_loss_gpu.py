@@ -31,7 +31,10 @@ WAYS = ("small", "cluster:2", "cluster:4", "cluster:8", "cluster:16", "split")
 
 @pytest.fixture(autouse=True)
 def on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "cuda" in fused.native_devices(), "a GPU, and an extension that was built without CUDA"
+    assert "cuda" in fused.native_devices(), (
+        "a GPU, and an extension that was built without CUDA: "
+        "set CUDA_HOME to a toolkit with nvcc and run `PAIRDISTILL_CUDA=1 make setup`"
+    )
     monkeypatch.setattr(agreement, "DEVICE", "cuda")
     # `ex2.approx` is off by up to 2^-22 where the emulation is exact; two sides, two sums.
     unit = {dtype: most + 4 * 2**-22 * (most > 1e-8) for dtype, most in agreement.UNIT.items()}

@@ -25,3 +25,19 @@ def test_a_benchmark_has_the_options_that_make_gives_it(target: str) -> None:
     program = [sys.executable, *words[: words.index(options[0])], "--help"]
     known = subprocess.run(program, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert not [option for option in options if option not in known]
+
+
+def test_tests_of_a_gpu_are_an_error_without_one() -> None:
+    """Not a list of skips that looks like a success."""
+    mine = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+    told = subprocess.run(
+        ["make", "-n", "test-gpu"], cwd=ROOT, env=mine, check=True, capture_output=True, text=True
+    )
+    setting, _, *words = told.stdout.splitlines()[-1].split()
+    name, value = setting.split("=")
+    hidden = {**mine, name: value, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=hidden, capture_output=True, text=True
+    )
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "sees no CUDA device: check `nvidia-smi`" in done.stderr + done.stdout
