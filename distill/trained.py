@@ -135,7 +135,7 @@ def fill(model: PairClassifier | Embedder, stored: Stored, names: Iterable[str])
         raise UserError(
             f"{str(stored.origin)!r} holds another model than its settings say:"
             f" {'; '.join(differences[:SHOWN_DIFFERENCES])}{more}",
-            fix="do not change model.* or head.kind of trained weights",
+            fix="do not change model.*, head.kind or head.sub_centres of trained weights",
         )
     for name, place in places.items():
         stored.reader.copy_elements(stored.keys[name], 0, place.view(-1))

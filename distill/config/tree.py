@@ -146,6 +146,9 @@ class HeadConfig(Section):
     at random; below 1 it needs `placement` sharded."""
     kind: Literal["linear", "cosine"] = "cosine"
     """`linear`: weight and bias; `cosine`: normalised embedding and weight, times `scale`."""
+    sub_centres: Annotated[int, Field(ge=1, le=256)] = 1
+    """Weights K of each identity, whose cosine is the largest of K (cosine head only): the faces of
+    a noisy identity need not all be near one (docs/heads.md)."""
     scale: Positive = 64.0
     """Scale s of cosine logits."""
     margin: Literal["none", "arcface", "cosface", "combined", "adaface"] = "none"

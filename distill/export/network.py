@@ -9,7 +9,7 @@ from torch import nn
 from distill.data.batch import IMAGE_SIZE, as_network_input
 from distill.export.wanted import Takes
 from distill.heads import CosineHead, LinearHead
-from distill.heads.replicated import unit
+from distill.heads.replicated import flat, largest, unit
 from distill.models.classifier import PairClassifier
 from distill.trained import Trained, TrainedBackbone
 
@@ -33,14 +33,15 @@ class Probabilities(nn.Module):
     def __init__(self, head: LinearHead | CosineHead) -> None:
         super().__init__()
         self.cosine = isinstance(head, CosineHead)
-        weight = head.weight.detach()
+        self.sub_centres = head.sub_centres if isinstance(head, CosineHead) else 1
+        weight = flat(head.weight.detach())
         self.weight = nn.Buffer(unit(weight).mul_(head.scale) if self.cosine else weight)
         self.bias = None if head.bias is None else nn.Buffer(head.bias.detach())
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         """(N, D) to (N, C); each row adds up to one."""
         rows = unit(embeddings) if self.cosine else embeddings
-        return F.linear(rows, self.weight, self.bias).softmax(1)
+        return largest(F.linear(rows, self.weight, self.bias), self.sub_centres).softmax(1)
 
 
 def network_of(trained: TrainedBackbone, takes: Takes) -> nn.Sequential:

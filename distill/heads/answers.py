@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -50,10 +51,15 @@ class Reduced(NamedTuple):
 def logits_of(
     embeddings: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, scale: float
 ) -> torch.Tensor:
-    """Logits (N, C) in float32 or wider, without a normalised copy of the weight (C, D).
+    """Logits (N, C) in float32 or wider, without a normalised copy of the weight.
 
-    Those of a linear head where there is a bias (C,), else those of a cosine head.
+    Those of a linear head where there is a bias (C,), else those of a cosine head. Its weight is
+    (C, D), or (C, K, D) with sub-centres: these come one after another, so that two (N, C) are
+    there at most.
     """
+    if weight.dim() == 3:
+        of_each = (logits_of(embeddings, one, bias, scale) for one in weight.unbind(1))
+        return reduce(torch.maximum, of_each)
     if bias is not None:
         return at_least_float32(torch.addmm(bias, embeddings.to(weight.dtype), weight.T))
     lengths = torch.linalg.vector_norm(weight, dim=1).clamp_min(1e-12)

@@ -24,14 +24,20 @@ def build_head(
         keep: classes whose rows are wanted; all by default. The others are drawn and dropped.
 
     Raises:
-        UserError: a margin with a linear head.
+        UserError: a margin or several sub-centres with a linear head.
     """
     if config.kind == "cosine":
-        return CosineHead(embedding_dim, classes, config.scale, keep)
+        return CosineHead(embedding_dim, classes, config.scale, keep, config.sub_centres)
     if config.margin != "none":
         raise UserError(
             f"head.margin = {config.margin!r}: a linear head has no cosine to put a margin on",
             fix="set head.kind = 'cosine' or head.margin = 'none'",
+        )
+    if config.sub_centres > 1:
+        raise UserError(
+            f"head.sub_centres = {config.sub_centres}: a linear head has one weight and one bias"
+            " of an identity, and no cosine to take the largest of",
+            fix="set head.kind = 'cosine' or head.sub_centres = 1",
         )
     return LinearHead(embedding_dim, classes, keep)
 

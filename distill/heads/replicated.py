@@ -19,7 +19,7 @@ from torch import nn
 from distill.heads.rows import draw_rows
 
 Use = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], Any]
-"""A function of embeddings (N, D), weight (C, D) and bias (C,) or None."""
+"""A function of embeddings (N, D), weight (C, D) or (C, K, D), and bias (C,) or None."""
 
 
 class _Linear(nn.Linear):
@@ -77,22 +77,38 @@ class CosineHead(nn.Module):
     Cosines are computed in float32 or wider, inside an autocast region too: at scale 64 a bf16
     cosine is off by up to 0.1 in the logit.
 
+    With K > 1 sub-centres a class has K weights, side by side, and its score is the largest of its
+    K cosines; the gradient goes to that sub-centre alone, of equal ones to the first (Deng et al.,
+    "Sub-center ArcFace", ECCV 2020). The weight is then (C, K, D): what cuts it by classes, for
+    shards, samples and checkpoints, needs to know nothing of K.
+
     Args:
         embedding_dim: D.
         classes: C.
         scale: s, the logit of a cosine of one.
         keep: the classes whose rows it has; all by default.
+        sub_centres: K.
     """
 
     bias: None = None
 
     def __init__(
-        self, embedding_dim: int, classes: int, scale: float, keep: range | None = None
+        self,
+        embedding_dim: int,
+        classes: int,
+        scale: float,
+        keep: range | None = None,
+        sub_centres: int = 1,
     ) -> None:
         super().__init__()
         keep = range(classes) if keep is None else keep
         fill = partial(nn.init.normal_, std=0.01)
-        self.weight = nn.Parameter(draw_rows(fill, classes, embedding_dim, keep))
+        rows = range(keep.start * sub_centres, keep.stop * sub_centres)
+        drawn = draw_rows(fill, classes * sub_centres, embedding_dim, rows)
+        self.weight = nn.Parameter(
+            drawn if sub_centres == 1 else drawn.view(-1, sub_centres, embedding_dim)
+        )
+        self.sub_centres = sub_centres
         self.scale = scale
 
     def forward(self, embeddings: torch.Tensor, use: Use | None = None) -> Any:
@@ -100,16 +116,30 @@ class CosineHead(nn.Module):
         if use is not None:
             return use(embeddings, self.weight, None)
         with torch.autocast(embeddings.device.type, enabled=False):
-            return unit(embeddings) @ unit(self.weight).T
+            return largest(unit(embeddings) @ flat(unit(self.weight)).T, self.sub_centres)
 
     def extra_repr(self) -> str:
         """What `print(model)` says."""
-        return f"classes={self.weight.shape[0]}, scale={self.scale}"
+        more = f", sub_centres={self.sub_centres}" if self.sub_centres > 1 else ""
+        return f"classes={self.weight.shape[0]}, scale={self.scale}{more}"
+
+
+def flat(weight: torch.Tensor) -> torch.Tensor:
+    """A weight (C, D) as it is, and (C, K, D) as (C K, D); a view where it is contiguous."""
+    return weight.flatten(0, -2)
+
+
+def largest(scores: torch.Tensor, sub_centres: int) -> torch.Tensor:
+    """Scores (N, C) of those with each sub-centre, (N, C K)."""
+    if sub_centres == 1:
+        return scores
+    of_classes = scores.view(-1, scores.shape[1] // sub_centres, sub_centres)
+    return of_classes.max(2).values  # not `amax`, which shares a gradient out among equal ones
 
 
 def unit(rows: torch.Tensor) -> torch.Tensor:
-    """Rows divided by their length, in float32 or wider."""
-    return F.normalize(at_least_float32(rows))
+    """Rows (..., D) divided by their length, in float32 or wider."""
+    return F.normalize(at_least_float32(rows), dim=-1)
 
 
 def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:

@@ -55,7 +55,7 @@ class ShardedHead(nn.Module):
         count = len(embeddings)
         rounds = -(-max(gather_objects(count)) // ROWS_AT_ONCE)
         missing = rounds * ROWS_AT_ONCE - count
-        width = self.local.weight.shape[1]  # a rank without images knows it from here alone
+        width = self.local.weight.shape[-1]  # a rank without images knows it from here alone
         rows = F.pad(embeddings.reshape(count, width), (0, 0, 0, missing))
         right = F.pad(classes, (0, missing), value=-1)
         parts = [self._block(e, c) for e, c in blocks(rows, right)]

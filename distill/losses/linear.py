@@ -17,7 +17,7 @@ from distill.losses import fused, linear_native, linear_plain
 from distill.losses.choice import implementation_name
 from distill.losses.linear_checks import HeadArguments, PairArguments
 from distill.losses.linear_plan import Plan
-from distill.losses.linear_scores import SMALLEST_NORM
+from distill.losses.linear_scores import SMALLEST_NORM, sub_centres_of
 from distill.losses.linear_state import Choices
 from distill.losses.linear_stream import linear_values
 from distill.losses.margin import RowMargins
@@ -70,7 +70,9 @@ def linear_pair_loss(
         features_first: rows of the first images, (B, D); float64/32/16 or bfloat16. They need not
             have unit length for a cosine head.
         features_second: rows of the second images, same shape, type and device.
-        weight: (C, D), any floating type; its gradient has its type.
+        weight: (C, D), any floating type; its gradient has its type. For a cosine head also
+            (C, K, D): a class's score is the largest of its K cosines, and its gradient goes to
+            the row of that one, of equal ones the first.
         labels: identities, (B,) int64 in [0, C), or -1 for a pair to ignore.
         temperature: softening temperature T > 0 of the similarity, a Python number.
         similarity_weight: weight of the similarity, >= 0; at 0 it is measured and not added.
@@ -80,9 +82,9 @@ def linear_pair_loss(
         sample_weights: (B,), or None for equal ones; as in `pair_loss`.
         margins: of each image, (2B,), for a cosine head; as in `pair_loss`.
         reduction: ``mean``, ``sum`` or ``none``; as in `pair_loss`.
-        memory_budget_bytes: scores that may be kept from the first sweep; those beyond are made
-            again, for one more product in four. None keeps all where they take at most 16 MiB,
-            and none where they take more.
+        memory_budget_bytes: scores that may be kept from the first sweep, with a byte more of each
+            where the weight is (C, K, D); those beyond are made again, for one more product in
+            four. None keeps all where they take at most 16 MiB, and none where they take more.
         chunk_classes: classes in a chunk; None for about 16 MiB of their weights and scores.
             Results differ in rounding alone.
         implementation: of what is not a matrix product: ``auto``, ``native`` or ``reference``.
@@ -149,7 +151,8 @@ def plan_of(
         spec=arguments.spec,
         choices=choices,
         cosine=arguments.head == "cosine",
-        chunk_classes=arguments.chunk_classes or default_chunk(features),
+        chunk_classes=arguments.chunk_classes
+        or default_chunk(features, sub_centres_of(arguments.weight)),
         budget_bytes=SMALL_BYTES if budget is None else budget,
         all_or_none=budget is None,
         shards=shards,
@@ -169,7 +172,7 @@ def unit_rows(sides: tuple[torch.Tensor, ...]) -> torch.Tensor:
     return unit.to(rows.dtype) if rows.device.type == "cuda" else unit
 
 
-def default_chunk(rows: torch.Tensor) -> int:
-    """Classes whose weights, and scores for all ``rows``, take about `CHUNK_BYTES`."""
-    classes = CHUNK_BYTES // (sum(rows.shape) * rows.itemsize)
+def default_chunk(rows: torch.Tensor, sub_centres: int = 1) -> int:
+    """Classes whose weights, and scores of these for ``rows``, take about `CHUNK_BYTES`."""
+    classes = CHUNK_BYTES // (sum(rows.shape) * rows.itemsize * sub_centres)
     return max(classes // CLASSES_STEP, 1) * CLASSES_STEP

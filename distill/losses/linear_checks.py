@@ -23,6 +23,7 @@ from distill.losses.checks import (
     check_weight_values,
     check_weights,
 )
+from distill.losses.linear_scores import MOST_SUB_CENTRES, sub_centres_of
 from distill.losses.margin import RowMargins
 from distill.losses.spec import PairLossSpec
 
@@ -60,7 +61,7 @@ class HeadArguments:
         """
         check_features(self.features)
         like, *_ = self.features.values()
-        check_weight(self.weight, self.bias, like, rows)
+        check_weight(self.weight, self.bias, like, rows, self.head)
         check_target_labels(self.labels, like)
         check_head(self.head, self.bias, self.spec, self.margins)
         check_sizes(self.memory_budget_bytes, self.chunk_classes)
@@ -96,7 +97,7 @@ class HeadArguments:
         }
         return {
             **{name: one if one is None else described(one) for name, one in tensors.items()},
-            "weight's type and width": f"{self.weight.dtype}, {self.weight.shape[1]}",
+            "weight's type and width": f"{self.weight.dtype}, {width_of(self.weight)}",
             "bias": self.bias is not None,
             **{name: getattr(self, name) for name in self.ALIKE},
             "spec": str(self.spec),
@@ -166,16 +167,25 @@ def check_features(given: dict[str, torch.Tensor]) -> None:
 
 
 def check_weight(
-    weight: torch.Tensor, bias: torch.Tensor | None, features: torch.Tensor, rows: int | None
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    features: torch.Tensor,
+    rows: int | None,
+    head: str,
 ) -> None:
-    """(C, D) and (C,), floating, on the features' device; C >= 2, or ``rows`` where given."""
+    """(C, D) and (C,), floating, on the features' device; C >= 2, or ``rows`` where given.
+
+    For a cosine head also (C, K, D).
+    """
     check_floating("weight", weight, features)
     D = features.shape[1]
     wanted = "C >= 2" if rows is None else f"C = {rows}, the rows that shards were made with"
-    fits = weight.dim() == 2 and weight.shape[1] == D
+    several = f", or (C, K, {D}), K <= {MOST_SUB_CENTRES}" if head == "cosine" else ""
+    fits = weight.dim() == 2 or (weight.dim() == 3 and head == "cosine")
+    fits = fits and weight.shape[-1] == D and 1 <= sub_centres_of(weight) <= MOST_SUB_CENTRES
     if not fits or (weight.shape[0] < 2 if rows is None else weight.shape[0] != rows):
         raise UserError(
-            f"weight has shape {tuple(weight.shape)}: must be (C, {D}), {wanted}",
+            f"weight has shape {tuple(weight.shape)}: must be (C, {D}), {wanted}{several}",
             fix="pass one row a class, as wide as the features",
         )
     if bias is None:
@@ -266,6 +276,11 @@ def checksum(tensor: torch.Tensor) -> int:
     whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[data.itemsize]
     bits = data.view(whole).to(torch.int64)
     return int((bits * torch.arange(1, 2 * len(bits), 2, device=bits.device)).sum())
+
+
+def width_of(weight: torch.Tensor) -> str:
+    """Of what a class has in a weight: D, or K x D."""
+    return " x ".join(map(str, weight.shape[1:]))
 
 
 def described(tensor: torch.Tensor) -> str:

@@ -52,7 +52,7 @@ def linear_cross_entropy(
 
     Args:
         features: a row for each image, (N, D); float64/32/16 or bfloat16.
-        weight: (C, D), as in `linear_pair_loss`.
+        weight: (C, D) or (C, K, D), as in `linear_pair_loss`.
         labels: identities, (N,) int64 in [0, C), or -1 for an image to ignore.
         spec: label smoothing, scale and margins; what is about similarity does not matter.
         bias: (C,) for a linear head, or None.

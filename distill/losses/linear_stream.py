@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from distill.losses.linear_plan import Plan
-from distill.losses.linear_scores import ClassScores, Gradients
+from distill.losses.linear_scores import Chunk, ClassScores, Gradients
 from distill.losses.linear_state import Finished, State, empty_state
 from distill.losses.linear_topk import (
     Grouped,
@@ -44,7 +44,7 @@ class Stream:
     labels: torch.Tensor
     margins: torch.Tensor | None
     plan: Plan
-    kept: dict[int, torch.Tensor] = field(default_factory=dict)
+    kept: dict[int, Chunk] = field(default_factory=dict)
     kept_bytes: int = 0
     grouped: Grouped | None = None
 
@@ -83,10 +83,10 @@ class Stream:
     def _sweep(self, take: Callable[[torch.Tensor, int], None]) -> None:
         """Give ``take`` each chunk's scores and first class; keep them where there is room."""
         for start, stop in self.chunks():
-            scores = self.scores.of(start, stop)
-            take(scores, self.class_start + start)
-            self._keep_if_room(start, scores)
-            del scores
+            chunk = self.scores.of(start, stop)
+            take(chunk.scores, self.class_start + start)
+            self._keep_if_room(start, chunk)
+            del chunk
 
     def _state(self) -> State:
         """The state of all classes, on all ranks."""
@@ -112,24 +112,24 @@ class Stream:
             top.over_ranks(plan.shards)
         return top
 
-    def _keep_if_room(self, start: int, scores: torch.Tensor) -> None:
+    def _keep_if_room(self, start: int, chunk: Chunk) -> None:
         plan = self.plan
         wanted = plan.keep or plan.spec.two_sweeps
-        needed = self.scores.nbytes if plan.all_or_none else self.kept_bytes + scores.nbytes
+        needed = self.scores.nbytes if plan.all_or_none else self.kept_bytes + chunk.nbytes
         if wanted and needed <= plan.budget_bytes:
-            self.kept[start] = scores
-            self.kept_bytes += scores.nbytes
+            self.kept[start] = chunk
+            self.kept_bytes += chunk.nbytes
 
     def _mmd_sums(self, stats: torch.Tensor) -> torch.Tensor:
         sums = stats.new_zeros((stats.shape[0], MMD_SUMS))
         for start, stop in self.chunks():
-            scores = self.kept[start] if start in self.kept else self.scores.of(start, stop)
-            first, second = scores.chunk(2)
+            chunk = self.kept[start] if start in self.kept else self.scores.of(start, stop)
+            first, second = chunk.scores.chunk(2)
             at = self.class_start + start
             self.plan.primitives.mmd_accumulate_(
                 sums, first, second, self.labels, at, stats, self.plan.choices
             )
-            del scores, first, second
+            del chunk, first, second
         shards = self.plan.shards
         return sums if shards is None else shards.sum_small(sums)
 
@@ -141,7 +141,7 @@ class Stream:
             g = self.kept.pop(start, None)
             if g is None:
                 g = self.scores.of(start, stop)
-            self._differentiate_(g, self.class_start + start, grad_values, stats)
+            self._differentiate_(g.scores, self.class_start + start, grad_values, stats)
             self.scores.add_gradients(start, stop, g, into)
             del g
 

@@ -74,7 +74,7 @@ class PairClassifier(nn.Module):
     def answers(self, embeddings: torch.Tensor, classes: torch.Tensor) -> Answers:
         """Answers to N embeddings, as `ShardedClassifier.answers`, by this rank alone."""
         device = self.head.weight.device
-        rows = embeddings.reshape(len(classes), self.head.weight.shape[1])
+        rows = embeddings.reshape(len(classes), self.head.weight.shape[-1])
         parts = blocks(rows, classes)
         return joined([self._answers(e.to(device), c.to(device)) for e, c in parts])
 
@@ -113,7 +113,8 @@ def build_classifier(config: Config, classes: int) -> PairClassifier:
     """A freshly initialised classifier of ``classes`` people, from torch's global generator.
 
     Raises:
-        UserError: fewer than two classes, an unknown backbone, a margin on a linear head.
+        UserError: fewer than two classes, an unknown backbone, a linear head with a margin or with
+            sub-centres.
     """
     backbone = _build_backbone(config, classes)
     head = build_head(config.head, config.model.embedding_dim, classes)

@@ -195,8 +195,8 @@ def compare(
         remedies: whether to find out what would make those fit that do not.
 
     Raises:
-        UserError: as `job_of`, an unknown backbone, a margin on a linear head, more classes taken
-            by themselves (`loss.topk_classes`) than there are.
+        UserError: as `job_of`, an unknown backbone, a linear head with a margin or with
+            sub-centres, more classes taken by themselves (`loss.topk_classes`) than there are.
     """
     job = job_of(config, classes, ranks)
     _check_choice(config, job, Choice(0, "replicated", "plain"))  # what no choice could do

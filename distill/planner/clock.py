@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from distill.planner.facts import FLOAT_BYTES, Choice, HeadCost, Job, NetworkCost
+from distill.planner.facts import Choice, HeadCost, Job, NetworkCost
 from distill.planner.gpus import Gpu
 from distill.planner.memory import engine_of
 from distill.planner.network import Traffic
@@ -103,5 +103,5 @@ def _update_bytes(job: Job, choice: Choice, network: NetworkCost, head: HeadCost
     engine = engine_of(job, choice, network, head)
     updated = engine.bytes if choice.zero_stage == 0 else engine.slice_bytes
     if choice.placement == "sharded":
-        updated += FLOAT_BYTES * head.classes * job.embedding_dim
+        updated += head.gradient_bytes  # float32 too
     return float(PASSES[job.optimizer] * updated)

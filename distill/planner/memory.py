@@ -27,7 +27,6 @@ from distill.planner.facts import (
     HeadCost,
     Job,
     NetworkCost,
-    sampled_classes,
     seen_rows,
 )
 
@@ -162,7 +161,7 @@ def memory_of(job: Job, choice: Choice, network: NetworkCost, head: HeadCost) ->
     engine = engine_of(job, choice, network, head)
     base = _between_steps(job, choice, network, head, engine)
     saved = Parts(activations=network.saved_bytes - network.cast_bytes, casts=network.cast_bytes)
-    sample = _sample(job, choice)
+    sample = _sample(choice, head)
     in_step = base + sample + _gathered(choice, engine)
     mine = Parts(gradients=head.gradient_bytes if choice.placement == "sharded" else 0)
     carried = _carried(job, choice, engine) + (mine if job.accumulation > 1 else Parts())
@@ -219,11 +218,11 @@ def _prefetched(choice: Choice, engine: Engine) -> Parts:
     return Parts(buckets=min(engine.bytes, max(engine.bucket_bytes, engine.largest_bytes)))
 
 
-def _sample(job: Job, choice: Choice) -> Parts:
+def _sample(choice: Choice, head: HeadCost) -> Parts:
     """Copies of the rows of a sharded head that a step is about."""
     if choice.sample_rate == 1.0:
         return Parts()
-    return Parts(head=FLOAT_BYTES * sampled_classes(job, choice) * job.embedding_dim)
+    return Parts(head=head.gradient_bytes)  # float32 too
 
 
 def _loss(job: Job, choice: Choice, network: NetworkCost, head: HeadCost) -> Parts:

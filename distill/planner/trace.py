@@ -29,6 +29,7 @@ from distill.losses.choice import implementation_name
 from distill.losses.linear import default_chunk, unit_rows
 from distill.losses.linear_plan import Plan
 from distill.losses.linear_rows import reduce_rows, two_at_a_time
+from distill.losses.linear_scores import WINNER
 from distill.losses.linear_state import Choices
 from distill.losses.linear_stream import linear_values
 from distill.losses.live_memory import LiveMemory
@@ -153,7 +154,7 @@ def stored_head_cost(config: Config, classes: int, rows: int, embedding_bytes: i
     """Head and loss where the scores of ``rows`` embeddings for all classes are stored.
 
     Raises:
-        UserError: a margin with a linear head.
+        UserError: a margin or several sub-centres with a linear head.
     """
     spec = PairLossSpec.from_config(config.loss, config.head)
     shapes = _on_meta(lambda: build_head(config.head, config.model.embedding_dim, classes))
@@ -206,13 +207,14 @@ def streamed_head_cost(
     scores that are kept, and work by the class.
     """
     dim = config.model.embedding_dim
-    chunk = default_chunk(torch.empty(rows, dim, device="meta"))
+    sub_centres = config.head.sub_centres
+    chunk = default_chunk(torch.empty(rows, dim, device="meta"), sub_centres)
     few, more = min(classes, chunk * CHUNKS_TRACED // 2), min(classes, chunk * CHUNKS_TRACED)
     one, two = (_run_chunks(config, n, rows, embedding_bytes, chunk) for n in (few, more))
     scale = (classes - more) / (more - few) if more > few else 0.0
     per_class = two.gradient_bytes // more
-    scores = rows * FLOAT_BYTES * chunk
-    all_scores = rows * FLOAT_BYTES * classes
+    of_each = FLOAT_BYTES + WINNER.itemsize * (sub_centres > 1)
+    scores, all_scores = rows * of_each * chunk, rows * of_each * classes
     kept = min(int(min(budget_bytes, all_scores) / scores + 1e-9) * scores, all_scores)
     kept = all_scores if budget_bytes >= all_scores else kept
     again = 1.0 - kept / all_scores
@@ -223,10 +225,16 @@ def streamed_head_cost(
         forward_bytes=kept + two.forward_bytes,
         peak_bytes=two.peak_bytes + kept + per_class * (classes - more),
         gradient_bytes=per_class * classes,
-        flops=2.0 * rows * classes * dim * (3.0 + sweeps_again * again),
+        flops=2.0 * rows * classes * sub_centres * dim * (3.0 + sweeps_again * again),
         moved_bytes=two.moved_bytes + scale * (two.moved_bytes - one.moved_bytes),
         low_precision=True,
     )
+
+
+def _weight_shape(config: Config, classes: int) -> tuple[int, ...]:
+    """As `distill.heads.CosineHead` and `LinearHead` have it."""
+    count, dim = config.head.sub_centres, config.model.embedding_dim
+    return (classes, dim) if count == 1 else (classes, count, dim)
 
 
 def _streamed_spec(config: Config) -> PairLossSpec:
@@ -242,7 +250,7 @@ def _run_chunks(
     cosine = config.head.kind == "cosine"
     native = implementation_name(config.loss.implementation, "cpu") == "native"
     with FakeTensorMode():
-        weight = torch.empty(classes, config.model.embedding_dim).requires_grad_()
+        weight = torch.empty(_weight_shape(config, classes)).requires_grad_()
         bias = None if cosine else torch.empty(classes).requires_grad_()
         sides = _embeddings(rows, config.model.embedding_dim, embedding_bytes)
         labels = torch.empty(rows if single else rows // 2, dtype=torch.int64)
