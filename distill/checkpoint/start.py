@@ -145,7 +145,7 @@ def _same_network(stored: Stored) -> str:
     """What would fit."""
     model = stored.config.get("model", {})
     known = [f"model.{key}={model[key]}" for key in ("name", "embedding_dim") if key in model]
-    return f"set {' '.join(known)} and head.kind to those it was trained with"
+    return f"set {' '.join(known)}, head.kind and head.sub_centres to those it was trained with"
 
 
 def _is_taken(stored: Stored, name: str) -> bool:

@@ -129,17 +129,15 @@ class HeadCost:
 
     Attributes:
         weights: elements of each parameter on this rank, and whether it decays.
-        classes: rows of the weight that a step is about, on this rank.
         forward_bytes: alive after forward.
         peak_bytes: most alive, the gradient of the weight included.
-        gradient_bytes: of the weight's gradient.
+        gradient_bytes: of the gradient of the weights that a step is about, on this rank.
         flops: of forward and backward.
         moved_bytes: that operators read and write.
         low_precision: whether the products are made in the precision of the network.
     """
 
     weights: tuple[tuple[int, bool], ...]
-    classes: int
     forward_bytes: int
     peak_bytes: int
     gradient_bytes: int

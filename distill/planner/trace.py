@@ -171,7 +171,6 @@ def stored_head_cost(config: Config, classes: int, rows: int, embedding_bytes: i
             torch.autograd.backward(loss)
         return HeadCost(
             weights=_weights(head),
-            classes=classes,
             forward_bytes=forward,
             peak_bytes=tape.peak_bytes,
             gradient_bytes=sum(p.nbytes for p in head.parameters()),
@@ -221,7 +220,6 @@ def streamed_head_cost(
     sweeps_again = 2 if _streamed_spec(config).two_sweeps else 1
     return HeadCost(
         weights=((per_class // FLOAT_BYTES * classes, True),),
-        classes=classes,
         forward_bytes=kept + two.forward_bytes,
         peak_bytes=two.peak_bytes + kept + per_class * (classes - more),
         gradient_bytes=per_class * classes,
@@ -278,7 +276,6 @@ def _run_chunks(
             torch.autograd.backward(loss.total)
     return HeadCost(
         weights=(),
-        classes=classes,
         forward_bytes=forward,
         peak_bytes=tape.peak_bytes,
         gradient_bytes=weight.nbytes + (0 if bias is None else bias.nbytes),

@@ -63,6 +63,8 @@ SIMILARITIES = {
     "none": ["loss.similarity=none", "loss.label_smoothing=0.1"],
     "few classes": ["loss.topk_classes=3"],
     "adaface": ["head.margin=adaface", "head.adaface_decay=0.5"],
+    "sub-centres": ["head.sub_centres=3"],
+    "sub-centres mmd": ["head.sub_centres=2", "loss.similarity=mmd"],
 }
 """And what else the loss alone decides."""
 FIRST = {
@@ -73,6 +75,7 @@ FIRST = {
         "head.margin=adaface", "head.adaface_decay=0.5", "loss.topk_classes=50",
         "train.accumulation=1",  # each micro-batch counts by itself
     ],
+    "cosine sub-centres": ["head.sub_centres=3", "head.margin=arcface"],
     "cosine rbf": ["loss.similarity=mmd", "loss.mmd_kernel=rbf", "loss.ce=mean"],
 }  # fmt: skip
 """Without pairs: the head, and what else; settings of the similarity change nothing."""
@@ -242,9 +245,11 @@ def first_rounded(ranks: Ranks, _: Path) -> dict[str, Any]:
 def first_sampled(ranks: Ranks, _: Path) -> dict[str, Any]:
     """Without pairs, some of 40 classes in each step."""
     found = {}
-    for head in HEADS:
-        config = settings(*SAMPLED, "train.images=first", "train.accumulation=3", head=head)
-        found[head] = play(make(config, ranks, classes=MANY), config, classes=MANY)
+    for head, words in (*((head, ()) for head in HEADS), ("cosine", ("head.sub_centres=3",))):
+        common = (*SAMPLED, "train.images=first", "train.accumulation=3")
+        config = settings(*common, *words, head=head)
+        curve = play(make(config, ranks, classes=MANY), config, classes=MANY)
+        found[" ".join((head, *words))] = curve
     return found
 
 

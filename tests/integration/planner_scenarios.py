@@ -34,6 +34,7 @@ from distill.stop import STOP_SIGNALS
 SHARDED, FUSED, FEW = "head.placement=sharded", "loss.form=fused", "loss.kept_scores_mb=4"
 TOPK = "loss.topk_classes=50"
 FIRST = "train.images=first"
+CENTRES = "head.sub_centres=3"
 HEAD = (60_000, ("model.name=tiny", "model.embedding_dim=128", "train.global_batch_pairs=8"))
 BACKBONE = (1000, ("model.name=iresnet18", "train.global_batch_pairs=2"))
 SCORES = (20_000, ("model.name=tiny", "model.embedding_dim=32", "train.global_batch_pairs=64"))
@@ -51,6 +52,7 @@ CASES: dict[int, dict[str, tuple[str, ...]]] = {
         "head 0 fused": (FUSED,),
         "head 0 sharded sampled": (SHARDED, "head.sample_rate=0.3"),
         "head 0 sharded first": (SHARDED, FIRST),
+        "head 0 sharded sampled centres": (SHARDED, "head.sample_rate=0.3", CENTRES),
         "head 1": (),
         "head 1 sharded": (SHARDED,),
         "head 2": (),
@@ -67,9 +69,12 @@ CASES: dict[int, dict[str, tuple[str, ...]]] = {
         "scores 0 sharded smooth": (SHARDED, "loss.label_smoothing=0.1"),
         "scores 0 sharded topk": (SHARDED, TOPK),
         "scores 0 topk": (TOPK,),
+        "scores 0 centres": (CENTRES,),
+        "scores 0 sharded centres": (SHARDED, CENTRES),
         "scores 0 sharded first": (SHARDED, FIRST),
         "scores 0 sharded first smooth": (SHARDED, FIRST, "loss.label_smoothing=0.1"),
         "scores 1 fused": (FUSED, FEW),
+        "scores 1 fused centres": (FUSED, FEW, CENTRES),
         "scores 1 fused first": (FUSED, FEW, FIRST),
         "scores 1 fused topk": (FUSED, FEW, TOPK),
         "scores 3 sharded fused": (SHARDED, FUSED, FEW),

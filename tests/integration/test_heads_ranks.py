@@ -109,11 +109,11 @@ def test_without_pairs_bf16_is_near_and_repeats_to_the_bit(phase, form, head):
     assert_same(first[:2], plain_torch(("train.images=first",), head)[:2], rel=3e-3)
 
 
-@pytest.mark.parametrize("head", scenarios.HEADS)
+@pytest.mark.parametrize("head", [*scenarios.HEADS, "cosine head.sub_centres=3"])
 @pytest.mark.parametrize("name", ["two", "three"])
 def test_without_pairs_a_sample_of_the_classes_is_plain_torch(phase, name, head):
-    found = phase(name)[0]["first_sampled"][head]
-    assert_same(found, some_classes(RANKS[name], head, "train.images=first"))
+    found, (kind, *words) = phase(name)[0]["first_sampled"][head], head.split()
+    assert_same(found, some_classes(RANKS[name], kind, "train.images=first", *words))
 
 
 @pytest.mark.parametrize("head", scenarios.HEADS)

@@ -80,6 +80,34 @@ def test_people_keep_their_rows_wherever_they_stand(engine_of, stored, cuts, nam
             assert torch.equal(fresh.state[kind, name], untouched.state[kind, name])
 
 
+CENTRES = {"backbone.weight": (5, 3, 2), "head.weight": (4, 2, 5)}
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    cuts=st.lists(st.integers(1, 60), max_size=4),
+    names=st.permutations(NEW),
+    bounds=st.sampled_from([None, (0, 4)]),
+)
+def test_people_keep_all_of_their_sub_centres(engine_of, tmp_path_factory, cuts, names, bounds):
+    old, here = engine_of(3, CENTRES), {**CENTRES, "head.weight": (6, 2, 5)}
+    fresh, untouched = engine_of(8, here), engine_of(8, here)
+    folder = tmp_path_factory.mktemp("centres")
+    if bounds is not None:
+        old.class_bounds = {"head.weight": bounds}
+    path = save(folder, old, TrainState(3), RunFacts("run-a", {}, OLD, "digest-1"))
+    start_from(path, Cut(fresh, cuts), names)
+    for row, name in enumerate(names):
+        source = old if name in OLD else untouched
+        expected = source.state["weight", "head.weight"][OLD.index(name) if name in OLD else row]
+        assert torch.equal(fresh.state["weight", "head.weight"][row], expected)
+
+
+def test_another_number_of_sub_centres_is_refused(engine_of, stored):
+    with pytest.raises(UserError, match=r"head\.weight: \(4, 5\) there -> .*head\.sub_centres to"):
+        start_from(stored[0], engine_of(8, {**SHAPES, "head.weight": (6, 2, 5)}), NEW)
+
+
 def test_what_happened_is_told(engine_of, stored):
     path, _ = stored
     told = str(start_from(path, engine_of(8, SHAPES), NEW))

@@ -16,6 +16,7 @@ PEOPLE = ["Ann", "Боб\nHill", "=Ça,va", "\udcff", "dee"]
 HEADS = {
     "linear": HeadConfig(kind="linear"),
     "cosine": HeadConfig(kind="cosine", margin="arcface", scale=16.0),
+    "sub-centres": HeadConfig(kind="cosine", sub_centres=3, scale=16.0),
 }
 
 ASKED = {
@@ -23,6 +24,8 @@ ASKED = {
     "face.pt2": ["linear"],
     "people.onnx": ["cosine", "--output", "probabilities", "--input", "uint8"],
     "people.pt2": ["cosine", "--output", "probabilities"],
+    "centres.onnx": ["sub-centres", "--output", "probabilities", "--input", "uint8"],
+    "centres.pt2": ["sub-centres", "--output", "probabilities"],
     "named.pt2": ["linear", "--output", "probabilities", "--input", "uint8"],
     "backbone.safetensors": ["linear"],
 }
@@ -70,7 +73,9 @@ class Network:
         if head.bias is not None:
             logits = found @ head.weight.T + head.bias
         else:
-            lengths = found.norm(dim=1)[:, None] * head.weight.norm(dim=1)
-            logits = head.scale * (found @ head.weight.T) / lengths
+            of_each = head.weight.view(len(PEOPLE), -1, 32).unbind(1)
+            lengths = found.norm(dim=1)[:, None]
+            cosines = [found @ w.T / (lengths * w.norm(dim=1)) for w in of_each]
+            logits = head.scale * torch.stack(cosines).amax(0)
         powers = logits.exp()
         return powers / powers.sum(1, keepdim=True)

@@ -71,12 +71,15 @@ def test_onnx_gives_the_embeddings_of_any_number_of_images(exported, networks, p
         assert close(torch.from_numpy(found), networks["linear"].embeddings(images))
 
 
-def test_onnx_gives_probabilities_of_bytes(exported, networks, pixels):
-    session = in_runtime(exported("people.onnx")[0])
+@pytest.mark.parametrize(
+    ("name", "head"), [("people.onnx", "cosine"), ("centres.onnx", "sub-centres")]
+)
+def test_onnx_gives_probabilities_of_bytes(exported, networks, pixels, name, head):
+    session = in_runtime(exported(name)[0])
     assert session.get_inputs()[0].type == "tensor(uint8)"
     for images in pixels:
         (found,) = session.run(["probabilities"], {"data": images.numpy()})
-        assert close(torch.from_numpy(found), networks["cosine"].probabilities(images))
+        assert close(torch.from_numpy(found), networks[head].probabilities(images))
 
 
 @pytest.mark.parametrize(
@@ -84,6 +87,7 @@ def test_onnx_gives_probabilities_of_bytes(exported, networks, pixels):
     [
         ("face.pt2", "linear", "embeddings", {"input": "float32", "unit_length": "no"}),
         ("people.pt2", "cosine", "probabilities", {"names": "people.pt2.identities.json"}),
+        ("centres.pt2", "sub-centres", "probabilities", {"numbers": "5"}),
         ("named.pt2", "linear", "probabilities", {"input": "uint8", "mean": "0", "std": "1"}),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -33,12 +34,21 @@ class Inputs:
 
 
 def make_inputs(
-    B: int, D: int, C: int, head: str, *, scale: float = 1.0, seed: int = 0, weighted: bool = True
+    B: int,
+    D: int,
+    C: int,
+    head: str,
+    *,
+    scale: float = 1.0,
+    seed: int = 0,
+    weighted: bool = True,
+    sub_centres: int = 1,
 ) -> Inputs:
     """float64; one ignored label where B > 2, and the first and last class among the labels."""
     made = torch.Generator().manual_seed(1000 * seed + B + 10 * D + 100 * C)
     first, noise = (torch.randn(B, D, generator=made, dtype=torch.float64) for _ in range(2))
-    weight = scale * torch.randn(C, D, generator=made, dtype=torch.float64)
+    shape = (C, D) if sub_centres == 1 else (C, sub_centres, D)
+    weight = scale * torch.randn(shape, generator=made, dtype=torch.float64)
     bias = torch.randn(C, generator=made, dtype=torch.float64) if head == "linear" else None
     labels = torch.randint(0, C, (B,), generator=made)
     labels[0], labels[-1] = 0, C - 1
@@ -56,12 +66,21 @@ def row_margins(B: int, seed: int = 0) -> RowMargins:
     return RowMargins(angle, 0.8 * torch.rand(2 * B, generator=made, dtype=torch.float64))
 
 
+def cosines(features: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """With each class, (N, C); of sub-centres the largest, of equal ones the first (numpy says)."""
+    if weight.dim() == 2:
+        return F.normalize(features) @ F.normalize(weight).T
+    lengths = features.norm(dim=1)[:, None, None] * weight.norm(dim=2)
+    of_each = torch.einsum("nd,ckd->nck", features, weight) / lengths
+    winners = torch.from_numpy(np.argmax(of_each.detach().numpy(), axis=2))
+    return of_each.gather(2, winners[..., None])[..., 0]
+
+
 def whole_scores(leaves: list[torch.Tensor], head: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores of both sides for all classes, differentiable."""
     first, second, weight, *bias = leaves
     if head == "cosine":
-        unit = F.normalize(weight)
-        return F.normalize(first) @ unit.T, F.normalize(second) @ unit.T
+        return cosines(first, weight), cosines(second, weight)
     return F.linear(first, weight, *bias), F.linear(second, weight, *bias)
 
 

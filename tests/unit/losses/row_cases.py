@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from distill.losses import PairLossSpec, RowLoss, RowMargins, linear_cross_entropy, margined_logits
 
 sys.path.insert(0, str(Path(__file__).parent))
-from linear_cases import Inputs, row_margins
+from linear_cases import Inputs, cosines, row_margins
 
 WORDS = {"chunk_classes": 5}
 
@@ -33,10 +33,7 @@ def by_torch(
     """Losses of every image, who is right, then the gradients of their weighted mean."""
     leaves = leaves_of(inputs)
     features, weight, *bias = leaves
-    if head == "cosine":
-        scores = F.normalize(features) @ F.normalize(weight).T
-    else:
-        scores = F.linear(features, weight, *bias)
+    scores = cosines(features, weight) if head == "cosine" else F.linear(features, weight, *bias)
     labels, valid = inputs.labels, inputs.labels >= 0
     ce = F.cross_entropy(
         margined_logits(scores, labels, spec, margins),

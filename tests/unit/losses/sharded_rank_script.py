@@ -69,10 +69,15 @@ def share(inputs: Inputs, shards: ClassShards) -> Inputs:
 
 
 def compare(
-    shards: ClassShards, head: str, spec: PairLossSpec, dtype: torch.dtype, **options
+    shards: ClassShards,
+    head: str,
+    spec: PairLossSpec,
+    dtype: torch.dtype,
+    sub_centres: int = 1,
+    **options,
 ) -> dict:
     """This rank's loss and gradients against those of all classes at once."""
-    inputs = make_inputs(6, 5, 23, head).to(dtype)
+    inputs = make_inputs(6, 5, 23, head, sub_centres=sub_centres).to(dtype)
     whole = inputs.leaves()
     true = with_gradients(loss_of(whole, inputs, spec, head, "auto", **options), whole)
     seen: list[str] = []
@@ -114,15 +119,17 @@ def bits_of(tensors: list[torch.Tensor]) -> str:
 def single_images(group: dist.ProcessGroup, rank: int, world: int) -> dict:
     """As `equal_results`, without partners, of 7 images: this rank's against torch's."""
     told = {}
-    words = [("linear", {}), ("cosine", ARC), ("cosine", {"logit_scale": 16.0})]
+    words = [("linear", {}, 1), ("cosine", ARC, 1), ("cosine", {"logit_scale": 16.0}, 1)]
+    words.append(("cosine", ARC, 3))
     for rows in ROWS[world]:
         shards = ClassShards.create(group, rows[rank], gather_entropies=True)
-        for (head, more), smoothing in itertools.product(words, (0.0, 0.1)):
+        for (head, more, count), smoothing in itertools.product(words, (0.0, 0.1)):
             for dtype in (torch.float64, torch.float32):
                 spec = PairLossSpec(**more, label_smoothing=smoothing)
                 margins = row_cases.margins_of(7) if head == "cosine" and more != ARC else None
-                key = f"{rows} {head} {spec.has_margin} {smoothing} {dtype}"
-                told[key] = compare_single(shards, head, spec, dtype, margins)
+                key = f"{rows} {head} {count} {spec.has_margin} {smoothing} {dtype}"
+                inputs = make_inputs(7, 5, 23, head, sub_centres=count).to(dtype)
+                told[key] = compare_single(shards, head, spec, inputs, margins)
     return told
 
 
@@ -130,10 +137,9 @@ def compare_single(
     shards: ClassShards,
     head: str,
     spec: PairLossSpec,
-    dtype: torch.dtype,
+    inputs: Inputs,
     margins: RowMargins | None,
 ) -> dict:
-    inputs = make_inputs(7, 5, 23, head).to(dtype)
     _, weights, right, mean, *gradients = row_cases.by_torch(
         inputs.to(torch.float64), spec, head, margins
     )
@@ -174,6 +180,7 @@ def equal_results(group: dist.ProcessGroup, rank: int, world: int) -> dict:
     for name, choices in (("kl", {}), ("mmd", {"similarity": "mmd"})):
         spec = PairLossSpec(topk_classes=4, **choices)
         told[f"topk {name}"] = compare(shards, "linear", spec, torch.float64)
+    told["sub-centres"] = compare(shards, "cosine", PairLossSpec(**ARC), torch.float64, 3)
     return told
 
 

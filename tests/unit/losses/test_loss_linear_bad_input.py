@@ -39,6 +39,11 @@ def test_the_defaults_are_fine() -> None:
         ({"weight": torch.zeros(5, 3)}, r"weight has shape \(5, 3\): must be \(C, 4\)"),
         ({"weight": torch.zeros(1, 4)}, r"weight has shape \(1, 4\).*C >= 2"),
         ({"weight": torch.zeros(5)}, r"weight has shape \(5,\)"),
+        ({"weight": torch.zeros(5, 2, 4)}, r"shape \(5, 2, 4\): must be \(C, 4\), C >= 2;"),
+        *(
+            ({"weight": torch.zeros(shape), "head": "cosine"}, r"C >= 2, or \(C, K, 4\), K <= 256")
+            for shape in ((5, 2, 3), (5, 0, 4), (5, 257, 4), (1, 2, 4), (5, 1, 2, 4))
+        ),
         ({"weight": W.int()}, "weight is torch.int32"),
         ({"weight": W.to("meta")}, "weight is on meta, the features on cpu"),
         ({"bias": torch.zeros(4)}, r"bias has shape \(4,\): must be \(5,\)"),

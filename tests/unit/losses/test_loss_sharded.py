@@ -40,7 +40,7 @@ def cases(told: Told, world: int) -> list[tuple[str, list[dict]]]:
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_ranks_find_what_one_process_does(told: Told, world: int) -> None:
     found = cases(told, world)
-    assert len(found) == (1 if world == 1 else 2) * 16 + 4
+    assert len(found) == (1 if world == 1 else 2) * 16 + 5
     for name, results in found:
         tolerance = 2e-5 if "float32" in name else 1e-12
         for result in results:

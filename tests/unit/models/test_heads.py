@@ -1,12 +1,17 @@
 """Heads: cosines, their types, their settings."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.func import functional_call
 
 from distill.config.tree import HeadConfig
 from distill.errors import UserError
-from distill.heads import CosineHead, LinearHead, build_head
+from distill.heads import ClassRanges, CosineHead, LinearHead, build_head, build_sharded_head, rows
+from distill.heads.answers import logits_of
 
 
 def test_cosine_head_against_the_plain_formula():
@@ -41,3 +46,69 @@ def test_settings_choose_head_and_scale():
 def test_linear_head_refuses_a_margin():
     with pytest.raises(UserError, match=r"head\.margin = 'arcface'"):
         build_head(HeadConfig(kind="linear", margin="arcface"), 4, 3)
+
+
+def test_linear_head_refuses_sub_centres():
+    with pytest.raises(UserError, match=r"head\.sub_centres = 3: .*set head\.kind = 'cosine' or"):
+        build_head(HeadConfig(kind="linear", sub_centres=3), 4, 3)
+
+
+def test_sub_centres_against_the_plain_formula():
+    """Values, gradients by finite differences, and the logits that evaluations make."""
+    torch.manual_seed(1)
+    head = CosineHead(5, 7, 30.0, sub_centres=3).double()
+    embeddings = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
+    x, w = embeddings.detach().numpy(), head.weight.detach().numpy()
+    x, w = (one / np.linalg.norm(one, axis=-1, keepdims=True) for one in (x, w))
+    expected = np.array([[max(row @ one for one in several) for several in w] for row in x])
+    torch.testing.assert_close(head(embeddings).detach(), torch.from_numpy(expected))
+    logits = logits_of(embeddings.detach(), head.weight.detach(), None, head.scale)
+    torch.testing.assert_close(logits, 30.0 * torch.from_numpy(expected))
+    inputs = (embeddings, head.weight.detach().requires_grad_())
+    assert torch.autograd.gradcheck(lambda x, w: functional_call(head, {"weight": w}, x), inputs)
+
+
+def test_of_equal_sub_centres_the_first_gets_the_gradient():
+    torch.manual_seed(1)
+    head = CosineHead(4, 4, 30.0, sub_centres=3)
+    head.weight.data.sign_()  # cosines without rounding
+    head.weight.data[:, 2] = head.weight.data[:, 1]
+    (head(torch.randn(64, 4).sign()) * torch.randn(64, 4)).sum().backward()
+    assert head.weight.grad[:, :2].any(2).all(), "each is the nearest to some"
+    assert not head.weight.grad[:, 2].any()
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.integers(1, 30), st.integers(1, 5), st.integers(1, 4), st.integers(1, 40), st.booleans())
+def test_shards_are_the_rows_of_the_whole_head(classes, ranks, count, block, cosine):
+    """Whole identities in their order, however the draw of the numbers is cut."""
+    kind, count = ("cosine", count) if cosine else ("linear", 1)
+    config = HeadConfig(kind=kind, sub_centres=count)
+
+    def drawn(make):
+        torch.manual_seed(3)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rows, "ELEMENTS_DRAWN_AT_ONCE", block)
+            return make(), torch.get_rng_state()
+
+    whole, state = drawn(lambda: build_head(config, 3, classes))
+    assert whole.weight.shape == ((classes, 3) if count == 1 else (classes, count, 3))
+    parts = []
+    for rank in range(ranks):
+        ranges = ClassRanges.even(classes, rank, ranks)
+        shard, after = drawn(lambda r=ranges: build_sharded_head(config, 3, r))
+        assert shard.local.weight.shape == (len(ranges.mine), *whole.weight.shape[1:])
+        assert torch.equal(after, state)
+        parts.append(shard.local.weight)
+    assert torch.equal(torch.cat(parts), whole.weight)
+
+
+def test_one_sub_centre_is_the_head_without_any():
+    """To the bit: what `nn.init` draws, and the product that was always made."""
+    torch.manual_seed(3)
+    head = build_head(HeadConfig(sub_centres=1), 5, 7)
+    torch.manual_seed(3)
+    weight = torch.nn.init.normal_(torch.empty(7, 5), std=0.01)
+    assert torch.equal(head.weight, weight)
+    x = torch.randn(6, 5)
+    assert torch.equal(head(x), F.normalize(x) @ F.normalize(weight).T)

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[3]
 H100 = Machine(gpu_named("h100"))
 SMALL = ("model.name=tiny", "model.embedding_dim=32", "train.global_batch_pairs=64")
 NETWORK = NetworkCost(((1_000_000, True), (24, False)), 0, 4, 5000, 0, 9000, 7000, 8e9, 3e9)
-HEAD = HeadCost(((4_000_000, True),), 125_000, 600, 40_000_000, 16_000_000, 6e9, 2e9, True)
+HEAD = HeadCost(((4_000_000, True),), 600, 40_000_000, 16_000_000, 6e9, 2e9, True)
 RECIPES = {"ms1mv3": (8, 93_431), "glint360k": (8, 360_232), "webface42m": (32, 2_059_906)}
 
 
@@ -64,6 +64,15 @@ def test_streamed_scores_grow_by_the_gradient_alone() -> None:
     small, large = (streamed_head_cost(config, c, 128, 4, 0.0) for c in (400_000, 4_000_000))
     assert large.peak_bytes - small.peak_bytes == 4 * 32 * 3_600_000
     assert large.flops == 10 * small.flops == 8 * 128 * 4_000_000 * 32
+
+
+def test_sub_centres_are_rows_and_products_and_their_scores_a_byte_more() -> None:
+    config = load_config(None, [*SMALL, "head.sub_centres=3"])
+    small, large = (streamed_head_cost(config, c, 128, 4, 0.0) for c in (400_000, 4_000_000))
+    assert large.peak_bytes - small.peak_bytes == 3 * 4 * 32 * 3_600_000
+    assert large.flops == 10 * small.flops == 3 * 8 * 128 * 4_000_000 * 32
+    kept = streamed_head_cost(config, 400_000, 128, 4, 1e12)
+    assert kept.peak_bytes - small.peak_bytes == (4 + 1) * 128 * 400_000
 
 
 def test_kept_scores_spare_one_product_in_four() -> None:
