@@ -217,11 +217,13 @@ def streamed_head_cost(
     kept = min(int(min(budget_bytes, all_scores) / scores + 1e-9) * scores, all_scores)
     kept = all_scores if budget_bytes >= all_scores else kept
     again = 1.0 - kept / all_scores
+    # Backward was traced with a first chunk made again; where all are kept, it is one of those.
+    counted_twice = min(scores, all_scores) if kept == all_scores else 0
     sweeps_again = 2 if _streamed_spec(config).two_sweeps else 1
     return HeadCost(
         weights=((per_class // FLOAT_BYTES * classes, True),),
         forward_bytes=kept + two.forward_bytes,
-        peak_bytes=two.peak_bytes + kept + per_class * (classes - more),
+        peak_bytes=two.peak_bytes + kept - counted_twice + per_class * (classes - more),
         gradient_bytes=per_class * classes,
         flops=2.0 * rows * classes * sub_centres * dim * (3.0 + sweeps_again * again),
         moved_bytes=two.moved_bytes + scale * (two.moved_bytes - one.moved_bytes),

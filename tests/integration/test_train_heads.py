@@ -51,6 +51,11 @@ RUNS: dict[str, list[list[str]]] = {
         [*SHARDED, "train.images=first", "train.steps=3"],
         ["loss.form=fused", "train.images=first", "train.zero_stage=3"],
     ],
+    "centres": [["head.sub_centres=2"]],
+    "centres changing": [
+        [*SHARDED, "head.sub_centres=2", "train.steps=3"],
+        ["head.sub_centres=2", "loss.form=fused", "train.zero_stage=2"],
+    ],
     "sampled": [[*SHARDED, "head.sample_rate=0.7"]],
     "others": [[*SHARDED, "model.init_from={runs}/sharded", "data.train={packs}/others"]],
 }
@@ -215,6 +220,23 @@ def test_a_run_with_a_sharded_head_is_restored_measured_and_asked(played, root, 
     picture.write_bytes(face(np.random.default_rng(9), 2))
     (answer,) = classify(run, [picture], aligned=True, top=5)
     assert {name for name, _ in answer.top} == set(NAMES)
+
+
+def test_a_run_with_sub_centres_goes_on_in_another_placement_and_is_asked(played, root):
+    """Its evaluation after 3 steps was made by ranges of classes, the last one by the whole head."""
+    runs, _ = played
+    expected, found = (
+        numbers(runs / name, ("loss/", "accuracy/", "pair/", "evaluation_clean/top"))
+        for name in ("centres", "centres changing")
+    )
+    assert found == pytest.approx(expected, rel=3e-4, abs=1e-5)
+    assert found != pytest.approx(numbers(runs / "replicated"), rel=1e-3)
+    trained = restore(RunDir(runs / "centres changing").weights)
+    assert trained.model.head.weight.shape == (len(NAMES), 2, 16)
+    picture = root / "someone else.jpg"
+    picture.write_bytes(face(np.random.default_rng(9), 3))
+    (answer,) = classify(runs / "centres changing", [picture], aligned=True, top=5)
+    assert sum(share for _, share in answer.top) == pytest.approx(1.0)
 
 
 def test_the_first_line_says_where_the_head_stands(played):
