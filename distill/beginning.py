@@ -145,4 +145,5 @@ def _head_words(config: Config) -> str:
     """Where the head stands and how its scores are made."""
     head = config.head
     sample = f", {head.sample_rate:g} of it a step" if head.sample_rate < 1.0 else ""
-    return f"{head.kind}, {head.placement}{sample}, {config.loss.form} loss"
+    centres = f", {head.sub_centres} sub-centres" if head.sub_centres > 1 else ""
+    return f"{head.kind}{centres}, {head.placement}{sample}, {config.loss.form} loss"

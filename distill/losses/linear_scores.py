@@ -85,7 +85,7 @@ class ClassScores:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the scores of all these classes."""
+        """Bytes of the chunks of all these classes."""
         of_each = self.dtype.itemsize + WINNER.itemsize * (sub_centres_of(self.weight) > 1)
         return self.features.shape[0] * self.weight.shape[0] * of_each
 
