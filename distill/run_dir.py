@@ -13,6 +13,9 @@ RUN/                      created with mode 0700: models of faces are personal d
     complete.json         written last: the run needs nothing more
     starts.jsonl          one line for each start and each end of a submitted run
     jobs/0001/            one folder a submission, see `JobDir`
+
+A folder that holds other things, and no run, is never made one. Before the first start there may
+be settings and logs in it.
 """
 
 from __future__ import annotations
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
 
 OWN_LOCK_SECONDS = 120.0
 """How long an earlier start of the same job may still hold the lock."""
+MAY_STAND_BEFORE = (".toml", ".out", ".err", ".log")
+"""Endings of files that one puts into the folder of a run to come: its settings, what Slurm and
+the shell write of it."""
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -131,8 +137,10 @@ class RunDir:
         may not know yet that they are not wanted any more.
 
         Raises:
-            UserError: another job works here (it is named), or the folder cannot be written.
+            UserError: another job works here (it is named), the folder holds something else than
+                a run, or it cannot be written.
         """
+        self._refuse_foreign()
         handle = self._open_lock()
         try:
             self._lock(handle)
@@ -142,6 +150,27 @@ class RunDir:
             os.ftruncate(handle, 0)
         finally:
             os.close(handle)
+
+    def _refuse_foreign(self) -> None:
+        """Leave a folder alone that holds something, and no run.
+
+        Raises:
+            UserError: it does; what it holds is named.
+        """
+        if not self.root.is_dir() or self._is_run():
+            return
+        others = (p.name for p in self.root.iterdir() if not _may_stand_before(p))
+        if foreign := sorted(others):
+            raise UserError(
+                f"run.dir = {str(self.root)!r}: not empty, and {foreign[0]!r} in it is no part of"
+                " a run",
+                fix="choose another folder",
+            )
+
+    def _is_run(self) -> bool:
+        """Whether a run began here, as what no other program leaves behind tells."""
+        marks = self.lock, self.length, self.complete
+        return any(path.exists() for path in marks) or bool(self.jobs() or self.checkpoint_steps())
 
     def _open_lock(self) -> int:
         try:
@@ -274,6 +303,10 @@ class JobDir:
     def notes(self, restart: int) -> Path:
         """Folder where ranks of one start say how it ended."""
         return self.root / "notes" / str(restart)
+
+
+def _may_stand_before(path: Path) -> bool:
+    return path.is_file() and path.suffix in MAY_STAND_BEFORE
 
 
 def _flocked(handle: int) -> bool:
