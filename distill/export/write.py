@@ -16,6 +16,7 @@ from distill.export.facts import facts_of
 from distill.export.network import as_taken, network_of, plainly, random_images
 from distill.export.wanted import Form, Gives, Wanted
 from distill.files import check_room_for, whole_file, write_whole
+from distill.finite import check_finite
 from distill.trained import Trained, TrainedBackbone, restore, restore_backbone
 
 CHECKED_IMAGES = 3
@@ -66,7 +67,8 @@ def export_network(
     if wanted.form is Form.ONNX:
         as_onnx.check_exporters()
     trained: TrainedBackbone = restore_backbone(weights) if names is None else restore(weights)
-    expected = _finite(plainly(trained, random_images(CHECKED_IMAGES)), weights)
+    expected = plainly(trained, random_images(CHECKED_IMAGES))
+    check_finite(expected, "answers", "random images", weights)
     facts = facts_of(trained, wanted, names.name if names else None)
     with whole_file(out) as partial:
         _write(partial, trained, wanted, facts)
@@ -91,15 +93,6 @@ def _check_place(out: Path, names: Path | None, *, overwrite: bool) -> None:
                 f"{path}: is there already",
                 fix="choose another name, or replace a file with --overwrite",
             )
-
-
-def _finite(expected: torch.Tensor, weights: Path) -> torch.Tensor:
-    if not expected.isfinite().all():
-        raise UserError(
-            f"{str(weights)!r}: what the network gives is not finite",
-            fix="its weights have diverged: take an older checkpoint",
-        )
-    return expected
 
 
 def _sync(path: Path) -> None:
