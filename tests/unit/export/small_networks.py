@@ -46,16 +46,22 @@ def trained(config):
     return model
 
 
+def write_weights(path, config):
+    """A network, and its weights as a run leaves them."""
+    model = trained(config)
+    about = {"format": "pairdistill-weights-1", "step": "12", "run_id": "run-7"}
+    about |= {"config": json.dumps(config.model_dump()), "identities": json.dumps(PEOPLE)}
+    save_file(model.state_dict(), path, about)
+    return model
+
+
 class Network:
     """A network as a run leaves it, and what it gives."""
 
     def __init__(self, folder, head):
         config = Config(model=ModelConfig(name="tiny", embedding_dim=32), head=HEADS[head])
-        self.model = trained(config)
         self.path = folder / "model.safetensors"
-        about = {"format": "pairdistill-weights-1", "step": "12", "run_id": "run-7"}
-        about |= {"config": json.dumps(config.model_dump()), "identities": json.dumps(PEOPLE)}
-        save_file(self.model.state_dict(), self.path, about)
+        self.model = write_weights(self.path, config)
         self.double = trained(config).double()
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ import re
 import resource
 import subprocess
 import sys
+import types
 
 import cv2
 import numpy as np
@@ -16,8 +17,9 @@ import onnxruntime
 import pytest
 import torch
 from safetensors import safe_open
-from small_networks import ASKED, PEOPLE, export
+from small_networks import ASKED, PEOPLE, export, write_weights
 
+from distill.config.tree import Config, ModelConfig
 from distill.data.images import encode_jpeg
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.errors import UserError
@@ -320,6 +322,38 @@ train = {{steps = 1, global_batch_pairs = 4}}
         assert torch.allclose(after.get_tensor(name), before.get_tensor(name), atol=1e-6)
     assert facts["step"] == "1"
     assert facts["run"] == json.loads((checkpoint / "manifest.json").read_text())["run_id"]
+
+
+def of_timm(monkeypatch):
+    """A stand-in for the two calls of timm that are used; real ones were tried, docs/export.md."""
+
+    def create_model(name, pretrained, num_classes, **options):
+        made = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3, 4), torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten()
+        )
+        made.num_features = 32
+        return made
+
+    fake = types.SimpleNamespace(is_model=lambda name: True, create_model=create_model)
+    monkeypatch.setitem(sys.modules, "timm", fake)
+
+
+@pytest.mark.parametrize("ending", list(Form))
+def test_a_backbone_of_timm_is_exported(tmp_path, monkeypatch, pixels, ending):
+    of_timm(monkeypatch)
+    path = tmp_path / "model.safetensors"
+    model = write_weights(path, Config(model=ModelConfig(name="timm:any", embedding_dim=16)))
+    out = tmp_path / f"face.{ending}"
+    done = export(path, out)
+    assert done.exit_code == 0, done.exception
+    if ending is Form.SAFETENSORS:
+        found = restore_backbone(out).model.backbone(floats(pixels[1]))
+    elif ending is Form.PT2:
+        found = torch.export.load(out).module()(floats(pixels[1]))
+    else:
+        found = torch.from_numpy(in_runtime(out).run(None, {"data": floats(pixels[1]).numpy()})[0])
+    expected = model.double().backbone(floats(pixels[1]).double())
+    assert close(found.detach(), expected.detach())
 
 
 @pytest.mark.slow
