@@ -135,6 +135,7 @@ def whole_files(*paths: Path) -> Iterator[Path]:
     folder = last.with_name(f".{last.name}.{os.getpid()}.partial")
     with disk_errors(last):
         try:
+            shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             yield folder
             written = [(folder / path.name, path) for path in paths]
