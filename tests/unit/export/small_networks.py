@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import onnxruntime
 import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
@@ -80,3 +81,17 @@ class Network:
             logits = head.scale * (found @ head.weight.T) / lengths
         powers = logits.exp()
         return powers / powers.sum(1, keepdim=True)
+
+
+def floats(images):
+    return (images.float() - 127.5) / 127.5
+
+
+def close(given, expected):
+    assert given.shape == expected.shape
+    assert expected.std() > 1e-3  # not one number for all images
+    return float((given - expected).abs().max()) < 2e-6 * max(1.0, float(expected.abs().max()))
+
+
+def in_runtime(path):
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

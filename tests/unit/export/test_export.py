@@ -8,27 +8,22 @@ import re
 import resource
 import subprocess
 import sys
-import types
 
 import cv2
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from safetensors import safe_open
-from small_networks import ASKED, PEOPLE, export, write_weights
+from small_networks import ASKED, PEOPLE, close, export, floats, in_runtime
 
-from distill.config.tree import Config, ModelConfig
 from distill.data.images import encode_jpeg
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.errors import UserError
-from distill.export import as_onnx, network, write
+from distill.export import network, write
 from distill.export.wanted import Form, Wanted
-from distill.models.registry import build_backbone
 from distill.trained import restore_backbone
 
-SIZES = (1, 3, 8)
 ALONE = """
 import json, sys
 sys.modules["distill"] = None  # its import fails
@@ -39,27 +34,6 @@ given = [module(images) for images in torch.load(sys.argv[2])]
 torch.save(given, sys.argv[3])
 print(facts["pairdistill.json"])
 """
-
-
-@pytest.fixture(scope="session")
-def pixels():
-    """Batches of images that are not those of the command's own check."""
-    torch.manual_seed(5)
-    return [torch.randint(0, 256, (n, 3, 112, 112), dtype=torch.uint8) for n in SIZES]
-
-
-def floats(images):
-    return (images.float() - 127.5) / 127.5
-
-
-def close(given, expected):
-    assert given.shape == expected.shape
-    assert expected.std() > 1e-3  # not one number for all images
-    return float((given - expected).abs().max()) < 2e-6 * max(1.0, float(expected.abs().max()))
-
-
-def in_runtime(path):
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 def test_onnx_gives_the_embeddings_of_any_number_of_images(exported, networks, pixels):
@@ -204,48 +178,6 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(networks, tmp_path, ending):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_beyond_one_file_stand_beside_it(networks, pixels, tmp_path, monkeypatch):
-    """As beyond the 2 GiB of a protobuf message."""
-    out, data = tmp_path / "people.onnx", tmp_path / "people.onnx.data"
-    asked = [networks["cosine"].path, out, "--output", "probabilities"]
-    with monkeypatch.context() as less:
-        less.setattr(as_onnx, "LARGEST_BYTES", 1000)
-        done = export(*asked)
-    assert done.exit_code == 0, done.exception
-    assert f"{data}: the weights; keep it beside people.onnx" in done.output
-    assert "checked on random images" in done.output
-    weights = sum(one.nbytes for one in networks["cosine"].model.state_dict().values())
-    assert out.stat().st_size < weights / 2 < data.stat().st_size
-    assert {path.name for path in tmp_path.iterdir()} == {
-        out.name, data.name, "people.onnx.identities.json"}  # fmt: skip
-    (moved := tmp_path / "elsewhere").mkdir()
-    for path in list(tmp_path.glob("people*")):
-        path.rename(moved / path.name)
-    onnx.checker.check_model(str(moved / out.name), full_check=True)
-    (found,) = in_runtime(moved / out.name).run(None, {"data": floats(pixels[1]).numpy()})
-    assert close(torch.from_numpy(found), networks["cosine"].probabilities(pixels[1]))
-    data.write_bytes(b"of another")
-    assert "people.onnx.data: is there already" in str(export(*asked).exception)
-    assert export(*asked, "--overwrite").exit_code == 0
-    assert not data.exists(), "all of it fits into one file again"
-
-
-def test_weights_beside_that_compute_something_else_are_not_kept(networks, tmp_path, monkeypatch):
-    """The check runs on both files: here the second one is written wrongly."""
-    save = torch.onnx.ONNXProgram.save
-
-    def spoilt(program, path, **more):
-        save(program, path, **more)
-        data = as_onnx.data_beside(path)
-        data.write_bytes(bytes(data.stat().st_size))
-
-    monkeypatch.setattr(as_onnx, "LARGEST_BYTES", 1000)
-    monkeypatch.setattr(torch.onnx.ONNXProgram, "save", spoilt)
-    done = export(networks["linear"].path, tmp_path / "face.onnx")
-    assert "other numbers than the network" in str(done.exception)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_mistakes_are_named(exported, networks, tmp_path, monkeypatch):
     path = networks["linear"].path
     cases = {
@@ -322,50 +254,3 @@ train = {{steps = 1, global_batch_pairs = 4}}
         assert torch.allclose(after.get_tensor(name), before.get_tensor(name), atol=1e-6)
     assert facts["step"] == "1"
     assert facts["run"] == json.loads((checkpoint / "manifest.json").read_text())["run_id"]
-
-
-def of_timm(monkeypatch):
-    """A stand-in for the two calls of timm that are used; real ones were tried, docs/export.md."""
-
-    def create_model(name, pretrained, num_classes, **options):
-        made = torch.nn.Sequential(
-            torch.nn.Conv2d(3, 8, 3, 4), torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten()
-        )
-        made.num_features = 32
-        return made
-
-    fake = types.SimpleNamespace(is_model=lambda name: True, create_model=create_model)
-    monkeypatch.setitem(sys.modules, "timm", fake)
-
-
-@pytest.mark.parametrize("ending", list(Form))
-def test_a_backbone_of_timm_is_exported(tmp_path, monkeypatch, pixels, ending):
-    of_timm(monkeypatch)
-    path = tmp_path / "model.safetensors"
-    model = write_weights(path, Config(model=ModelConfig(name="timm:any", embedding_dim=16)))
-    out = tmp_path / f"face.{ending}"
-    done = export(path, out)
-    assert done.exit_code == 0, done.exception
-    if ending is Form.SAFETENSORS:
-        found = restore_backbone(out).model.backbone(floats(pixels[1]))
-    elif ending is Form.PT2:
-        found = torch.export.load(out).module()(floats(pixels[1]))
-    else:
-        found = torch.from_numpy(in_runtime(out).run(None, {"data": floats(pixels[1]).numpy()})[0])
-    expected = model.double().backbone(floats(pixels[1]).double())
-    assert close(found.detach(), expected.detach())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["iresnet18", "mobile", "vit_small"])
-def test_every_backbone_becomes_onnx(name, tmp_path, pixels):
-    torch.manual_seed(1)
-    backbone = build_backbone(name, embedding_dim=32).eval()
-    wanted = Wanted(Form.ONNX)
-    as_onnx.write_onnx(
-        tmp_path / "face.onnx", torch.nn.Sequential(backbone), wanted.takes, wanted.gives, {}
-    )
-    with torch.no_grad():
-        expected = backbone(floats(pixels[1]))
-    given = as_onnx.run_onnx(tmp_path / "face.onnx", floats(pixels[1]))
-    assert torch.allclose(given, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))

@@ -99,10 +99,11 @@ def test_an_empty_folder_one_of_settings_and_logs_and_a_run_are_taken(
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    run = RunDir(tmp_path / "file" / "run")
-    with pytest.raises(UserError, match=r"run\.dir = .*cannot be written") as error, run.acquire():
-        pass
-    assert "\n" not in str(error.value)
+    for run in (RunDir(tmp_path / "file" / "run"), RunDir(tmp_path / ("x" * 300))):
+        refused = pytest.raises(UserError, match=r"run\.dir = .*cannot be written")
+        with refused as error, run.acquire():
+            pass
+        assert "\n" not in str(error.value)
 
 
 def test_every_path_lies_in_the_folder(tmp_path: Path) -> None:
