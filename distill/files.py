@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -118,6 +119,39 @@ def whole_file(path: Path, *, named: Path | None = None, alone: bool = False) ->
             sync_folder(path.parent)
         finally:
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_files(*paths: Path) -> Iterator[Path]:
+    """A temporary folder for the block to write files of these names, which become ``paths``.
+
+    When it ends well, those that it has written are synced and take their places in the order
+    given, all in one folder: so one that points to others is best named last.
+
+    Raises:
+        UserError: the disk is full or the folder not writable; nothing is left behind.
+    """
+    last = paths[-1]
+    folder = last.with_name(f".{last.name}.{os.getpid()}.partial")
+    with disk_errors(last):
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            yield folder
+            written = [(folder / path.name, path) for path in paths]
+            written = [(partial, path) for partial, path in written if partial.exists()]
+            for partial, _ in written:
+                _sync(partial)
+            for partial, path in written:
+                partial.replace(path)
+            sync_folder(last.parent)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _write_synced(path: Path, data: bytes) -> None:

@@ -13,8 +13,8 @@ from distill.data.protocols.found import AnySet, read_sets
 from distill.data.training_set import TrainingSet
 from distill.engine_parts.settings import check_precision, micro_batch_pairs
 from distill.errors import UserError
-from distill.heads.checks import check_head
 from distill.losses import implementation_name
+from distill.objective.checks import check_head
 from distill.run_dir import RunDir
 
 if TYPE_CHECKING:

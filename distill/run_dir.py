@@ -13,29 +13,27 @@ RUN/                      created with mode 0700: models of faces are personal d
     complete.json         written last: the run needs nothing more
     starts.jsonl          one line for each start and each end of a submitted run
     jobs/0001/            one folder a submission, see `JobDir`
+
+A folder that holds other things, and no run, is never made one. Before the first start there may
+be settings and logs in it.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import json
-import os
-import socket
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distill.errors import UserError
+from distill.run_lock import held, not_writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OWN_LOCK_SECONDS = 120.0
-"""How long an earlier start of the same job may still hold the lock."""
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+MAY_STAND_BEFORE = (".toml", ".out", ".err", ".log")
+"""Endings of files that one puts into the folder of a run to come: its settings, what Slurm and
+the shell write of it."""
 
 
 @dataclass(frozen=True)
@@ -131,68 +129,38 @@ class RunDir:
         may not know yet that they are not wanted any more.
 
         Raises:
-            UserError: another job works here (it is named), or the folder cannot be written.
+            UserError: another job works here (it is named), the folder holds something else than
+                a run, or it cannot be written.
         """
-        handle = self._open_lock()
         try:
-            self._lock(handle)
-            os.ftruncate(handle, 0)
-            os.write(handle, json.dumps(_this_process()).encode())
-            yield
-            os.ftruncate(handle, 0)
-        finally:
-            os.close(handle)
-
-    def _open_lock(self) -> int:
-        try:
+            self._refuse_foreign()
             self.root.parent.mkdir(parents=True, exist_ok=True)
             self.root.mkdir(mode=0o700, exist_ok=True)
-            return os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
+            raise not_writable(self.root, error) from error
+        with held(self.lock):
+            yield
+
+    def _refuse_foreign(self) -> None:
+        """Leave a folder alone that holds something, and no run.
+
+        Raises:
+            UserError: it does; what it holds is named.
+        """
+        if not self.root.is_dir() or self._is_run():
+            return
+        others = (p.name for p in self.root.iterdir() if not _may_stand_before(p))
+        if foreign := sorted(others):
             raise UserError(
-                f"run.dir = {str(self.root)!r}: the run folder cannot be written"
-                f" ({error.strerror})",
-                fix="choose another run.dir or give yourself write permission",
-            ) from error
+                f"run.dir = {str(self.root)!r}: not empty, and {foreign[0]!r} in it is no part of"
+                " a run",
+                fix="choose another folder",
+            )
 
-    def _lock(self, handle: int) -> None:
-        deadline = time.monotonic() + OWN_LOCK_SECONDS
-        try:
-            while not _flocked(handle):
-                if not self._held_by_own_job() or time.monotonic() > deadline:
-                    raise BlockingIOError
-                time.sleep(1.0)
-        except BlockingIOError as error:
-            raise UserError(
-                f"run.dir = {str(self.root)!r}: another job works here ({self._holder()})",
-                fix="wait for it, stop it, or choose another run.dir",
-            ) from error
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            raise UserError(
-                f"run.dir = {str(self.root)!r}: this file system has no locks ({error.strerror})",
-                fix="choose another file system (Lustre: mount it with -o flock)",
-            ) from error
-
-    def _read_holder(self) -> dict[str, Any]:
-        holder = json.loads(self.lock.read_text(encoding="utf-8"))
-        return dict(holder)
-
-    def _held_by_own_job(self) -> bool:
-        try:
-            job = self._read_holder().get("job")
-        except (OSError, ValueError, TypeError):
-            return False
-        return job is not None and job == os.environ.get("SLURM_JOB_ID")
-
-    def _holder(self) -> str:
-        try:
-            holder = self._read_holder()
-            job = f"job {holder['job']}, " if holder.get("job") else ""
-            return f"{job}process {holder['pid']} on {holder['host']} since {holder['started']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            return "its name is not readable"
+    def _is_run(self) -> bool:
+        """Whether a run began here, as what no other program leaves behind tells."""
+        marks = self.lock, self.length, self.complete
+        return any(path.exists() for path in marks) or bool(self.jobs() or self.checkpoint_steps())
 
 
 @dataclass(frozen=True)
@@ -276,19 +244,5 @@ class JobDir:
         return self.root / "notes" / str(restart)
 
 
-def _flocked(handle: int) -> bool:
-    """Whether the lock is ours now."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _this_process() -> dict[str, object]:
-    return {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "job": os.environ.get("SLURM_JOB_ID"),
-    }
+def _may_stand_before(path: Path) -> bool:
+    return path.is_file() and path.suffix in MAY_STAND_BEFORE

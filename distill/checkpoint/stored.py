@@ -103,8 +103,10 @@ def _checkpoint(found: Found, stack: ExitStack) -> Stored:
 def _refuse_pickle(path: Path) -> None:
     """A pickle is a program: somebody who trusts it turns it into safetensors once."""
     with path.open("rb") as file:
-        begin = file.read(4)
-    if begin == b"PK\x03\x04" or begin[:1] == b"\x80":  # torch.save now, and before 1.6
+        begin = file.read(9)
+    if begin[8:] == b"{":  # safetensors: before it any length of its header, so any bytes
+        return
+    if begin[:4] == b"PK\x03\x04" or begin[:1] == b"\x80":  # torch.save now, and before 1.6
         raise UserError(
             f"{str(path)!r} is a pickle of torch, which is not read here",
             fix="convert it once, as docs/arcface.md shows, and name the .safetensors",

@@ -14,7 +14,7 @@ from distill.classify.photographs import NotOneFace, aligned_face, find_photogra
 from distill.data.batch import as_network_input
 from distill.data.faces import FaceDetector
 from distill.data.images import Pixels, Unusable
-from distill.errors import UserError
+from distill.finite import check_finite
 from distill.trained import Trained, restore
 
 OK = "ok"
@@ -124,11 +124,7 @@ def name_people(
     images = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).contiguous().to(device)
     with torch.inference_mode():
         probabilities = trained.model(as_network_input(images)).logits.softmax(1)
-    if not probabilities.isfinite().all():
-        raise UserError(
-            f"the answers of {str(trained.origin)!r} are not finite",
-            fix="its weights have diverged: take an older checkpoint",
-        )
+    check_finite(probabilities, "answers", "photographs", trained.origin)
     best = probabilities.topk(min(top, probabilities.shape[1]))
     rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return [

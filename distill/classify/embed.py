@@ -15,7 +15,7 @@ from distill.classify.answers import BATCH_PHOTOGRAPHS, chunks, face_or_reason
 from distill.data.batch import as_network_input
 from distill.data.faces import FaceDetector
 from distill.data.images import Pixels
-from distill.errors import UserError
+from distill.finite import check_finite
 from distill.models.both_ways import both_ways
 from distill.trained import TrainedBackbone
 
@@ -93,11 +93,7 @@ def _embedded(
             found = both_ways(trained.model.backbone, images).sum(0)
         else:
             found = trained.model.backbone(as_network_input(images)).float()
-    if not found.isfinite().all():
-        raise UserError(
-            f"the embeddings of {str(trained.origin)!r} are not finite",
-            fix="its weights have diverged: take an older checkpoint",
-        )
+    check_finite(found, "embeddings", "photographs", trained.origin)
     return found.cpu()
 
 

@@ -45,8 +45,9 @@ def export_command(
 
     Images are RGB faces (N, 3, 112, 112), aligned to ArcFace's template; floats are
     (pixel - 127.5) / 127.5. Embeddings are not of unit length. With probabilities the names of the
-    people are written to OUT.identities.json. *.safetensors* holds the weights of the backbone, for
-    iresnets under the names of arcface_torch.
+    people are written to OUT.identities.json. Weights that an *.onnx* cannot hold are written to
+    OUT.data. *.safetensors* holds the weights of the backbone, for iresnets under the names of
+    arcface_torch.
     *.onnx* needs `pip install "pairdistill[onnx]"`. `docs/export.md` says more.
     """
     from distill.export.write import export_network
@@ -61,8 +62,11 @@ def tell(out: Path, done: Exported) -> None:
 
     facts = done.facts
     say(f"{out}: {facts['input']} images to {facts['output']} ({facts['numbers']} numbers)")
-    if done.names is not None:
-        say(f"{done.names}: names of the {facts['numbers']} people, in that order")
+    for path in done.beside:
+        if path.suffix == ".json":
+            say(f"{path}: names of the {facts['numbers']} people, in that order")
+        else:
+            say(f"{path}: the weights; keep it beside {out.name}, under this name")
     if done.difference is None:
         warn("not checked: onnxruntime is not installed")
     else:

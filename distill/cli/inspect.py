@@ -21,7 +21,7 @@ def inspect_command(
         str,
         typer.Argument(
             help="What `pack` takes: a folder of people, train.rec, parquet, tar shards, a CSV "
-            "list; or a verification set (.bin).",
+            "list; or what `evaluate` takes: lfw.bin, pairs.txt, a folder of IJB-B or IJB-C.",
             show_default=False,
         ),
     ],
@@ -44,10 +44,12 @@ def inspect_command(
 
         pairdistill inspect 'shards/train-{000..127}.tar' --min-images 5 --json
 
+        pairdistill inspect /data/IJBC --quick
+
     Reads everything once and writes nothing. Duplicates are images with the same bytes.
     """
-    if source.endswith(".bin"):
-        show_verification_set(Path(source), as_json=json)
+    if is_for_evaluation(source, where):
+        inspect_sets(Path(source), quick=quick, as_json=json)
         return
     from distill.console import progress_bar
     from distill.data.inspect import inspect
@@ -59,6 +61,7 @@ def inspect_command(
         print_json(found.described(min_images))
     else:
         show_inspection(found, min_images)
+    note_sets(Path(source))
 
 
 def print_json(value: object) -> None:
@@ -68,26 +71,42 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
-def show_verification_set(path: Path, *, as_json: bool) -> None:
-    """Say what is in a ``.bin``, every image of which is decoded."""
-    from distill.console import say
-    from distill.data.images import Unusable, facts
-    from distill.data.verification_set import read_verification_set
+def is_for_evaluation(source: str, where: SourceWords) -> bool:
+    """Whether ``source`` is what `evaluate` reads, and not what `pack` reads."""
+    from distill.data.protocols.found import is_only_set
+    from distill.data.sources.open import format_of
 
-    found = read_verification_set(path)
-    bad: list[str] = []
-    for number in range(len(found.images)):
-        try:
-            facts(found.image(number), decoded=True)
-        except Unusable as fault:
-            bad.append(f"image {number}: {fault.reason}")
-    pairs, same, images = len(found.same), sum(found.same), len(found.images)
+    path = Path(source)
+    if where.form or not is_only_set(path):
+        return False
+    return path.is_file() or format_of(source) == "folder"
+
+
+def inspect_sets(path: Path, *, quick: bool, as_json: bool) -> None:
+    """Say what is in the verification sets at ``path``; in JSON a folder is a list of them."""
+    from distill.console import progress_bar, say
+    from distill.data.protocols.found import read_sets
+    from distill.data.protocols.inspect import inspect_set
+
+    sets = read_sets([path])
+    with progress_bar("inspecting", sum(map(len, sets))) as bar:
+        found = [inspect_set(one, bar.advance, quick=quick) for one in sets]
     if as_json:
-        print_json({"pairs": pairs, "same": same, "damaged": len(bad), "damaged_first": bad[:20]})
+        described = [one.described() for one in found]
+        print_json({"sets": described} if path.is_dir() else described[0])
         return
-    say(f"{path.name}: {pairs} pairs, {same} of one person; {len(bad)} of {images} images damaged")
-    for line in bad[:20]:
-        say(f"  {line}")
+    for line in (line for one in found for line in one.lines()):
+        say(line)
+
+
+def note_sets(path: Path) -> None:
+    """Point at the sets beside the photographs of a folder, which were not looked at."""
+    from distill.console import note
+    from distill.data.protocols.found import sets_in
+
+    if path.is_dir() and (others := sets_in(path)):
+        names = ", ".join(other.name for other in others)
+        note(f"{path} also holds what `evaluate` reads; name it to look into it: {names}")
 
 
 def show_inspection(found: Inspection, min_images: int) -> None:

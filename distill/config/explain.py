@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 import types
 import typing
 from typing import Any
@@ -13,6 +14,7 @@ from pydantic_core import ErrorDetails
 from distill.config.tree import Config
 from distill.errors import UserError
 
+UTF8_FIX = "set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
 _MEMBERS = {"float", "constrained-float", "int", "str", "bool"}
 """What pydantic calls the members of a union, besides sections and `list[str]`."""
 _BOUNDS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
@@ -78,7 +80,16 @@ def _rule(detail: ErrorDetails) -> str:
         return f"must be one of {context['expected']}"
     if detail["type"] == "string_too_short":
         return "must not be empty"
+    if detail["type"] == "string_unicode":
+        if sys.getfilesystemencoding() == "utf-8":
+            return "is no UTF-8, which settings are (rename it)"
+        return f"{file_names_here()} ({UTF8_FIX})"
     return detail["msg"].replace("Input should be", "must be")
+
+
+def file_names_here() -> str:
+    """Why settings, which are UTF-8, and a file name cannot be the same."""
+    return f"settings are UTF-8, and file names here {sys.getfilesystemencoding()}"
 
 
 def _did_you_mean(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
-from distill.config.explain import explain
+from distill.config.explain import UTF8_FIX, explain, file_names_here
 from distill.config.tree import Config
 from distill.errors import UserError
 
@@ -35,9 +36,11 @@ def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -
     tree = _read_toml(Path(path)) if path is not None else {}
     merged = _merge(tree, parse_overrides(overrides))
     try:
-        return Config.model_validate(merged)
+        config = Config.model_validate(merged)
     except ValidationError as error:
         raise explain(error) from None
+    _check_file_names(config)
+    return config
 
 
 def parse_overrides(words: Iterable[str]) -> Tree:
@@ -84,6 +87,29 @@ def explained_toml(config: Config) -> str:
 def _flowing(text: str | None) -> str:
     """Text of a docstring without its line breaks and the marks of code."""
     return " ".join((text or "").replace("`", "").split())
+
+
+def _check_file_names(config: Config) -> None:
+    """Refuse letters that file names cannot have here: in the locale C without Python's UTF-8 mode.
+
+    Raises:
+        UserError: a text that is no file name; the field is named.
+    """
+    for section, values in config.model_dump().items():
+        for key, value in values.items():
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str) and not _is_file_name(text):
+                    raise UserError(
+                        f"{section}.{key} = {text!r}: {file_names_here()}", fix=UTF8_FIX
+                    )
+
+
+def _is_file_name(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_toml(path: Path) -> Tree:

@@ -61,7 +61,8 @@ class RunConfig(Section):
     """Where a run lives and what machine it uses."""
 
     dir: Annotated[str, Field(min_length=1)] = "runs/default"
-    """Folder of the run; created, and resumed from where it holds a checkpoint."""
+    """Folder of the run; created, and resumed from where it holds a checkpoint. One that holds
+    other things than a run, settings (.toml) and logs is refused."""
     seed: Count = 0
     """Seed of everything random: weights, order of samples, augmentations, dropout."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -112,19 +112,20 @@ class Facts(NamedTuple):
     colour: str
 
 
-def facts(data: bytes, *, decoded: bool) -> Facts:
+def facts(data: bytes, *, decoded: bool, min_side: int = MIN_SIDE) -> Facts:
     """Size and colour of an image.
 
     Args:
         data: the bytes of the file, trusted in nothing.
         decoded: whether all of it must decode; else only its header is read.
+        min_side: as in `decode`.
 
     Raises:
         Unusable: as `decode`.
     """
     if decoded:
-        decode(data)
-    with _header(data, MAX_PIXELS) as image:
+        decode(data, min_side=min_side)
+    with _header(data, MAX_PIXELS, min_side) as image:
         return Facts(image.size, f"{image.mode} {image.format}")
 
 

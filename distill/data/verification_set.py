@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 
 from distill.data.faces import resized
-from distill.data.images import Pixels, Unusable, decode
+from distill.data.images import MIN_SIDE, Pixels, Unusable, decode
 from distill.data.protocols.kinds import Ints
 from distill.data.sources.folder import MAX_FILE_BYTES
 from distill.data.sources.paths import opened
@@ -50,6 +50,7 @@ class VerificationSet:
     images: list[Span]
     same: list[bool]
     folds: ClassVar[int] = 10
+    min_side: ClassVar[int] = MIN_SIDE
 
     @property
     def name(self) -> str:
@@ -70,16 +71,16 @@ class VerificationSet:
             return resized(decode(self.image(number))), ""
         except Unusable as fault:
             raise UserError(
-                f"{self.path}: image {number} (pair {number // 2}): {fault.reason}",
+                f"{self.path}: {self.called(number)}: {fault.reason}",
                 fix="get the file anew; `pairdistill inspect` lists all that is damaged",
             ) from None
 
-    def image(self, number: int) -> bytes:
-        """The bytes of an image file.
+    def called(self, number: int) -> str:
+        """As `FaceSet.called`."""
+        return f"image {number} (pair {number // 2})"
 
-        Raises:
-            Unusable: it cannot be read any more.
-        """
+    def image(self, number: int) -> bytes:
+        """As `FaceSet.image`."""
         return self.images[number].read(self.path)
 
 

@@ -11,7 +11,6 @@ from rich.box import HORIZONTALS
 from rich.table import Table
 
 from distill.demo.arms import ARMS, Arm
-from distill.files import write_whole
 
 Numbers = dict[str, float]
 """Scalars of an evaluation: ``clean/top1``, ``blur/agreement``, ``glasses/eer``."""
@@ -83,13 +82,12 @@ def _cell(value: float | None, best: float | None) -> str:
     return f"[bold]{text}[/]" if round(value, 3) == best else text
 
 
-def write_comparison(
-    path: Path, results: dict[str, Numbers], runs: dict[str, Path], facts: dict[str, Any]
-) -> None:
-    """Write the numbers of all arms, where their runs are, and ``facts`` about the machine."""
+def comparison_json(
+    results: dict[str, Numbers], runs: dict[str, Path], facts: dict[str, Any]
+) -> bytes:
+    """The numbers of all arms, where their runs are, and ``facts`` about the machine."""
     arms = [_arm_entry(arm, results[arm.name], runs[arm.name]) for arm in ARMS]
-    text = json.dumps({"arms": arms, **facts}, indent=2, ensure_ascii=False) + "\n"
-    write_whole(path, text.encode())
+    return (json.dumps({"arms": arms, **facts}, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _arm_entry(arm: Arm, numbers: Numbers, run: Path) -> dict[str, Any]:

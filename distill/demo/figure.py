@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -11,7 +10,6 @@ from matplotlib.figure import Figure
 
 from distill.demo.arms import ARMS
 from distill.demo.comparison import Numbers
-from distill.files import write_whole
 
 COLOURS = ("#b8b8b8", "#5b8db8", "#c2571a")
 """One for each arm, told apart in grey print too."""
@@ -19,8 +17,8 @@ COLOURS = ("#b8b8b8", "#5b8db8", "#c2571a")
 PANELS = (("top1", "identified, top-1"), ("agreement", "same answer as clean"))
 
 
-def draw_comparison(path: Path, results: dict[str, Numbers], kinds: list[str]) -> None:
-    """Write a PNG with top-1 accuracy and agreement of every arm."""
+def comparison_picture(results: dict[str, Numbers], kinds: list[str]) -> bytes:
+    """A PNG with top-1 accuracy and agreement of every arm."""
     figure = Figure(figsize=(11, 4.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2, sharey=True)
@@ -32,7 +30,7 @@ def draw_comparison(path: Path, results: dict[str, Numbers], kinds: list[str]) -
     figure.legend(handles, labels, loc="outside lower center", ncols=len(ARMS), frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    write_whole(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _bars(axes: Axes, results: dict[str, Numbers], probes: list[str], metric: str) -> None:

@@ -15,9 +15,9 @@ from distill.data.manifest import Pack
 from distill.data.sources import Source
 from distill.data.sources.openpeople import OpenPeopleSource
 from distill.demo.arms import ARMS, Arm, arm_config
-from distill.demo.comparison import Numbers, comparison_table, write_comparison
+from distill.demo.comparison import Numbers, comparison_json, comparison_table
 from distill.errors import UserError
-from distill.files import disk_errors, write_whole
+from distill.files import disk_errors, write_together, write_whole
 from distill.spawn import STOP_SIGNALS
 
 HOLDOUT = 0.3
@@ -117,15 +117,16 @@ def compare(
     results: dict[str, Numbers],
     facts: dict[str, Any],
 ) -> None:
-    """Show the table of the three arms, and write it as JSON and as a picture."""
-    from distill.demo.figure import draw_comparison
+    """Show the table of the three arms, and write it as JSON and as a picture, both or neither."""
+    from distill.demo.figure import comparison_picture
 
     kinds = evaluation.manifest.kinds
     photographs = evaluation.manifest.photographs
     console.heading("the three arms")
     console.show(comparison_table(results, kinds, photographs))
-    write_comparison(out / "report.json", results, runs, {"photographs": photographs, **facts})
-    draw_comparison(out / "report.png", results, kinds)
+    numbers = comparison_json(results, runs, {"photographs": photographs, **facts})
+    drawn = comparison_picture(results, kinds)
+    write_together({out / "report.json": numbers, out / "report.png": drawn})
 
 
 def name_photographs(source: Source, evaluation: Pack, run: Path, folder: Path) -> None:

@@ -18,7 +18,6 @@ from torch import nn
 from distill.data.images import Pixels
 from distill.data.order import Share, evaluation_slice
 from distill.data.protocols.kinds import FaceSet
-from distill.errors import UserError
 from distill.models.both_ways import both_ways
 from distill.ranks import Ranks, gather_objects
 
@@ -124,17 +123,3 @@ def _batches(
 
 def _arrived(numbers: list[int], faces: Faces) -> tuple[list[int], list[tuple[Pixels, str]]]:
     return numbers, [face.result() for face in faces]
-
-
-def check_finite(found: FaceSet, what: str, rows: torch.Tensor) -> None:
-    """Refuse rows (N, D) with NaN or infinity.
-
-    Raises:
-        UserError: how many of ``what`` have them.
-    """
-    broken = int((~rows.isfinite().all(1)).sum())
-    if broken:
-        raise UserError(
-            f"{found.path}: the embeddings of {broken} of {len(rows)} {what} are not finite",
-            fix="the weights have diverged: evaluate an older checkpoint, or train at a lower lr",
-        )

@@ -1,9 +1,10 @@
 """The accuracy that is published for LFW, CFP-FP, AgeDB and their like.
 
 As InsightFace's ``verification.py`` computes it, so that numbers compare: the pairs are cut, in the
-order of the file, into ten runs; each is judged by the threshold that is best on the other nine,
-out of 0.00, 0.01, .. 3.99 for the squared distance of two unit vectors. (`metrics` draws and
-balances pairs and tries every threshold, which suits sets that nobody has ordered.)
+order of the file, into runs, mostly ten (`PairSet.folds`); each is judged by the threshold that is
+best on the others, out of 0.00, 0.01, .. 3.99 for the squared distance of two unit vectors.
+(`metrics` draws and balances pairs and tries every threshold, which suits sets that nobody has
+ordered.)
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-FOLDS = 10
 THRESHOLDS = np.arange(0, 4, 0.01)
 """Squared distances below which a pair counts as the same person, (400,)."""
 
 
 def published_accuracy(
-    distances: npt.NDArray[np.float64], same: npt.NDArray[np.bool_], folds: int = FOLDS
+    distances: npt.NDArray[np.float64], same: npt.NDArray[np.bool_], folds: int
 ) -> tuple[float, float]:
     """Mean and standard deviation over the runs.
 

@@ -18,6 +18,7 @@ from distill.evaluate.identify import identify
 from distill.evaluate.provenance import is_known, other_photographs
 from distill.evaluate.report import CLEAN, Condition, Report, as_condition
 from distill.evaluate.verify import verify
+from distill.finite import check_finite
 from distill.ranks import Ranks, gather_objects, together
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def evaluate(
         check_purpose(pack)
         task = Task.of(pack, class_names, config.evaluate.impostor_pairs_max)
     probes = embedded(model, pack, config, ranks, task.classes_of, advance)
-    check_finite(probes)
+    check_finite(probes.embeddings, "embeddings", "images")  # the same on all ranks
     conditions = measured(probes, task, ranks)
     clean = probes.select(probes.kinds == CLEAN_KIND)
     return Report(
@@ -160,20 +161,6 @@ def embedded(
         )
     finally:
         model.train(training)
-
-
-def check_finite(probes: Probes) -> None:
-    """Refuse NaN and infinite embeddings.
-
-    Raises:
-        UserError: how many images have them; the same on all ranks.
-    """
-    broken = int((~probes.embeddings.isfinite().all(1)).sum())
-    if broken:
-        raise UserError(
-            f"the embeddings of {broken} of {len(probes)} images are not finite",
-            fix="the weights have diverged: evaluate an older checkpoint, or train at a lower lr",
-        )
 
 
 def measured(probes: Probes, task: Task, ranks: Ranks) -> list[Condition]:

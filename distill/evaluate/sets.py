@@ -17,11 +17,12 @@ from distill.data.protocols.found import AnySet
 from distill.data.protocols.ijb import TemplateSet
 from distill.data.protocols.kinds import PairSet
 from distill.evaluate.embed import gather_rows
-from distill.evaluate.mirrored import Embedder, Totals, check_finite
+from distill.evaluate.mirrored import Embedder, Totals
 from distill.evaluate.protocol import published_accuracy
 from distill.evaluate.report import Condition, Verification
 from distill.evaluate.templates import TemplateResult, evaluate_templates
 from distill.evaluate.verify import measure
+from distill.finite import check_finite
 from distill.ranks import Ranks, gather_objects, together
 
 
@@ -112,7 +113,7 @@ def result_of(found: PairSet, sums: torch.Tensor, totals: Totals) -> SetResult:
     Raises:
         UserError: embeddings are not finite.
     """
-    check_finite(found, "images", sums)
+    check_finite(sums, "embeddings", "images", found.path)
     unit = torch.nn.functional.normalize(sums.double())
     pairs = torch.from_numpy(found.pairs)
     distances = (unit[pairs[:, 0]] - unit[pairs[:, 1]]).square().sum(1).numpy()

@@ -22,10 +22,11 @@ from distill.data.order import Share, evaluation_slice
 from distill.data.protocols.ijb import TemplateSet
 from distill.evaluate.embed import gather_rows
 from distill.evaluate.metrics import Scores, crossing
-from distill.evaluate.mirrored import Embedder, check_finite
+from distill.evaluate.mirrored import Embedder
 from distill.evaluate.report import Condition, Verification
 from distill.evaluate.search import SearchResult, search
 from distill.evaluate.verify import curve
+from distill.finite import check_finite
 from distill.ranks import Ranks, all_reduce_sum, gather_objects, together
 
 TEMPLATE_FARS = ("0.1", "0.01", "0.001", "0.0001", "0.00001", "0.000001")
@@ -67,7 +68,7 @@ def evaluate_templates(found: TemplateSet, embedder: Embedder) -> TemplateResult
     """
     sums = template_sums(found, embedder)
     totals = embedder.totals()
-    check_finite(found, "templates", sums)
+    check_finite(sums, "embeddings", "templates", found.path)
     vectors = torch.nn.functional.normalize(sums)
     scores = cosines(vectors, found, embedder.ranks)
     verified, searched = on_first(found, scores, vectors.cpu().numpy(), embedder.ranks)

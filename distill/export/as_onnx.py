@@ -31,8 +31,9 @@ OPSET, IR_VERSION = 18, 8
 INPUT_NAME = "data"
 EXPORTERS = ("onnx", "onnxscript")
 RUNTIME = "onnxruntime"
-LARGEST_BYTES = (1 << 31) - (1 << 24)
-"""Weights that fit into one file: a protobuf message takes 2 GiB, the graph some of it."""
+LARGEST_BYTES = 3 << 29
+"""Weights that one file holds: a protobuf message takes 2 GiB, and from 1.5 GiB on torch's exporter
+puts them into another file."""
 
 
 def check_exporters() -> None:
@@ -49,21 +50,20 @@ def check_exporters() -> None:
         )
 
 
+def data_beside(path: Path) -> Path:
+    """Where the exporter puts weights that do not fit into ``path``, which names it inside."""
+    return path.with_name(f"{path.name}.data")
+
+
 def write_onnx(
     path: Path, network: nn.Module, takes: Takes, gives: Gives, facts: Mapping[str, str]
 ) -> None:
-    """Write an `.onnx`, all in one file.
+    """Write an `.onnx`; weights that are too large for one file into `data_beside` it.
 
     Raises:
-        UserError: the weights are too large for one.
         OSError: no space, no permission.
     """
     size = sum(tensor.nbytes for tensor in network.state_dict().values())
-    if size > LARGEST_BYTES:
-        raise UserError(
-            f"{size / 2**30:.1f} GiB of weights, and an .onnx file holds 2 GiB",
-            fix="export to .pt2, or --output embedding, which leaves the head away",
-        )
     program = program_of(network, takes)
     with _quiet():
         converted = torch.onnx.export(
@@ -77,7 +77,7 @@ def write_onnx(
         )
     assert converted is not None, "the exporter that is based on torch.export gives a program"
     _only_facts(converted, facts)
-    converted.save(path, external_data=False)
+    converted.save(path, external_data=size > LARGEST_BYTES)
 
 
 def _only_facts(converted: torch.onnx.ONNXProgram, facts: Mapping[str, str]) -> None:

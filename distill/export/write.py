@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,8 @@ from distill.export import as_onnx, as_program, as_weights
 from distill.export.facts import facts_of
 from distill.export.network import as_taken, network_of, plainly, random_images
 from distill.export.wanted import Form, Gives, Wanted
-from distill.files import check_room_for, whole_file, write_whole
+from distill.files import check_room_for, whole_files
+from distill.finite import check_finite
 from distill.trained import Trained, TrainedBackbone, restore, restore_backbone
 
 CHECKED_IMAGES = 3
@@ -35,13 +35,14 @@ class Exported(NamedTuple):
 
     Attributes:
         facts: what the file says of itself.
-        names: the file with the names of the people, by class; None without probabilities.
+        beside: files that were written with it: the names of the people by class, with
+            probabilities; the weights of an `.onnx` that they do not fit into.
         difference: largest from the trained network, absolute; None where it was not checked.
         largest: number of the trained network, absolute.
     """
 
     facts: dict[str, str]
-    names: Path | None
+    beside: list[Path]
     difference: float | None
     largest: float
 
@@ -53,7 +54,8 @@ def export_network(
 
     Args:
         weights: as in `restore`; for embeddings as in `restore_backbone`.
-        out: the file; names of people go into a ``.identities.json`` beside it.
+        out: the file; names of people go into a ``.identities.json`` beside it, weights that do
+            not fit into an `.onnx` into a ``.data``.
         wanted: its form, input and output.
         overwrite: replace what is there.
 
@@ -62,20 +64,28 @@ def export_network(
             missing; no good weights; the file does not compute what the network does.
     """
     names = names_beside(out) if wanted.gives is Gives.PROBABILITIES else None
-    _check_place(out, names, overwrite=overwrite)
+    data = as_onnx.data_beside(out) if wanted.form is Form.ONNX else None
+    beside = [path for path in (names, data) if path is not None]
+    _check_place(out, beside, overwrite=overwrite)
     if wanted.form is Form.ONNX:
         as_onnx.check_exporters()
     trained: TrainedBackbone = restore_backbone(weights) if names is None else restore(weights)
-    expected = _finite(plainly(trained, random_images(CHECKED_IMAGES)), weights)
+    expected = plainly(trained, random_images(CHECKED_IMAGES))
+    check_finite(expected, "answers", "random images", weights)
     facts = facts_of(trained, wanted, names.name if names else None)
-    with whole_file(out) as partial:
-        _write(partial, trained, wanted, facts)
-        difference = _difference(partial, expected, wanted)
-        _sync(partial)
+    with whole_files(*beside, out) as folder:
+        file = folder / out.name
+        _write(file, trained, wanted, facts)
+        difference = _difference(file, expected, wanted)
         if names is not None:
             assert isinstance(trained, Trained), "restored with its head"
-            write_whole(names, json.dumps(trained.identities, indent=0).encode())
-    return Exported(facts, names, difference, float(expected.abs().max()))
+            listed = json.dumps(trained.identities, indent=0)
+            (folder / names.name).write_text(listed, encoding="utf-8")
+        written = [path for path in beside if (folder / path.name).exists()]
+    for path in beside:
+        if path not in written:  # of a larger network that was replaced
+            path.unlink(missing_ok=True)
+    return Exported(facts, written, difference, float(expected.abs().max()))
 
 
 def names_beside(out: Path) -> Path:
@@ -83,28 +93,14 @@ def names_beside(out: Path) -> Path:
     return out.with_name(f"{out.name}.identities.json")
 
 
-def _check_place(out: Path, names: Path | None, *, overwrite: bool) -> None:
+def _check_place(out: Path, beside: Sequence[Path], *, overwrite: bool) -> None:
     check_room_for(out)
-    for path in (out, names):
-        if path is not None and (path.is_dir() or (path.exists() and not overwrite)):
+    for path in (out, *beside):
+        if path.is_dir() or (path.exists() and not overwrite):
             raise UserError(
                 f"{path}: is there already",
                 fix="choose another name, or replace a file with --overwrite",
             )
-
-
-def _finite(expected: torch.Tensor, weights: Path) -> torch.Tensor:
-    if not expected.isfinite().all():
-        raise UserError(
-            f"{str(weights)!r}: what the network gives is not finite",
-            fix="its weights have diverged: take an older checkpoint",
-        )
-    return expected
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _write(path: Path, trained: TrainedBackbone, wanted: Wanted, facts: dict[str, str]) -> None:

@@ -71,15 +71,14 @@ class Stored:
             batch.labels,
             ignore_index=IGNORED_LABEL,
             label_smoothing=self._spec.label_smoothing,
+            reduction="sum",
         )
-        correct = _share_correct(output.scores, batch.labels)
+        counted = _counted(batch.labels)
+        loss = loss / counted
+        correct = (output.scores.argmax(1) == batch.labels).sum() / counted
         return measured(RowLoss(loss, loss.detach(), correct), output.embeddings)
 
 
-def _share_correct(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Share of the images that are not ignored whose largest score is that of their label.
-
-    Of none it is 0, as in a streamed loss.
-    """
-    counts = labels != IGNORED_LABEL
-    return (scores.argmax(1) == labels).sum() / counts.sum().clamp(min=1)
+def _counted(labels: torch.Tensor) -> torch.Tensor:
+    """Images that are not ignored, at least 1: the mean of none is 0, as in a streamed loss."""
+    return (labels != IGNORED_LABEL).sum().clamp(min=1)

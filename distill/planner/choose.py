@@ -12,9 +12,9 @@ from distill.config import Config
 from distill.engine_parts.optimizer import moments_of
 from distill.engine_parts.settings import bucket_elements, micro_batch_pairs
 from distill.errors import UserError
-from distill.heads.checks import check_head
 from distill.losses import PairLossSpec
 from distill.losses.linear_stream import numbers_told
+from distill.objective.checks import check_head
 from distill.planner.clock import Machine, Seconds, seconds_of
 from distill.planner.facts import (
     Choice,

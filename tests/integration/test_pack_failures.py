@@ -54,10 +54,17 @@ def bad_source(read):
 @pytest.mark.parametrize(
     ("read", "said"),
     [
-        (partial(signal.raise_signal, signal.SIGKILL), "a worker process was killed near ann/"),
+        (
+            partial(signal.raise_signal, signal.SIGKILL),
+            r"was killed by SIGKILL before any work was done \(the first: ann/.*: out of memory\?;",
+        ),
+        (
+            partial(signal.raise_signal, signal.SIGSEGV),
+            r"was killed by SIGSEGV before any work was done \(the first: ann/[0-9]+.png\);",
+        ),
         (partial(int, "planted"), "a worker failed near ann/.*ValueError: invalid literal"),
     ],
-    ids=["killed", "raises"],
+    ids=["killed", "crashes", "raises"],
 )
 def test_a_worker_that_fails_ends_packing_at_once(tmp_path, read, said):
     began = time.monotonic()
@@ -65,6 +72,46 @@ def test_a_worker_that_fails_ends_packing_at_once(tmp_path, read, said):
         pack(bad_source(read), tmp_path / "out", options(workers=2))
     assert time.monotonic() - began < 60
     assert list(tmp_path.iterdir()) == []
+
+
+def read_then_die(number):
+    """An image, after so many the end of the process."""
+    if number >= 20:
+        signal.raise_signal(signal.SIGKILL)
+    return b"no image"
+
+
+def test_a_worker_that_dies_later_is_told_by_where(tmp_path):
+    class Source:
+        name, expected = "planted", None
+
+        def __iter__(self):
+            for i in range(400):
+                yield Sample(f"ann/{i}.png", "ann", partial(read_then_die, i))
+
+    with pytest.raises(UserError, match=r"was killed by SIGKILL near ann/\d+\.png: out of memory"):
+        pack(Source(), tmp_path / "out", options(workers=2))
+
+
+UNGUARDED = """
+import sys
+from pathlib import Path
+from distill.data.pack import PackOptions, open_source, pack
+options = PackOptions(aligned=True, workers=2, kinds={"blur": 1.0})
+pack(open_source(sys.argv[1]), Path(sys.argv[2]), options)
+"""
+
+
+def test_a_script_that_its_workers_cannot_load_is_told_so(people, tmp_path):
+    """Python starts a worker by loading the script again, which packs again."""
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    command = [sys.executable, tmp_path / "script.py", people, tmp_path / "out"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    last = done.stderr.splitlines()[-1]
+    assert "a worker process ended with exit status 1 before any work was done" in last
+    assert 'under `if __name__ == "__main__":`' in last and "memory" not in last
+    assert not (tmp_path / "out").exists()
 
 
 SCRIPT = """

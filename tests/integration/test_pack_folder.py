@@ -152,11 +152,46 @@ def test_the_same_request_is_reused_and_another_refused(packed, people, tmp_path
     before = (out / "train" / "pairs-00000.beton").stat().st_mtime_ns
     assert pack(open_source(str(people)), out, options(workers=2)).reused
     assert (out / "train" / "pairs-00000.beton").stat().st_mtime_ns == before
-    with pytest.raises(UserError, match="another folder, or replace it with --overwrite"):
-        pack(open_source(str(people)), out, options(seed=5))
+    (people / "ann" / "new.png").write_bytes((people / "ann" / "grey.png").read_bytes())
+    try:
+        with pytest.raises(UserError, match="holds a pack of other photographs; choose another"):
+            pack(open_source(str(people)), out, options())
+    finally:
+        (people / "ann" / "new.png").unlink()
     replaced = pack(open_source(str(people)), out, options(seed=5, overwrite=True))
     assert not replaced.reused and replaced.train.manifest.seed == 5
     assert [p.name for p in tmp_path.iterdir()] == ["pack"]
+
+
+class Unread:
+    """Photographs that nobody may look at: it would take hours."""
+
+    name, expected = "unread", None
+
+    def __iter__(self):
+        raise AssertionError("photographs were read, though other settings are asked for")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 5}, r"with other settings \(seed\)"),
+        ({"holdout": 0.0}, r"with other settings \(holdout\)"),
+        ({"quality": 90, "kinds": {"blur": 1.0}}, r"with other settings \(kinds, quality\)"),
+    ],
+)
+def test_other_settings_are_told_before_any_photograph_is_read(packed, changes, named):
+    with pytest.raises(UserError, match=named + ".*, or replace it with --overwrite"):
+        pack(Unread(), packed[0], options(**changes))
+
+
+def test_other_versions_are_told_before_any_photograph_is_read(packed, monkeypatch):
+    from distill.data.pack import standing
+
+    now = standing.versions()
+    monkeypatch.setattr(standing, "versions", lambda: now | {"pillow": "0"})
+    with pytest.raises(UserError, match=r"made by other versions \(pillow\); choose another"):
+        pack(Unread(), packed[0], options())
 
 
 def test_a_damaged_pack_is_not_reused(packed, people, tmp_path):

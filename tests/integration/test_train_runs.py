@@ -464,6 +464,7 @@ def test_an_interval_that_cannot_be_saved_is_a_warning(world: World) -> None:
     """Its folder is a file: rank 0 cannot write, training goes on, and the end says so."""
     run = world.run_dir("unsaved")
     run.root.mkdir(parents=True)
+    run.lock.write_text("")  # a run began here
     run.checkpoints.write_text("")
     words = world.words("unsaved", "train.steps=5", "data.evaluation=", "monitor.tensorboard=false")
     done = world.start("-m", "distill", *words)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from distill.data.manifest import EVALUATION_NAME, MANIFEST_NAME, TRAIN_NAME, read_pack
-from distill.data.pack.options import PackOptions, PackResult, request_digest
+from distill.data.manifest import EVALUATION_NAME, MANIFEST_NAME, TRAIN_NAME, Manifest, read_pack
+from distill.data.pack.options import PackOptions, PackResult, request_digest, versions
 from distill.data.pack.parts import PAIRS_NAME, SHEET_NAME
 from distill.errors import UserError
 
@@ -32,7 +34,7 @@ def reusable(
     Args:
         out: where the pack is to go.
         options: of the request.
-        source_digest: reads all photographs; called only where there is a pack to compare.
+        source_digest: reads all photographs; called only where all else of a pack is as asked for.
 
     Raises:
         UserError: ``out`` holds another pack and may not be overwritten, or is no pack at all.
@@ -40,23 +42,47 @@ def reusable(
     if not _is_pack(out):
         return None
     if not options.overwrite and (out / MANIFEST_NAME).exists() == (options.holdout > 0):
-        raise _another(out)
+        raise _another(out, "with other settings (holdout)")
     try:
         standing = opened(out, holdout=options.holdout > 0)
     except UserError as error:
         if options.overwrite:
             return None
         raise UserError(error.what, fix="pack again with --overwrite") from error
-    if standing.train.manifest.request_digest == request_digest(source_digest(), options):
-        return standing.as_reused()
+    manifest = standing.train.manifest
+    different = _differences(manifest, options)
+    if not different:  # only then are photographs worth reading
+        if manifest.request_digest == request_digest(source_digest(), options):
+            return standing.as_reused()
+        different = "of other photographs"
     if not options.overwrite:
-        raise _another(out)
+        raise _another(out, different)
     return None
 
 
-def _another(out: Path) -> UserError:
+def _differences(manifest: Manifest, options: PackOptions) -> str:
+    """How a pack differs from one that ``options`` would give today; empty where it does not."""
+    if settings := _changed(manifest.options, options.described()):
+        return f"with other settings ({', '.join(settings)})"
+    if libraries := _changed(manifest.versions, versions()):
+        return f"made by other versions ({', '.join(libraries)})"
+    return ""
+
+
+def _changed(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Names whose values differ, as JSON has them."""
+    names = sorted({*stored, *wanted})
+    return [
+        name
+        for name in names
+        if json.dumps(stored.get(name), sort_keys=True)
+        != json.dumps(wanted.get(name), sort_keys=True)
+    ]
+
+
+def _another(out: Path, how: str) -> UserError:
     return UserError(
-        f"{out}: holds a pack of other photographs or settings",
+        f"{out}: holds a pack {how}",
         fix="choose another folder, or replace it with --overwrite",
     )
 

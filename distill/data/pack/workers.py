@@ -11,12 +11,13 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, parent_process
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
 import cv2
@@ -41,11 +42,18 @@ class Team:
     Args:
         executor: of spawned processes, or None to work in this process.
         processes: how many there are.
+        started: those that were started, in which ends are looked up.
     """
 
-    def __init__(self, executor: ProcessPoolExecutor | None, processes: int) -> None:
-        self._executor = executor
+    def __init__(
+        self,
+        executor: ProcessPoolExecutor | None,
+        processes: int,
+        started: Sequence[SpawnProcess] = (),
+    ) -> None:
+        self._executor, self._started = executor, started
         self._window = _AHEAD * processes
+        self._worked = False
 
     def do(
         self,
@@ -63,7 +71,7 @@ class Team:
             name: what an error message calls a task.
 
         Raises:
-            UserError: a worker process was killed, or ``work`` raised something.
+            UserError: a worker process ended or was killed, or ``work`` raised something.
         """
         for some, results in self.do_many(_each, tasks, work, *shared, name=name):
             yield from zip(some, results, strict=True)
@@ -83,11 +91,49 @@ class Team:
             return
         pending: deque[tuple[list[Task], Future[tuple[list[Result], float]]]] = deque()
         for chunk in chunks:
-            pending.append((chunk, _submit(self._executor, _timed, work, chunk, shared)))
+            with self._watching(name(chunk[0])):
+                pending.append((chunk, _submit(self._executor, _timed, work, chunk, shared)))
             if len(pending) >= self._window:
-                yield _finished(*pending.popleft(), name, size)
+                yield self._finished(*pending.popleft(), name, size)
         while pending:
-            yield _finished(*pending.popleft(), name, size)
+            yield self._finished(*pending.popleft(), name, size)
+
+    def _finished(
+        self,
+        chunk: list[Task],
+        future: Future[tuple[list[Result], float]],
+        name: Callable[[Task], str],
+        size: _Size,
+    ) -> tuple[list[Task], list[Result]]:
+        """Tasks with their results, or the one error that says what went wrong where."""
+        near = name(chunk[0])
+        try:
+            with self._watching(near):
+                results, seconds = future.result()
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"a worker failed near {near}: {type(error).__name__}: {error}",
+                fix="leave that photograph out, and report this",
+            ) from error
+        self._worked = True
+        size.took(len(chunk), seconds)
+        return chunk, results
+
+    @contextmanager
+    def _watching(self, near: str) -> Iterator[None]:
+        """Turns the loss of a worker into the error that says how it went.
+
+        Raises:
+            UserError: a worker process has ended or was killed.
+        """
+        try:
+            yield
+        except BrokenProcessPool as error:
+            assert self._executor is not None, "this process does no work of a pool"
+            self._executor.shutdown(wait=True, cancel_futures=True)  # then all have an exit code
+            raise _lost([one.exitcode or 0 for one in self._started], near, self._worked) from error
 
 
 @contextmanager
@@ -99,13 +145,31 @@ def team(processes: int) -> Iterator[Team]:
             with single_threaded():
                 yield Team(None, 1)
             return
-        executor = ProcessPoolExecutor(
-            processes, mp_context=get_context("spawn"), initializer=_start_worker
-        )
+        spawning = _Spawning()
+        executor = ProcessPoolExecutor(processes, mp_context=spawning, initializer=_start_worker)
         try:
-            yield Team(executor, processes)
+            yield Team(executor, processes, spawning.started)
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
+
+
+class _Spawning(SpawnContext):
+    """Starts processes anew, and remembers them.
+
+    Attributes:
+        started: the processes, in the order of their start.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[SpawnProcess] = []
+
+    def Process(  # type: ignore[override]  # noqa: N802  (what a pool asks a context for)
+        self, *what: Any, **more: Any
+    ) -> SpawnProcess:
+        """A process, not started yet."""
+        self.started.append(SpawnProcess(*what, **more))
+        return self.started[-1]
 
 
 class _Size:
@@ -126,46 +190,38 @@ def _chunks(tasks: Iterable[Task], size: _Size) -> Iterator[list[Task]]:
 
 
 def _submit(executor: ProcessPoolExecutor, *call: Any) -> Future[Any]:
-    """Hands over some work; processes started by it inherit a mask that hides Ctrl-C from them.
-
-    Raises:
-        UserError: a worker process was killed.
-    """
+    """Hands over some work; processes started by it inherit a mask that hides Ctrl-C from them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return executor.submit(*call)
-    except BrokenProcessPool as error:
-        raise _killed("its work") from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _finished(
-    chunk: list[Task],
-    future: Future[tuple[list[Result], float]],
-    name: Callable[[Task], str],
-    size: _Size,
-) -> tuple[list[Task], list[Result]]:
-    """Tasks with their results, or the one error that says what went wrong where."""
-    error = future.exception()
-    if isinstance(error, BrokenProcessPool):
-        raise _killed(name(chunk[0])) from error
-    if isinstance(error, UserError):
-        raise error
-    if error is not None:
-        raise UserError(
-            f"a worker failed near {name(chunk[0])}: {type(error).__name__}: {error}",
-            fix="leave that photograph out, and report this",
-        ) from error
-    results, seconds = future.result()
-    size.took(len(chunk), seconds)
-    return chunk, results
+def _lost(codes: Sequence[int], near: str, worked: bool) -> UserError:
+    """What to say of workers of which one has ended.
 
-
-def _killed(near: str) -> UserError:
+    Args:
+        codes: exit status of each, or the number of the signal that ended it, negative; once one is
+            lost, the pool ends the others by SIGTERM.
+        near: where the work stood.
+        worked: whether any has done some.
+    """
+    code = next((code for code in codes if code not in (0, -signal.SIGTERM)), 0)
+    code = code or next((code for code in codes if code), 0)
+    where = f"near {near}" if worked else f"before any work was done (the first: {near})"
+    if code < 0:
+        memory = ": out of memory?" if code == -signal.SIGKILL else ""
+        return UserError(
+            f"a worker process was killed by {signal.Signals(-code).name} {where}{memory}",
+            fix="pack again with fewer --workers",
+        )
+    what = f"a worker process ended with exit status {code} {where}"
+    if worked:
+        return UserError(what, fix="pack again with --workers 1, which shows what ends it")
     return UserError(
-        f"a worker process was killed near {near} (out of memory?)",
-        fix="pack again with fewer --workers",
+        f"{what}: it could not load the program that started it; its own error stands above",
+        fix='call `pack` in a file, under `if __name__ == "__main__":`, or with one worker',
     )
 
 

@@ -28,8 +28,16 @@ _SETTING = re.compile(r"\w+(\.\w+)+=")
 def is_set(path: Path) -> bool:
     """Whether ``path`` names a set, or a folder that holds some and is no pack."""
     if path.is_dir():
-        return not (path / MANIFEST_NAME).exists() and bool(_in_folder(path))
+        return not (path / MANIFEST_NAME).exists() and bool(sets_in(path))
     return path.suffix in (ENDING, LIST_ENDING)
+
+
+def is_only_set(path: Path) -> bool:
+    """As `is_set`, and no photographs to make a pack of: a folder is IJB's, or has no folders."""
+    if not path.is_dir():
+        return is_set(path)
+    templates = [place for place in sets_in(path) if place.is_dir()]
+    return bool(templates) or (is_set(path) and not any(p.is_dir() for p in path.iterdir()))
 
 
 def is_set_word(word: str) -> bool:
@@ -69,7 +77,7 @@ def _places(path: Path) -> list[Path]:
             what = "no verification set" if path.exists() else "No such file or folder"
             raise UserError(f"{path}: {what}", fix=_WANTED)
         return [path]
-    found = _in_folder(path)
+    found = sets_in(path)
     if not found:
         raise UserError(f"{path}: no verification set in it", fix=_WANTED)
     return found
@@ -78,7 +86,7 @@ def _places(path: Path) -> list[Path]:
 _WANTED = f"name a file like lfw{ENDING} or {USUAL_NAME}, or a folder of IJB-B or IJB-C"
 
 
-def _in_folder(folder: Path) -> list[Path]:
+def sets_in(folder: Path) -> list[Path]:
     """The sets of a folder: its `.bin` files, lists of pairs, itself or parts of it if IJB's."""
     lists = [folder / name for name in (USUAL_NAME, *USUAL_NAMES) if (folder / name).is_file()]
     templates = [place for place in (folder, *(folder / name for name in PARTS)) if is_ijb(place)]

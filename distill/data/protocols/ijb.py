@@ -23,14 +23,14 @@ from array import array
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from distill.data.faces import TEMPLATE, similarity, warped
 from distill.data.images import Pixels, Unusable, decode
-from distill.data.protocols.ijb_search import Searches, read_searches
+from distill.data.protocols.ijb_search import Searches, check_known, read_searches
 from distill.data.protocols.kinds import Ints
 from distill.data.protocols.lines import Line, lines_of, numbered
 from distill.data.sources.folder import read_file
@@ -74,20 +74,28 @@ class TemplateSet:
     pairs: npt.NDArray[Any]
     same: npt.NDArray[np.bool_]
     searches: Searches | None
+    min_side: ClassVar[int] = 1
 
     def __len__(self) -> int:
         return len(self.images)
 
     def face(self, number: int) -> tuple[Pixels, str]:
         """As `FaceSet.face`; warped without reducing large faces first, as the protocol has it."""
-        name = self.images[number]
         try:
-            rgb = decode(read_file(crop(self.path / CROPS, name)), min_side=1)
+            rgb = decode(self.image(number), min_side=self.min_side)
             return warped(rgb, similarity(self.landmarks[number], TEMPLATE)), ""
         except Unusable as fault:
             raise UserError(
-                f"{self.path}: {CROPS}/{name}: {fault.reason}", fix="get the image anew"
+                f"{self.path}: {self.called(number)}: {fault.reason}", fix="get the image anew"
             ) from None
+
+    def called(self, number: int) -> str:
+        """As `FaceSet.called`."""
+        return f"{CROPS}/{self.images[number]}"
+
+    def image(self, number: int) -> bytes:
+        """As `FaceSet.image`."""
+        return read_file(crop(self.path / CROPS, self.images[number]))
 
 
 def crop(crops: Path, name: str) -> Path:
@@ -269,8 +277,7 @@ def careful_rows(path: Path, raw: list[bytes], first: int, ids: Ints) -> Ints:
         line.need(3, "a pair (TEMPLATE TEMPLATE LABEL)")
         row = [line.whole(place) for place in range(3)]
         for template in row[:2]:
-            if template not in known:
-                raise line.wrong(f"template {template} has no images", fix="get all lists anew")
+            check_known(line, template, known)
         if row[2] > 1:
             raise line.wrong(f"label {row[2]}, which should be 1 or 0")
         rows.extend(row)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,8 +80,7 @@ def read_enrolled(path: Path, name: str, ids: Ints, *, once: bool) -> Enrolled:
     owners: dict[int, int] = {}
     for line in rows_of(path):
         template, person = line.whole(0), line.whole(1)
-        if template not in known:
-            raise line.wrong(f"template {template} has no images", fix="get all lists anew")
+        check_known(line, template, known)
         if people.setdefault(known[template], person) != person:
             raise line.wrong(f"template {template} is of two people")
         if once and owners.setdefault(person, template) != template:
@@ -90,6 +89,12 @@ def read_enrolled(path: Path, name: str, ids: Ints, *, once: bool) -> Enrolled:
         raise UserError(f"{path}: no templates in it", fix="get the file anew")
     order = sorted(people)
     return Enrolled(name, np.array(order), np.array([people[number] for number in order]))
+
+
+def check_known(line: Line, template: int, known: Container[int]) -> None:
+    """Refuse a template that no image is of."""
+    if template not in known:
+        raise line.wrong(f"template {template} has no images", fix="get all lists anew")
 
 
 def rows_of(path: Path) -> Iterator[Line]:

@@ -24,8 +24,22 @@ class FaceSet(Protocol):
     def name(self) -> str:
         """What its numbers are filed under."""
 
+    @property
+    def min_side(self) -> int:
+        """Shortest side that an image may have, in pixels."""
+
     def __len__(self) -> int:
         """Number of images."""
+
+    def called(self, number: int) -> str:
+        """What an image is spoken of as."""
+
+    def image(self, number: int) -> bytes:
+        """The bytes of an image's file.
+
+        Raises:
+            Unusable: it cannot be read.
+        """
 
     def face(self, number: int) -> tuple[Pixels, str]:
         """An image at 112x112, and a note, which is empty unless a face was not found in it.

@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from distill.data.faces import FACE_SIZE, resized
-from distill.data.images import Pixels, Unusable, decode
+from distill.data.images import MIN_SIDE, Pixels, Unusable, decode
 from distill.data.locate import find_face
 from distill.data.protocols.kinds import Ints
 from distill.data.protocols.lines import Line, lines_of
@@ -54,6 +55,7 @@ class PhotographPairs:
     pairs: Ints
     same: list[bool]
     folds: int
+    min_side: ClassVar[int] = MIN_SIDE
 
     @cached_property
     def name(self) -> str:
@@ -65,13 +67,20 @@ class PhotographPairs:
 
     def face(self, number: int) -> tuple[Pixels, str]:
         """As `FaceSet.face`."""
-        path = self.photographs[number]
         try:
-            return face_of(decode(read_file(path)))
+            return face_of(decode(self.image(number)))
         except Unusable as fault:
             raise UserError(
-                f"{self.path}: {path}: {fault.reason}", fix="get the photograph anew"
+                f"{self.path}: {self.called(number)}: {fault.reason}", fix="get the photograph anew"
             ) from None
+
+    def called(self, number: int) -> str:
+        """As `FaceSet.called`."""
+        return str(self.photographs[number])
+
+    def image(self, number: int) -> bytes:
+        """As `FaceSet.image`."""
+        return read_file(self.photographs[number])
 
 
 def face_of(rgb: Pixels) -> tuple[Pixels, str]:

@@ -128,6 +128,17 @@ def test_a_pickle_is_named_and_not_opened(r18, tmp_path, old):
         restore_backbone(Path(tmp_path / "backbone.pth"))
 
 
+def test_weights_that_begin_as_a_pickle_does_are_read(r18, tmp_path):
+    """Every 32nd length of a header has the first byte of a pickle."""
+    path = tmp_path / "backbone.safetensors"
+    for length in range(0, 256, 8):
+        save_file(r18[1], path, {"about": "x" * length})
+        if path.read_bytes()[0] == 0x80:
+            break
+    assert path.read_bytes()[0] == 0x80
+    restore_backbone(path)
+
+
 def blocks_of(language):
     """What docs/arcface.md shows in a language."""
     text = (ROOT / "docs" / "arcface.md").read_text()

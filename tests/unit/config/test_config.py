@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -93,6 +96,43 @@ def test_a_bad_file_is_named(tmp_path: Path, content: bytes | None, says: str) -
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Is a directory; give a text file"):
         load_config(tmp_path)
+
+
+IN_LOCALE = """
+import sys
+from pathlib import Path
+from distill.config import load_config
+from distill.errors import UserError
+from distill.run_dir import RunDir
+try:
+    config = load_config(sys.argv[1], sys.argv[2:])
+    with RunDir(Path(config.run.dir)).acquire():
+        pass
+except UserError as error:
+    print(ascii(str(error)))
+"""
+
+
+def test_names_of_any_letters_in_the_locale_c(tmp_path: Path) -> None:
+    """Python takes them as UTF-8 there, unless it is told not to: then the way out is said."""
+    (tmp_path / "run.toml").write_text(f'[run]\ndir = "{tmp_path}/läuf Ω"\n', encoding="utf-8")
+    (tmp_path / "plain.toml").write_text("")
+
+    def said(*words: str, **env: str) -> str:
+        argv = [sys.executable, "-c", IN_LOCALE, *words]
+        env = {"PATH": os.environ["PATH"], "LC_ALL": "C", **env}
+        done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode("ascii")
+
+    assert said("run.toml") == ""
+    assert (tmp_path / "läuf Ω" / "run.lock").is_file()
+    assert said("plain.toml", "run.dir=läuf Ω") == ""
+    out = "settings are UTF-8, and file names here ascii"
+    for words in (["run.toml"], ["plain.toml", "run.dir=läuf Ω"]):
+        refused = said(*words, PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+        assert out in refused and "set PYTHONUTF8=1, or LC_ALL=C.UTF-8" in refused
+    assert "is no UTF-8, which settings are" in said("plain.toml", os.fsdecode(b"run.dir=l\xe4uf"))
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 from small_networks import ASKED, HEADS, Network, export
@@ -30,3 +31,10 @@ def exported(tmp_path_factory, networks):
         return folder / name, done.output
 
     return make
+
+
+@pytest.fixture(scope="session")
+def pixels():
+    """Batches of images that are not those of the command's own check."""
+    torch.manual_seed(5)
+    return [torch.randint(0, 256, (n, 3, 112, 112), dtype=torch.uint8) for n in (1, 3, 8)]

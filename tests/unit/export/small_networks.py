@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import onnxruntime
 import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
@@ -49,16 +50,22 @@ def trained(config):
     return model
 
 
+def write_weights(path, config):
+    """A network, and its weights as a run leaves them."""
+    model = trained(config)
+    about = {"format": "pairdistill-weights-1", "step": "12", "run_id": "run-7"}
+    about |= {"config": json.dumps(config.model_dump()), "identities": json.dumps(PEOPLE)}
+    save_file(model.state_dict(), path, about)
+    return model
+
+
 class Network:
     """A network as a run leaves it, and what it gives."""
 
     def __init__(self, folder, head):
         config = Config(model=ModelConfig(name="tiny", embedding_dim=32), head=HEADS[head])
-        self.model = trained(config)
         self.path = folder / "model.safetensors"
-        about = {"format": "pairdistill-weights-1", "step": "12", "run_id": "run-7"}
-        about |= {"config": json.dumps(config.model_dump()), "identities": json.dumps(PEOPLE)}
-        save_file(self.model.state_dict(), self.path, about)
+        self.model = write_weights(self.path, config)
         self.double = trained(config).double()
 
     @torch.no_grad()
@@ -79,3 +86,17 @@ class Network:
             logits = head.scale * torch.stack(cosines).amax(0)
         powers = logits.exp()
         return powers / powers.sum(1, keepdim=True)
+
+
+def floats(images):
+    return (images.float() - 127.5) / 127.5
+
+
+def close(given, expected):
+    assert given.shape == expected.shape
+    assert expected.std() > 1e-3  # not one number for all images
+    return float((given - expected).abs().max()) < 2e-6 * max(1.0, float(expected.abs().max()))
+
+
+def in_runtime(path):
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

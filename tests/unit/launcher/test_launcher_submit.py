@@ -148,6 +148,21 @@ def test_a_folder_that_another_process_holds_is_refused(config: Path, fake: Fake
         submit(config)
 
 
+def test_a_folder_of_other_things_is_refused(config: Path, fake: FakeSlurm) -> None:
+    """Settings may stand there before the run does."""
+    fake.cluster()
+    run = run_of(config)
+    run.root.mkdir(mode=0o700, parents=True)
+    (run.root / "run.toml").write_text("")
+    (run.root / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match=r"'thesis\.tex' in it is no part of a run"):
+        submit(config)
+    assert {path.name for path in run.root.iterdir()} == {"run.toml", "thesis.tex"}
+    (run.root / "thesis.tex").unlink()
+    submit(config)
+    assert len(run.jobs()) == 1
+
+
 def test_here_and_now(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In a process of its own: `debug` changes the environment."""
     words = ["submit", str(config), "--cluster", "debug", "--ranks-per-node", "2"]

@@ -241,7 +241,7 @@ def test_packing_alone_knows_the_size(people, tmp_path):
     assert found.pairs == made.manifest.pairs == 18
     assert found.pack_bytes == pytest.approx(int(made.index.shards[0].sizes.sum()), rel=0.05)
     pairs = PackOptions(**OPTIONS | {"layout": "pairs"})
-    with pytest.raises(UserError, match="other photographs or settings"):
+    with pytest.raises(UserError, match=r"with other settings \(layout\)"):
         pack(open_source(str(people)), tmp_path / "out", pairs)
 
 

@@ -72,11 +72,26 @@ def test_the_terminal_shows_a_histogram(records):
 def test_a_verification_set(tmp_path):
     images = [jpeg(0), jpeg(1), jpeg(2), b"no image"]
     (tmp_path / "lfw.bin").write_bytes(pickle.dumps((images, [True, False])))
-    assert (
-        "lfw.bin: 2 pairs, 1 of one person; 1 of 4 images damaged" in told(tmp_path / "lfw.bin")[1]
-    )
+    said = told(tmp_path / "lfw.bin")[1].splitlines()
+    assert said[0] == "lfw.bin: 2 pairs, 1 of one person"
+    assert said[1:3] == ["  10 runs, which the published accuracy is the mean of",
+                         "  1 of 4 images damaged"]  # fmt: skip
+    assert said[3].startswith("    image 3 (pair 1): not an image")
     found = json.loads(told(tmp_path / "lfw.bin", "--json")[1])
-    assert (found["pairs"], found["same"], found["damaged"]) == (2, 1, 1)
+    assert (found["pairs"], found["same"], found["damaged"], found["folds"]) == (2, 1, 1, 10)
+
+
+def test_a_folder_of_sets_and_one_of_photographs_beside_them(records, tmp_path):
+    for folder in (tmp_path / "alone", records.parent):
+        folder.mkdir(exist_ok=True)
+        for name in ("lfw", "agedb_30"):
+            (folder / f"{name}.bin").write_bytes(pickle.dumps(([jpeg(0)] * 4, [True, False])))
+    sets = json.loads(told(tmp_path / "alone", "--json")[1])["sets"]
+    assert [(one["set"], one["pairs"]) for one in sets] == [("agedb_30.bin", 2), ("lfw.bin", 2)]
+    result = CliRunner().invoke(build_app(), ["inspect", str(records.parent)])
+    assert "12 photographs of 3 people" in result.stdout
+    assert "lfw.bin" not in result.stdout
+    assert "`evaluate` reads; name it to look into it: agedb_30.bin, lfw.bin" in result.stderr
 
 
 def test_mistakes_are_one_error(tmp_path):

@@ -56,12 +56,54 @@ def test_folder_is_private_and_made_with_its_parents(tmp_path: Path) -> None:
         assert run.root.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()  # of another trainer
+    (tmp_path / "holiday.jpg").write_text("")
+    (tmp_path / "run.toml").write_text("")
+    run = RunDir(tmp_path)
+    refused = r"run\.dir = .*not empty, and 'checkpoints' in it is no part of a run; choose"
+    with pytest.raises(UserError, match=refused), run.acquire():
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", "holiday.jpg", "run.toml"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "run.toml",
+        "slurm-17.out",
+        "run.lock",
+        "length.json",
+        "complete.json",
+        "jobs/0001/",
+        "deep/",
+    ],
+)
+def test_an_empty_folder_one_of_settings_and_logs_and_a_run_are_taken(
+    name: str, tmp_path: Path
+) -> None:
+    """What else stands in the folder of a run does not matter."""
+    place = tmp_path / (name if name != "deep/" else "checkpoints/step-00000010/")
+    if name.endswith("/"):
+        place.mkdir(parents=True)
+    elif name:
+        place.write_text("")
+    if name and place.suffix not in {".toml", ".out"}:
+        (tmp_path / "notes.md").write_text("")
+    run = RunDir(tmp_path)
+    for _ in range(2):  # the second start finds what the first one left
+        with run.acquire():
+            assert run.lock.exists()
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    run = RunDir(tmp_path / "file" / "run")
-    with pytest.raises(UserError, match=r"run\.dir = .*cannot be written") as error, run.acquire():
-        pass
-    assert "\n" not in str(error.value)
+    for run in (RunDir(tmp_path / "file" / "run"), RunDir(tmp_path / ("x" * 300))):
+        refused = pytest.raises(UserError, match=r"run\.dir = .*cannot be written")
+        with refused as error, run.acquire():
+            pass
+        assert "\n" not in str(error.value)
 
 
 def test_every_path_lies_in_the_folder(tmp_path: Path) -> None:

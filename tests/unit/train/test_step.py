@@ -171,6 +171,31 @@ def test_ignored_images_count_neither_as_right_nor_as_wrong() -> None:
         assert share == pytest.approx(float(streamed.correct))
 
 
+@pytest.mark.parametrize("images", ["pair", "first"])
+@pytest.mark.parametrize("implementation", ["reference", "native"])
+def test_the_mean_over_no_images_is_zero_and_no_divergence(
+    images: str, implementation: str
+) -> None:
+    nobody = replace(batch(), labels=torch.full((B,), -1))
+    settings = recipe(f"train.images={images}", f"loss.implementation={implementation}")
+    engine = FakeEngine(Network())
+    report = train_step(engine, [nobody], settings, 0, [0.0] * 3)
+    assert all(torch.isfinite(torch.tensor(value)) for value in report.scalars.values())
+    assert report.scalars["loss/total"] == report.scalars["loss/ce_first"] == 0.0
+    assert (report.skipped, report.blamed) == (False, {})
+    assert not engine.network.layer.weight.grad.any()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_baseline_is_torchs_mean_over_the_images_that_count(smoothing: float) -> None:
+    pairs = replace(batch(), labels=torch.tensor([0, -1, 2, 1]))
+    settings = recipe("train.images=first", f"loss.label_smoothing={smoothing}")
+    loss = _stored_scalars(Network(), pairs, settings)["loss/total"]
+    scores = Network()(images_of(pairs, "first")).scores.detach()[pairs.labels >= 0]
+    expected = F.cross_entropy(scores.double(), torch.tensor([0, 2, 1]), label_smoothing=smoothing)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+
+
 def _stored_scalars(network: Network, pairs: PairBatch, settings: Recipe) -> Any:
     return settings.objective.loss(FakeEngine(network), pairs, 0, 0, 0).scalars
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from distill.errors import UserError
 from distill.heads.rows import ClassRanges
 from distill.heads.sampling import fewest_sampled
+from distill.losses.spec import PairLossSpec
 
 if TYPE_CHECKING:
     from distill.config.tree import Config
@@ -61,8 +62,7 @@ def _check_streamed(config: Config) -> None:
         what = "loss.form = 'fused'"
     else:
         return
-    loss = config.loss
-    if loss.similarity == "mmd" and loss.mmd_kernel == "rbf":
+    if PairLossSpec.from_config(config.loss, config.head).over_batch:
         raise UserError(
             f"loss.mmd_kernel = 'rbf' with {what}: it compares all pairs of a batch over all"
             " identities at once, and no rank has those",

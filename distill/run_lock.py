@@ -1,0 +1,121 @@
+"""The lock of a run folder: one job at a time works there.
+
+The kernel drops the lock when the holder dies, however it dies, so a stale file never blocks.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from distill.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+OWN_LOCK_SECONDS = 120.0
+"""How long an earlier start of the same job may still hold the lock."""
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@contextmanager
+def held(lock: Path) -> Iterator[None]:
+    """Hold a lock for the length of the block; its file, in the run folder, names the holder.
+
+    An earlier start of the same Slurm job is waited for.
+
+    Raises:
+        UserError: another job holds it (it is named), or the file cannot be written.
+    """
+    handle = _opened(lock)
+    try:
+        _take(lock, handle)
+        os.ftruncate(handle, 0)
+        os.write(handle, json.dumps(_this_process()).encode())
+        yield
+        os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)
+
+
+def not_writable(run: Path, error: OSError) -> UserError:
+    """The one-line form of ``error``, met while making a run folder or its lock."""
+    return UserError(
+        f"run.dir = {str(run)!r}: the run folder cannot be written ({error.strerror})",
+        fix="choose another run.dir or give yourself write permission",
+    )
+
+
+def _opened(lock: Path) -> int:
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise not_writable(lock.parent, error) from error
+
+
+def _take(lock: Path, handle: int) -> None:
+    deadline = time.monotonic() + OWN_LOCK_SECONDS
+    try:
+        while not _flocked(handle):
+            if not _held_by_own_job(lock) or time.monotonic() > deadline:
+                raise BlockingIOError
+            time.sleep(1.0)
+    except BlockingIOError as error:
+        raise UserError(
+            f"run.dir = {str(lock.parent)!r}: another job works here ({_holder(lock)})",
+            fix="wait for it, stop it, or choose another run.dir",
+        ) from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise UserError(
+            f"run.dir = {str(lock.parent)!r}: this file system has no locks ({error.strerror})",
+            fix="choose another file system (Lustre: mount it with -o flock)",
+        ) from error
+
+
+def _flocked(handle: int) -> bool:
+    """Whether the lock is ours now."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _read_holder(lock: Path) -> dict[str, Any]:
+    holder = json.loads(lock.read_text(encoding="utf-8"))
+    return dict(holder)
+
+
+def _held_by_own_job(lock: Path) -> bool:
+    try:
+        job = _read_holder(lock).get("job")
+    except (OSError, ValueError, TypeError):
+        return False
+    return job is not None and job == os.environ.get("SLURM_JOB_ID")
+
+
+def _holder(lock: Path) -> str:
+    try:
+        holder = _read_holder(lock)
+        job = f"job {holder['job']}, " if holder.get("job") else ""
+        return f"{job}process {holder['pid']} on {holder['host']} since {holder['started']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its name is not readable"
+
+
+def _this_process() -> dict[str, object]:
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "job": os.environ.get("SLURM_JOB_ID"),
+    }
