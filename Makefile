@@ -8,17 +8,20 @@ PYTHON ?=
 VENV ?= .venv
 PYTEST_ARGS ?=
 HEAD_ARGS ?= --preset quick
+PAIRS_ARGS ?= --seeds 101-108
 TEST_WORKERS ?= 2
 
 BIN := $(VENV)/bin
+# bench_pairs.py trains for an hour and measures no speed.
+SPEED_BENCHES := $(filter-out %/bench_pairs.py,$(wildcard benchmarks/bench_*.py))
 # A virtual environment that happens to be active, or a PYTHONPATH, must not leak into ours.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-gpu test-slurm lint format bench bench-loss bench-data bench-head doctor clean distclean
+.PHONY: help setup demo test test-gpu test-slurm lint format bench bench-loss bench-data bench-head bench-pairs doctor clean distclean
 
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo "  Variables: PYTHON=python3.12 (which interpreter), VENV=.venv, PYTEST_ARGS='-k loss',"
 	@echo "             BENCH_ARGS='--preset h100'"
 
@@ -50,7 +53,7 @@ format: setup ## rewrite the sources in the house style
 	@$(BIN)/ruff format .
 
 bench: setup ## speed of the loss and of the data loader on this machine
-	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	@set -e; for script in $(SPEED_BENCHES); do echo "== $$script"; $(BIN)/python "$$script"; done
 
 bench-loss: setup ## the loss against other implementations: table, CSV and plot in docs/benchmarks (BENCH_ARGS)
 	@$(BIN)/python -m distill.losses.bench --compile --save docs/benchmarks $(or $(BENCH_ARGS),--preset cpu --rounds 5)
@@ -61,6 +64,9 @@ bench-data: setup ## packing and loading against their limits: table, CSV and pl
 
 bench-head: setup ## the head and its loss over ranks against plain torch: table and plot in docs/benchmarks (HEAD_ARGS)
 	@$(BIN)/python benchmarks/bench_head.py --save docs/benchmarks $(HEAD_ARGS)
+
+bench-pairs: setup ## what pairs and similarity do, over many seeds: table, CSV and plot in docs/benchmarks (PAIRS_ARGS)
+	@$(BIN)/python benchmarks/bench_pairs.py --save docs/benchmarks $(PAIRS_ARGS)
 
 doctor: setup ## what works on this machine, and the fix for what does not
 	@$(BIN)/pairdistill doctor

@@ -52,7 +52,8 @@ def comparison_table(results: dict[str, Numbers], kinds: list[str], photographs:
     """
     table = Table(
         title=f"{photographs} held-out photographs, clean and processed in each way",
-        caption="The best of a row in bold. One run of each arm: small differences mean nothing.",
+        caption="The best of a row in bold. One run of each arm: small differences mean nothing;\n"
+        "docs/pairs.md has means over seeds.",
         title_justify="left",
         caption_justify="left",
         box=HORIZONTALS,

@@ -62,13 +62,21 @@ def timed(title: str, seconds: dict[str, float]) -> Iterator[None]:
     seconds[title] = round(time.monotonic() - start, 1)
 
 
-def make_packs(source: Source, folder: Path) -> Pack:
-    """Pack the embedded people, some photographs of each held out; the held-out pack."""
+def make_packs(source: Source, folder: Path, seed: int = 0) -> Pack:
+    """Pack the embedded people, some photographs of each held out; the held-out pack.
+
+    Args:
+        seed: decides which photographs are held out, and the second images.
+    """
     from distill.cli.pack import show_result
     from distill.data.pack import PackOptions, pack
 
     options = PackOptions(
-        holdout=HOLDOUT, second_per_image=SECOND_PER_IMAGE, glasses="draw", overwrite=True
+        holdout=HOLDOUT,
+        second_per_image=SECOND_PER_IMAGE,
+        seed=seed,
+        glasses="draw",
+        overwrite=True,
     )
     result = pack(source, folder, options, console.progress_bar)
     show_result(result, folder)
