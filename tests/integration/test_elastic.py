@@ -52,7 +52,7 @@ scale = 8.0
 weight = {{start = 0.0, end = 1.0, over_steps = 6}}
 [optimizer]
 name = "adamw"
-lr = 0.0005
+lr = 0.0001
 schedule = "constant"
 [train]
 global_batch_pairs = 12
@@ -111,17 +111,21 @@ def curve(root: Path, name: str, tag: str = "loss/total") -> list[float]:
 
 
 def test_ranks_and_stages_may_change(root: Path) -> None:
-    """Twelve steps over several epochs: the place in the order counts as well."""
+    """Twelve steps over several epochs: the place in the order counts as well.
+
+    The rate is low: at five times as much AdamW carried roundings to 3e-4 of the loss on some CPUs,
+    where here they stay below 1e-6. Moments that got lost would move weights by 1e-4.
+    """
     steps = 0
     for ranks, stage in PARTS:
         steps += STEPS_A_PART
         train(root, "changing", ranks, stage, steps)
     train(root, "steady", 1, 1, steps)
-    assert curve(root, "changing") == pytest.approx(curve(root, "steady"), rel=2e-4)
+    assert curve(root, "changing") == pytest.approx(curve(root, "steady"), rel=1e-5)
     ours, theirs = (load_file(RunDir(root / name).weights) for name in ("changing", "steady"))
     assert ours.keys() == theirs.keys()
     for key in ours:
-        np.testing.assert_allclose(ours[key], theirs[key], rtol=0, atol=2e-4, err_msg=key)
+        np.testing.assert_allclose(ours[key], theirs[key], rtol=0, atol=1e-5, err_msg=key)
 
 
 def test_the_rate_follows_the_global_batch(root: Path) -> None:
@@ -130,5 +134,5 @@ def test_the_rate_follows_the_global_batch(root: Path) -> None:
     train(root, "rates", 2, 1, 2, rule)
     said = train(root, "rates", 1, 1, 4, rule, "train.global_batch_pairs=6")
     rates = curve(root, "rates", "schedule/lr")
-    assert rates == pytest.approx([0.000375, 0.000375, 0.0001875, 0.0001875])
-    assert "learning rate 0.0001875 (0.0005, linear in 6/16 pairs)" in said
+    assert rates == pytest.approx([7.5e-5, 7.5e-5, 3.75e-5, 3.75e-5])
+    assert "learning rate 3.75e-05 (0.0001, linear in 6/16 pairs)" in said
