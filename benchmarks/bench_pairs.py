@@ -21,14 +21,14 @@ import hashlib
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pairs_apart import apart
-from pairs_table import METRICS, read_lines, show, write_lines
+from pairs_table import METRICS, Line, arms_of, read_lines, show, write_lines
 
 from distill.config import dump_toml, load_config
 from distill.data.sources.openpeople import OpenPeopleSource
@@ -161,6 +161,17 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def plotted(table: Path, lines: Sequence[Line]) -> str:
+    """Draw what can be compared with pairs alone; what to say of it and of the table."""
+    from pairs_plot import BASE, draw
+
+    arms = arms_of(lines)
+    if BASE not in arms or len(arms) == 1:
+        return f"written: {table}; no plot, which is of {BASE!r} and another arm"
+    draw(table.with_suffix(".png"), lines)
+    return f"written: {table} and {table.with_suffix('.png').name}"
+
+
 def main() -> None:
     """Train what is missing, then print the tables."""
     args = parse()
@@ -175,10 +186,7 @@ def main() -> None:
         print(f"{count}/{len(missing)} {line['arm']} seed {line['seed']}", flush=True)
     show([lines[job.key] for job in wanted])
     if args.save:
-        from pairs_plot import draw
-
-        draw(path.with_suffix(".png"), [lines[job.key] for job in wanted])
-        print(f"written: {path} and {path.with_suffix('.png').name}")
+        print(plotted(path, [lines[job.key] for job in wanted]))
 
 
 if __name__ == "__main__":

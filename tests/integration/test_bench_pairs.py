@@ -72,6 +72,14 @@ def test_errors_are_those_of_scipy_and_differences_are_paired() -> None:
     assert apart.mean / apart.error == pytest.approx(true.statistic)
 
 
+@pytest.mark.parametrize("arms", [("pairs",), ("kl", "first")])
+def test_arms_that_cannot_be_compared_are_not_drawn(tmp_path: Path, arms: tuple[str, ...]) -> None:
+    numbers = dict.fromkeys(pairs_table.METRICS, "0.5")
+    lines = [{"arm": arm, "seed": seed} | numbers for arm in arms for seed in ("1", "2")]
+    assert bench_pairs.plotted(tmp_path / "pairs.csv", lines).endswith("another arm")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_what_is_finished_is_not_trained_again(tmp_path: Path) -> None:
     quick, work = ("train.steps=2",), tmp_path / "work"
