@@ -14,11 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distill.data.images import Unusable
-from distill.data.protocols.lines import Line, lines_of
-from distill.data.protocols.pairs_txt import PHOTOGRAPH_ENDINGS, PhotographPairs, root_of
-from distill.data.sources.paths import below
-from distill.errors import UserError
+from distill.data.protocols.lines import Line
+from distill.data.protocols.pairs_txt import (
+    PHOTOGRAPH_ENDINGS,
+    PhotographPairs,
+    list_of_pairs,
+    photograph,
+    root_of,
+)
 
 USUAL_NAMES = ("pairs_CALFW.txt", "pairs_CPLFW.txt")
 
@@ -50,14 +53,11 @@ def read_pair_lines(path: Path) -> PhotographPairs:
         UserError: it is missing, damaged or cut short, or a photograph is not there; file and line
             are named.
     """
-    lines = list(lines_of(path))
-    if not lines:
-        raise UserError(f"{path}: no pairs in it", fix="get the file anew")
-    sets = sets_of(pairs_of(lines))
+    sets = sets_of(pairs_of(list_of_pairs(path)))
     in_sets = [pair for each in sets for pair in each]
     folder = root_of(path, in_sets[0].files[0])
     named = _named(in_sets)
-    photographs = [photograph(folder, line) for line in named.values()]
+    photographs = [photograph(folder, line, name) for name, line in named.items()]
     place = {name: number for number, name in enumerate(named)}
     numbers = np.array([[place[name] for name in pair.files] for pair in in_sets])
     return PhotographPairs(
@@ -104,21 +104,3 @@ def _named(pairs: list[Pair]) -> dict[str, Line]:
         for line in (pair.first, pair.second):
             found.setdefault(line.fields[0], line)
     return found
-
-
-def photograph(folder: Path, line: Line) -> Path:
-    """The file of a line.
-
-    Raises:
-        UserError: it is not there, or leads out of the folder.
-    """
-    try:
-        path = below(str(folder.resolve()), line.fields[0])
-    except Unusable as fault:
-        raise line.wrong(fault.reason) from None
-    if not path.is_file():
-        raise line.wrong(
-            f"{line.fields[0]}: no such file in {folder}",
-            fix="unpack the photographs of this list there, all of them",
-        )
-    return path

@@ -107,9 +107,7 @@ def read_pairs_txt(path: Path) -> PhotographPairs:
         UserError: it is missing, damaged or cut short, or a photograph is not there; file and line
             are named.
     """
-    lines = list(lines_of(path))
-    if not lines:
-        raise UserError(f"{path}: no pairs in it", fix="get the file anew")
+    lines = list_of_pairs(path)
     folds, half = header(lines[0])
     named = list(pairs_of(lines[1:], half))
     wanted = 2 * folds * half
@@ -123,6 +121,18 @@ def read_pairs_txt(path: Path) -> PhotographPairs:
     numbers = [[place[first], place[second]] for _, first, second in named]
     same = [first[0] == second[0] for _, first, second in named]
     return PhotographPairs(path, list(photographs.values()), np.array(numbers), same, folds)
+
+
+def list_of_pairs(path: Path) -> list[Line]:
+    """The lines of a list, at least one.
+
+    Raises:
+        UserError: it has none, or cannot be read.
+    """
+    lines = list(lines_of(path))
+    if not lines:
+        raise UserError(f"{path}: no pairs in it", fix="get the file anew")
+    return lines
 
 
 def header(line: Line) -> tuple[int, int]:
@@ -185,21 +195,29 @@ def find_photographs(root: Path, named: list[tuple[Line, Named, Named]]) -> dict
     for line, *pair in named:
         for each in pair:
             if each not in found:
-                found[each] = photograph(root, line, *each)
+                found[each] = photograph(root, line, *file_names(*each))
     return found
 
 
-def photograph(root: Path, line: Line, person: str, number: int) -> Path:
-    """The file of one image."""
-    stem = f"{person}/{person}_{number:04d}"
-    for ending in PHOTOGRAPH_ENDINGS:
+def file_names(person: str, number: int) -> list[str]:
+    """What the file of an image may be called."""
+    return [f"{person}/{person}_{number:04d}{ending}" for ending in PHOTOGRAPH_ENDINGS]
+
+
+def photograph(root: Path, line: Line, *names: str) -> Path:
+    """The first file there is of the ``names`` that a line gives a photograph.
+
+    Raises:
+        UserError: none is there, or one leads out of ``root``.
+    """
+    for name in names:
         try:
-            path = below(str(root.resolve()), stem + ending)
+            path = below(str(root.resolve()), name)
         except Unusable as fault:
             raise line.wrong(fault.reason) from None
         if path.is_file():
             return path
     raise line.wrong(
-        f"{stem}{PHOTOGRAPH_ENDINGS[0]}: no such file in {root}",
+        f"{names[0]}: no such file in {root}",
         fix="unpack the photographs of this list there, all of them",
     )
