@@ -8,6 +8,7 @@ import pytest
 from drawn_people import draw_face
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spoilt_lists import put, spoilt
 from typer.testing import CliRunner
 
 from distill.cli.app import build_app
@@ -96,13 +97,6 @@ def test_its_numbers_are_those_of_the_same_pairs_as_a_bin(calfw, weights, tmp_pa
     assert 0.5 < mine["auc"] < 1 and mine["accuracy"] is not None
 
 
-def put(number, text):
-    def change(lines):
-        lines[number - 1] = text
-
-    return change
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -117,10 +111,7 @@ def put(number, text):
     ],
 )
 def test_mistakes_name_file_line_and_remedy(tmp_path, change, said):
-    path = write(tmp_path / "calfw")
-    lines = path.read_text().splitlines()
-    change(lines)
-    path.write_text("\n".join(lines) + "\n")
+    path = spoilt(write(tmp_path / "calfw"), change)
     with pytest.raises(UserError) as error:
         read_sets([path])
     assert f"{path}" in error.value.what and said in error.value.what and error.value.fix

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from spoilt_lists import put, spoilt
 from typer.testing import CliRunner
 from written_lfw import FOLDS, HALF, PEOPLE, write_lfw
 
@@ -134,20 +135,6 @@ def test_the_most_prominent_face_of_a_photograph_is_aligned():
         found, note = face_of(rgb)
         assert note == ""
         assert np.abs(found.astype(int) - align_face(rgb, best.points).rgb).mean() < 2
-
-
-def spoilt(path, change):
-    lines = path.read_text().splitlines()
-    change(lines)
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-def put(number, text):
-    def change(lines):
-        lines[number - 1] = text
-
-    return change
 
 
 @pytest.mark.parametrize(
