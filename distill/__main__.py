@@ -5,11 +5,17 @@ from __future__ import annotations
 import sys
 
 from distill.interrupt import INTERRUPTED, interrupted, watch_for_interrupts
+from distill.leave import run_and_leave
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C becomes one line and status 130 from the first import on."""
+    """Run the command line as all that this process does (`distill.leave`)."""
     watch_for_interrupts()
+    run_and_leave(_run)
+
+
+def _run() -> None:
+    """The command line; Ctrl-C becomes one line and status 130 from the first import on."""
     try:
         from distill.cli.app import main as run
 

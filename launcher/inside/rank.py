@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from distill.config import load_config
 from distill.errors import UserError
 from distill.files import write_whole
+from distill.leave import run_and_leave
 from distill.notes import NOTES
 from distill.run_dir import JobDir, RunDir
 from distill.spawn import PARENT, spawn_local, spawned_rank
@@ -94,6 +95,10 @@ def _train(job_file: Path, stops: StopRequests) -> Outcome:
     return train(config, from_environment(config), stops=stops, before_steps=before_steps)
 
 
-if __name__ == "__main__":
+def _main() -> None:
     ended = run_rank(Path(sys.argv[1]))
     sys.exit(128 + signal.Signals[ended["stopped_by"]] if ended["stopped_by"] else 0)
+
+
+if __name__ == "__main__":
+    run_and_leave(_main)

@@ -29,6 +29,7 @@ import torch._dynamo  # every optimizer asks for it  # noqa: F401
 import distill.checkpoint
 import distill.engine
 import distill.step  # noqa: F401
+from distill.leave import run_and_leave
 
 POLL_SECONDS = 0.02
 
@@ -75,4 +76,4 @@ if __name__ == "__main__":
     gc.freeze()  # DeepSpeed's stage 3 collects garbage at each start, among all objects of torch
     if arguments := serve():
         sys.argv = arguments
-        runpy.run_path(arguments[0], run_name="__main__")
+        run_and_leave(lambda: runpy.run_path(arguments[0], run_name="__main__"))
