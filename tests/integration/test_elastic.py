@@ -33,7 +33,7 @@ RANK = """
 import torch
 torch.nn.BatchNorm2d = lambda channels, **_: torch.nn.GroupNorm(1, channels)
 torch.nn.BatchNorm1d = lambda width, **_: torch.nn.LayerNorm(width)
-from distill.cli.app import main
+from distill.__main__ import main
 main()
 """
 SETTINGS = """
@@ -60,9 +60,9 @@ global_batch_pairs = 12
 log_every_steps = 1
 tensorboard = false
 """
-# (ranks, ZeRO stage): each change of two or more ranks, and of the stages 1, 2 and 3
-PARTS = ((1, 1), (2, 3), (1, 2), (3, 1), (2, 2), (4, 3))
-STEPS_A_PART = 2
+# (ranks, ZeRO stage): more, more again and fewer ranks; into and out of each of the stages
+PARTS = ((1, 1), (2, 3), (3, 2), (1, 1))
+STEPS_A_PART = 3
 
 
 def pairs(count: int) -> Iterator[EncodedPair]:

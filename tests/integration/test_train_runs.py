@@ -71,14 +71,14 @@ def step_with_faults(engine, batches, recipe, step, *rest, **more):
     return real_step(engine, batches, recipe, step, *rest, **more)
 
 distill.train.train_step = step_with_faults
-from distill.cli.app import main
+from distill.__main__ import main
 main()
 """
 CRAMPED = """
 import shutil
 from types import SimpleNamespace
 shutil.disk_usage = lambda _: SimpleNamespace(free=10**6)
-from distill.cli.app import main
+from distill.__main__ import main
 main()
 """
 IN_ONE_GROUP = """

@@ -64,7 +64,6 @@ namespace emulation {
 
 constexpr int kWarp = 32, kMostThreads = 768, kMostBlocks = 16;
 constexpr size_t kStack = 64 * 1024;
-constexpr long kMostRounds = 1000000;  // a barrier that not all threads reach
 
 struct Barrier {
   int arrived = 0;
@@ -86,6 +85,8 @@ struct Thread {
   bool started, done;
   int block;
   long cluster_arrivals;
+  const Barrier* awaited;  // none, or asleep until its generation is another one than `generation`
+  long generation;
   char lane[2][8];  // what it shows to its warp, this time and the last
   int shown;
   std::deque<std::vector<std::pair<uint4*, const uint4*>>> groups;  // copies; the last is open
@@ -120,10 +121,17 @@ inline void enter(int thread) {
   blockIdx.x = m.my_block().index;
 }
 
-inline void run_others() {
+// The other threads go on until the barrier has let its threads of this generation through.
+inline void sleep(const Barrier& barrier, long generation) {
+  if (barrier.generation != generation) return;
   const int me = machine().current;
+  machine().me().awaited = &barrier;
+  machine().me().generation = generation;
   if (_setjmp(machine().me().here) == 0) _longjmp(machine().scheduler, 1);
   enter(me);
+}
+inline bool asleep(const Thread& thread) {
+  return thread.awaited != nullptr && thread.awaited->generation == thread.generation;
 }
 
 inline void arrive(Barrier& barrier, int threads) {
@@ -134,7 +142,7 @@ inline void arrive(Barrier& barrier, int threads) {
 inline void wait(Barrier& barrier, int threads) {
   const long generation = barrier.generation;
   arrive(barrier, threads);
-  while (barrier.generation == generation) run_others();
+  sleep(barrier, generation);
 }
 
 inline void fiber_main() {
@@ -173,18 +181,23 @@ inline void start_fibers() {
     t.shown = 0;
     t.block = i / m.threads_of_block;
     t.cluster_arrivals = 0;
+    t.awaited = nullptr;
     t.groups.assign(1, {});
   }
 }
 
+// Whether any is left.
 inline bool run_each_once() {
   Machine& m = machine();
-  bool any = false;
+  bool any = false, ran = false;
   for (int i = 0; i < int(m.thread.size()); ++i) {
     if (m.thread[i].done) continue;
     any = true;
+    if (asleep(m.thread[i])) continue;
+    ran = true;
     resume(i);
   }
+  if (any && !ran) fail("a barrier that not all threads reach");
   return any;
 }
 
@@ -201,9 +214,8 @@ inline void run_cluster(unsigned first, int blocks, int64_t shared_bytes) {
     b.running = m.threads_of_block;
   }
   start_fibers();
-  long rounds = 0;
-  while (run_each_once())
-    if (++rounds > kMostRounds) fail("a barrier that not all threads reach");
+  while (run_each_once()) {
+  }
 }
 
 inline void launch(int64_t blocks, int64_t threads, int64_t shared_bytes, int64_t cluster,
@@ -256,7 +268,7 @@ inline void __cluster_barrier_arrive() {
 }
 inline void __cluster_barrier_wait() {
   emulation::Machine& m = emulation::machine();
-  while (m.cluster.generation == m.me().cluster_arrivals) emulation::run_others();
+  emulation::sleep(m.cluster, m.me().cluster_arrivals);
 }
 
 inline void* __cluster_map_shared_rank(const void* mine, unsigned rank) {
