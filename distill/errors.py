@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class UserError(ValueError):
     """A mistake in an input, a file or a setting; shown as one line, without a stack trace.
@@ -31,3 +33,9 @@ class TrainingStopped(UserError):
 def one_line(text: str) -> str:
     """``text`` with control characters escaped, so that no file name can break a line of output."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def signal_name(number: int) -> str:
+    """``SIGKILL`` for 9; ``signal 40`` where there is no name, as for most real-time signals."""
+    names = {known.value: known.name for known in signal.Signals}
+    return names.get(number, f"signal {number}")

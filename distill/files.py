@@ -62,6 +62,19 @@ def check_room_for(out: Path) -> None:
         raise UserError(f"{out}: its folder is missing or not writable", fix="choose another place")
 
 
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Refuse a file that is there, unless it may be replaced; a folder never may.
+
+    Raises:
+        UserError: it is there.
+    """
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise UserError(
+            f"{path}: is there already",
+            fix="choose another name, or replace a file with --overwrite",
+        )
+
+
 def sync_folder(folder: Path) -> None:
     """Makes the names in ``folder`` durable (a rename alone may be lost with the power)."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

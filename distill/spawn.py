@@ -32,7 +32,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distill.errors import UserError, one_line
+from distill.errors import UserError, one_line, signal_name
 from distill.interrupt import leave_on_interrupt
 from distill.notes import NOTES, Note, leave, lost_peer, own_rank
 
@@ -229,7 +229,7 @@ def _failures(family: _Family) -> Iterator[Note]:
 def _silent_death(family: _Family, rank: int, code: int) -> Iterator[Note]:
     """A rank that ended without a note: killed by a signal, or by a plain exit."""
     if code < 0:
-        name = signal.Signals(-code).name
+        name = signal_name(-code)
         text = f"error: rank {rank} was killed by {name}{_last_words(family, rank)}"
         # An abort is how a communication library ends a rank whose peer has gone.
         yield Note(rank, 0, 128 - code, text, secondary=-code == signal.SIGABRT)

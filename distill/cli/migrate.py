@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from distill.cli.arguments import Overrides
-from distill.errors import UserError
 
 
 class TrainsOn(StrEnum):
@@ -53,7 +52,7 @@ def migrate_command(
     is listed in the text and on standard error. `docs/arcface.md` says more.
     """
     from distill.console import note, warn
-    from distill.files import check_room_for, write_whole
+    from distill.files import check_free, check_room_for, write_whole
     from distill.migrate.given import Given
     from distill.migrate.read import read_file
     from distill.migrate.translate import migrate
@@ -61,8 +60,7 @@ def migrate_command(
 
     if out is not None:
         check_room_for(out)
-        if out.exists() and not overwrite:
-            raise UserError(f"{out}: already there", fix="choose another name, or give --overwrite")
+        check_free(out, overwrite=overwrite)
     given = Given(config_path.name, read_file(config_path))
     done = migrate(given, ranks=ranks, images=images.value, overrides=overrides or [])
     text = as_toml(done, config_path.name, ranks, str(out or "run.toml"))

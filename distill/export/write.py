@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from distill.export import as_onnx, as_program, as_weights
 from distill.export.facts import facts_of
 from distill.export.network import as_taken, network_of, plainly, random_images
 from distill.export.wanted import Form, Gives, Wanted
-from distill.files import check_room_for, whole_files
+from distill.files import check_free, check_room_for, whole_files
 from distill.finite import check_finite
 from distill.trained import Trained, TrainedBackbone, restore, restore_backbone
 
@@ -66,7 +66,9 @@ def export_network(
     names = names_beside(out) if wanted.gives is Gives.PROBABILITIES else None
     data = as_onnx.data_beside(out) if wanted.form is Form.ONNX else None
     beside = [path for path in (names, data) if path is not None]
-    _check_place(out, beside, overwrite=overwrite)
+    check_room_for(out)
+    for path in (out, *beside):
+        check_free(path, overwrite=overwrite)
     if wanted.form is Form.ONNX:
         as_onnx.check_exporters()
     trained: TrainedBackbone = restore_backbone(weights) if names is None else restore(weights)
@@ -91,16 +93,6 @@ def export_network(
 def names_beside(out: Path) -> Path:
     """The file with the names of the people: a list in JSON, in the order of the probabilities."""
     return out.with_name(f"{out.name}.identities.json")
-
-
-def _check_place(out: Path, beside: Sequence[Path], *, overwrite: bool) -> None:
-    check_room_for(out)
-    for path in (out, *beside):
-        if path.is_dir() or (path.exists() and not overwrite):
-            raise UserError(
-                f"{path}: is there already",
-                fix="choose another name, or replace a file with --overwrite",
-            )
 
 
 def _write(path: Path, trained: TrainedBackbone, wanted: Wanted, facts: dict[str, str]) -> None:

@@ -62,9 +62,10 @@ def bad_source(read):
             partial(signal.raise_signal, signal.SIGSEGV),
             r"was killed by SIGSEGV before any work was done \(the first: ann/[0-9]+.png\);",
         ),
+        (partial(signal.raise_signal, 40), r"was killed by signal 40 before any work was done \("),
         (partial(int, "planted"), "a worker failed near ann/.*ValueError: invalid literal"),
     ],
-    ids=["killed", "crashes", "raises"],
+    ids=["killed", "crashes", "unnamed", "raises"],
 )
 def test_a_worker_that_fails_ends_packing_at_once(tmp_path, read, said):
     began = time.monotonic()

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import cv2
 from threadpoolctl import threadpool_limits
 
-from distill.errors import UserError
+from distill.errors import UserError, signal_name
 from distill.variables import variable
 
 Task = TypeVar("Task")
@@ -213,7 +213,7 @@ def _lost(codes: Sequence[int], near: str, worked: bool) -> UserError:
     if code < 0:
         memory = ": out of memory?" if code == -signal.SIGKILL else ""
         return UserError(
-            f"a worker process was killed by {signal.Signals(-code).name} {where}{memory}",
+            f"a worker process was killed by {signal_name(-code)} {where}{memory}",
             fix="pack again with fewer --workers",
         )
     what = f"a worker process ended with exit status {code} {where}"

@@ -76,7 +76,7 @@ def test_a_file_is_written_once(path, tmp_path):
     config = load_config(out)
     assert (config.train.images, config.train.global_batch_pairs) == ("pair", 512)
     assert f"#     pairdistill train {out} --ranks 8" in out.read_text()
-    with pytest.raises(UserError, match="already there"):
+    with pytest.raises(UserError, match="is there already"):
         run(path, "--out", out)
     run(path, "--out", out, "--overwrite")
     assert load_config(out).train.images == "first"

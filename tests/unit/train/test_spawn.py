@@ -57,10 +57,12 @@ with spawned_rank():
         raise KeyError("the cause")
     if mode == "murder" and rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
+    if mode == "real-time" and rank == 1:
+        os.kill(os.getpid(), 40)
     if mode == "exit" and rank == 1:
         print("last words", file=sys.stderr, flush=True)
         os._exit(7)
-    if mode in ("murder", "exit"):
+    if mode in ("murder", "real-time", "exit"):
         raise RuntimeError("Connection reset by peer")
     time.sleep(600)
 """
@@ -134,6 +136,7 @@ def test_the_cause_is_shown_and_not_its_consequence(tmp_path: Path) -> None:
     ("mode", "status", "line"),
     [
         ("murder", 137, "error: rank 1 was killed by SIGKILL"),
+        ("real-time", 168, "error: rank 1 was killed by signal 40"),
         ("exit", 7, "error: rank 1 ended with status 7"),
     ],
 )
