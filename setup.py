@@ -8,7 +8,7 @@ Environment:
     PAIRDISTILL_CUDA        1: CUDA must be built; 0: it must not; unset: built where nvcc is.
     PAIRDISTILL_CUDA_ARCHS  e.g. "80;90"; default those of 75;80;86;89;90;100;120 that nvcc
                             knows, and PTX of the last for newer.
-    CUDA_HOME, CXX          where nvcc is, and which C++ compiler is used.
+    CUDA_HOME, CXX          where nvcc is, and which C++ compiler is used, by nvcc too.
 
 A compiler that fails fails the build. Objects are kept under build/kernels and used again while
 their sources, headers, flags and compiler stay the same. Beside nvcc's object lies what it reports
@@ -39,6 +39,8 @@ SOURCES = ROOT / "kernels"
 OBJECTS = ROOT / "build" / "kernels"
 OLDEST_TORCH = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # the ABI of torch 2.11
 CUDA_ARCHS = "75;80;86;89;90;100;120"
+OLDEST_NVCC = (11, 8)  # the first with clusters
+NVCC_WITH_BFLOAT16_FOR_75 = (12, 2)  # before, its arithmetic is there from 8.0 on
 X86_FLAGS = {
     "generic": [],
     "avx2": ["-mavx2", "-mfma"],
@@ -94,15 +96,33 @@ def nvcc() -> str | None:
     return found
 
 
+def cuda_release(cuda: str) -> tuple[int, int]:
+    """Release of an nvcc, e.g. (13, 0)."""
+    command = [cuda, "--version"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"release (\d+)\.(\d+)", shown)
+    release = (int(found[1]), int(found[2])) if found else (0, 0)
+    if release < OLDEST_NVCC:
+        wanted = ".".join(map(str, OLDEST_NVCC))
+        raise SystemExit(
+            f"error: {cuda} is of CUDA {'.'.join(map(str, release))}, and {wanted} is the oldest "
+            "that will do; set CUDA_HOME to a newer one, or PAIRDISTILL_CUDA=0 for none"
+        )
+    return release
+
+
 @functools.cache
 def cuda_archs(cuda: str) -> list[str]:
     """Compute capabilities to compile for, e.g. ["75", "90"]: as asked, or what this nvcc knows."""
+    release = cuda_release(cuda)
     asked = os.environ.get("PAIRDISTILL_CUDA_ARCHS")
     if asked:
         return asked.replace(",", ";").split(";")
     command = [cuda, "--list-gpu-arch"]
     known = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     archs = [a for a in CUDA_ARCHS.split(";") if f"compute_{a}" in known]
+    if release < NVCC_WITH_BFLOAT16_FOR_75:
+        archs = [a for a in archs if a != "75"]
     if not archs:
         raise SystemExit(f"error: {cuda} knows none of {CUDA_ARCHS}; set PAIRDISTILL_CUDA_ARCHS")
     return archs
@@ -115,10 +135,8 @@ def description(cuda: str | None) -> str:
         f"torch {importlib.metadata.version('torch')}",
     ]
     if cuda:
-        release = re.search(r"cuda_([\d.]+\d)", compiler_version(cuda))
-        parts.append(
-            f"CUDA {release[1] if release else ''} for sm_{', sm_'.join(cuda_archs(cuda))} and PTX"
-        )
+        release = ".".join(map(str, cuda_release(cuda)))
+        parts.append(f"CUDA {release} for sm_{', sm_'.join(cuda_archs(cuda))} and PTX")
     return "built with " + ", ".join(parts)
 
 
@@ -143,13 +161,20 @@ def cpu_steps(cuda: str | None) -> list[Step]:
     return steps
 
 
+def with_host_compiler(cuda: str) -> list[str]:
+    """nvcc, told to use the C++ compiler that CXX names; without CXX it looks for g++ itself."""
+    words = shlex.split(os.environ.get("CXX", ""))
+    return [cuda, "-ccbin", words[0]] if len(words) == 1 else [cuda]
+
+
 def cuda_steps(cuda: str) -> list[Step]:
     """The kernels, for every architecture in one call, and the operators that launch them."""
     archs = cuda_archs(cuda)
     targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
     targets.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
     common = ["-std=c++17", "-DPAIR_LOSS_ISA=cuda"]
-    kernels = [cuda, *common, "-O3", "--threads", "2", "-Xcompiler", "-fPIC,-Wno-attributes"]
+    kernels = [*with_host_compiler(cuda), *common, "-O3", "--threads", "2"]
+    kernels += ["-Xcompiler", "-fPIC,-Wno-attributes"]
     kernels += [*targets, "-Xptxas", "-v"]
     operators = [*shlex.split(os.environ.get("CXX", "g++")), *common, "-O2", "-fPIC", "-Wall"]
     operators += ["-Wno-attributes", "-Wno-unknown-pragmas", "-DUSE_CUDA", OLDEST_TORCH]
@@ -189,7 +214,8 @@ def link(objects: list[Path], cuda: str | None) -> Path:
     target = OBJECTS / f"_kernels-{digest}.so"
     if not target.exists():
         libraries = [f"-L{torch_folder() / 'lib'}", "-ltorch_cpu", "-lc10"]
-        linker = [cuda] if cuda else shlex.split(os.environ.get("CXX", "g++"))
+        cxx = shlex.split(os.environ.get("CXX", "g++"))
+        linker = with_host_compiler(cuda) if cuda else cxx
         partial = target.with_suffix(f".{os.getpid()}.so")
         command = [*linker, "-shared", *map(str, objects), *libraries, "-o", str(partial)]
         print(shlex.join(command), flush=True)
