@@ -33,7 +33,8 @@ from distill.losses.spec import IGNORED_LABEL, PairLossSpec
 if TYPE_CHECKING:
     from distill.losses.sharded import ClassShards
 
-SUM_COLUMNS = [2 * STATE_COLUMNS.index("sum"), 2 * STATE_COLUMNS.index("sum") + 1]
+SUM_COLUMNS = slice(2 * STATE_COLUMNS.index("sum"), 2 * STATE_COLUMNS.index("sum") + 2)
+"""No list: as an index, that would be copied to the device, and the host would wait for it."""
 
 
 class Candidates(NamedTuple):

@@ -164,10 +164,12 @@ class ClassShards:
     def pack(self, state: State, labels: torch.Tensor, choices: Choices) -> torch.Tensor:
         """What this rank tells the others, (B, 10) or a little more (see `columns_told`)."""
         columns, carriers = self._columns(choices, labels)
-        packed = state.sums[:, columns]
-        signs = torch.where(told_of_tops(state.tops, labels), -1.0, 1.0).to(packed.dtype)
-        packed[:, carriers] = packed[:, carriers] * signs
-        return packed
+        # Column by column: a list as an index would have the host wait for a GPU.
+        sums = list(state.sums.unbind(1))
+        told = told_of_tops(state.tops, labels).unbind(1)
+        for carrier, bit in zip(carriers, told, strict=True):
+            sums[carrier] = torch.where(bit, -sums[carrier], sums[carrier])
+        return torch.stack([sums[column] for column in columns], 1)
 
     def unpack(self, gathered: torch.Tensor, labels: torch.Tensor, choices: Choices) -> State:
         """States from what all ranks told, (W, B, 10).
@@ -176,10 +178,12 @@ class ClassShards:
         relative to the label and to the other side's, but need not be the very class.
         """
         columns, carriers = self._columns(choices, labels)
-        told = gathered[..., carriers].signbit()
-        sums = gathered.new_full((*gathered.shape[:2], 2 * len(STATE_COLUMNS)), torch.nan)
-        sums[..., columns] = gathered
-        sums[..., carriers] = sums[..., carriers].abs()
+        given = dict(zip(columns, gathered.unbind(2), strict=True))
+        told = torch.stack([given[carrier].signbit() for carrier in carriers], 2)
+        given |= {carrier: given[carrier].abs() for carrier in carriers}
+        nobody = torch.full_like(gathered[..., 0], torch.nan)
+        whole = [given.get(column, nobody) for column in range(2 * len(STATE_COLUMNS))]
+        sums = torch.stack(whole, 2)
         m = sums[..., :2]
         return State(sums, torch.stack([self._tops(r, told[r], m[r], labels) for r in self.ranks]))
 

@@ -1,0 +1,130 @@
+"""Losses of CUDA tensors that have shapes and no memory, for test_loss_cuda_tensors.py.
+
+What is not on the device, or would make the host wait, is an error.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from distill.losses import (
+    ClassShards,
+    PairLossSpec,
+    RowMargins,
+    fused,
+    linear_cross_entropy,
+    linear_pair_loss,
+    pair_loss,
+    pair_loss_and_grad,
+)
+
+B, C, D, WORLD = 4, 300, 16, 3
+TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+class OnTheDevice(TorchDispatchMode):
+    """Every operator is given tensors of the device and numbers of the host, never a copy.
+
+    An index on the host is copied by the operator itself, which then waits.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        for leaf in tree_leaves((args, kwargs, result)):
+            if isinstance(leaf, torch.Tensor):
+                number = leaf.dim() == 0 and func is not torch.ops.aten._to_copy.default
+                assert leaf.is_cuda or number, f"{func}: a tensor {tuple(leaf.shape)} of the host"
+        return result
+
+
+class Alone(ClassShards):
+    """One of `WORLD` ranks, to whom nobody listens."""
+
+    def all_gather(self, values: torch.Tensor) -> torch.Tensor:
+        return values.new_empty((WORLD, *values.shape))
+
+
+def leaves(dtype: torch.dtype, *shapes: tuple[int, ...]) -> list[torch.Tensor]:
+    made = {"device": "cuda", "dtype": dtype}
+    return [torch.randn(shape, **made).requires_grad_() for shape in shapes]
+
+
+def specs(**more: Any) -> Iterator[PairLossSpec]:
+    for similarity in ("kl", "ce", "mmd", "none"):
+        for smoothing in (0.0, 0.1):
+            yield PairLossSpec(similarity=similarity, label_smoothing=smoothing, **more)
+
+
+def labels() -> torch.Tensor:
+    return torch.zeros(B, dtype=torch.int64, device="cuda")
+
+
+def whole_scores() -> None:
+    weights = torch.rand(B, device="cuda")
+    for dtype, spec in itertools.product(TYPES, specs()):
+        first, second = leaves(dtype, (B, C), (B, C))
+        arguments = {"temperature": 2.0, "weight": 1.0, "spec": spec, "sample_weights": weights}
+        loss = pair_loss(first, second, labels(), **arguments)
+        torch.autograd.grad(loss.total, (first, second))
+        for inplace in (False, True):
+            pair_loss_and_grad(first, second, labels(), inplace=inplace, **arguments)
+
+
+def chunks(shards: ClassShards | None = None) -> None:
+    rows = C if shards is None else shards.rows
+    margins = RowMargins(*torch.rand(2, 2 * B, device="cuda"))
+    grouped = PairLossSpec(topk_classes=5, label_smoothing=0.1)
+    for dtype, head in itertools.product(TYPES[1:3], ("linear", "cosine")):
+        for spec in (*specs(), grouped):
+            first, second, weight = leaves(dtype, (B, D), (B, D), (rows, D))
+            options = {"head": head, "spec": spec, "chunk_classes": 64, "shards": shards}
+            loss = linear_pair_loss(
+                *(first, second, weight, labels()),
+                temperature=2.0,
+                similarity_weight=1.0,
+                margins=margins if head == "cosine" else None,
+                memory_budget_bytes=2**12,
+                **options,
+            )
+            torch.autograd.grad(loss.total, (first, second, weight))
+            loss = linear_cross_entropy(first, weight, labels(), **options)
+            torch.autograd.grad(loss.total, (first, weight))
+
+
+def shares_of_the_classes() -> None:
+    shards = Alone(None, 1, (0, 100, 190, C), sum_feature_gradients=False, gather_entropies=True)
+    shards._agreed = True  # comparing the ranks' arguments waits, once
+    chunks(shards)
+
+
+def waits() -> None:
+    float(pair_loss(*leaves(torch.float32, (B, C), (B, C)), labels(), temperature=2.0, weight=1.0,
+                    spec=PairLossSpec()).total)  # fmt: skip
+
+
+def indexes_on_the_host() -> None:
+    torch.zeros(B, 5, device="cuda")[:, torch.tensor([1, 3])]
+
+
+CALLS: dict[str, Callable[[], None]] = {
+    one.__name__: one
+    for one in (whole_scores, chunks, shares_of_the_classes, waits, indexes_on_the_host)
+}
+
+
+def make(name: str) -> None:
+    """The calls of that name, in a process of their own."""
+    assert "cpu" in fused.native_devices(), "the native loss is not built"
+    with FakeTensorMode(), OnTheDevice():
+        CALLS[name]()
+    print("called", flush=True)
+    os._exit(0)  # autograd has a thread for each device, and no end of them here
