@@ -8,7 +8,8 @@
 A step is forward and backward from embeddings to the loss, the gradient of this rank's embeddings
 and that of its weight, collectives included (`head_ways.py` has the ways). W ranks on this machine
 (gloo on the CPU, nccl on GPUs) share its cores; each has b pairs of its own, or b images, so rows
-grow with W. Every round times each way once, in turn, between two barriers; medians over rounds.
+grow with W. Every round times each way once, in turn; medians over rounds. On the CPU a step lies
+between two barriers. On GPUs they would have the host wait, and count what it needs for launches.
 
 Memory is the most that rank 0's tensors took at once, the gradient of the weight apart
 (`distill/losses/live_memory.py`; on CUDA the allocator's). Bytes are those of the tensors that rank
@@ -162,14 +163,16 @@ def fits(args: argparse.Namespace, classes: int, world: int) -> bool:
     return world * classes * bytes_of_class <= args.memory_gib * 2**30
 
 
-def steps_of(given: dict[str, Problem]) -> dict[str, Callable[[], object]]:
-    """Every way as a step of all ranks."""
+def steps_of(given: dict[str, Problem], kind: str) -> dict[str, Callable[[], object]]:
+    """Every way as a step of all ranks, on devices of a ``kind``: ``cpu`` or ``cuda``."""
     functions = {REPLICATED: replicated, SHARDED: sharded}
 
     def step(name: str) -> Callable[[], object]:
         function = functions.get(name, ours)
 
         def run() -> object:
+            if kind == "cuda":  # its collectives keep the ranks in step
+                return function(given[name])
             dist.barrier()
             found = function(given[name])
             dist.barrier()
@@ -178,6 +181,12 @@ def steps_of(given: dict[str, Problem]) -> dict[str, Callable[[], object]]:
         return run
 
     return {name: step(name) for name in given}
+
+
+def check_rows(args: argparse.Namespace, kind: str, world: int) -> None:
+    """On the CPU, what has the size of the weight's gradient is left out of the peak."""
+    if kind == "cpu" and SIDES[args.images] * args.pairs * world == args.width:
+        raise SystemExit("error: with D rows the scores have the size of the weight's gradient")
 
 
 def agree(steps: dict[str, Callable[[], object]], dtype: torch.dtype) -> None:
@@ -207,10 +216,10 @@ def moved_bytes(
 
 def measure(args: argparse.Namespace, classes: int, device: torch.device) -> list[Line]:
     """The lines of one size; every rank calls it, and rank 0's lines count."""
-    if SIDES[args.images] * args.pairs * dist.get_world_size() == args.width:
-        raise SystemExit("error: with D rows the scores have the size of the weight's gradient")
+    kind, load = device.type, os.getloadavg()[0]
+    check_rows(args, kind, dist.get_world_size())
     given = problems(args, classes, device)
-    steps, kind, load = steps_of(given), device.type, os.getloadavg()[0]
+    steps = steps_of(given, kind)
     agree(steps, TYPES[args.dtype])
     taken = times(steps, kind, args.rounds)
     wires = {name: moved_bytes(given, steps, name) for name in steps}

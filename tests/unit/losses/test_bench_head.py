@@ -98,6 +98,31 @@ def test_ways_that_differ_are_not_timed() -> None:
         bench_head.agree({"one": lambda: right, "two": lambda: wrong}, torch.float32)
 
 
+@pytest.mark.parametrize(("preset", "kind"), [("quick", "cpu"), ("cpu", "cpu"), ("gpu", "cuda")])
+@pytest.mark.parametrize("images", ["pair", "first"])
+def test_every_preset_can_be_measured_on_its_device(
+    preset: str, kind: str, images: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench_head.py", "--preset", preset, "--images", images])
+    args = bench_head.parse()
+    for world in args.ranks:
+        bench_head.check_rows(args, kind, world)
+    with pytest.raises(SystemExit, match="the size of the weight's gradient"):
+        bench_head.check_rows(args, "cpu", args.width // args.pairs // bench_head.SIDES[images])
+
+
+@pytest.mark.parametrize(("kind", "barriers"), [("cpu", 2), ("cuda", 0)])
+def test_the_host_waits_for_no_gpu(
+    kind: str, barriers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[int] = []
+    monkeypatch.setattr(dist, "barrier", lambda: waited.append(0))
+    monkeypatch.setattr(bench_head, "ours", lambda problem: problem)
+    steps = bench_head.steps_of({bench_head.OURS: 7}, kind)
+    assert steps[bench_head.OURS]() == 7
+    assert len(waited) == barriers
+
+
 def test_the_wire_counts_by_subject(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(dist, "all_reduce", lambda *args: seen.append(args))

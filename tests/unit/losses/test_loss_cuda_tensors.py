@@ -1,4 +1,4 @@
-"""The losses of CUDA tensors, on machines without a GPU: the device, type and shape of every tensor.
+"""The losses of CUDA tensors where there is no GPU: the device, type and shape of every tensor.
 
 `fake_cuda/` gives a CPU build of torch an accelerator whose tensors have no memory (torch's own
 fake tensors). So every operator is called as on a GPU, the branches for CUDA among them; what
