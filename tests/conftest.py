@@ -1,11 +1,15 @@
-"""Shared by all tests: one thread a process (two cores, many workers), and visible skips."""
+"""Shared by all tests: one thread a process (two cores, many workers), and visible skips.
+
+Those that need a GPU have all cores: one after another, they wait for float64 references.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+if os.environ.get("PAIRDISTILL_TEST_GPU") != "1":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell starts background jobs with Ctrl-C ignored, which the programs under test would inherit.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,22 +43,34 @@ def on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agreement, "UNIT", unit)
 
 
-def go(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sends the rows ``way``; skips where the device has no such clusters."""
+def go(
+    way: str, monkeypatch: pytest.MonkeyPatch, C: int = 64, dtype: torch.dtype = torch.float32
+) -> None:
+    """Sends the rows ``way``; skips where the device has no such clusters, or no room for C."""
     monkeypatch.setenv("PAIRDISTILL_CUDA_PATH", way)
-    if way.startswith("cluster") and torch.cuda.get_device_capability() < (9, 0):
-        pytest.skip(f"{torch.cuda.get_device_name()} has no clusters")
-    z, y = torch.zeros(1, 64, device="cuda"), torch.zeros(1, dtype=torch.int64, device="cuda")
+    z = torch.zeros(1, C, device="cuda", dtype=dtype)
+    y = torch.zeros(1, dtype=torch.int64, device="cuda")
     try:
         OPS.pair_loss(z, z, y, *fused.choices(PairLossSpec(), 2.0))
     except RuntimeError as error:
-        if "has at most" not in str(error):
+        if not any(words in str(error) for words in ("has at most", "do not fit on the chip")):
             raise
         pytest.skip(str(error).split("\n")[0])
 
 
 def cuda(case: Case, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return case.first.to("cuda", dtype), case.second.to("cuda", dtype), case.labels.cuda()
+
+
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability()[0] not in (9, 10),
+    reason="no H100, H200 or B200",
+)
+def test_clusters_are_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what follows is not skipped for a mistake of ours in asking for them."""
+    monkeypatch.setenv("PAIRDISTILL_CUDA_PATH", "cluster:8")
+    case = make_case(2, 250_007, 3.0, dtype=torch.bfloat16)
+    agreement.check(case, torch.bfloat16, 3.0, PairLossSpec())
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -68,17 +82,12 @@ def test_every_way_agrees_with_the_reference(way: str, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("way", ["", *WAYS])
 @pytest.mark.parametrize("C", [4097, 30_011, 250_007, 1_000_003])
-def test_long_rows(way: str, C: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    go(way, monkeypatch)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_long_rows(way: str, C: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(way, monkeypatch, C, dtype)
     for similarity in ("kl", "mmd"):
-        for dtype in (torch.bfloat16, torch.float32):
-            case = make_case(3, C, 3.0, dtype=dtype, ignored=True)
-            try:
-                agreement.check(case, dtype, 3.0, PairLossSpec(similarity=similarity))
-            except RuntimeError as error:
-                if "do not fit on the chip" not in str(error):
-                    raise
-                pytest.skip("rows of this size do not go this way on this device")
+        case = make_case(3, C, 3.0, dtype=dtype, ignored=True)
+        agreement.check(case, dtype, 3.0, PairLossSpec(similarity=similarity))
 
 
 def test_the_rule_on_many_pairs() -> None:
@@ -101,7 +110,7 @@ def test_a_far_target_keeps_its_digits() -> None:
 def test_the_same_bits_every_time(
     way: str, similarity: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go(way, monkeypatch)
+    go(way, monkeypatch, 40_003, torch.bfloat16)
     tensors = cuda(make_case(40, 40_003, 3.0), torch.bfloat16)
     arguments = (None, 1.0, 1.0, 1, *fused.choices(PairLossSpec(similarity=similarity), 2.0))
     once = OPS.pair_loss_and_grad(*tensors, *arguments)
@@ -112,7 +121,7 @@ def test_the_same_bits_every_time(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_nothing_waits_for_the_device(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    go(way, monkeypatch)
+    go(way, monkeypatch, 20_001, torch.bfloat16)
     first, second, labels = cuda(make_case(3, 20_001, 3.0), torch.bfloat16)
     first.requires_grad_()
     options = {"temperature": 2.0, "weight": 1.0, "spec": PairLossSpec()}
@@ -129,7 +138,7 @@ def test_nothing_waits_for_the_device(way: str, monkeypatch: pytest.MonkeyPatch)
 def test_captured_in_a_cuda_graph(
     way: str, similarity: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go(way, monkeypatch)
+    go(way, monkeypatch, 20_000, torch.float32)
     first, second, labels = cuda(make_case(4, 20_000, 2.0), torch.float32)
     arguments = (None, 1.0, 1.0, 1, *fused.choices(PairLossSpec(similarity=similarity), 2.0))
 
@@ -217,7 +226,7 @@ def test_threads_of_a_process_do_not_take_each_others_shared_memory() -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_no_memory_beside_the_gradients(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In place, a call needs less than a hundredth of the scores; else the gradients, and that."""
-    go(way, monkeypatch)
+    go(way, monkeypatch, 40_000, torch.bfloat16)
     first, second, labels = cuda(make_case(64, 40_000, 1.0), torch.bfloat16)
     arguments = (None, 1.0, 1.0, 1, *fused.choices(PairLossSpec(similarity="mmd"), 2.0))
     scores = 2 * first.numel() * first.element_size()
@@ -227,6 +236,24 @@ def test_no_memory_beside_the_gradients(way: str, monkeypatch: pytest.MonkeyPatc
         before = torch.cuda.memory_allocated()
         op(first, second, labels, *arguments)
         assert torch.cuda.max_memory_allocated() - before < most * scores + 2**20
+
+
+@pytest.mark.parametrize(("way", "label"), [("small", -2), ("split", 37)])
+def test_a_label_out_of_range_stops_the_device(way: str, label: int) -> None:
+    """In a process of its own, which loses its device; the call itself waits for nothing."""
+    program = (
+        "import torch; from distill.losses import PairLossSpec, fused; fused.native_devices();"
+        f"z = torch.zeros(2, 37, device='cuda'); y = torch.tensor([3, {label}], device='cuda');"
+        "torch.ops.pairdistill.pair_loss(z, z, y, *fused.choices(PairLossSpec(), 2.0));"
+        "print('called', flush=True); torch.cuda.synchronize()"
+    )
+    environment = {**os.environ, "PAIRDISTILL_CUDA_PATH": way}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "called\n"
+    assert done.returncode != 0
+    assert "a label is out of range" in done.stderr
 
 
 def test_opcheck_of_every_operator() -> None:
