@@ -80,13 +80,10 @@ def check_torch() -> Check:
 
 
 def check_native_loss() -> Check:
-    """Whether the native pair loss is built, runs, and for which devices."""
-    seen = probe(
-        "from distill.losses import implementation_info as i; "
-        "print(i().summary()); raise SystemExit(not i().native_devices)"
-    )
-    found = last_line(seen.stdout or seen.stderr)
-    fix = "build it: pip install -e . --no-build-isolation --no-deps"
+    """Whether the native pair loss is built, and right on each device it was built for."""
+    seen = run([sys.executable, "-m", "distill.doctor_loss"])
+    found = last_line(seen.stderr or seen.stdout if seen.returncode else seen.stdout)
+    fix = f"{SET_UP}; for a GPU with nvcc on the PATH, or PAIRDISTILL_CUDA=0 for the CPU alone"
     return _check("native loss", seen.returncode == 0, found, fix)
 
 

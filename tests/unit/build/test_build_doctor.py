@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from distill import doctor
+from distill import doctor, doctor_loss
 from distill.cli.doctor import doctor_command
 
 
@@ -99,6 +100,45 @@ def test_ranks_that_cannot_meet_say_why() -> None:
     answer = doctor.run([sys.executable, "-m", "distill.doctor_ring"], broken)
     assert answer.returncode != 0
     assert "no-such-card" in answer.stderr
+
+
+def test_a_native_loss_that_is_wrong_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = doctor_loss.pair_loss_and_grad
+
+    def wrong(*args: object, implementation: str, **options: object) -> object:
+        answer = right(*args, implementation="reference", **options)
+        if implementation == "native":
+            answer.grad_second[3, 4999] += 2e-4
+        return answer
+
+    monkeypatch.setattr(doctor_loss, "pair_loss_and_grad", wrong)
+    with pytest.raises(RuntimeError, match=r"is wrong on cpu: 2\.0e-04 off plain torch"):
+        doctor_loss.try_on("cpu")
+    monkeypatch.setattr(doctor_loss, "try_on", lambda device: print("tried on", device))
+    info = doctor_loss.implementation_info()
+    for gpu in (False, True):
+        monkeypatch.setattr(doctor_loss.torch.cuda, "is_available", lambda gpu=gpu: gpu)
+        for built in ((), ("cpu",), ("cpu", "cuda")):
+            told = replace(info, native_devices=built)
+            monkeypatch.setattr(doctor_loss, "implementation_info", lambda told=told: told)
+            assert doctor_loss.main() == (0 if built else 1)
+            words = capsys.readouterr().out
+            for device in ("cpu", "cuda"):
+                here = device == "cpu" or gpu
+                assert (f"tried on {device}" in words) == (here and device in built)
+                assert (f"not built for {device}" in words) == (here and device not in built)
+
+
+def test_a_failing_native_loss_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = doctor.check_native_loss()
+    assert row.ok == ("right on cpu" in row.found)
+    answer = subprocess.CompletedProcess([], 1, "", "Traceback\nRuntimeError: the driver is old\n")
+    monkeypatch.setattr(doctor, "run", lambda _argv: answer)
+    row = doctor.check_native_loss()
+    assert (row.ok, row.found) == (False, "RuntimeError: the driver is old")
+    assert "PAIRDISTILL_CUDA=0" in row.fix
 
 
 def test_every_needed_part_of_this_machine_works(tmp_path: Path) -> None:
