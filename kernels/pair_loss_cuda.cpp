@@ -16,7 +16,7 @@ namespace cuda {
 namespace {
 
 void check_device(const char* name, const Tensor& tensor, const Tensor& like) {
-  STD_TORCH_CHECK(on_device(tensor) && tensor.get_device_index() == like.get_device_index(),
+  STD_TORCH_CHECK(on_device(tensor) && device_index(tensor) == device_index(like),
                   "pair_loss: ", name, " must be on the device of the first logits");
 }
 
@@ -29,8 +29,8 @@ void check_devices(const Tensor& second, const Tensor& labels, const Tensor& fir
 // torch's allocator, which gives it to others only after the work queued before on this stream.
 class Call {
  public:
-  explicit Call(const Tensor& like) : like_(like), guard_(like.get_device_index()) {
-    const int device = like.get_device_index();
+  explicit Call(const Tensor& like) : like_(like), guard_(device_index(like)) {
+    const int device = device_index(like);
     device_ = Device{device, current_stream(device), [this](int64_t bytes) {
                        workspace_.push_back(
                            torch::stable::new_empty(like_, {bytes}, ScalarType::Byte));

@@ -1,5 +1,6 @@
 // How a launch meets CUDA: the device's figures, dynamic shared memory, clusters and errors. Tests
-// put a header in its place that runs the kernels on the CPU (tests/unit/losses/cuda_on_cpu).
+// put a <cuda_runtime.h> in CUDA's place that runs the kernels on the CPU
+// (tests/unit/losses/cuda_on_cpu).
 #pragma once
 
 #include <mutex>
@@ -10,14 +11,32 @@
 
 #include "pair_loss_plan.h"
 
+#ifndef PAIR_LOSS_DYNAMIC_SHARED
 #define PAIR_LOSS_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#endif
 
 namespace pairdistill {
 namespace cuda {
 
+// What to do about errors of how the extension was built.
+inline const char* fix_of(cudaError_t status) {
+  switch (status) {
+    case cudaErrorInsufficientDriver:
+      return "; it was built by a newer CUDA than this driver serves: update the driver, or build "
+             "it again with an older nvcc (CUDA_HOME)";
+    case cudaErrorInvalidDeviceFunction:
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorUnsupportedPtxVersion:
+      return "; it was built for other GPUs: build it again with PAIRDISTILL_CUDA_ARCHS set to the "
+             "compute capability of this one, e.g. 90";
+    default: return "";
+  }
+}
+
 inline void check(cudaError_t status, const char* what) {
   if (status != cudaSuccess)
-    throw std::runtime_error(std::string("pair_loss: ") + what + ": " + cudaGetErrorString(status));
+    throw std::runtime_error(std::string("pair_loss: ") + what + ": " +
+                             cudaGetErrorString(status) + fix_of(status));
 }
 
 inline int64_t attribute(int device, cudaDeviceAttr which) {

@@ -5,11 +5,7 @@
 // caller, so that a CUDA graph can capture a call.
 #include "pair_loss_launch.h"
 
-#ifndef PAIR_LOSS_DEVICE_HEADER
-#define PAIR_LOSS_DEVICE_HEADER "pair_loss_device.h"
-#endif
-#include PAIR_LOSS_DEVICE_HEADER
-
+#include "pair_loss_device.h"
 #include "pair_loss_on_chip.cuh"
 #include "pair_loss_split.cuh"
 

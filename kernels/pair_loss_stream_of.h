@@ -17,6 +17,7 @@ namespace cuda {
 using DeviceGuard = torch::stable::accelerator::DeviceGuard;
 
 inline bool on_device(const torch::stable::Tensor& tensor) { return tensor.is_cuda(); }
+inline int device_index(const torch::stable::Tensor& tensor) { return tensor.get_device_index(); }
 
 // The stream that torch launches on. The function is in the part of torch that only its CUDA builds
 // have; looked up here, so that one library loads in a CPU torch as well.

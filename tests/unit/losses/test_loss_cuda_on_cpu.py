@@ -1,8 +1,9 @@
 """The CUDA kernels themselves, run thread by thread on the CPU: for machines without a GPU.
 
-`cuda_on_cpu/` gives g++ the little of CUDA's language that `kernels/*.cuh` use. What runs is those
-files and their launches: blocks, clusters, shared memory, shuffles and barriers. What a GPU does
-differently (its exp, its memory system) is for `tests/gpu`.
+`cuda_on_cpu/` gives g++ the little of CUDA's language and of its calls that `kernels/` use. What
+runs is those files and their launches: blocks, clusters, shared memory, shuffles and barriers, and
+what has to be asked for before a launch. What a GPU does differently (its exp, its memory system)
+is for `tests/gpu`.
 """
 
 from __future__ import annotations
@@ -75,6 +76,33 @@ def test_a_label_out_of_range_stops_the_device(library: Path, way: str, label: i
     done = emulate.run(library, program, str(label), PAIRDISTILL_CUDA_PATH=way)
     assert done.returncode < 0
     assert "a label is out of range" in done.stderr
+
+
+ONE_CALL = (
+    "import torch, agreement; fused.native_devices();"
+    "case = agreement.make_case(2, 9000, 2.0);"
+    "agreement.check(case, torch.float32, 2.0, agreement.SPEC); print('agreed')"
+)
+
+
+@pytest.mark.parametrize("way", ["small", "cluster:16"])
+def test_much_shared_memory_and_large_clusters_are_asked_for(library: Path, way: str) -> None:
+    """The emulated device refuses what was not asked for, as a real one does."""
+    device = "132,232448,233472,52428800,16"
+    done = emulate.run(library, ONE_CALL, EMULATED_DEVICE=device, PAIRDISTILL_CUDA_PATH=way)
+    assert_agreed(done)
+
+
+@pytest.mark.parametrize(
+    ("status", "fix"), [(35, "an older nvcc"), (209, "PAIRDISTILL_CUDA_ARCHS")]
+)
+def test_a_build_that_does_not_fit_the_machine_says_what_to_do(
+    library: Path, status: int, fix: str
+) -> None:
+    """cudaErrorInsufficientDriver and cudaErrorNoKernelImageForDevice."""
+    done = emulate.run(library, ONE_CALL, EMULATED_STATUS=str(status))
+    assert done.returncode == 1
+    assert fix in done.stderr
 
 
 def test_a_wish_that_cannot_be_served_is_an_error(library: Path) -> None:

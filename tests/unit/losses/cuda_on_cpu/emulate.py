@@ -25,7 +25,6 @@ def build(folder: Path) -> Path:
     torch_folder = Path(torch.__file__).parent
     flags = ["-std=c++17", "-O1", "-fPIC", "-w", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
     flags += ["-DPAIR_LOSS_ISA=cuda", '-DPAIR_LOSS_BUILD="emulated"']
-    flags += ['-DPAIR_LOSS_DEVICE_HEADER="device_on_cpu.h"']
     flags += ['-DPAIR_LOSS_TENSOR_HEADER="stream_on_cpu.h"']
     flags += [f"-I{HERE}", f"-I{ROOT / 'kernels'}", f"-isystem{torch_folder / 'include'}"]
 
