@@ -101,7 +101,10 @@ def install_ourselves(steps: Steps, venv: Path) -> None:
     except SetupError as error:
         if not cuda:
             raise
-        raise SetupError(f"{error}\nTo build without CUDA: PAIRDISTILL_CUDA=0 make") from error
+        raise SetupError(
+            f"{error}\nWhere nvcc refuses the C++ compiler, name another: CXX=g++-12 make"
+            "\nTo build without CUDA: PAIRDISTILL_CUDA=0 make"
+        ) from error
     steps.run("trying it", [str(venv / "bin" / "python"), "-c", VERIFY], pip_environment())
 
 

@@ -28,7 +28,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if os.environ.get("PAIRDISTILL_TEST_GPU") == "1":
         raise pytest.UsageError(
             f"PAIRDISTILL_TEST_GPU=1, and torch {torch.__version__} sees no CUDA device: check "
-            "`nvidia-smi`, CUDA_VISIBLE_DEVICES, and that this is not a CPU build of torch"
+            f"`nvidia-smi`, CUDA_VISIBLE_DEVICES, and that the driver serves this torch, which is "
+            f"built for {'CUDA ' + torch.version.cuda if torch.version.cuda else 'the CPU alone'}"
         )
     skip = pytest.mark.skip(reason="needs a CUDA device; none is visible here")
     for item in items:
