@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from head_wire import Wire
+from head_wire import GATHER, SCATTER, Wire
 
 from distill.losses import (
     ClassShards,
@@ -132,9 +132,9 @@ def gather_rows(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
     own = torch.stack([side.detach() for side in problem.sides])
     world = dist.get_world_size()
     parts = own.new_empty((world, *own.shape))
-    dist.all_gather_single(parts.flatten(0, 1), own)
+    getattr(dist, GATHER)(parts.flatten(0, 1), own)
     labels = problem.labels.new_empty(world * len(problem.labels))
-    dist.all_gather_single(labels, problem.labels)
+    getattr(dist, GATHER)(labels, problem.labels)
     return parts.transpose(0, 1).reshape(-1, own.shape[2]), labels
 
 
@@ -144,7 +144,7 @@ def scatter_rows(problem: Problem, gradient: torch.Tensor) -> torch.Tensor:
     shape = (len(problem.sides), dist.get_world_size(), -1, gradient.shape[1])
     by_rank = gradient.view(shape).transpose(0, 1).contiguous()
     own = torch.empty_like(by_rank[0])
-    dist.reduce_scatter_single(own, by_rank.flatten(0, 1))
+    getattr(dist, SCATTER)(own, by_rank.flatten(0, 1))
     return own.flatten(0, 1)
 
 

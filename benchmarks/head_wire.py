@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 import torch
 import torch.distributed as dist
 
-GIVEN = {
-    "all_gather": 1,
-    "all_gather_single": 1,
-    "all_reduce": 0,
-    "all_to_all_single": 1,
-    "reduce_scatter_single": 1,
-}
+GATHER, SCATTER = (
+    ("all_gather_single", "reduce_scatter_single")
+    if hasattr(dist, "all_gather_single")
+    else ("all_gather_into_tensor", "reduce_scatter_tensor")  # their names before torch 2.13
+)
+GIVEN = {"all_gather": 1, GATHER: 1, "all_reduce": 0, "all_to_all_single": 1, SCATTER: 1}
 """Collectives of torch, and the place of the tensor that this rank gives among their arguments."""
 
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stdexcept>
+#include <string>
 
 #include <dlfcn.h>
 
@@ -31,7 +32,10 @@ inline void* current_stream(int device) {
   }();
   if (!function) throw std::runtime_error("pair_loss: this torch was built without CUDA");
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(function(device, &stream));
+  // Not by the macro for it, whose name differs between versions of torch.
+  if (function(device, &stream) != AOTI_TORCH_SUCCESS)
+    throw std::runtime_error("pair_loss: torch gives no stream of CUDA device " +
+                             std::to_string(device));
   return stream;
 }
 
