@@ -18,7 +18,6 @@ from distill.losses import (
     implementation_name,
     pair_loss,
     pair_loss_and_grad,
-    registration,
 )
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "losses"))
@@ -254,47 +253,6 @@ def test_a_label_out_of_range_stops_the_device(way: str, label: int) -> None:
     assert done.stdout == "called\n"
     assert done.returncode != 0
     assert "a label is out of range" in done.stderr
-
-
-def test_opcheck_of_every_operator() -> None:
-    first, second, labels = cuda(make_case(3, 40, 1.0), torch.float32)
-    choices = fused.choices(PairLossSpec(similarity="mmd"), 2.0)
-    total = (None, 1.0, 1.0, 1)
-    values, _, _, stats = OPS.pair_loss(first, second, labels, *choices)
-    state, tops = registration.empty_state(3, torch.float32, first.device)
-    sums = torch.zeros(3, 2, device="cuda")
-    calls = {
-        "pair_loss": (first.clone().requires_grad_(), second, labels),
-        "pair_loss_backward": (torch.ones_like(values), first, second, labels, stats),
-        "pair_loss_and_grad": (first, second, labels, *total),
-        "pair_loss_and_grad_": (first, second, labels, *total),
-        "pair_loss_accumulate_": (state, tops, first, second, labels, 0),
-        "pair_loss_merge": (torch.stack([state, state]), torch.stack([tops, tops])),
-        "pair_loss_finish": (state, tops, labels, 40),
-        "pair_loss_mmd_accumulate_": (sums, first, second, labels, 0, stats),
-        "pair_loss_mmd_finish_": (stats, values, sums, labels),
-        "pair_loss_gradient_": (first, second, labels, 0, torch.ones_like(values), stats, 40),
-    }
-    for name, arguments in calls.items():
-        torch.library.opcheck(getattr(OPS, name).default, (*arguments, *choices))
-
-
-def test_compiles_whole() -> None:
-    torch._dynamo.reset()
-    first, second, labels = cuda(make_case(4, 2000, 2.0), torch.float32)
-
-    def step(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> torch.Tensor:
-        options = {"temperature": temperature, "weight": 0.5, "spec": PairLossSpec()}
-        return pair_loss(z1, z2, labels, **options).total
-
-    compiled = torch.compile(step, fullgraph=True)
-    for temperature in (2.0, 3.0, 3.5):
-        results = []
-        for run in (step, compiled):
-            z1 = first.clone().requires_grad_()
-            run(z1, second, temperature).backward()
-            results.append(z1.grad)
-        torch.testing.assert_close(*results)
 
 
 def test_a_way_that_cannot_be_gone_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
