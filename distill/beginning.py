@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from distill.checkpoint import RunFacts, TrainState, latest_verified, load, start_from
-from distill.config import dump_toml
+from distill.checkpoint.load import setting_differences
+from distill.config import Config, dump_toml
+from distill.data.order import steps_of
 from distill.errors import UserError
-from distill.files import write_whole
+from distill.files import disk_errors, write_whole
 from distill.job import note, warn
 from distill.ranks import gather_objects, together
 from distill.schedules import peak_lr
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from distill.checkpoint import Found
-    from distill.config import Config
     from distill.data.training_set import SameNames, TrainingSet
     from distill.engine import Engine
     from distill.plan import Plan
@@ -30,6 +33,17 @@ _ACCEPTED: dict[str, tuple[str, ...]] = {
 }
 
 
+_OF_NO_EFFECT = {
+    "run": ("dir", "device", "threads_per_rank", "resume", "accept"),
+    "data": ("train", "evaluation", "same_names", "reader", "workers", "prefetch_batches"),
+    "loss": (),
+    "optimizer": (),
+    "train": ("zero_stage", "nonfinite_limit", "collective_timeout_min", "hang_timeout_min"),
+}
+"""Sections whose settings decide what a step computes, each with those that do not, or are said
+elsewhere."""
+
+
 class Beginning(NamedTuple):
     """What a run begins with.
 
@@ -37,13 +51,13 @@ class Beginning(NamedTuple):
         facts: what its checkpoints must agree on.
         state: its place.
         saved: the checkpoint it goes on from; None where there is none yet.
-        words: where it begins, for people.
+        total_steps: optimizer steps of the whole run, those behind it as they were made.
     """
 
     facts: RunFacts
     state: TrainState
     saved: Path | None
-    words: str
+    total_steps: int
 
 
 def begin_or_resume(config: Config, plan: Plan, engine: Engine) -> Beginning:
@@ -56,25 +70,30 @@ def begin_or_resume(config: Config, plan: Plan, engine: Engine) -> Beginning:
     """
     found = latest_verified(plan.run.checkpoints, engine.ranks)
     settings = (config, plan, engine)
-    begun = _resumed(found, *settings) if found else _fresh(*settings)
-    _write_settings(config, plan, engine)
+    begun, words = _resumed(found, *settings) if found else _fresh(*settings)
+    _write_settings(config, plan, engine, begun.total_steps)
     for moved, reason in found.set_aside if found else ():
         warn(engine.ranks, f"checkpoint damaged and set aside: {moved} ({reason})")
-    note(engine.ranks, _opening(config, plan, engine, begun.words))
+    note(engine.ranks, _opening(config, plan, engine, begun.total_steps, words))
+    changed = list(_changed(found, config)) if found else []
+    if changed:
+        note(engine.ranks, f"from here on with other settings: {'; '.join(changed)}")
     return begun
 
 
-def _fresh(config: Config, plan: Plan, engine: Engine) -> Beginning:
+def _fresh(config: Config, plan: Plan, engine: Engine) -> tuple[Beginning, str]:
     """A run without a checkpoint, with a new identity; its weights may be another's."""
     facts = _facts(config, plan, gather_objects(uuid.uuid4().hex)[0])
     words = "a fresh start"
     if config.model.init_from:
         origin, head = Path(config.model.init_from), config.model.init_head
         words = f"from {start_from(origin, engine, plan.classes, head=head)}"
-    return Beginning(facts, TrainState(step=0), None, words)
+    return Beginning(facts, TrainState(step=0), None, plan.total_steps), words
 
 
-def _resumed(found: Found, config: Config, plan: Plan, engine: Engine) -> Beginning:
+def _resumed(
+    found: Found, config: Config, plan: Plan, engine: Engine
+) -> tuple[Beginning, str]:
     """A run that goes on from a checkpoint, with the identity that stands there."""
     if not config.run.resume:
         raise UserError(
@@ -83,13 +102,38 @@ def _resumed(found: Found, config: Config, plan: Plan, engine: Engine) -> Beginn
         )
     facts = _facts(config, plan, found.manifest.run_id)
     state = load(found, engine, facts, allow=_ACCEPTED[config.run.accept])
-    if state.step > plan.total_steps:
+    total_steps = _length(config, plan, state, found)
+    words = f"going on after step {state.step} ({found.path})"
+    return Beginning(facts, state, found.path, total_steps), words
+
+
+def _length(config: Config, plan: Plan, state: TrainState, found: Found) -> int:
+    """Steps of a run that goes on: of epochs, those that are made and as many as are left need.
+
+    Raises:
+        UserError: more is behind it than the settings ask for.
+    """
+    train, pairs = config.train, plan.train.pairs
+    seen = state.order.epoch * pairs + state.order.consumed
+    # The last step may begin an epoch more.
+    last = found.manifest.config.get("train", {}).get("global_batch_pairs", 1)
+    behind = f"{state.step} steps" if train.steps else f"{seen / pairs:.4g} epochs"
+    asked = f"{train.steps}" if train.steps else f"{train.epochs}"
+    if state.step > train.steps if train.steps else seen - train.epochs * pairs >= last:
         raise UserError(
-            f"run.dir = {config.run.dir!r}: has {state.step} steps behind it, and the settings"
-            f" ask for {plan.total_steps} in all",
+            f"run.dir = {config.run.dir!r}: has {behind} behind it, and the settings ask for"
+            f" {asked} in all",
             fix="raise train.steps or train.epochs, or choose another run.dir",
         )
-    return Beginning(facts, state, found.path, f"going on after step {state.step} ({found.path})")
+    left = steps_of(train.epochs, pairs, train.global_batch_pairs, seen)
+    return train.steps or state.step + left
+
+
+def _changed(found: Found, config: Config) -> Iterator[str]:
+    """Settings that a run goes on with and was not made with, which no check minds."""
+    there, here = found.manifest.config, config.model_dump(mode="json")
+    for name, but in _OF_NO_EFFECT.items():
+        yield from setting_differences(name, getattr(Config(), name), there, here, but=but)
 
 
 def _facts(config: Config, plan: Plan, run_id: str) -> RunFacts:
@@ -101,15 +145,20 @@ def _facts(config: Config, plan: Plan, run_id: str) -> RunFacts:
     )
 
 
-def _write_settings(config: Config, plan: Plan, engine: Engine) -> None:
-    """The settings of this start and its length, in the run folder, by the hand of rank 0."""
+def _write_settings(config: Config, plan: Plan, engine: Engine, total_steps: int) -> None:
+    """The settings of this start and its length, in the run folder, by the hand of rank 0.
+
+    The run is not complete any more, if it was.
+    """
     with together():
         if engine.ranks.is_first:
-            write_whole(plan.run.length, json.dumps({"steps": plan.total_steps}).encode())
+            write_whole(plan.run.length, json.dumps({"steps": total_steps}).encode())
             write_whole(plan.run.config_toml, dump_toml(config).encode())
+            with disk_errors(plan.run.complete):
+                plan.run.complete.unlink(missing_ok=True)
 
 
-def _opening(config: Config, plan: Plan, engine: Engine, begins: str) -> str:
+def _opening(config: Config, plan: Plan, engine: Engine, total_steps: int, begins: str) -> str:
     """What is about to happen, in one line."""
     ranks = engine.ranks
     return (
@@ -117,7 +166,7 @@ def _opening(config: Config, plan: Plan, engine: Engine, begins: str) -> str:
         f" head: {_head_words(config)};"
         f" {ranks.world_size} rank(s) on {ranks.device.type}, ZeRO {config.train.zero_stage},"
         f" {config.train.precision}, pair loss: {plan.loss_implementation};"
-        f" {plan.total_steps} steps, {_rate(config)}, {begins}"
+        f" {total_steps} steps, {_rate(config)}, {begins}"
     )
 
 

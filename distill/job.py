@@ -108,22 +108,31 @@ def seed_everything(seed: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def is_complete(plan: Plan, config: Config) -> bool:
-    """Whether nothing is left to do, as rank 0 sees it."""
+def steps_if_complete(plan: Plan, config: Config) -> int | None:
+    """Steps of the run where nothing is left to do, as rank 0 sees it; else None."""
+    found: int | None = gather_objects(_steps_if_complete(plan, config))[0]
+    return found
+
+
+def _steps_if_complete(plan: Plan, config: Config) -> int | None:
     try:
         found = json.loads(plan.run.complete.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # not done, or not known: then its checkpoint tells
-        found = None
-    return bool(gather_objects(found == completion(plan, config))[0])
+        steps = int(found["steps"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # then its checkpoint tells
+        return None
+    return steps if found == completion(plan, config, steps) else None
 
 
-def completion(plan: Plan, config: Config) -> dict[str, object]:
-    """What ``complete.json`` says of a finished run.
+def completion(plan: Plan, config: Config, steps: int) -> dict[str, object]:
+    """What ``complete.json`` says of a finished run of so many ``steps``.
 
-    More steps make it stale; so do another pack and network, which its checkpoint then refuses.
+    More of them make it stale; so do another pack and network, which its checkpoint then refuses.
+    Of a run in epochs the steps depend on the batches that it was made with.
     """
+    train = config.train
     return {
-        "steps": plan.total_steps,
+        "steps": steps,
+        "asked": {"steps": train.steps} if train.steps else {"epochs": train.epochs},
         "train": plan.train.digest,
         "model": config.model.model_dump(mode="json"),
         "head": config.head.model_dump(mode="json"),

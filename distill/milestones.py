@@ -97,7 +97,8 @@ def finish(job: Job, state: TrainState) -> None:
     with together():
         if job.ranks.is_first:
             export_weights(checkpoint, run.weights)
-            write_whole(run.complete, json.dumps(completion(job.plan, job.config)).encode())
+            done = completion(job.plan, job.config, state.step)
+            write_whole(run.complete, json.dumps(done).encode())
     report = f", report in {run.report}" if job.plan.evaluates else ""
     job.monitor.say(f"{state.step} steps done: weights in {run.weights}{report}")
     barrier()

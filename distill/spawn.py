@@ -53,6 +53,11 @@ _POLL_SECONDS = 0.05
 _PR_SET_PDEATHSIG = 1
 
 
+def as_stop(number: int) -> signal.Signals:
+    """The stop signal that a signal counts as: a hang-up, after which nobody reads, is a TERM."""
+    return signal.SIGTERM if number == signal.SIGHUP else signal.Signals(number)
+
+
 @dataclass
 class _Family:
     """The ranks that were started, and what was asked of them."""
@@ -191,7 +196,7 @@ def _stop_signals(family: _Family) -> Iterator[None]:
     """Pass stop signals on to the ranks while the block runs."""
 
     def forward(number: int, _frame: object) -> None:
-        asked = signal.SIGTERM if number == signal.SIGHUP else signal.Signals(number)
+        asked = as_stop(number)
         family.asked.append(asked)
         family.send(asked)
 

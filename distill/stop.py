@@ -2,7 +2,8 @@
 
 A save is a collective, so no signal handler may start one. Ctrl-C, TERM and USR2 (which batch
 systems send ahead of a time limit) are only remembered here; `distill.step` carries the flags to
-all ranks with the losses. Exit status: 128 + the signal, so 130, 143 or 140.
+all ranks with the losses. Exit status: 128 + the signal, so 130, 143 or 140. A hang-up (the
+terminal was closed) counts as a TERM, unless it is ignored, as under nohup.
 
 A second Ctrl-C leaves at once, by `os._exit`: a checkpoint becomes visible by one rename, so
 nothing is left half-written. A second TERM or USR2 changes nothing: the save completes.
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
-from distill.spawn import STOP_SIGNALS
+from distill.spawn import STOP_SIGNALS, as_stop
 
 
 class StopRequests:
@@ -24,18 +25,21 @@ class StopRequests:
 
     def __init__(self) -> None:
         self._seen = [False] * len(STOP_SIGNALS)
-        self._before: list[Any] = []
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequests:
-        self._before = [signal.signal(number, self._remember) for number in STOP_SIGNALS]
+        heard = [*STOP_SIGNALS]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            heard.append(signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._remember) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in zip(STOP_SIGNALS, self._before, strict=True):
+        for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _remember(self, number: int, _frame: FrameType | None) -> None:
-        place = STOP_SIGNALS.index(signal.Signals(number))
+        place = STOP_SIGNALS.index(as_stop(number))
         if number == signal.SIGINT and self._seen[place]:
             os._exit(128 + number)
         self._seen[place] = True

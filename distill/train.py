@@ -21,12 +21,12 @@ from distill.engine import Engine
 from distill.errors import TrainingStopped
 from distill.job import (
     Job,
-    is_complete,
     memory_hints,
     open_loader,
     process_group,
     seed_everything,
     sole_job,
+    steps_if_complete,
 )
 from distill.milestones import evaluate_now, evaluation_due, finish, save_due, save_now
 from distill.models.classifier import build_for_training
@@ -99,12 +99,13 @@ def train(
         model, head = build_for_training(config, len(plan.classes), ranks)
         listening = StopRequests() if stops is None else nullcontext(stops)
         with sole_job(plan, ranks), listening as stops, _watchdog(config, plan, ranks) as dog:
-            if is_complete(plan, config):
+            if (steps := steps_if_complete(plan, config)) is not None:
                 if ranks.is_first:
-                    say(f"{plan.run.root}: already complete, {plan.total_steps} steps")
-                return Outcome(plan.total_steps)
+                    say(f"{plan.run.root}: already complete, {steps} steps")
+                return Outcome(steps)
             engine = Engine.create(model, config, ranks, head)
-            facts, state, saved, _ = begin_or_resume(config, plan, engine)
+            facts, state, saved, steps = begin_or_resume(config, plan, engine)
+            plan = replace(plan, total_steps=steps)
             if before_steps is None:
                 check_space(plan.run.checkpoints, engine, config.checkpoint)
             else:

@@ -116,6 +116,7 @@ class Watchdog:
         self._look = min(_LONGEST_LOOK_SECONDS, timeout_seconds / _LOOKS_PER_TIMEOUT)
         now = time.time()
         self._beat = Beat(rank, socket.gethostname(), os.getpid(), 0, "start", 0, now, now)
+        self._marked = time.monotonic()  # the clock of the day may be set, and a laptop sleeps
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -141,6 +142,7 @@ class Watchdog:
             marks=last.marks + 1,
             since=time.time(),
         )
+        self._marked = time.monotonic()
 
     def _watch(self) -> None:
         due = math.inf
@@ -154,7 +156,7 @@ class Watchdog:
             patience = self._timeout + self._look
             faulthandler.dump_traceback_later(patience, exit=True)
             due = time.monotonic() + patience
-            if time.time() - self._beat.since > self._timeout:
+            if time.monotonic() - self._marked > self._timeout:
                 self._bark()
 
     def _say(self) -> None:

@@ -80,8 +80,10 @@ def _differences(
         yield from _label_differences(manifest.identities, list(facts.identities))
     if "data" not in allow:
         yield from _pack_differences(manifest.data_digest, facts.data_digest)
-    yield from _setting_differences("model", ModelConfig(), manifest.config, facts.config)
-    yield from _setting_differences("head", HeadConfig(), manifest.config, facts.config)
+    for section, default in (("model", ModelConfig()), ("head", HeadConfig())):
+        yield from setting_differences(
+            section, default, manifest.config, facts.config, but=_MAY_DIFFER
+        )
     if manifest.moments != list(engine.moments):
         yield f"optimizer state: {manifest.moments} there -> {list(engine.moments)} here"
     yield from _shape_differences(manifest, engine)
@@ -109,11 +111,21 @@ def _label_differences(there: list[str], here: list[str]) -> Iterator[str]:
             return
 
 
-def _setting_differences(section: str, default: BaseModel, there: Any, here: Any) -> Iterator[str]:
-    """What differs in a section; a field that an older version did not have is as by default."""
+def setting_differences(
+    section: str, default: BaseModel, there: Any, here: Any, *, but: Collection[str] = ()
+) -> Iterator[str]:
+    """What differs in a section, each as "section.field: there -> here".
+
+    Args:
+        section: its name.
+        default: the section by default; what an older version did not have is as there.
+        there: settings as plain data.
+        here: others.
+        but: fields that do not count.
+    """
     known = default.model_dump(mode="json")
     old, new = ({**known, **config.get(section, {})} for config in (there, here))
-    for key in sorted((old.keys() | new.keys()) - _MAY_DIFFER):
+    for key in sorted((old.keys() | new.keys()) - set(but)):
         if old.get(key) != new.get(key):
             yield f"{section}.{key}: {old.get(key)!r} there -> {new.get(key)!r} here"
 

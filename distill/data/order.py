@@ -248,6 +248,13 @@ def check_global_batch(n: int, global_batch: int, pack: str) -> None:
         )
 
 
-def steps_of(epochs: int, n: int, global_batch: int) -> int:
-    """Optimizer steps that see every pair ``epochs`` times; the last may begin one epoch more."""
-    return -(-epochs * n // global_batch)
+def steps_of(epochs: int, n: int, global_batch: int, seen: int = 0) -> int:
+    """Optimizer steps that see every pair ``epochs`` times; the last may begin one epoch more.
+
+    Args:
+        epochs: passes over the set.
+        n: pairs in the set.
+        global_batch: pairs of a step.
+        seen: places that are behind already, in steps of whatever size.
+    """
+    return -(min(seen - epochs * n, 0) // global_batch)

@@ -30,7 +30,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from distill.config import Config, load_config
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.errors import UserError
-from distill.job import is_complete
+from distill.job import steps_if_complete
 from distill.plan import make_plan
 from distill.ranks import Ranks
 from distill.run_dir import RunDir
@@ -332,9 +332,11 @@ def test_a_finished_run_says_so(reference: World, capsys: pytest.CaptureFixture[
 def test_what_is_finished_is_this_network_and_nothing_unreadable(reference: World) -> None:
     def finished(name: str, *words: str) -> bool:
         config = reference.config(name, *words)
-        return is_complete(make_plan(config, ALONE), config)
+        return steps_if_complete(make_plan(config, ALONE), config) == STEPS
 
     assert finished("reference") and finished("reference", "optimizer.lr=9")
+    assert not finished("reference", f"train.steps={STEPS + 1}")
+    assert not finished("reference", "train.steps=0")
     assert not finished("reference", "head.scale=9")
     assert not finished("reference", "model.embedding_dim=9")
     copy = reference.run_dir("copy")

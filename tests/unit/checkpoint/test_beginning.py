@@ -11,11 +11,13 @@ from distill import console
 from distill.beginning import begin_or_resume
 from distill.checkpoint import TrainState, save
 from distill.config import load_config
+from distill.data.batch import OrderState
 from distill.errors import UserError
 from distill.run_dir import RunDir
 from launcher.status import statuses
 
 PEOPLE = ("ann", "bob")
+PAIRS = 9
 
 
 class Folder:
@@ -26,15 +28,17 @@ class Folder:
 
     def begin(self, *words, digest="digest-1", people=PEOPLE, total_steps=9, seed=3):
         """A fresh engine, and what it begins with."""
-        pack = SimpleNamespace(digest=digest, identities=people, pairs=9, packs=[None])
+        words = f"train.steps={total_steps}", *words
+        pack = SimpleNamespace(digest=digest, identities=people, pairs=PAIRS, packs=[None])
         parts = {"run": self.run, "classes": people, "train": pack, "total_steps": total_steps}
         plan = SimpleNamespace(**parts, loss_implementation="native")
         engine = self._engine_of(seed)
         config = load_config(None, [f"run.dir={self.run.root}", *words])
         return begin_or_resume(config, plan, engine), engine
 
-    def save(self, step, facts):
-        return save(self.run.checkpoints, self._engine_of(step), TrainState(step), facts)
+    def save(self, step, facts, place=(0, 0)):
+        state = TrainState(step, OrderState(*place))
+        return save(self.run.checkpoints, self._engine_of(step), state, facts)
 
 
 @pytest.fixture
@@ -125,12 +129,17 @@ def test_what_was_set_aside_is_told_before_the_run_opens(folder, told):
     [
         (["run.resume=false"], {}, "holds a checkpoint, and run.resume is false"),
         ([], {"total_steps": 4}, "has 5 steps behind it, and the settings ask for 4 in all"),
+        (
+            ["train.steps=0", "train.epochs=1"],
+            {},
+            "has 1.556 epochs behind it, and the settings ask for 1 in all",
+        ),
         ([], {"people": ("ann", "bob", "dee")}, "classes: 2 there -> 3 here"),
         (["model.dropout=0.3"], {}, "model.dropout: 0.0 there -> 0.3 here"),
     ],
 )
 def test_refused_and_the_settings_there_stay(folder, told, words, wanted, said):
-    folder.save(5, folder.begin()[0].facts)
+    folder.save(5, folder.begin("train.global_batch_pairs=3")[0].facts, place=(1, 5))
     before = folder.run.config_toml.read_bytes()
     told.clear()
     with pytest.raises(UserError, match=said):
@@ -142,6 +151,50 @@ def test_refused_and_the_settings_there_stay(folder, told, words, wanted, said):
 def test_all_steps_made_is_not_too_many(folder):
     folder.save(5, folder.begin()[0].facts)
     assert folder.begin(total_steps=5)[0].state.step == 5
+
+
+@pytest.mark.parametrize(
+    ("batch", "place", "total_steps"),
+    [
+        (3, (2, 0), 6 + 6),  # as before
+        (9, (2, 0), 6 + 2),
+        (2, (2, 0), 6 + 9),
+        (4, (1, 6), 6 + 6),  # 21 pairs are left
+        (9, (4, 2), 6),  # the last step of the batch that was has begun an epoch more
+    ],
+)
+def test_epochs_are_seen_whatever_the_batch_becomes(folder, told, batch, place, total_steps):
+    """Four epochs of nine pairs: what is left of them decides, not the steps that were made."""
+    words = "train.steps=0", "train.epochs=4"
+    folder.save(6, folder.begin(*words, "train.global_batch_pairs=3")[0].facts, place)
+    begun, _ = folder.begin(*words, f"train.global_batch_pairs={batch}", total_steps=99)
+    assert begun.total_steps == total_steps
+    assert f"; {total_steps} steps, " in told[1][1]
+    assert json.loads(folder.run.length.read_text()) == {"steps": total_steps}
+
+
+def test_settings_that_a_run_was_not_made_with_are_told(folder, told):
+    folder.save(5, folder.begin()[0].facts)
+    told.clear()
+    folder.begin("monitor.log_every_steps=3", "train.zero_stage=2")  # which change no number
+    assert [how for how, _ in told] == ["note"]
+    folder.begin("optimizer.lr=0.5", "data.flip_probability=0.0", "run.seed=7")
+    assert told[-1][1] == (
+        "from here on with other settings: run.seed: 0 there -> 7 here;"
+        " data.flip_probability: 0.5 there -> 0.0 here; optimizer.lr: 0.1 there -> 0.5 here"
+    )
+
+
+def test_a_finished_run_that_goes_on_is_not_complete_any_more(folder):
+    folder.save(5, folder.begin()[0].facts)
+    folder.run.complete.write_text('{"steps": 5}')
+    with pytest.raises(UserError):
+        folder.begin("run.resume=false")
+    assert folder.run.complete.exists()
+    folder.begin(total_steps=7)
+    with folder.run.acquire():
+        (found,) = statuses([folder.run])
+    assert (found.state, found.total_steps) == ("RUNNING", 7)
 
 
 @pytest.mark.parametrize("accept", ["nothing", "data", "identities", "all"])

@@ -25,6 +25,21 @@ def test_a_signal_is_remembered_and_nothing_else_happens(number: signal.Signals)
     assert signal.getsignal(number) is before
 
 
+def test_a_terminal_that_is_closed_asks_as_term_does() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with StopRequests() as stops:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert agreed_signal(stops.flags) == signal.SIGTERM
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+        with StopRequests() as stops:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert agreed_signal(stops.flags) is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_ranks_agree_from_the_sum_of_their_flags() -> None:
     assert agreed_signal([0.0, 0.0, 0.0]) is None
     assert agreed_signal([0.0, 3.0, 1.0]) == signal.SIGTERM

@@ -26,6 +26,12 @@ with Watchdog(Path(sys.argv[1]), int(sys.argv[2]), 2, float(sys.argv[3])) as dog
     print("watched", flush=True)
     if sys.argv[4] == "forward":
         dog.mark("forward")
+    if sys.argv[4].startswith("clock"):
+        now, moved = time.time, float(sys.argv[4].removeprefix("clock"))
+        time.time = lambda: now() + moved
+        if moved > 0:  # a machine that was asleep, or whose clock was wrong
+            time.sleep(1.5)
+            sys.exit(0)
     if sys.argv[4] == "slow":
         for _ in range(20):
             dog.mark("slow")
@@ -107,6 +113,19 @@ def test_a_slow_rank_is_left_alone(tmp_path: Path) -> None:
     assert (child.returncode, errors) == (0, "")
     (last,) = read_beats(tmp_path, 1)
     assert (last.phase, last.step) == ("slow", 6)
+
+
+def test_a_clock_that_is_set_forward_is_no_time_without_progress(tmp_path: Path) -> None:
+    (child,) = start(tmp_path, 4.0, "clock3600")
+    _, errors = child.communicate(timeout=300)
+    assert (child.returncode, errors) == (0, "")
+
+
+def test_a_rank_that_hangs_is_noticed_though_the_clock_was_set_back(tmp_path: Path) -> None:
+    (child,) = start(tmp_path, 2.0, "clock-3600")
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == HUNG
+    assert "in sleeping_beauty" in errors
 
 
 def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(tmp_path: Path) -> None:
