@@ -6,10 +6,12 @@ import sys
 
 from distill.interrupt import INTERRUPTED, interrupted, watch_for_interrupts
 from distill.leave import run_and_leave
+from distill.streams import open_closed_streams
 
 
 def main() -> None:
     """Run the command line as all that this process does (`distill.leave`)."""
+    open_closed_streams()
     watch_for_interrupts()
     run_and_leave(_run)
 

@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from distill.streams import leave_lost_terminal
 from distill.tables import print_table
 
 if TYPE_CHECKING:
@@ -80,6 +81,11 @@ class LiveProgress(Progress):
         yield self.make_tasks_table(self.tasks)
         if self.numbers:
             yield Text(self.numbers)
+
+    def stop(self) -> None:
+        """Leave the bars as they stand; work that outlived its terminal ends as any other."""
+        leave_lost_terminal()
+        super().stop()
 
 
 def live_progress() -> LiveProgress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -102,3 +103,55 @@ def test_other_errors_are_not_taken_for_that() -> None:
     done = prints("other")
     assert done.returncode == 1
     assert "Traceback" in done.stderr and "No space left" in done.stderr
+
+
+CLOSED = """
+import os, sys
+os.closerange(0, 3)
+os.execv(sys.executable, [sys.executable, "-c", sys.argv[1], *sys.argv[2:]])
+"""
+OPENS = """
+import distill.__main__, os, sys
+sys.argv = ["pairdistill", "--version"]
+try:
+    distill.__main__.main()
+finally:
+    with open(os.environ["FILE"], "w") as file:
+        os.write(1, b"of a library")
+        os.write(2, b"of a library")
+        print("read:", sys.stdin.read(), file=file)
+"""
+
+
+def test_closed_streams_lead_nowhere_and_no_file_takes_their_place(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSED, OPENS], env=os.environ | {"FILE": str(file)}, check=False
+    )
+    assert (done.returncode, file.read_text()) == (0, "read: \n")
+
+
+LIVES_ON = """
+import os, signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as after `disown`
+from distill.console import progress_bar, say
+from distill.cli.pipes import results
+
+with results():
+    with progress_bar("works", 2) as bar:
+        bar.advance()
+        while os.isatty(0):
+            time.sleep(0.05)
+        bar.advance()
+    say("done")
+"""
+
+
+def test_work_that_outlives_its_terminal_ends_well() -> None:
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-c", LIVES_ON])
+    while b"works" not in os.read(terminal, 1024):
+        pass
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
