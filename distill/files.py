@@ -41,13 +41,15 @@ def disk_error(path: Path, error: OSError) -> UserError:
 
 
 def make_folder(folder: Path) -> None:
-    """Creates ``folder`` where it is missing.
+    """Creates ``folder`` where it is missing, for files that will be written into it.
 
     Raises:
-        UserError: it cannot be created.
+        UserError: it cannot be created or written to.
     """
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder}: not writable", fix="choose a folder you may write to")
 
 
 def check_room_for(out: Path) -> None:

@@ -40,8 +40,8 @@ class Found:
 def latest_verified(folder: Path, ranks: Ranks | None = None) -> Found | None:
     """The newest checkpoint in ``folder`` whose every byte is as it was written.
 
-    A newer one that is damaged is renamed to ``*.corrupt`` and reported in `Found.set_aside`.
-    With ``ranks`` a collective: each rank reads its share of the files, all come to one result.
+    A newer one that is damaged is renamed to ``*.corrupt`` and reported in `Found.set_aside`; one
+    that a training run removes meanwhile, for a newer one, is passed over. With ``ranks`` a collective: each rank reads its share of the files, all come to one result.
 
     Returns:
         None where no checkpoint was ever finished.
@@ -57,6 +57,8 @@ def latest_verified(folder: Path, ranks: Ranks | None = None) -> Found | None:
         reason = _reason(path, ranks)
         if not reason:
             return Found(path, Manifest.read(path), tuple(damaged))
+        if not _same_on_all(path.exists()):
+            return latest_verified(folder, ranks)
         damaged.append((_set_aside(path, ranks), reason))
     earlier = _same_on_all([path.name for path in corrupt_checkpoints(folder)])
     if earlier:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from distill import console
 from distill.checkpoint.arcface import FIXED_SCALE, HEAD, is_arcface, model_settings, own_name
 from distill.checkpoint.find import Found, latest_verified, verified
 from distill.checkpoint.manifest import MANIFEST, Part
@@ -78,11 +79,22 @@ def open_weights(path: Path, stack: ExitStack, ranks: Ranks | None = None) -> St
     for folder in (path / "checkpoints", path):
         found = latest_verified(folder, ranks)
         if found is not None:
+            if ranks is None or ranks.is_first:
+                _tell(found)
             return _checkpoint(found, stack)
     raise UserError(
         f"{str(path)!r}: no checkpoint there",
         fix=WHAT_TO_NAME,
     )
+
+
+def _tell(found: Found) -> None:
+    """Warn where the weights are not the newest that there were."""
+    for moved, reason in found.set_aside:
+        console.warn(
+            f"checkpoint damaged and set aside: {moved} ({reason}); taking that of step"
+            f" {found.step} in its place"
+        )
 
 
 def _checkpoint(found: Found, stack: ExitStack) -> Stored:

@@ -238,9 +238,11 @@ def show_sets(report: SetReport, out: Path, *, as_json: bool) -> None:
     """Write the files, then print the table or the JSON."""
     from distill.evaluate import set_report as made
 
-    made.write_set_report(report, out)
+    tables = made.set_tables(report)
+    with shown_anyway(tables):
+        made.write_set_report(report, out)
     files = out / made.JSON_NAME, out / made.PICTURE_NAME
-    show_written(*files, made.set_tables(report), made.set_notes(report), as_json=as_json)
+    show_written(*files, tables, made.set_notes(report), as_json=as_json)
 
 
 def show_report(report: Report, out: Path, *, as_json: bool) -> None:
@@ -248,9 +250,24 @@ def show_report(report: Report, out: Path, *, as_json: bool) -> None:
     from distill.evaluate import folder, write_report
     from distill.evaluate.table import notes, report_table
 
-    write_report(report, out)
+    tables = [report_table(report)]
+    with shown_anyway(tables):
+        write_report(report, out)
     files = out / folder.JSON_NAME, out / folder.PICTURE_NAME
-    show_written(*files, [report_table(report)], notes(report), as_json=as_json)
+    show_written(*files, tables, notes(report), as_json=as_json)
+
+
+@contextmanager
+def shown_anyway(tables: Sequence[Table]) -> Iterator[None]:
+    """Print what the block cannot write: it may have taken hours."""
+    from distill.console import show
+
+    try:
+        yield
+    except UserError:
+        for table in tables:
+            show(table)
+        raise
 
 
 def show_written(

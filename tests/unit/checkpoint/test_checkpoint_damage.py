@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensors import weights_at
 
-from distill.checkpoint import TrainState, export_weights, latest_verified, load, save
+from distill.checkpoint import (
+    TrainState,
+    export_weights,
+    find,
+    latest_verified,
+    load,
+    open_weights,
+    save,
+)
 from distill.checkpoint.find import reason_against
+from distill.checkpoint.folder import remove
 from distill.checkpoint.load import _pack_differences
 from distill.checkpoint.manifest import Manifest
 from distill.errors import UserError
@@ -55,6 +65,33 @@ def test_newest_damaged_is_set_aside_and_the_one_before_used(save_steps, tmp_pat
     assert Path(moved).is_dir()
     assert word in reason
     assert latest_verified(tmp_path).set_aside == ()
+
+
+def test_weights_that_are_not_the_newest_are_told(save_steps, tmp_path, capsys):
+    save_steps(1, 2)
+    truncate(tmp_path / "step-00000002" / SHARD)
+    with ExitStack() as stack:
+        assert open_weights(tmp_path, stack).step == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"warning: checkpoint damaged and set aside: {tmp_path}/step-00000002.corrupt" in told
+    assert told.endswith("taking that of step 1 in its place")
+
+
+def test_one_that_a_run_removes_while_it_is_read_is_not_damaged(save_steps, tmp_path, monkeypatch):
+    """`evaluate` beside a run that trains and keeps one checkpoint."""
+    save_steps(1)
+    real = find.verify_file
+
+    def slow(path, entry):
+        if not (tmp_path / "step-00000002").exists():
+            save_steps(2)
+            remove(tmp_path / "step-00000001")
+        real(path, entry)
+
+    monkeypatch.setattr(find, "verify_file", slow)
+    found = latest_verified(tmp_path)
+    assert (found.step, found.set_aside) == (2, ())
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
 
 
 @settings(

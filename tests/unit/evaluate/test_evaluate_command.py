@@ -73,3 +73,24 @@ def test_ranks_inside_a_rank_are_refused(weights, pack, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     result = here(weights, pack.path, "--ranks", "2")
     assert "already" in str(result.exception)
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(
+    weights, pack, tmp_path, monkeypatch
+):
+    """Of a run of somebody else, or on a file system that is read-only."""
+    monkeypatch.setattr("os.access", lambda path, how: (path, how) != (tmp_path, os.W_OK))
+    monkeypatch.setattr("distill.cli.evaluate.measure", None)
+    done = here(weights, pack.path, "--out", tmp_path)
+    assert isinstance(done.exception, UserError)
+    assert str(done.exception).startswith(f"{tmp_path}: not writable; choose a folder")
+
+
+def test_numbers_that_cannot_be_written_are_shown(weights, pack, tmp_path, monkeypatch):
+    def full(files):
+        raise UserError(f"{next(iter(files))}: disk full")
+
+    monkeypatch.setattr("distill.evaluate.folder.write_together", full)
+    done = here(weights, pack.path, "--out", tmp_path)
+    assert isinstance(done.exception, UserError) and "disk full" in str(done.exception)
+    assert "step 12: 25 held-out photographs of 7 people" in done.stdout
