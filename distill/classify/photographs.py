@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,17 +17,21 @@ class NotOneFace(Exception):
     """A photograph in which not exactly one face was found; the text says how many."""
 
 
-def find_photographs(paths: Sequence[Path]) -> list[Path]:
+def find_photographs(paths: Sequence[Path], others: Counter[str] | None = None) -> list[Path]:
     """The photographs among ``paths``: files as they are named, folders with all images below them.
 
     Files inside folders count by their ending; hidden ones, and links to folders, are left out.
+
+    Args:
+        paths: files and folders.
+        others: counts the endings, lower case, of the files in folders that are no photographs.
 
     Raises:
         UserError: a folder without any image.
     """
     found: list[Path] = []
     for path in paths:
-        inside = images_below(path) if path.is_dir() else [path]
+        inside = images_below(path, others) if path.is_dir() else [path]
         if not inside:
             endings = " ".join(sorted(IMAGE_ENDINGS))
             raise UserError(f"{path}: no photographs in it", fix=f"it takes files like {endings}")
@@ -34,12 +39,14 @@ def find_photographs(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def images_below(folder: Path) -> list[Path]:
+def images_below(folder: Path, others: Counter[str] | None = None) -> list[Path]:
     """Visible image files at any depth, in the order of the bytes of their paths."""
     files: list[Path] = []
     for here, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(here, name) for name in names if not name.startswith(".")]
+    if others is not None:
+        others.update(e for f in files if (e := f.suffix.lower()) not in IMAGE_ENDINGS)
     return sorted((f for f in files if f.suffix.lower() in IMAGE_ENDINGS), key=os.fsencode)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distill.cli.arguments import Aligned, DeviceName, Photographs, RunWeights
+from distill.cli.not_tried import tell_not_tried
 
 if TYPE_CHECKING:
     from distill.classify import Answer
@@ -87,7 +89,9 @@ def answer(
 
     if out is not None:
         check_room_for(out)
-    files = find_photographs(paths)
+    others = Counter[str]()
+    files = find_photographs(paths, others)
+    tell_not_tried(others)
     trained = restore(weights, [as_override("run.device", device)])
     with progress_bar("classify", len(files)) as bar:
         return ask(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from distill.cli.arguments import Aligned, BackboneWeights, DeviceName, Photographs
+from distill.cli.not_tried import tell_not_tried
 
 if TYPE_CHECKING:
     from distill.classify.embed import Embedded
@@ -49,7 +51,9 @@ def embed_command(
     from distill.trained import restore_backbone
 
     check_room_for(out)
-    files = find_photographs(photographs)
+    others = Counter[str]()
+    files = find_photographs(photographs, others)
+    tell_not_tried(others)
     trained = restore_backbone(weights, [as_override("run.device", device)])
     with progress_bar("embed", len(files)) as bar:
         found = embed_photographs(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distill.cli.not_tried import tell_passed_over
 from distill.cli.source_options import SourceWords
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def inspect_command(
         print_json(found.described(min_images))
     else:
         show_inspection(found, min_images)
+    tell_passed_over(photographs)
     note_sets(Path(source))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distill.cli.not_tried import tell_passed_over
 from distill.cli.pack_options import PackWords
 from distill.cli.source_options import SourceWords
 
@@ -54,10 +55,11 @@ def pack_command(
     options, photographs = words.options(), where.open(source)
     if words.dry_run:
         show_estimate(photographs, options)
+        tell_passed_over(photographs)
         return
     result = pack(photographs, out, clamped(options), progress_bar)
     show_result(result, out)
-    tell_not_tried(photographs)
+    tell_passed_over(photographs)
 
 
 def clamped(options: PackOptions) -> PackOptions:
@@ -69,16 +71,6 @@ def clamped(options: PackOptions) -> PackOptions:
         return options
     warn(f"--workers {options.workers}: this process has {cores} cores; using {cores}")
     return replace(options, workers=cores)
-
-
-def tell_not_tried(source: Source) -> None:
-    """Say which files of a folder were passed over for their ending."""
-    from distill.console import warn
-    from distill.data.sources.folder import FolderSource
-
-    if isinstance(source, FolderSource) and (others := source.other_endings):
-        kinds = ", ".join(f"{n} {ending or 'without one'}" for ending, n in others.most_common(5))
-        warn(f"{others.total()} file(s) not tried, for their ending is of no image: {kinds}")
 
 
 def show_estimate(source: Source, options: PackOptions) -> None:

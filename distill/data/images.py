@@ -39,6 +39,12 @@ BACKGROUND = (127, 127, 127)
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 """The only decoders that untrusted bytes may reach (of an animation, the first frame counts)."""
 
+_NOT_READ = {
+    **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"),
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+}
+"""Major brands of ISO base media files (ISO/IEC 23008-12, AV1 Image File Format) that are images."""
+
 _DECODER_FAULTS = (
     OSError,
     SyntaxError,
@@ -157,9 +163,9 @@ def _header(data: bytes, max_pixels: int, min_side: int = MIN_SIDE) -> Iterator[
         raise Unusable("empty file (zero bytes)")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         image = _opened(data)
         _check_size(*image.size, max_pixels, min_side)
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield image
 
 
@@ -170,11 +176,19 @@ def _opened(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise Unusable(f"not an image ({len(data)} bytes of no known format)") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise Unusable("too large (decompression bomb)") from None
+        raise Unusable(_not_read(data)) from None
+    except Image.DecompressionBombError:
+        raise Unusable(f"too large (at most {MAX_PIXELS} pixels and {MAX_SIDE} a side)") from None
     except _DECODER_FAULTS as fault:
         raise Unusable(f"damaged header: {_said(fault)}") from None
+
+
+def _not_read(data: bytes) -> str:
+    """Why bytes are no image here; what a phone makes is known, though not read."""
+    name = _NOT_READ.get(data[8:12]) if data[4:8] == b"ftyp" else None
+    if name:
+        return f"{name}, which is not read: convert it to JPEG"
+    return f"not an image ({len(data)} bytes of no known format)"
 
 
 def _check_size(width: int, height: int, max_pixels: int, min_side: int) -> None:

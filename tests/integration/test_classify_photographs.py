@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from itertools import islice
@@ -230,6 +231,20 @@ def test_command_refuses_before_it_works(weights, folder, tmp_path):
     result = here(tmp_path / "no.safetensors", folder / "b.jpg")
     assert isinstance(result.exception, UserError) and "no checkpoint" in str(result.exception)
     assert here(weights, folder / "b.jpg", "--top", "0").exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["classify", "embed"])
+def test_files_of_a_folder_that_have_no_row_are_told(weights, folder, tmp_path, command):
+    photographs = tmp_path / "party"
+    photographs.mkdir()
+    shutil.copy(folder / "b.jpg", photographs)
+    for name in ("IMG_1.HEIC", "notes.txt", ".hidden.heic"):
+        (photographs / name).write_bytes(b"?")
+    words = (command, weights, photographs, "--out", tmp_path / "out")
+    done = CliRunner().invoke(build_app(), [*map(str, words)])
+    assert done.exit_code == 0, done.stderr
+    told = " ".join(done.stderr.split())
+    assert "2 file(s) not tried, for their ending is of no image that is read: 1 .heic, 1" in told
 
 
 def by_hand(weights, faces):

@@ -102,7 +102,7 @@ def test_what_was_not_tried_and_too_many_workers_are_told(capsys, people, tmp_pa
     cores = len(os.sched_getaffinity(0))
     assert status == 0 and "2 of 10 photographs rejected; the reasons are in" in said
     assert f"--workers 1000: this process has {cores} cores; using {cores}" in notes
-    assert "4 file(s) not tried, for their ending is of no image: 2 .heic, 1" in notes
+    assert "4 file(s) not tried, for their ending is of no image that is read: 2 .heic," in notes
     listed = (tmp_path / "out" / "rejected.csv").read_text()
     assert "ann/pipe.png,not a regular file" in listed and "bob/gone.png,no such file" in listed
 

@@ -142,3 +142,18 @@ def test_a_folder_of_people(tmp_path):
     found = inspect(open_source(str(tmp_path)))
     assert found.people == {"Zoë": 3, "Ann": 1}
     assert (found.duplicates, found.few(2)) == (1, ["Ann"])
+
+
+def test_what_has_no_row_in_a_folder_of_people_is_told(tmp_path):
+    for who in ("ann", "phone", "gone"):
+        (tmp_path / who).mkdir()
+    for name in ("ann/a.jpg", "stray.jpg"):
+        (tmp_path / name).write_bytes(jpeg(1))
+    for name in ("ann/b.heic", "phone/c.HEIC", "Thumbs.db"):
+        (tmp_path / name).write_bytes(b"?")
+    done = CliRunner().invoke(build_app(), ["inspect", str(tmp_path)])
+    warned = " ".join(done.stderr.split())
+    assert "1 photographs of 1 people" in done.stdout
+    assert "warning: 2 folder(s) of people hold no image: gone, phone" in warned
+    assert "warning: 1 image(s) outside the folder of any person: stray.jpg" in warned
+    assert "warning: 3 file(s) not tried, for their ending is of no image that is read: 2" in warned
