@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from distill.errors import one_line
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 CAPTION_PIXELS = 14
 """Height of a line of text."""
+FONT_PIXELS = 11
 _RIGHT, _WRONG, _PLAIN = (120, 220, 120), (255, 120, 120), (230, 230, 230)
 
 
@@ -79,17 +81,32 @@ def _tile(pair: Captioned) -> NDArray[np.uint8]:
     canvas.paste(Image.fromarray(pair.first), (0, CAPTION_PIXELS))
     canvas.paste(Image.fromarray(pair.second), (width, CAPTION_PIXELS))
     draw = ImageDraw.Draw(canvas)
-    draw.text((2, 1), _fitted(f"{pair.person} | {pair.kind}", 2 * width), fill=_PLAIN)
+    _write(draw, (2, 0), f"{pair.person} | {pair.kind}", 2 * width, _PLAIN)
     said = ((pair.said_first, 0), (pair.said_second, width))
     for (name, probability), left in said:
         colour = _RIGHT if name == pair.person else _WRONG
-        text = _fitted(f"{probability:.0%} {name}", width)
-        draw.text((left + 2, height + CAPTION_PIXELS + 1), text, fill=colour)
+        place = (left + 2, height + CAPTION_PIXELS)
+        _write(draw, place, f"{probability:.0%} {name}", width - 4, colour)
     return np.asarray(canvas)
 
 
-def _fitted(text: str, width: int, pixels_a_letter: int = 6) -> str:
-    """``text`` cut to ``width`` pixels of the built-in font, in the letters that font has."""
-    plain = one_line(text).encode("latin-1", "replace").decode("latin-1")
-    room = width // pixels_a_letter
-    return plain if len(plain) <= room else plain[: room - 2] + ".."
+def _write(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    text: str,
+    width: int,
+    colour: tuple[int, int, int],
+) -> None:
+    """A line of text, cut to ``width`` pixels."""
+    font, words = _font(), one_line(text)[:width]
+    while draw.textlength(words, font) > width:
+        words = words.removesuffix("…")[:-1] + "…"
+    draw.text(place, words, fill=colour, font=font)
+
+
+@lru_cache
+def _font() -> ImageFont.FreeTypeFont:
+    """The font of matplotlib, which has the letters of European names; Pillow's has ASCII alone."""
+    from matplotlib import get_data_path
+
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", FONT_PIXELS)

@@ -181,6 +181,16 @@ def test_pictures_show_pairs_whatever_the_names() -> None:
     assert (grid[20:120, 117:217] == 200).all()
 
 
+def test_letters_of_names_are_drawn_and_not_a_box_in_their_place() -> None:
+    def caption(letter: str) -> bytes:
+        grey = np.full((112, 112, 3), 50, np.uint8)
+        pair = Captioned(grey, grey, f"J{letter}rg", "blur", ("Bo", 1.0), ("Bo", 1.0))
+        return pair_grid([pair])[:14].tobytes()
+
+    assert len({caption(letter) for letter in "uüéōřи"}) == 6
+    assert caption("一") == caption("丁")  # which are boxes
+
+
 def test_numbers_become_names() -> None:
     images = torch.zeros((2, 3, 112, 112), dtype=torch.uint8)
     images[:, 1] = 9
