@@ -87,7 +87,15 @@ def _fresh(config: Config, plan: Plan, engine: Engine) -> tuple[Beginning, str]:
     words = "a fresh start"
     if config.model.init_from:
         origin, head = Path(config.model.init_from), config.model.init_head
-        words = f"from {start_from(origin, engine, plan.classes, head=head)}"
+        start = start_from(origin, engine, plan.classes, head=head)
+        words = f"from {start}"
+        if start.numbers_of not in (None, plan.train.digest):
+            warn(
+                engine.ranks,
+                f"model.init_from = {str(origin)!r}: its people are numbers, and {start.kept} rows"
+                " of the head went to equal numbers of another pack; if those are other people,"
+                " set model.init_head = false",
+            )
     return Beginning(facts, TrainState(step=0), None, plan.total_steps), words
 
 

@@ -65,8 +65,8 @@ def check_same(
     if differences:
         raise UserError(
             f"checkpoint {str(found.path)!r} is of another run: {'; '.join(differences)}",
-            fix="use the settings and the pack it was made with, or another run.dir; run.accept"
-            " lets another pack or other names pass",
+            fix="use the settings and the pack it was made with, or another run.dir;"
+            ' run.accept = "data" lets another pack pass, "identities" other names, "all" both',
         )
 
 

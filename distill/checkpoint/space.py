@@ -42,7 +42,10 @@ def check_space(folder: Path, engine: Trainable, keep: CheckpointConfig) -> None
     with together():
         if engine.ranks.is_first and free < needed:
             raise UserError(
-                f"{str(folder)!r}: checkpoints need {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB"
-                " are free",
+                f"{str(folder)!r}: checkpoints need {_size(needed)}, and {_size(free)} are free",
                 fix="free some space, lower checkpoint.keep_last, or choose another run.dir",
             )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"

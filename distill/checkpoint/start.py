@@ -37,6 +37,8 @@ class Start(NamedTuple):
         kept: people known there and here, whose rows of the head are taken over.
         new: people known here alone, whose rows are drawn as in any fresh run.
         dropped: people known there alone.
+        numbers_of: digest of the pack whose people were known there, and kept here, by numbers,
+            empty where it is not known; None where they have names.
     """
 
     origin: Path
@@ -44,6 +46,7 @@ class Start(NamedTuple):
     kept: int
     new: int
     dropped: int
+    numbers_of: str | None = None
 
     def __str__(self) -> str:
         if not self.kept and not self.dropped:
@@ -83,7 +86,9 @@ def start_from(
             _fill(stored, engine, rows)
     engine.finish_load(engine.counters())
     kept, people = int((rows >= 0).sum()), stored.unnamed or len(stored.identities)
-    return Start(stored.origin, stored.step, kept, len(rows) - kept, people - kept)
+    numbered = kept and are_numbers(identities) and are_numbers(stored.identities)
+    numbers_of = stored.data_digest if numbered and not stored.unnamed else None
+    return Start(stored.origin, stored.step, kept, len(rows) - kept, people - kept, numbers_of)
 
 
 def _rows(stored: Stored, identities: Sequence[str]) -> torch.Tensor:

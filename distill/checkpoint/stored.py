@@ -38,6 +38,7 @@ class Stored:
         config: configuration of the run, as plain data.
         identities: names of the C people, by label; none for a backbone without a head.
         unnamed: C, where there is a head and its people are known by their labels alone; else 0.
+        data_digest: of the training pack; empty where it is not known.
         step: optimizer steps made.
         run_id: the run.
         origin: file or folder.
@@ -52,6 +53,7 @@ class Stored:
     run_id: str
     origin: Path
     unnamed: int = 0
+    data_digest: str = ""
 
     def without_head(self) -> Stored:
         """The backbone alone."""
@@ -109,6 +111,7 @@ def _checkpoint(found: Found, stack: ExitStack) -> Stored:
         step=manifest.step,
         run_id=manifest.run_id,
         origin=found.path,
+        data_digest=manifest.data_digest,
     )
 
 

@@ -112,6 +112,29 @@ def test_weights_of_another_run_count_until_there_is_a_checkpoint(
     assert engine.same_as(engine_of(6))
 
 
+@pytest.mark.parametrize(
+    ("people", "digest", "words", "warned"),
+    [
+        (("0", "1"), "digest-2", [], True),  # another data set counts from 0, too
+        (("0", "1"), "digest-1", [], False),
+        (("0", "1"), "digest-2", ["model.init_head=false"], False),
+        (("7", "8"), "digest-2", [], False),  # nobody is taken for another
+        (("0", "eve"), "digest-2", [], False),
+    ],
+)
+def test_numbers_that_may_be_other_people_are_warned_of(
+    folder, engine_of, told, tmp_path, people, digest, words, warned
+):
+    other = Folder(tmp_path / "other", engine_of)
+    other.run.root.mkdir()
+    other.save(4, other.begin(people=("0", "1"))[0].facts)
+    told.clear()
+    folder.begin(f"model.init_from={other.run.root}", *words, people=people, digest=digest)
+    warnings = [text for how, text in told if how == "warn"]
+    assert len(warnings) == warned
+    assert all("2 rows of the head went to equal numbers" in text for text in warnings)
+
+
 def test_what_was_set_aside_is_told_before_the_run_opens(folder, told):
     facts = folder.begin()[0].facts
     folder.save(1, facts)
