@@ -99,9 +99,7 @@ def _fresh(config: Config, plan: Plan, engine: Engine) -> tuple[Beginning, str]:
     return Beginning(facts, TrainState(step=0), None, plan.total_steps), words
 
 
-def _resumed(
-    found: Found, config: Config, plan: Plan, engine: Engine
-) -> tuple[Beginning, str]:
+def _resumed(found: Found, config: Config, plan: Plan, engine: Engine) -> tuple[Beginning, str]:
     """A run that goes on from a checkpoint, with the identity that stands there."""
     if not config.run.resume:
         raise UserError(

@@ -130,11 +130,12 @@ def _eta(newest: dict[str, Any], steps_left: int) -> float | None:
 
 def _newest_numbers(run: RunDir) -> dict[str, Any]:
     """The last whole line of the metrics with a loss; only the end of the file is read."""
-    if not run.metrics.exists():
+    try:
+        with run.metrics.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:  # none yet, or a log that has gone bad, which training does without
         return {}
-    with run.metrics.open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-        lines = file.read().decode(errors="replace").splitlines()
     for line in reversed(lines):
         try:
             found = json.loads(line)

@@ -41,7 +41,8 @@ def latest_verified(folder: Path, ranks: Ranks | None = None) -> Found | None:
     """The newest checkpoint in ``folder`` whose every byte is as it was written.
 
     A newer one that is damaged is renamed to ``*.corrupt`` and reported in `Found.set_aside`; one
-    that a training run removes meanwhile, for a newer one, is passed over. With ``ranks`` a collective: each rank reads its share of the files, all come to one result.
+    that a training run removes meanwhile, for a newer one, is passed over. With ``ranks`` a
+    collective: each rank reads its share of the files, all come to one result.
 
     Returns:
         None where no checkpoint was ever finished.

@@ -10,15 +10,23 @@ from typing import Any
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics file, in order; a last line cut off by a kill is left out."""
+    """The whole lines of a metrics file, in order.
+
+    Left out are a last line that a kill has cut off, and others that a disk has damaged.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     if not path.exists():
         return []
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(line))
+            found = json.loads(line)
         except ValueError:
-            break
+            continue
+        if isinstance(found, dict) and isinstance(found.get("step"), int):
+            lines.append(found)
     return lines
 
 

@@ -146,10 +146,14 @@ class Monitor:
 
 
 def _evaluated_steps(metrics: Path, until: int) -> set[int]:
-    """Steps up to ``until`` whose evaluation stands in a metrics file."""
+    """Steps up to ``until`` whose evaluation stands in a metrics file, if it can be read."""
+    try:
+        lines = read_metrics(metrics)
+    except OSError:  # then it cannot be written either, which is told
+        return set()
     return {
         line["step"]
-        for line in read_metrics(metrics)
+        for line in lines
         if line["step"] <= until and any(tag.startswith(_EVALUATION) for tag in line)
     }
 

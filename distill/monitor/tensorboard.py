@@ -28,8 +28,7 @@ class TensorBoard:
 
         self._hook = threading.excepthook
         threading.excepthook = self._on_thread_error
-        purge = resumed_step + 1 if resumed_step else None
-        self._writer = SummaryWriter(str(folder), purge_step=purge)
+        self._writer = SummaryWriter(str(folder), purge_step=resumed_step + 1)
 
     def scalars(self, step: int, scalars: dict[str, float]) -> None:
         """One point of each curve."""

@@ -84,6 +84,7 @@ def test_status_knows_the_length_of_a_run_that_settings_give_in_epochs(folder):
     """Before its first step is logged."""
     folder.run.root.mkdir(exist_ok=True)
     folder.begin("train.steps=0", "train.epochs=3")
+    folder.run.metrics.mkdir()  # which nobody can read
     with folder.run.acquire():
         (found,) = statuses([folder.run])
     assert (found.state, found.step, found.total_steps) == ("RUNNING", 0, 9)

@@ -83,6 +83,35 @@ def test_curves_go_on_without_doubled_points(tmp_path: Path) -> None:
     assert [(x["step"], x["loss/total"]) for x in lines if "loss/total" in x] == expected
 
 
+def test_curves_of_a_run_that_was_killed_before_its_first_checkpoint(tmp_path: Path) -> None:
+    for killed_after in (5, 3):
+        with monitor(tmp_path) as log:
+            for step in range(1, killed_after + 1):
+                log.training(step, {"loss/total": 10.0 * killed_after + step})
+    assert points(tmp_path, "loss/total") == [(1, 31.0), (2, 32.0), (3, 33.0)]
+
+
+def test_a_line_that_a_disk_has_damaged_costs_that_line_alone(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.metrics.write_bytes(
+        b'{"step": 1}\n{"step\xff": 2}\n'
+        + bytes(30)
+        + b'\n[3]\n{"step": 4, "evaluation_a/auc": 1}\n'
+    )
+    with monitor(tmp_path, resumed_step=4) as log:
+        log.evaluation(4, {"a/auc": 0.5})
+    assert read_metrics(run.metrics) == [{"step": 1}, {"step": 4, "evaluation_a/auc": 1}]
+
+
+def test_metrics_that_nobody_can_read_are_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunDir(tmp_path).metrics.mkdir()
+    with monitor(tmp_path, resumed_step=4) as log:
+        log.training(5, {"loss/total": 2.0})
+    assert capsys.readouterr().err.count("metrics.jsonl cannot be written") == 1
+
+
 def test_an_evaluation_that_is_made_again_is_not_logged_again(tmp_path: Path) -> None:
     for _ in range(2):
         with monitor(tmp_path, resumed_step=5) as again:
