@@ -43,7 +43,7 @@ _NOT_READ = {
     **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"),
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
 }
-"""Images by the major brand of their ISO base media file (ISO/IEC 23008-12; AV1 Image File Format)."""
+"""Images by the major brand of the file (ISO/IEC 23008-12, AV1 Image File Format)."""
 
 _DECODER_FAULTS = (
     OSError,
