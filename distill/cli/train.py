@@ -41,7 +41,8 @@ def train_command(
 
     The same command on the same run folder resumes from the newest verified checkpoint.
     Exit status: 0 done, 2 a mistake in the input, 3 stopped by a non-finite loss, 130, 143 or 140
-    after Ctrl-C, TERM or USR2 with a checkpoint saved (a second Ctrl-C leaves at once).
+    after Ctrl-C, TERM (or a terminal that was closed) or USR2 with a checkpoint saved (a second
+    Ctrl-C leaves at once).
     """
     from distill.config import explained_toml, load_config
 

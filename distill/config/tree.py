@@ -236,7 +236,8 @@ class TrainConfig(Section):
     """How long, how large, how precise, how sharded."""
 
     epochs: AtLeastOne = 20
-    """Passes over the training pairs; ignored where `steps` is set."""
+    """Passes over the training pairs; ignored where `steps` is set. A run that goes on with another
+    batch makes those that are left."""
     steps: Count = 0
     """Optimizer steps; 0 derives them from `epochs`."""
     global_batch_pairs: AtLeastOne = 128
