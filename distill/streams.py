@@ -19,7 +19,8 @@ def open_closed_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            assert os.open(os.devnull, os.O_RDWR) == number  # the lowest that is free
+            opened = os.open(os.devnull, os.O_RDWR)
+            assert opened == number, "the lowest that is free"
             os.set_inheritable(number, True)
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
