@@ -136,3 +136,13 @@ def test_the_rate_follows_the_global_batch(root: Path) -> None:
     rates = curve(root, "rates", "schedule/lr")
     assert rates == pytest.approx([7.5e-5, 7.5e-5, 3.75e-5, 3.75e-5])
     assert "learning rate 3.75e-05 (0.0001, linear in 6/16 pairs)" in said
+
+
+def test_epochs_that_are_left_are_trained_in_another_batch(root: Path) -> None:
+    """Two steps of 12 of 20 pairs, then the 36 that are left of three epochs, 4 a step."""
+    train(root, "epochs", 1, 1, 2)
+    words = "train.epochs=3", "train.global_batch_pairs=4"
+    said = train(root, "epochs", 2, 1, 0, *words)
+    assert "train.global_batch_pairs: 12 there -> 4 here" in said
+    assert len(curve(root, "epochs")) == 2 + 9
+    assert "already complete, 11 steps" in train(root, "epochs", 1, 1, 0, *words)
