@@ -121,11 +121,14 @@ def _length(config: Config, plan: Plan, state: TrainState, found: Found) -> int:
     """
     train, pairs = config.train, plan.train.pairs
     seen = state.order.epoch * pairs + state.order.consumed
-    # The last step may begin an epoch more.
-    last = found.manifest.config.get("train", {}).get("global_batch_pairs", 1)
-    behind = f"{state.step} steps" if train.steps else f"{seen / pairs:.4g} epochs"
-    asked = f"{train.steps}" if train.steps else f"{train.epochs}"
-    if state.step > train.steps if train.steps else seen - train.epochs * pairs >= last:
+    if train.steps:
+        behind, asked, over = f"{state.step} steps", train.steps, state.step > train.steps
+    else:
+        # The last step may have begun an epoch more, with what its batch was.
+        last = found.manifest.config.get("train", {}).get("global_batch_pairs", 1)
+        over = seen - train.epochs * pairs >= last
+        behind, asked = f"{seen / pairs:.4g} epochs", train.epochs
+    if over:
         raise UserError(
             f"run.dir = {config.run.dir!r}: has {behind} behind it, and the settings ask for"
             f" {asked} in all",
