@@ -131,10 +131,13 @@ def scale_far(axes: Axes, conditions: Sequence[Condition]) -> None:
 def draw_bars(axes: Axes, conditions: Sequence[Condition]) -> None:
     """A group of bars for each condition: full, hatched and pale, in the colour of its curve."""
     height = 0.8 / len(BARS)
+    drawn = set()
     for row, (condition, colour) in enumerate(zip(conditions, colours(conditions), strict=True)):
         for index, value in enumerate(bar_values(condition)):
-            place = row + (index - (len(BARS) - 1) / 2) * height
-            draw_bar(axes, place, height, value, colour, index)
+            if value is not None:
+                place = row + (index - (len(BARS) - 1) / 2) * height
+                draw_bar(axes, place, height, value, colour, index)
+                drawn.add(index)
     axes.set_yticks(range(len(conditions)), [condition.name for condition in conditions])
     axes.set(ylim=(len(conditions) - 0.45, -0.55), xlim=(0, 1.0))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
@@ -142,7 +145,7 @@ def draw_bars(axes: Axes, conditions: Sequence[Condition]) -> None:
     plain(axes)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0, labelsize=10.5, labelcolor=INK)
-    explain_bars(axes)
+    explain_bars(axes, sorted(drawn))
 
 
 def paler(colour: str, index: int) -> tuple[float, ...]:
@@ -152,11 +155,9 @@ def paler(colour: str, index: int) -> tuple[float, ...]:
 
 
 def draw_bar(
-    axes: Axes, place: float, height: float, value: float | None, colour: str, index: int
+    axes: Axes, place: float, height: float, value: float, colour: str, index: int
 ) -> None:
-    """One bar with its number; a number that is None says so in place of a bar."""
-    if value is None:
-        return
+    """One bar with its number."""
     axes.barh(place, value, height * 0.9, color=paler(colour, index), linewidth=0)
     inside = value > 0.15
     shade = "white" if inside and index == 0 else INK
@@ -178,11 +179,12 @@ def bar_values(condition: Condition) -> tuple[float | None, float | None, float 
     return (named.top1 if named else None, named.agreement if named else None, tar)
 
 
-def explain_bars(axes: Axes) -> None:
-    """A legend of the three shades, below the bars."""
-    for index, (_, text) in enumerate(BARS):
-        axes.bar(0, 0, color=paler(CLEAN_COLOUR, index), label=text)
-    legend_below(axes, distance=0.06, columns=len(BARS), handlelength=1.2)
+def explain_bars(axes: Axes, drawn: Sequence[int]) -> None:
+    """A legend of the shades that there are, by their places in `BARS`, below the bars."""
+    for index in drawn:
+        axes.bar(0, 0, color=paler(CLEAN_COLOUR, index), label=BARS[index][1])
+    if drawn:
+        legend_below(axes, distance=0.06, columns=len(BARS), handlelength=1.2)
 
 
 def plain(axes: Axes) -> None:
