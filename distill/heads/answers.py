@@ -53,17 +53,18 @@ def logits_of(
 ) -> torch.Tensor:
     """Logits (N, C) in float32 or wider, without a normalised copy of the weight.
 
-    Those of a linear head where there is a bias (C,), else those of a cosine head. Its weight is
-    (C, D), or (C, K, D) with sub-centres: these come one after another, so that two (N, C) are
-    there at most.
+    Inside an autocast region as well, as those of the heads themselves. Those of a linear head
+    where there is a bias (C,), else those of a cosine head. Its weight is (C, D), or (C, K, D) with
+    sub-centres: these come one after another, so that two (N, C) are there at most.
     """
     if weight.dim() == 3:
         of_each = (logits_of(embeddings, one, bias, scale) for one in weight.unbind(1))
         return reduce(torch.maximum, of_each)
-    if bias is not None:
-        return at_least_float32(torch.addmm(bias, embeddings.to(weight.dtype), weight.T))
-    lengths = torch.linalg.vector_norm(weight, dim=1).clamp_min(1e-12)
-    return (unit(embeddings).to(weight.dtype) @ weight.T).mul_(scale / lengths)
+    with torch.autocast(embeddings.device.type, enabled=False):
+        if bias is not None:
+            return at_least_float32(torch.addmm(bias, embeddings.to(weight.dtype), weight.T))
+        lengths = torch.linalg.vector_norm(weight, dim=1).clamp_min(1e-12)
+        return (unit(embeddings).to(weight.dtype) @ weight.T).mul_(scale / lengths)
 
 
 def right_logits(logits: torch.Tensor, classes: torch.Tensor, mine: range) -> torch.Tensor:
@@ -76,7 +77,9 @@ def right_logits(logits: torch.Tensor, classes: torch.Tensor, mine: range) -> to
 def reduced(logits: torch.Tensor, right: torch.Tensor, mine: range) -> Reduced:
     """Logits (N, len(mine)) as the few numbers that ranges are merged by."""
     top, arg = logits.max(1)
-    found = (top, arg + mine.start, logits.logsumexp(1), (logits >= right[:, None]).sum(1))
+    # Not `>=`: where a logit is not a number, nothing is below it and the answer is no success.
+    beaten = (~(logits < right[:, None])).sum(1)
+    found = (top, arg + mine.start, logits.logsumexp(1), beaten)
     return Reduced(*(one.double() for one in found))
 
 

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from distill.config.tree import HeadConfig
 from distill.errors import UserError
 from distill.heads import ClassRanges, CosineHead, LinearHead, build_head, build_sharded_head, rows
-from distill.heads.answers import logits_of
+from distill.heads.answers import answers_to, logits_of
 
 
 def test_cosine_head_against_the_plain_formula():
@@ -34,6 +34,26 @@ def test_cosines_stay_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         scores = head(embeddings)
     assert torch.equal(scores, head(embeddings))
+
+
+@pytest.mark.parametrize("build", [LinearHead, lambda d, c: CosineHead(d, c, 64.0)])
+def test_logits_from_a_lent_weight_stay_float32_under_autocast(build):
+    head, embeddings = build(64, 50), torch.randn(8, 64)
+    args = (embeddings, head.weight.detach(), head.bias, head.scale)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = logits_of(*args)
+    assert logits.dtype == torch.float32
+    assert torch.equal(logits, logits_of(*args))
+
+
+def test_answers_that_are_not_numbers_count_as_wrong():
+    """One logit that is not a number spoils the row: its probabilities are none either."""
+    logits = torch.tensor([[3.0, 1.0, 2.0, 0.0], [3.0, 1.0, 2.0, 0.0]])
+    logits[1, 0] = torch.nan
+    for row in (0, 1):
+        found = answers_to(logits[row : row + 1], torch.tensor([0]))
+        assert found.places.item() == (3 if row else 0)
+    assert answers_to(torch.full((1, 4), torch.nan), torch.tensor([2])).places.item() == 3
 
 
 def test_settings_choose_head_and_scale():
