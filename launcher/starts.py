@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from distill.json_lines import read_objects
 from distill.run_dir import RunDir
 
 SAME_STEP_LIMIT = 3
@@ -55,21 +56,18 @@ def add_end(run: RunDir, job: str, restart: int, end: End, action: str) -> None:
 
 
 def _add(run: RunDir, line: dict[str, Any]) -> None:
-    with run.starts.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **line}) + "\n")
+    text = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **line})
+    with run.starts.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # cut off by a kill; this line shall not be lost with it
+                file.write(b"\n")
+        file.write(text.encode() + b"\n")
 
 
 def read_starts(run: RunDir) -> list[dict[str, Any]]:
     """The whole lines, oldest first."""
-    if not run.starts.exists():
-        return []
-    lines = []
-    for line in run.starts.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:  # cut off by a kill
-            continue
-    return lines
+    return [line for line in read_objects(run.starts) if "event" in line]
 
 
 def failures_in_a_row(run: RunDir, step: int) -> int:

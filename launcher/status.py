@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import UserError
+from distill.json_lines import objects_of
 from distill.run_dir import RunDir
 from launcher import slurm
 from launcher.starts import read_starts
@@ -133,17 +134,10 @@ def _newest_numbers(run: RunDir) -> dict[str, Any]:
     try:
         with run.metrics.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
+            logged = list(objects_of(file.read()))
     except OSError:  # none yet, or a log that has gone bad, which training does without
         return {}
-    for line in reversed(lines):
-        try:
-            found = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(found, dict) and "loss/total" in found:
-            return found
-    return {}
+    return next((line for line in reversed(logged) if "loss/total" in line), {})
 
 
 def _steps_here(run: RunDir) -> int:

@@ -14,7 +14,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 from distill.config import as_override, parse_overrides
 from distill.errors import UserError
 from distill.files import disk_errors, write_whole
+from distill.monitor.metrics_file import read_metrics
 from distill.run_dir import JobDir, RunDir
 from launcher.entry import Entry
 from launcher.script import make_executor
@@ -224,20 +225,9 @@ def results(sweep: Sweep) -> list[Result]:
 
 
 def _last(run: RunDir, metric: str) -> float | None:
-    values = list(_values(run, metric))
-    return values[-1] if values else None
-
-
-def _values(run: RunDir, metric: str) -> Iterator[float]:
-    if not run.metrics.exists():
-        return
-    for line in run.metrics.read_text(encoding="utf-8").splitlines():
-        try:
-            value = json.loads(line).get(metric)
-        except ValueError:  # cut off by a kill
-            continue
-        if value is not None:
-            yield float(value)
+    """The newest value of a metric; None where none was logged."""
+    values = [line[metric] for line in read_metrics(run.metrics) if line.get(metric) is not None]
+    return float(values[-1]) if values else None
 
 
 def as_plain(result: Result) -> dict[str, Any]:

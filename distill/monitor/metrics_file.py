@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distill.json_lines import read_objects
+
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a metrics file, in order.
@@ -17,17 +19,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
         OSError: it cannot be read.
     """
-    if not path.exists():
-        return []
-    lines = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            found = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(found, dict) and isinstance(found.get("step"), int):
-            lines.append(found)
-    return lines
+    return [line for line in read_objects(path) if isinstance(line.get("step"), int)]
 
 
 class MetricsFile:

@@ -142,6 +142,19 @@ def test_failures_elsewhere_and_good_ends_begin_the_count_anew(
     assert requeued(fake)
 
 
+@pytest.mark.parametrize("damage", [b'{"event": "end", "ki', b"\xff\x00\n", b"17\n", b"{}\n"])
+def test_a_damaged_history_costs_no_other_line(job: JobDir, fake: FakeSlurm, damage: bytes) -> None:
+    """What a kill cut off has no end of line; what follows it must not be lost with it."""
+    run = RunDir(job.root.parents[1])
+    add_end(run, "12", 0, End("failed", 31, "again", 1), "requeue")
+    with run.starts.open("ab") as file:
+        file.write(damage)
+    add_end(run, "12", 1, End("failed", 31, "again", 1), "requeue")
+    assert failures_in_a_row(run, 31) == 2
+    conclude(job.root, 1)
+    assert not requeued(fake)
+
+
 def test_what_to_do_by_hand_is_printed(
     job: JobDir, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
 ) -> None:
