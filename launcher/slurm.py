@@ -31,7 +31,7 @@ class NodeKind:
     Attributes:
         count: how many nodes.
         cpus: cores of each.
-        mem_gb: memory of each, in GB.
+        mem_gb: memory of each, in GB of 1024 MB, as `--mem` takes them.
         gpus: GPUs of each.
         max_time_min: the partition's time limit in minutes; None for none.
     """
@@ -136,7 +136,7 @@ def _node_kind(line: str) -> NodeKind:
     return NodeKind(
         count=_number(count),
         cpus=_number(cpus),
-        mem_gb=_number(megabytes) // 1000,
+        mem_gb=_number(megabytes) // 1024,
         gpus=gpus_of(gres),
         max_time_min=_limit_minutes(limit),
     )
