@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""By `train.precision`; a precision that is not here is computed without autocast."""
 
 
 class Autocast(nn.Module):
@@ -20,7 +21,7 @@ class Autocast(nn.Module):
         super().__init__()
         self.module = module
         self._device_type = device.type
-        self._dtype = _DTYPES.get(precision)
+        self._dtype = AUTOCAST_DTYPES.get(precision)
 
     def forward(self, *inputs: Any) -> Any:
         """What ``module`` says of ``inputs``."""

@@ -6,12 +6,14 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from distill.data.batch import IMAGE_SIZE
+
 Placement: TypeAlias = Literal["replicated", "sharded"]
 Form: TypeAlias = Literal["plain", "fused"]
 
 FLOAT_BYTES = 4
 """Weights, gradients and moments are float32 for every precision (see `distill.engine`)."""
-IMAGE_VALUES = 3 * 112 * 112
+IMAGE_VALUES = 3 * IMAGE_SIZE**2
 """Values of an image; a byte each where they come from the loader."""
 
 

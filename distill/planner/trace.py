@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from distill.config import Config
 from distill.data.batch import IMAGE_SIZE
+from distill.engine_parts.autocast import AUTOCAST_DTYPES
 from distill.heads import build_head
 from distill.losses import PairLossSpec, fused, linear_native, linear_plain, margined_logits
 from distill.losses import reference as plain
@@ -29,7 +30,7 @@ from distill.losses.choice import implementation_name
 from distill.losses.linear import default_chunk, unit_rows
 from distill.losses.linear_plan import Plan
 from distill.losses.linear_rows import reduce_rows, two_at_a_time
-from distill.losses.linear_scores import WINNER
+from distill.losses.linear_scores import ClassScores
 from distill.losses.linear_state import Choices
 from distill.losses.linear_stream import linear_values
 from distill.losses.live_memory import LiveMemory
@@ -37,7 +38,7 @@ from distill.losses.pair import reduce_terms
 from distill.models.registry import build_backbone
 from distill.planner.facts import FLOAT_BYTES, HeadCost, NetworkCost
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_Module = TypeVar("_Module", bound=nn.Module)
 TEMPERATURE = 2.0
 """Any one that is not 1: what a loss costs does not depend on it."""
 CHUNKS_TRACED = 4
@@ -83,17 +84,17 @@ def _counting() -> Iterator[tuple[Tape, FlopCounterMode]]:
 
 
 def _autocast(precision: str) -> torch.autocast:
-    dtype = DTYPES.get(precision)
+    dtype = AUTOCAST_DTYPES.get(precision)
     return torch.autocast("cpu", dtype, enabled=dtype is not None)
 
 
-def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+def _on_meta(build: Callable[[], _Module]) -> _Module:
     """A module whose weights are shapes alone, and whose initialisation costs nothing."""
     with torch.device("meta"):
         return build()
 
 
-def _as_fake(module: nn.Module) -> nn.Module:
+def _as_fake(module: _Module) -> _Module:
     """A module of the meta device as one of fake tensors, which say that they are on the CPU."""
     return module._apply(lambda t: torch.empty(t.shape, dtype=t.dtype))  # type: ignore[no-untyped-call, no-any-return]
 
@@ -120,7 +121,7 @@ def network_cost(
         for p in network.parameters():
             p.register_post_accumulate_grad_hook(_take_away)  # type: ignore[no-untyped-call]
         freed, *_ = _run_network(network, rows, precision)
-        narrow = DTYPES.get(precision)
+        narrow = AUTOCAST_DTYPES.get(precision)
         cast = sum(n for n, wide in _weights(network) if wide) * 2 if narrow else 0
         return NetworkCost(
             weights=_weights(network),
@@ -205,20 +206,19 @@ def streamed_head_cost(
     A few chunks are run. From there on memory grows by the gradient of the weight and by the
     scores that are kept, and work by the class.
     """
-    dim = config.model.embedding_dim
-    sub_centres = config.head.sub_centres
-    chunk = default_chunk(torch.empty(rows, dim, device="meta"), sub_centres)
+    dim, sub_centres = config.model.embedding_dim, config.head.sub_centres
+    of_one = _scores_of_one(config, rows, embedding_bytes)
+    chunk = default_chunk(of_one.features, sub_centres)
     few, more = min(classes, chunk * CHUNKS_TRACED // 2), min(classes, chunk * CHUNKS_TRACED)
     one, two = (_run_chunks(config, n, rows, embedding_bytes, chunk) for n in (few, more))
     scale = (classes - more) / (more - few) if more > few else 0.0
     per_class = two.gradient_bytes // more
-    of_each = FLOAT_BYTES + WINNER.itemsize * (sub_centres > 1)
-    scores, all_scores = rows * of_each * chunk, rows * of_each * classes
-    kept = min(int(min(budget_bytes, all_scores) / scores + 1e-9) * scores, all_scores)
-    kept = all_scores if budget_bytes >= all_scores else kept
+    scores, all_scores = of_one.nbytes * chunk, of_one.nbytes * classes
+    kept = _kept_bytes(budget_bytes, scores, all_scores)
     again = 1.0 - kept / all_scores
-    # Backward was traced with a first chunk made again; where all are kept, it is one of those.
-    counted_twice = min(scores, all_scores) if kept == all_scores else 0
+    # Backward was traced with a first chunk made again; where that is kept, it is one of those.
+    first = min(scores, all_scores)
+    counted_twice = first if kept >= first else 0
     sweeps_again = 2 if _streamed_spec(config).two_sweeps else 1
     return HeadCost(
         weights=((per_class // FLOAT_BYTES * classes, True),),
@@ -231,10 +231,22 @@ def streamed_head_cost(
     )
 
 
-def _weight_shape(config: Config, classes: int) -> tuple[int, ...]:
-    """As `distill.heads.CosineHead` and `LinearHead` have it."""
-    count, dim = config.head.sub_centres, config.model.embedding_dim
-    return (classes, dim) if count == 1 else (classes, count, dim)
+def _scores_of_one(config: Config, rows: int, embedding_bytes: int) -> ClassScores:
+    """The scores of one class for ``rows`` embeddings; each further class takes as much."""
+    dim, cosine = config.model.embedding_dim, config.head.kind == "cosine"
+    head = _on_meta(lambda: build_head(config.head, dim, 1))
+    with torch.device("meta"):
+        embeddings = _embeddings(rows, dim, embedding_bytes)
+        features = unit_rows((embeddings,)) if cosine else embeddings
+    return ClassScores(features, head.weight, head.bias, cosine)
+
+
+def _kept_bytes(budget_bytes: float, chunk_bytes: int, all_bytes: int) -> int:
+    """What `Stream` keeps of all scores: chunks as long as there is room, the last may be small."""
+    room = int(min(budget_bytes, all_bytes))
+    last = all_bytes % chunk_bytes
+    whole = min(room, all_bytes - last) // chunk_bytes * chunk_bytes
+    return whole + (last if whole + last <= room else 0)
 
 
 def _streamed_spec(config: Config) -> PairLossSpec:
@@ -249,9 +261,9 @@ def _run_chunks(
     spec, single = _streamed_spec(config), config.train.images == "first"
     cosine = config.head.kind == "cosine"
     native = implementation_name(config.loss.implementation, "cpu") == "native"
+    shapes = _on_meta(lambda: build_head(config.head, config.model.embedding_dim, classes))
     with FakeTensorMode():
-        weight = torch.empty(_weight_shape(config, classes)).requires_grad_()
-        bias = None if cosine else torch.empty(classes).requires_grad_()
+        head = _as_fake(shapes)
         sides = _embeddings(rows, config.model.embedding_dim, embedding_bytes)
         labels = torch.empty(rows if single else rows // 2, dtype=torch.int64)
         plan = Plan(
@@ -271,7 +283,7 @@ def _run_chunks(
                 features, own, _ = two_at_a_time(sides, labels, None, cosine=cosine)
             else:
                 features, own = (unit_rows if cosine else torch.cat)(sides.chunk(2)), labels
-            terms = linear_values(features, weight, bias, own, None, plan)
+            terms = linear_values(features, head.weight, head.bias, own, None, plan)
             del features
             forward = tape.live_bytes
             loss = reduce_rows(terms, labels) if single else reduce_terms(terms, labels, 1.0, spec)
@@ -280,7 +292,7 @@ def _run_chunks(
         weights=(),
         forward_bytes=forward,
         peak_bytes=tape.peak_bytes,
-        gradient_bytes=weight.nbytes + (0 if bias is None else bias.nbytes),
+        gradient_bytes=sum(p.nbytes for p in head.parameters()),
         flops=float(flops.get_total_flops()),  # not of products in place
         moved_bytes=tape.moved_bytes,
         low_precision=True,

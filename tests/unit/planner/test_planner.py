@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from distill.config import load_config
 from distill.errors import UserError
+from distill.heads import build_head
+from distill.losses import PairLossSpec, linear_pair_loss
 from distill.losses.live_memory import LiveMemory
 from distill.models.registry import build_backbone
 from distill.planner.choose import Comparison, Machine, compare, job_of, row_of, what_would_fit
@@ -82,6 +84,41 @@ def test_kept_scores_spare_one_product_in_four() -> None:
     chunk = 26_112  # of which one is there in any case
     assert every.peak_bytes - none.peak_bytes == 4 * 128 * (400_000 - chunk)
     assert every.flops == none.flops * 3 / 4
+
+
+@pytest.mark.parametrize("budget_bytes", [0, 3_000_000, 10**9])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "head", [("head.kind=linear", "head.margin=none"), (), ("head.sub_centres=3",)]
+)
+def test_a_streamed_head_holds_what_a_real_one_does(
+    head: tuple[str, ...], precision: str, budget_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of chunks of 256 classes, the last one smaller; the budget is for none, some, or all."""
+    monkeypatch.setattr("distill.losses.linear.CHUNK_BYTES", 1)
+    config = load_config(None, [*SMALL, f"train.precision={precision}", *head])
+    rows, classes = 64, 20_000
+    narrow = torch.bfloat16 if precision == "bf16" else torch.float32
+    network = build_head(config.head, 32, classes)
+    first, second = torch.ones(2, rows // 2, 32, dtype=narrow).requires_grad_()
+    with LiveMemory() as memory:
+        loss = linear_pair_loss(
+            first,
+            second,
+            network.weight,
+            torch.zeros(rows // 2, dtype=torch.int64),
+            temperature=2.0,
+            similarity_weight=1.0,
+            spec=PairLossSpec.from_config(config.loss, config.head),
+            bias=network.bias,
+            head=config.head.kind,
+            memory_budget_bytes=budget_bytes,
+        )
+        forward = memory.live_bytes
+        loss.total.backward()
+    found = streamed_head_cost(config, classes, rows, narrow.itemsize, budget_bytes)
+    assert found.forward_bytes == pytest.approx(forward, abs=10_000)
+    assert found.peak_bytes == pytest.approx(memory.peak_bytes, rel=0.003)
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
