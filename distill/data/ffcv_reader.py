@@ -140,7 +140,13 @@ def _tame_ffcv() -> None:
 
 
 class _Thread(EpochIterator):  # type: ignore[misc]
-    """FFCV's thread, working through batches that come one by one, perhaps for ever."""
+    """FFCV's thread, working through batches that come one by one, perhaps for ever.
+
+    Attributes:
+        failure: what ended it before the end of the batches.
+    """
+
+    failure: Exception | None = None
 
     def __init__(self, loader: Loader, batches: Iterator[Keys]) -> None:
         self._batches = batches
@@ -149,6 +155,12 @@ class _Thread(EpochIterator):  # type: ignore[misc]
     def start(self) -> None:
         self.iter_ixes = self._batches
         super().start()
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except Exception as failure:  # noqa: BLE001  (the consumer raises it)
+            self.failure = failure
 
 
 class _FFCVPass:
@@ -182,7 +194,7 @@ class _FFCVPass:
             except Empty:
                 if alive:
                     continue
-                raise RuntimeError("the loader's thread died") from None
+                raise RuntimeError("the loader's thread died") from self._thread.failure
             if result is None:
                 self._thread.output_queue.put(None)  # the end stays the end
             return result

@@ -55,7 +55,10 @@ class ShardFiles:
             os.close(self.handles.pop())
 
     def regions(self, first: int, last: int) -> Iterator[Region]:
-        """Where the pairs ``first`` .. ``last`` lie: entries, table and images, of each shard."""
+        """Where the pairs ``first`` .. ``last`` lie: entries, table and images, of each shard.
+
+        Images are left out where a damaged table says nothing of them; readers name the damage.
+        """
         index = self.index
         (low, _), (high, _) = index.locate(np.array([first, last])).tolist()
         for number in range(low, high + 1):
@@ -70,9 +73,12 @@ class ShardFiles:
         size = images * ALLOCATION.itemsize
         yield Region(file, shard.table + first * size, rows * size)
         ends = [os.pread(file, size, shard.table + row * size) for row in (first, last)]
+        if any(len(data) < size for data in ends):
+            return
         begin, end = (np.frombuffer(data, ALLOCATION) for data in ends)
-        start = int(begin["ptr"][0])
-        yield Region(file, start, max(int(end["ptr"][-1] + end["size"][-1]) - start, 0))
+        start, stop = int(begin["ptr"][0]), int(end["ptr"][-1]) + int(end["size"][-1])
+        if shard.data_start <= start <= stop <= shard.table:
+            yield Region(file, start, stop - start)
 
 
 class Windows:

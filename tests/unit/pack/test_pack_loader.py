@@ -319,13 +319,37 @@ def test_an_exception_in_a_decoding_thread_reaches_the_consumer(
     assert decoding_threads() == []
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_dead_loader_thread_is_noticed(small_pack, monkeypatch):
+def test_a_dead_loader_thread_is_noticed_with_the_cause(small_pack, monkeypatch):
     with train_loader(small_pack) as loader:
         next(loader)
         monkeypatch.setattr(decoded_rows, "_fresh", None)
-        with pytest.raises(RuntimeError, match="thread died"):
+        with pytest.raises(RuntimeError, match="thread died") as caught:
             list(islice(loader, 10))
+    assert "'NoneType' object is not callable" in str(caught.value.__cause__)
+
+
+def cut_off(index):
+    """The file ends before its table."""
+    os.truncate(index.path, index.table)
+
+
+def spoil_table(index):
+    """Images stand beyond what a file can have."""
+    with index.path.open("r+b") as file:
+        file.seek(index.table)
+        file.write(b"\xff" * (index.path.stat().st_size - index.table))
+
+
+@pytest.mark.parametrize("reader", ["ffcv", "python"])
+@pytest.mark.parametrize(("damage", "said"), [(cut_off, "damaged|ends"), (spoil_table, "damaged")])
+def test_damage_while_blocks_are_read_is_named_too(copy, reader, damage, said):
+    """Where the system is told which blocks come next, a damaged table is met before its images."""
+    with train_loader(copy, reader, shuffle="block", block_pairs=5, window_blocks=2) as loader:
+        next(loader)
+        damage(copy.index.shards[0])
+        with pytest.raises(UserError, match=f"image of pair .* is corrupt: .*({said})"):
+            list(islice(loader, 20))
+    assert decoding_threads() == []
 
 
 def test_changes_differ_between_epochs(small_pack):
