@@ -159,7 +159,7 @@ class _Thread(EpochIterator):  # type: ignore[misc]
     def run(self) -> None:
         try:
             super().run()
-        except Exception as failure:  # noqa: BLE001  (the consumer raises it)
+        except Exception as failure:  # noqa: BLE001 - the consumer raises it
             self.failure = failure
 
 

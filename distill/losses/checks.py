@@ -44,15 +44,30 @@ def check_arguments(
     # Values can only be looked at in eager mode.
     if torch.compiler.is_compiling():
         return
-    debug = os.environ.get(DEBUG, "0") not in ("", "0")
-    if debug or labels.device.type == "cpu":
-        check_label_values(labels, first.shape[1])
-        if sample_weights is not None:
-            check_weight_values(sample_weights)
-        if margins is not None:
-            check_margin_values(margins)
-    if debug and (spec.has_margin or margins is not None):
+    check_values(labels, sample_weights, margins, first.shape[1])
+    if debugging() and (spec.has_margin or margins is not None):
         check_cosines(first, second)
+
+
+def debugging() -> bool:
+    """Whether values are looked at on a GPU too, though it makes the host wait."""
+    return os.environ.get(DEBUG, "0") not in ("", "0")
+
+
+def check_values(
+    labels: torch.Tensor,
+    sample_weights: torch.Tensor | None,
+    margins: RowMargins | None,
+    classes: int,
+) -> None:
+    """Values of labels, weights and margins; on the CPU, or when debugging."""
+    if labels.device.type != "cpu" and not debugging():
+        return
+    check_label_values(labels, classes)
+    if sample_weights is not None:
+        check_weight_values(sample_weights)
+    if margins is not None:
+        check_margin_values(margins)
 
 
 def check_numbers(temperature: float, weight: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,17 +9,14 @@ import torch
 
 from distill.errors import UserError
 from distill.losses.checks import (
-    DEBUG,
     FLOAT_TYPES,
     check_alike,
     check_device,
-    check_label_values,
-    check_margin_values,
     check_margins,
     check_numbers,
     check_reduction,
     check_topk,
-    check_weight_values,
+    check_values,
     check_weights,
 )
 from distill.losses.linear_scores import MOST_SUB_CENTRES, sub_centres_of
@@ -144,11 +140,6 @@ class RowArguments(HeadArguments):
         return {"features": self.rows}
 
 
-def debugging() -> bool:
-    """Whether values are looked at on a GPU too, though it makes the host wait."""
-    return os.environ.get(DEBUG, "0") not in ("", "0")
-
-
 def check_features(given: dict[str, torch.Tensor]) -> None:
     """(B, D) floating tensors by name, of one shape, type and device, B and D >= 1."""
     for name, features in given.items():
@@ -217,22 +208,6 @@ def check_target_labels(labels: torch.Tensor, features: torch.Tensor) -> None:
             fix="pass one class number a pair",
         )
     check_device("labels are", labels, "the features", features)
-
-
-def check_values(
-    labels: torch.Tensor,
-    sample_weights: torch.Tensor | None,
-    margins: RowMargins | None,
-    classes: int,
-) -> None:
-    """Values of labels, weights and margins; on the CPU, or when debugging."""
-    if labels.device.type != "cpu" and not debugging():
-        return
-    check_label_values(labels, classes)
-    if sample_weights is not None:
-        check_weight_values(sample_weights)
-    if margins is not None:
-        check_margin_values(margins)
 
 
 def check_head(

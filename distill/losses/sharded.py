@@ -24,7 +24,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from distill.errors import UserError
-from distill.losses.linear_checks import HeadArguments, debugging
+from distill.losses.checks import debugging
+from distill.losses.linear_checks import HeadArguments
 from distill.losses.linear_state import STATE_COLUMNS, Choices, State
 from distill.losses.registration import NO_CLASS
 from distill.ranks import gather_objects
