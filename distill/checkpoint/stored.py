@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from distill.checkpoint.manifest import MANIFEST, Part
 from distill.checkpoint.reader import Place, Reader
 from distill.engine_parts.fragments import WEIGHT
 from distill.errors import UserError
+from distill.ranks import together
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -71,11 +73,12 @@ def open_weights(path: Path, stack: ExitStack, ranks: Ranks | None = None) -> St
         ranks: where given, all ranks call and share the reading.
 
     Raises:
-        UserError: nothing there, or what is there is damaged.
+        UserError: nothing there, or what is there is damaged; on all ranks.
     """
     if path.is_file():
-        _refuse_pickle(path)
-        return _exported(path, stack)
+        with nullcontext() if ranks is None else together():
+            _refuse_pickle(path)
+            return _exported(path, stack)
     if (path / MANIFEST).exists():
         return _checkpoint(verified(path, ranks), stack)
     for folder in (path / "checkpoints", path):

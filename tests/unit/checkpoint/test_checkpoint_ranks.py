@@ -8,16 +8,21 @@ import random
 import signal
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from safetensors.torch import save_file
 from tensors import TensorsEngine, lines_of_a_save
 
 from distill.checkpoint import RunFacts, TrainState, latest_verified, load, save
+from distill.checkpoint.stored import open_weights
+from distill.checkpoint.weights import header_of
 from distill.engine_parts.fragments import WEIGHT, Fragment
+from distill.errors import UserError
 from distill.ranks import Ranks
 
 FACTS = RunFacts("run-a", {"model": {}, "head": {}}, ["ann", "bob"], "digest-1")
@@ -106,6 +111,24 @@ def found_by_both(tmp_path: Path, folder: Path) -> tuple[int, str]:
     first, second = (json.loads((tmp_path / f"seen{rank}").read_text()) for rank in range(2))
     assert first == second
     return first[0], " ".join(reason for _, reason in first[1])
+
+
+def test_a_file_of_weights_that_one_rank_cannot_read_ends_both(tmp_path: Path) -> None:
+    """As where each node has its own copy: the good rank must not wait for the other one."""
+    metadata = header_of({}, ["ann", "bob"], 3, "run-a")
+    for rank in range(2):
+        save_file({"weight": torch.ones(2)}, tmp_path / f"{rank}.safetensors", metadata)
+    os.truncate(tmp_path / "1.safetensors", 20)
+
+    def look(rank: int) -> None:
+        ranks = HalvesEngine(50, rank).ranks
+        with (
+            ExitStack() as stack,
+            pytest.raises(UserError, match=r"1\.safetensors' cannot"),
+        ):
+            open_weights(tmp_path / f"{rank}.safetensors", stack, ranks)
+
+    assert in_two_ranks(tmp_path, look) == [0, 0]
 
 
 def flip(folder: Path, rank: int) -> None:
