@@ -33,9 +33,6 @@ BUILD_TOOLS = ("pip", "setuptools", "wheel", "packaging")
 APART = {*BUILD_TOOLS, "torch", "ffcv"}
 # Variables that setup.py reads.
 BUILD_OPTIONS = ("PAIRDISTILL_CUDA", "PAIRDISTILL_CUDA_ARCHS", "CUDA_HOME", "CUDA_PATH", "CXX")
-VERIFY = (
-    "import torch, ffcv, cv2, distill; assert torch.__version__.split('+')[0] == '2.13.0', torch"
-)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -105,7 +102,17 @@ def install_ourselves(steps: Steps, venv: Path) -> None:
             f"{error}\nWhere nvcc refuses the C++ compiler, name another: CXX=g++-12 make"
             "\nTo build without CUDA: PAIRDISTILL_CUDA=0 make"
         ) from error
-    steps.run("trying it", [str(venv / "bin" / "python"), "-c", VERIFY], pip_environment())
+    program = trial(read_pins(CONSTRAINTS.read_text())["torch"])
+    steps.run("trying it", [str(venv / "bin" / "python"), "-c", program], pip_environment())
+
+
+def trial(torch_pin: str) -> str:
+    """A program that fails where what was built does not import, or torch is not the pinned one."""
+    wanted = torch_pin.partition("==")[2]
+    return (
+        "import torch, ffcv, cv2, distill; "
+        f"assert torch.__version__.split('+')[0] == {wanted!r}, torch.__version__"
+    )
 
 
 def builds_cuda() -> bool:

@@ -165,6 +165,17 @@ def test_pins_are_read_with_markers_and_without_includes(setup: ModuleType) -> N
     assert setup.read_pins(text) == pins
 
 
+def test_the_trial_asks_for_the_pinned_torch(
+    setup: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for slow in ("ffcv", "cv2"):
+        monkeypatch.setitem(sys.modules, slow, ModuleType(slow))
+    pin = setup.read_pins(setup.CONSTRAINTS.read_text())["torch"]
+    exec(setup.trial(pin), {})
+    with pytest.raises(AssertionError):
+        exec(setup.trial(f"{pin}1"), {})
+
+
 def test_a_changed_kernel_rebuilds_only_ourselves(
     setup: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
