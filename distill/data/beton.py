@@ -45,6 +45,7 @@ IMAGE = np.dtype([("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("data_p
 ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
 FACE_WORDS = 6
 """64-bit words that describe the face of a sample without a second image."""
+FACE_BYTES = 8 * FACE_WORDS
 
 
 class Layout(NamedTuple):

@@ -16,7 +16,7 @@ from distill.data import decoder, kernels
 from distill.data.augment import Numbers, changes
 from distill.data.batch import PairBatch
 from distill.data.order import Keys
-from distill.data.reading import Firsts, ReaderOptions
+from distill.data.reading import GOOD, MISPLACED, UNDECODABLE, Firsts, ReaderOptions
 from distill.data.shard_files import ShardFiles
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Filled(NamedTuple):
             _fresh((rows, 3, side, side)),
             _fresh((rows if images_per_pair == 2 else 0, 3, side, side)),
             torch.zeros((rows, 2), dtype=torch.int64),
-            torch.full((rows, images_per_pair), decoder.UNDECODABLE, dtype=torch.uint8),
+            torch.full((rows, images_per_pair), UNDECODABLE, dtype=torch.uint8),
         )
 
     def pairs(self, keys: Keys) -> PairBatch:
@@ -134,8 +134,8 @@ class DecodedRows:
         )
         if self._index.joined is not None:
             numbers[:] = self._index.renumbered(places[:, 0], numbers)
-            unknown = (numbers < 0).any(axis=1) & (status[:, 0] == decoder.GOOD)
-            status[unknown, 0] = decoder.MISPLACED
+            unknown = (numbers < 0).any(axis=1) & (status[:, 0] == GOOD)
+            status[unknown, 0] = MISPLACED
 
     def _make(self, online: OnlineRows, keys: Keys, batch: Filled, handle: Numbers) -> None:
         """Pairs of photographs and second images made of them."""
@@ -158,8 +158,8 @@ class DecodedRows:
         places = self._index.locate(ids)
         decoder.read_firsts(self._files, self._form, places, handle, self._tables, *read)
         read.numbers[:] = self._index.renumbered(places[:, 0], read.numbers)
-        misplaced = (read.status == decoder.GOOD) & online.strangers(ids, read.numbers[:, 0])
-        read.status[misplaced] = decoder.MISPLACED
+        misplaced = (read.status == GOOD) & online.strangers(ids, read.numbers[:, 0])
+        read.status[misplaced] = MISPLACED
         return read
 
     def _changes(self, keys: Keys) -> Numbers:

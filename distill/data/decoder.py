@@ -23,14 +23,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from distill.data.beton import SINGLES, Layout
+from distill.data.beton import ALLOCATION, FACE_BYTES, IMAGE, SINGLES, Layout
 from distill.data.compiled import compiled
 from distill.data.kernels import crc32, crc_tables, place_planes
 from distill.data.pack_index import PackIndex
-
-GOOD, ALTERED, UNDECODABLE, UNREADABLE, MISPLACED = range(5)
-"""Status of an image: fine; other bytes than were packed; no JPEG of the right form; the file ends
-before it, or cannot be read; its entry does not agree with the table of the file."""
+from distill.data.reading import ALTERED, GOOD, MISPLACED, UNDECODABLE, UNREADABLE
 
 _pointer, _i32 = types.voidptr, types.int32
 _PREFIX = "pairdistill_"
@@ -56,8 +53,19 @@ _FUNCTIONS = (
     "tjInitDecompress",
     "tjDestroy",
 )
+
+
+def _offset(row: np.dtype[np.void], field: str) -> int:
+    """Where a field stands in a row, in bytes."""
+    assert row.fields is not None
+    return int(row.fields[field][1])
+
+
 _FAST_DCT, _NO_SUBSAMPLING, _YCBCR, _RGB = 2048, 0, 1, 0  # of turbojpeg.h
-_ENTRY_BYTES = 24
+_IMAGE_BYTES, _ENTRY_BYTES = IMAGE.itemsize, ALLOCATION.itemsize
+_PLACE, _OWNER = _offset(IMAGE, "data_ptr"), _offset(ALLOCATION, "sample_id")
+_START, _LENGTH = _offset(ALLOCATION, "ptr"), _offset(ALLOCATION, "size")
+"""Offsets of what entries and the table say of an image, in bytes."""
 
 
 class TurboJpeg:
@@ -112,7 +120,7 @@ def form_table(index: PackIndex) -> npt.NDArray[np.int64]:
             layout.metadata_start,
             layout.row.itemsize,
             len(layout.images),
-            _offset(layout, "label"),
+            _offset(layout.row, "label"),
             _face_bytes(layout),
             index.classes,
             index.kinds,
@@ -122,14 +130,9 @@ def form_table(index: PackIndex) -> npt.NDArray[np.int64]:
     )
 
 
-def _offset(layout: Layout, field: str) -> int:
-    assert layout.row.fields is not None
-    return int(layout.row.fields[field][1])
-
-
 def _face_bytes(layout: Layout) -> int:
     """Bytes about the face; they follow the three numbers of a row."""
-    return layout.row.itemsize - _offset(layout, "checksum") - 8 if layout is SINGLES else 0
+    return FACE_BYTES if layout is SINGLES else 0
 
 
 @compiled
@@ -184,8 +187,10 @@ def read_entry(file: Any, form: Any, row: Any, entry: Any, regions: Any, numbers
         numbers[k] = _number(entry, at + 8 * k)
     good = 0 <= numbers[0] < form[5] and 0 <= numbers[1] < form[6]
     for k in range(images):
-        place, length = _number(table, k * 24 + 8), _number(table, k * 24 + 16)
-        good &= _number(table, k * 24) == row and place == _number(entry, k * 13 + 5)
+        of_image = k * _ENTRY_BYTES
+        place, length = _number(table, of_image + _START), _number(table, of_image + _LENGTH)
+        good &= _number(table, of_image + _OWNER) == row
+        good &= place == _number(entry, k * _IMAGE_BYTES + _PLACE)
         good &= 0 < length <= file[4] and file[2] <= place <= file[3] - length
         regions[k, 0], regions[k, 1] = place, length
     return GOOD if good else MISPLACED

@@ -21,7 +21,15 @@ from distill.data.batch import PairBatch
 from distill.data.beton import ALLOCATION, checksum_salts, face_bytes
 from distill.data.beton_index import BetonIndex
 from distill.data.order import Keys
-from distill.data.reading import Firsts, ReaderOptions, corrupt
+from distill.data.reading import (
+    ALTERED,
+    MISPLACED,
+    UNDECODABLE,
+    UNREADABLE,
+    Firsts,
+    ReaderOptions,
+    corrupt,
+)
 from distill.data.shard_files import ShardFiles
 
 if TYPE_CHECKING:
@@ -84,7 +92,7 @@ class PythonReader:
             (read.pixels[0],), label, kind, face = self._stored(pair)
             read.numbers[0], read.faces[0] = (label, kind), np.frombuffer(face, np.uint8)
             if online.strangers(np.array([pair]), read.numbers[:, 0])[0]:
-                raise corrupt(self._index, pair, 0, 4)
+                raise corrupt(self._index, pair, 0, MISPLACED)
         return read
 
     def _stored(self, pair: int) -> tuple[_Images, int, int, bytes]:
@@ -98,17 +106,18 @@ class PythonReader:
         entry, regions = _entry(file, shard, place)
         label, kind, face = int(entry["label"]), int(entry["kind"]), face_bytes(entry)
         if regions is None or not (label < self._index.classes and kind < self._index.kinds):
-            raise corrupt(self._index, pair, 0, 4)
+            raise corrupt(self._index, pair, 0, MISPLACED)
         salts, sums = checksum_salts(label, kind, face), int(entry["checksum"]) % 2**64
         images = []
         for which, (start, size) in enumerate(regions[: self._options.images_per_pair]):
             jpeg = os.pread(file, size, start)
             if zlib.crc32(jpeg, salts[which]) != sums >> 32 * which & 0xFFFFFFFF:
-                raise corrupt(self._index, pair, which, 1 if len(jpeg) == size else 3)
+                status = ALTERED if len(jpeg) == size else UNREADABLE
+                raise corrupt(self._index, pair, which, status)
             images.append(self._decoded(jpeg, pair, which))
         numbers = self._index.renumbered(np.array([number]), np.array([[label, kind]]))[0]
         if (numbers < 0).any():
-            raise corrupt(self._index, pair, 0, 4)
+            raise corrupt(self._index, pair, 0, MISPLACED)
         return images, int(numbers[0]), int(numbers[1]), face
 
     def _decoded(self, jpeg: bytes, pair: int, which: int) -> npt.NDArray[np.uint8]:
@@ -121,7 +130,7 @@ class PythonReader:
             rgb: npt.NDArray[np.uint8]
             rgb = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", fastdct=True)
         except ValueError as error:
-            raise corrupt(self._index, pair, which, 2) from error
+            raise corrupt(self._index, pair, which, UNDECODABLE) from error
         return rgb
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from distill.data.augment import Amplitudes, Numbers
 from distill.data.batch import PairBatch
+from distill.data.beton import FACE_BYTES
 from distill.data.order import Keys
 from distill.data.pack_index import PackIndex
 from distill.errors import UserError
@@ -17,13 +18,16 @@ from distill.errors import UserError
 if TYPE_CHECKING:
     from distill.data.online_rows import OnlineRows
 
+GOOD, ALTERED, UNDECODABLE, UNREADABLE, MISPLACED = range(5)
+"""Status of an image: fine; other bytes than were packed; no JPEG of the right form; the file ends
+before it, or cannot be read; its entry does not agree with the table of the file."""
 FAULTS = {
-    1: "its bytes are not those that were packed",
-    2: "it is not a readable JPEG of the pack's form",
-    3: "the file ends before it, or cannot be read",
-    4: "its entry is damaged",
+    ALTERED: "its bytes are not those that were packed",
+    UNDECODABLE: "it is not a readable JPEG of the pack's form",
+    UNREADABLE: "the file ends before it, or cannot be read",
+    MISPLACED: "its entry is damaged",
 }
-"""Meaning of the status of an image that is not good (of `decoder`)."""
+"""What is said of each status that is not good."""
 
 
 class ReaderOptions(NamedTuple):
@@ -53,7 +57,7 @@ class Firsts(NamedTuple):
         pixels: (B, S, S, 3) uint8.
         numbers: label and stored kind, (B, 2) int64.
         faces: the bytes about each face, (B, 48) uint8.
-        status: of `decoder`, (B,) uint8.
+        status: `GOOD` or one of `FAULTS`, (B,) uint8; good where nothing is read.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -67,8 +71,8 @@ class Firsts(NamedTuple):
         return cls(
             np.zeros((rows, side, side, 3), np.uint8),
             np.zeros((rows, 2), np.int64),
-            np.zeros((rows, 48), np.uint8),
-            np.zeros(rows, np.uint8),
+            np.zeros((rows, FACE_BYTES), np.uint8),
+            np.full(rows, GOOD, np.uint8),
         )
 
 
