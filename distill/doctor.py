@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from distill.cores import usable_cores
+
 PROBE_TIMEOUT_SECONDS = 120
 PROBES_AT_ONCE = 2
 MIN_TORCH = (2, 11)
@@ -134,7 +136,7 @@ def check_ranks() -> Check:
 
 def check_cores() -> Check:
     """Cores that this process may use, and those of the machine."""
-    usable, cores = len(os.sched_getaffinity(0)), os.cpu_count()
+    usable, cores = usable_cores(), os.cpu_count()
     note = "" if usable == cores else " (limited by affinity or by the scheduler)"
     return _check("cores", True, f"{usable} of {cores} usable{note}")
 

@@ -25,6 +25,7 @@ import torch.distributed as dist
 from torch.distributed import HashStore, Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
+from distill.cores import usable_cores
 from distill.errors import TrainingStopped, UserError
 from distill.spawn import LISTEN_FD, spawn_local
 
@@ -155,7 +156,7 @@ def threads_per_rank(config: Config, ranks: Ranks) -> int:
     """CPU threads of this rank: as configured, else its share of this process's cores."""
     if config.run.threads_per_rank:
         return config.run.threads_per_rank
-    return max(1, len(os.sched_getaffinity(0)) // ranks.local_world_size)
+    return max(1, usable_cores() // ranks.local_world_size)
 
 
 def set_threads(config: Config, ranks: Ranks) -> None:

@@ -32,6 +32,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from distill.cores import usable_cores
 from distill.errors import UserError, one_line, signal_name
 from distill.interrupt import leave_on_interrupt
 from distill.notes import NOTES, Note, leave, lost_peer, own_rank
@@ -136,7 +137,7 @@ def check_cores(ranks: int) -> None:
     Raises:
         UserError: more than `RANKS_A_CORE` for each core of this process.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     if ranks > RANKS_A_CORE * cores:
         raise UserError(
             f"--ranks {ranks}: this process has {cores} cores",

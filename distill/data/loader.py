@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol, Self
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import numpy as np
 
 from distill.config.tree import DataConfig
+from distill.cores import usable_cores
 from distill.data.augment import NONE, Amplitudes
 from distill.data.batch import OrderState, PairBatch
 from distill.data.manifest import Pack
@@ -225,9 +225,7 @@ def open_reader(name: str, files: ShardFiles, options: ReaderOptions) -> Reader:
 
 def clamped_threads(wanted: int) -> int:
     """``wanted`` decoding threads, or as many as this process has cores, with a note."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = usable_cores()
     if wanted > cores:
         log.warning("data.workers = %d: this process has %d cores; using %d", wanted, cores, cores)
     return min(wanted, cores)

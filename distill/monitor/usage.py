@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import resource
-import sys
 import time
 
 import torch
 
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+_RSS_UNIT = 1024  # Linux counts in KiB
 
 
 class Pace:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any, get_args
 
 from distill import __version__
+from distill.cores import usable_cores
 from distill.data.beton import LAYOUTS, LayoutName
 from distill.data.locate import LandmarkChoice
 from distill.data.manifest import FORMAT, Pack
@@ -119,8 +119,7 @@ class PackOptions:
 
     def processes(self) -> int:
         """Worker processes to use."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return self.workers or cores or 1
+        return self.workers or usable_cores()
 
     def described(self) -> dict[str, Any]:
         """What decides the content of a pack, for its manifest (not workers, not overwrite)."""
