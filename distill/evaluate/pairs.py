@@ -108,7 +108,10 @@ def cosines(
     pairs: tuple[Ints, Ints],
     chunk: int = 16384,
 ) -> npt.NDArray[np.float64]:
-    """Cosine of each pair (place, probe), from rows of unit length (N, D) and (P, D)."""
+    """Cosine of each pair (place, probe), from rows of unit length (N, D) and (P, D).
+
+    Summed in float32, as the rows are; float64 is the type that metrics take.
+    """
     place, probe = pairs
     scores = np.empty(len(place))
     for start in range(0, len(place), chunk):
