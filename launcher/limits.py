@@ -38,7 +38,8 @@ def check_with_cluster(wanted: Resources, site: Site) -> None:
     partition = wanted.partition or known[0]
     if partition not in known:
         raise UserError(f"--partition {partition!r}: no such partition", fix=_one_of(known))
-    check_account(wanted.account, site.accounts or slurm.accounts_of_user())
+    if wanted.account:
+        check_account(wanted.account, site.accounts or slurm.accounts_of_user())
     if wanted.after and not slurm.accounted([wanted.after]):
         raise UserError(f"--after {wanted.after}: Slurm knows no such job", fix="see `squeue`")
     check_nodes(wanted, partition, slurm.node_kinds(partition))

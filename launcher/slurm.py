@@ -57,6 +57,11 @@ class Accounted:
     reason: str
     nodes: str
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it does not run and does not wait to, as far as this knows."""
+        return self.state in ENDED
+
 
 def require(*programs: str) -> None:
     """Refuse where a client of Slurm is missing.
@@ -136,7 +141,7 @@ def _node_kind(line: str) -> NodeKind:
     return NodeKind(
         count=_number(count),
         cpus=_number(cpus),
-        mem_gb=_number(megabytes) // 1024,
+        mem_gb=_number(megabytes) // 1024,  # sbatch takes its GB for 1024 MB
         gpus=gpus_of(gres),
         max_time_min=_limit_minutes(limit),
     )
@@ -174,18 +179,35 @@ def accounted(jobs: Sequence[str]) -> dict[str, Accounted]:
     """What Slurm says of jobs, by their number; those it has forgotten are left out.
 
     The accounting knows those that have begun, the controller those that wait (a run of an array
-    that is cancelled while it waits is known to neither). Never submitit's own view: it remembers
-    the first final state, and a node failure that was requeued is one.
+    that is cancelled while it waits is known to neither). A start that ended is not the end of a
+    job: for the accounting one whose node died has failed until it may begin again, minutes later.
+    Never submitit's own view, which remembers the first final state.
     """
     if not jobs:
         return {}
     columns = "JobID,State,Reason,NodeList"
     known = _jobs(ask("sacct", "-n", "-P", "-X", "-o", columns, "-j", ",".join(jobs)))
-    if not set(jobs) <= set(known):
-        user = pwd.getpwuid(os.getuid()).pw_name
-        waiting = ask("squeue", "-h", "-r", "-t", "all", "-u", user, "-o", "%i|%T|%r|%N")
-        known = _jobs(waiting) | known
+    doubtful = [job for job in jobs if job not in known or known[job].has_ended]
+    if doubtful:
+        there = in_queue()
+        alive = {job: there[job] for job in doubtful if job in there and not there[job].has_ended}
+        known = there | known | alive
     return {job: known[job] for job in jobs if job in known}
+
+
+def in_queue() -> dict[str, Accounted]:
+    """The user's jobs as the controller has them, by number: those that wait, run or ended lately.
+
+    Raises:
+        UserError: it does not answer.
+    """
+    user = pwd.getpwuid(os.getuid()).pw_name
+    return _jobs(ask("squeue", "-h", "-r", "-t", "all", "-u", user, "-o", "%i|%T|%r|%N"))
+
+
+def restarts(job: str) -> int:
+    """How often a job that waits or runs was started again."""
+    return _number(ask("squeue", "-h", "-j", job, "-O", "RestartCnt").strip())
 
 
 def _jobs(text: str) -> dict[str, Accounted]:

@@ -70,12 +70,15 @@ def read_starts(run: RunDir) -> list[dict[str, Any]]:
     return [line for line in read_objects(run.starts) if "event" in line]
 
 
-def failures_in_a_row(run: RunDir, step: int) -> int:
-    """How many of the last ends were failures at ``step``, one after the other."""
+def failures_in_a_row(run: RunDir, job: str, step: int) -> int:
+    """How many of the last ends were failures of ``job`` at ``step``, one after the other.
+
+    Those of an earlier job do not count: who submitted this one has seen them.
+    """
     ends = [line for line in read_starts(run) if line["event"] == "end"]
     count = 0
     for end in reversed(ends):
-        if end["kind"] != "failed" or end["step"] != step:
+        if (end["job"], end["kind"], end["step"]) != (job, "failed", step):
             break
         count += 1
     return count

@@ -18,6 +18,7 @@ from launcher.submit import Submitted
 
 _DEPTH = 3
 _TAIL_BYTES = 1 << 16
+_CONTROLLER = "submitit.local._local"
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _status(run: RunDir, job: Submitted | None, known: slurm.Accounted | None) -
     starts = [line for line in lines if line["event"] == "start"]
     ends = [line for line in lines if line["event"] == "end"]
     newest = _newest_numbers(run)
-    total = int(starts[-1]["total_steps"]) if starts else _steps_here(run)
+    total = _steps_here(run) or (int(starts[-1]["total_steps"]) if starts else 0)
     state = known.state if known else _local_state(run, job)
     step = int(newest.get("step", 0))
     return RunStatus(
@@ -155,7 +156,19 @@ def _local_state(run: RunDir, job: Submitted | None) -> str:
         return "COMPLETED"
     if job is not None and job.cluster == "slurm":
         return "UNKNOWN"
-    return "RUNNING" if is_locked(run) else "ENDED"
+    return "RUNNING" if is_locked(run) or (job and lives_here(job)) else "ENDED"
+
+
+def lives_here(job: Submitted) -> bool:
+    """Whether the process of a job of this machine is there; it locks the folder seconds later.
+
+    Its number alone would not tell: numbers are used again, and other machines have their own.
+    """
+    try:
+        words = Path(f"/proc/{job.number}/cmdline").read_text(errors="replace").split("\0")
+        return _CONTROLLER in words and Path(words[-2]).samefile(job.logs)
+    except OSError:
+        return False
 
 
 def is_locked(run: RunDir) -> bool:

@@ -75,15 +75,17 @@ class Submitted:
     time: str
 
     def write(self, job: JobDir) -> None:
-        """Write into the folder of the submission."""
-        write_whole(job.submitted, json.dumps(vars(self)).encode())
+        """Write into the folder of the submission, which may be moved later, with its logs."""
+        logs = os.path.relpath(self.logs, job.root)
+        write_whole(job.submitted, json.dumps({**vars(self), "logs": logs}).encode())
 
     @classmethod
     def of(cls, run: RunDir) -> Submitted | None:
         """The newest submission of a run that got a number."""
         for job in reversed(run.jobs()):
             if job.submitted.exists():
-                return cls(**json.loads(job.submitted.read_text(encoding="utf-8")))
+                said = json.loads(job.submitted.read_text(encoding="utf-8"))
+                return cls(**{**said, "logs": str((job.root / said["logs"]).resolve())})
         return None
 
 
@@ -153,7 +155,7 @@ def check_run(run: RunDir, *, resume: bool) -> None:
     before = Submitted.of(run)
     if before is not None and before.cluster == "slurm":
         known = slurm.accounted([before.number]).get(before.number)
-        if known and known.state not in slurm.ENDED:
+        if known and not known.has_ended:
             raise UserError(
                 f"run.dir = {str(run.root)!r}: job {before.number} ({known.state}) owns it",
                 fix=f"wait for it, `pairdistill cancel {shlex.quote(str(run.root))}`,"

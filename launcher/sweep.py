@@ -29,7 +29,7 @@ from launcher.script import make_executor
 from launcher.slurm import ENDED
 from launcher.snapshot import take_snapshot
 from launcher.status import RunStatus, statuses
-from launcher.submit import Request, Submitted, hand_over, make_private, write_job
+from launcher.submit import Request, Submitted, discard, hand_over, make_private, write_job
 
 MOST_POINTS = 1000
 Point = dict[str, Any]
@@ -51,6 +51,11 @@ class Sweep:
     metric: str
     request: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def file(self) -> Path:
+        """Its points, and what was asked for."""
+        return self.root / "sweep.json"
+
     def run(self, index: int) -> RunDir:
         """Folder of a run."""
         return RunDir(self.root / "runs" / f"{index:03d}")
@@ -63,7 +68,7 @@ class Sweep:
     def write(self) -> None:
         """Write sweep.json."""
         kept = {"points": self.points, "metric": self.metric, "request": self.request}
-        write_whole(self.root / "sweep.json", json.dumps(kept, indent=1).encode())
+        write_whole(self.file, json.dumps(kept, indent=1).encode())
 
     @classmethod
     def read(cls, root: Path) -> Sweep:
@@ -173,7 +178,7 @@ def submit_sweep(sweep: Sweep, requests: Mapping[int, Request], parallel: int) -
         parallel: runs at a time; 0 for as many as the cluster gives.
 
     Raises:
-        UserError: a folder cannot be written, or Slurm refuses.
+        UserError: a folder cannot be written, or Slurm refuses; then nothing is left of it.
     """
     job = RunDir(sweep.root).next_job()
     with disk_errors(job.root):
@@ -185,7 +190,11 @@ def submit_sweep(sweep: Sweep, requests: Mapping[int, Request], parallel: int) -
     first = next(iter(requests.values()))
     more = {"array_parallelism": parallel} if parallel else {}
     executor = make_executor(job, sweep.root.name, first.wanted, first.site, **more)
-    numbers = hand_over(executor, [Entry(str(folder.job_json)) for folder in folders], job)
+    try:
+        numbers = hand_over(executor, [Entry(str(folder.job_json)) for folder in folders], job)
+    except UserError:
+        _discard(sweep, folders)
+        raise
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     for folder, number in zip(folders, numbers, strict=True):
         Submitted(number, "slurm", str(job.slurm), now).write(folder)
@@ -200,6 +209,17 @@ def _prepare_run(sweep: Sweep, index: int, request: Request, digest: str, array:
     folder.slurm.rmdir()
     write_job(request, folder, digest, array.slurm)
     return folder
+
+
+def _discard(sweep: Sweep, folders: Sequence[JobDir]) -> None:
+    """Leave nothing in the runs of a submission that was refused; nor of a sweep without any."""
+    for folder in folders:
+        discard(folder)
+    runs = sweep.root / "runs"
+    if not any(runs.iterdir()):
+        runs.rmdir()
+        sweep.file.unlink()
+        sweep.root.rmdir()
 
 
 def failed(sweep: Sweep) -> list[int]:

@@ -90,11 +90,10 @@ def sweep_command(
     from launcher.sweep import Sweep
 
     if what.is_dir():
-        sweep = Sweep.read(what)
         if resubmit:
-            submit_again(sweep)
+            submit_again(Sweep.read(what.absolute()))
         else:
-            report(sweep, as_json=json)
+            report(Sweep.read(what), as_json=json)
         return
     request = {
         "config": str(what.absolute()),

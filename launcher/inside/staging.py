@@ -74,13 +74,20 @@ def _copy(pack: Path, target: Path) -> None:
 
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(pack, partial)
     try:
+        shutil.copytree(pack, partial)
         read_pack(partial, verify_digest=True)
     except UserError as error:
-        shutil.rmtree(partial)
         raise UserError(
             f"{str(pack)!r} copied to {str(target.parent)!r}: {error.what}",
             fix="check the disks, and the pack with `pairdistill verify`",
         ) from error
-    partial.rename(target)
+    except shutil.Error as error:  # a list of (from, to, why)
+        raise UserError(
+            f"{str(pack)!r} cannot be copied to {str(target.parent)!r}: {error.args[0][0][2]}",
+            fix="make room there, or leave `scratch` out of the site profile",
+        ) from error
+    else:
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # others need the room

@@ -24,6 +24,7 @@ from typing import NamedTuple
 from distill.errors import TrainingStopped, UserError, one_line
 from distill.notes import Note
 from distill.run_dir import JobDir, RunDir
+from distill.watchdog import read_beats
 from launcher import slurm
 from launcher.inside.outcome import OUTCOME
 from launcher.jobfile import JobFile
@@ -110,8 +111,8 @@ def last_step(start: Start) -> int:
     ]
     if not ours:
         return max(start.run.checkpoint_steps(), default=0)
-    beats = [json.loads(path.read_text()) for path in start.run.ranks.glob("rank*.json")]
-    return max((beat["step"] for beat in beats), default=int(ours[-1]["step"]))
+    beats = read_beats(start.run.ranks, start.file.world_size)  # more ranks may have been there
+    return max((beat.step for beat in beats), default=int(ours[-1]["step"]))
 
 
 def killed(start: Start) -> str:
@@ -130,7 +131,7 @@ def decide(start: Start, end: End) -> str:
     if state != "RUNNING":  # Slurm has made up its mind
         return f"none: the job is {state or 'forgotten'}"
     if end.kind == "failed":
-        times = failures_in_a_row(start.run, end.step) + 1
+        times = failures_in_a_row(start.run, start.job, end.step) + 1
         if times >= SAME_STEP_LIMIT:
             return f"none: it failed {times} times at step {end.step}"
     return "requeue"

@@ -32,6 +32,14 @@ class FakeSlurm:
         path = self.folder / f"{name}.calls"
         return path.read_text().splitlines() if path.exists() else []
 
+    def queue(self, *jobs: str, restarts: int = 0) -> None:
+        """The controller has jobs, `12|RUNNING|None|node1`, started again so often."""
+        self.answers("squeue", "".join(f"{job}\n" for job in jobs))
+        script = self.folder / "squeue"
+        rest = script.read_text().removeprefix("#!/bin/sh\n")
+        counted = f'case "$*" in *RestartCnt*) echo "{restarts}      "; exit;; esac\n'
+        script.write_text(f"#!/bin/sh\n{counted}{rest}")
+
     def cluster(self) -> None:
         """A cluster of two nodes with 4 cores, 8 GB and 2 GPUs each, and one account."""
         self.answers("sinfo", "test*\nhigh\n")
@@ -42,6 +50,6 @@ class FakeSlurm:
         )
         self.answers("sacctmgr", "face\nroot\n")
         self.answers("sacct")
-        self.answers("squeue", "RUNNING\n")
+        self.queue()
         self.answers("srun")
         self.answers("sbatch", "Submitted batch job 12\n")

@@ -10,6 +10,7 @@ from fake_slurm import FakeSlurm
 
 from distill.notes import Note
 from distill.run_dir import JobDir, RunDir
+from distill.watchdog import Beat
 from launcher.inside.checks import judge
 from launcher.inside.verdict import conclude
 from launcher.jobfile import JobFile
@@ -27,10 +28,14 @@ def job(tmp_path: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> Job
     folder.slurm.mkdir(parents=True)
     folder.notes(0).mkdir(parents=True)
     run.ranks.mkdir()
-    (run.ranks / "rank00000.json").write_text('{"step": 31}')
+    beat(run, 0, 31)
     JobFile(str(run.root), "", "", 2, logs=str(folder.slurm)).write(folder.job_json)
     add_start(run, {"job": "12", "restart": 0}, 20, 100)
     return folder
+
+
+def beat(run: RunDir, rank: int, step: int) -> None:
+    Beat(rank, "node1", 1, step, "forward", 5, 0.0, 0.0).write(run.ranks)
 
 
 def note(job: JobDir, rank: int, status: int, text: str, *, when: int, secondary: bool) -> None:
@@ -137,7 +142,7 @@ def test_failures_elsewhere_and_good_ends_begin_the_count_anew(
     failure = End("failed", 31, "again", 1)
     for restart, end in enumerate((failure, failure, between, failure)):
         add_end(run, "12", restart, end, "requeue")
-    assert failures_in_a_row(run, 31) == 1
+    assert failures_in_a_row(run, "12", 31) == 1
     conclude(job.root, 1)
     assert requeued(fake)
 
@@ -150,9 +155,25 @@ def test_a_damaged_history_costs_no_other_line(job: JobDir, fake: FakeSlurm, dam
     with run.starts.open("ab") as file:
         file.write(damage)
     add_end(run, "12", 1, End("failed", 31, "again", 1), "requeue")
-    assert failures_in_a_row(run, 31) == 2
+    assert failures_in_a_row(run, "12", 31) == 2
     conclude(job.root, 1)
     assert not requeued(fake)
+
+
+def test_failures_of_an_earlier_job_do_not_count(job: JobDir, fake: FakeSlurm) -> None:
+    """Who submits again has mended something."""
+    run = RunDir(job.root.parents[1])
+    for restart in range(3):
+        add_end(run, "11", restart, End("failed", 31, "again", 1), "requeue")
+    conclude(job.root, 1)
+    assert requeued(fake)
+
+
+def test_ranks_of_an_earlier_start_that_are_no_more_do_not_count(job: JobDir) -> None:
+    """Their last words stay in the folder where a run goes on with fewer ranks."""
+    beat(RunDir(job.root.parents[1]), 2, 95)
+    conclude(job.root, 1)
+    assert last(job)["step"] == 31
 
 
 def test_what_to_do_by_hand_is_printed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -211,6 +212,19 @@ def test_a_copy_that_differs_is_refused_and_removed(pack: Path, tmp_path: Path) 
     digest = read_pack(pack).manifest.digest
     (home,) = (tmp_path / "scratch").iterdir()
     assert {path.name for path in home.iterdir()} == {f"{digest}.lock"}
+
+
+def test_a_disk_that_is_too_small_is_named_and_left_as_it_was(pack: Path, tmp_path: Path) -> None:
+    """The kernel refuses to write more than some bytes of a file, as it does where no room is."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot be copied to .*File too large.*make room"):
+            stage(pack, tmp_path / "scratch")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (home,) = (tmp_path / "scratch").iterdir()
+    assert [path.suffix for path in home.iterdir()] == [".lock"]
 
 
 def test_scratch_that_others_can_write_is_refused(pack: Path, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +24,16 @@ from distill.config import load_config
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.errors import UserError
 from distill.run_dir import RunDir
-from launcher.commands.cancel import cancel
+from launcher.commands.cancel import cancel, cancel_command
+from launcher.commands.logs import logs_command
 from launcher.commands.submit import submit_command
+from launcher.commands.sweep import sweep_command
 from launcher.commands.tensorboard import link_runs
 from launcher.doctor import slurm_checks
+from launcher.starts import add_start
 from launcher.status import statuses
 from launcher.submit import Submitted
+from launcher.sweep import Sweep
 
 SETTINGS = """
 [run]
@@ -68,6 +74,10 @@ def submit(config: Path, *overrides: str, **options: object) -> None:
     one_by_one(submit_command)(config_path=config, overrides=list(overrides), **options)
 
 
+def sweep(what: Path, words: Sequence[str] = (), **options: object) -> None:
+    one_by_one(sweep_command)(what=what, words=list(words), **options)
+
+
 def test_a_job_is_handed_over_with_its_folder(config: Path, fake: FakeSlurm) -> None:
     fake.cluster()
     submit(config, nodes=2, gpus_per_node=2, time="1h", partition="high")
@@ -103,6 +113,46 @@ def test_a_refusal_of_slurm_leaves_nothing(config: Path, fake: FakeSlurm) -> Non
     with pytest.raises(UserError, match=r"Slurm refuses the job: .*submission failed: No"):
         submit(config)
     assert not run_of(config).root.exists()
+
+
+def test_a_refused_sweep_can_be_asked_for_again(
+    config: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left of it; nor, in a sweep that has runs, of another try, from wherever."""
+    fake.cluster()
+    folder = config.parent / "sweep"
+    no = {"errors": "sbatch: error: No.\n", "status": 1}
+    fake.answers("sbatch", **no)
+    for _ in range(2):
+        with pytest.raises(UserError, match="Slurm refuses the job"):
+            sweep(config, ["loss.weight=1,2"], folder=folder)
+        assert not folder.exists()
+    fake.answers("sbatch", "Submitted batch job 20\n")
+    sweep(config, ["loss.weight=1,2"], folder=folder)
+    fake.answers("sacct", "20_0|FAILED|None|node1|\n20_1|RUNNING|None|node1|\n")
+    monkeypatch.chdir(config.parent)
+    fake.answers("sbatch", **no)
+    with pytest.raises(UserError, match="Slurm refuses the job"):
+        sweep(Path("sweep"), resubmit=True)
+    runs = Sweep.read(folder).runs
+    assert [len(run.jobs()) for run in runs] == [1, 1]
+    fake.answers("sbatch", "Submitted batch job 21\n")
+    sweep(Path("sweep"), resubmit=True)
+    assert [len(run.jobs()) for run in runs] == [2, 1]
+    done = Submitted.of(runs[0])
+    assert done is not None
+    assert (done.number, Path(done.logs)) == ("21", RunDir(folder).jobs()[1].slurm)
+    script = RunDir(folder).jobs()[1].script.read_text()
+    assert f"export PYTHONPATH={folder}/jobs/0002/code" in script
+
+
+def test_who_names_no_account_needs_no_list_of_them(config: Path, fake: FakeSlurm) -> None:
+    fake.cluster()
+    fake.answers("sacctmgr", errors="Slurm accounting storage is disabled\n", status=1)
+    with pytest.raises(UserError, match="accounting storage is disabled"):
+        submit(config, account="face")
+    submit(config)
+    assert Submitted.of(run_of(config)) is not None
 
 
 def test_without_sbatch(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,9 +278,74 @@ def test_a_job_of_slurm_is_cancelled_or_asked_to_save(config: Path, fake: FakeSl
     fake.cluster()
     fake.answers("scancel")
     submit(config)
-    assert cancel(run_of(config), save=False).endswith("job 12 cancelled")
-    assert cancel(run_of(config), save=True).endswith("job 12 saves and ends")
+    run = run_of(config)
+    fake.queue("12|RUNNING|None|node1")
+    assert cancel(run, save=False).endswith("job 12 cancelled")
+    add_start(run, {"job": "12", "restart": 0}, 0, 10)
+    assert cancel(run, save=True).endswith("job 12 saves and ends")
     assert fake.calls("scancel") == ["12", "--signal=INT", "12"]
+
+
+def test_a_job_that_does_not_listen_yet_has_nothing_to_save(config: Path, fake: FakeSlurm) -> None:
+    """A signal would be lost before the ranks have met, and refused while the job waits."""
+    fake.cluster()
+    fake.answers("scancel")
+    submit(config)
+    run = run_of(config)
+    words = "job 12 cancelled, it had nothing to save"
+    fake.queue("12|RUNNING|None|node1")
+    assert cancel(run, save=True).endswith(words)
+    add_start(run, {"job": "12", "restart": 0}, 0, 10)
+    fake.queue("12|PENDING|BeginTime|", restarts=1)
+    assert cancel(run, save=True).endswith(words)
+    fake.queue("12|RUNNING|None|node1", restarts=1)  # a node died: nobody has said that it ended
+    assert cancel(run, save=True).endswith(words)
+    assert fake.calls("scancel") == ["12"] * 3
+
+
+def test_one_job_that_has_ended_does_not_keep_the_others(
+    config: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Slurm says nothing of an ended one, and refuses to signal it."""
+    fake.cluster()
+    runs = [config.parent / "runs" / name for name in ("a", "b", "c")]
+    for number, run in enumerate(runs, 12):
+        fake.answers("sbatch", f"Submitted batch job {number}\n")
+        submit(config, f"run.dir={run}")
+    fake.queue("12|COMPLETED|None|node1", "13|RUNNING|None|node1", "14|RUNNING|None|node1")
+    fake.answers("scancel", errors="scancel: error: No.\n", status=1)
+    with pytest.raises(UserError, match=r"scancel 13: .*No"):
+        cancel_command([config.parent / "runs"])
+    assert fake.calls("scancel") == ["13", "14"]
+    shown = capsys.readouterr()
+    assert "job 12 has ended already" in shown.out
+    assert "scancel 14: " in shown.err
+
+
+def test_a_job_of_this_machine_is_known_before_it_holds_the_folder(config: Path) -> None:
+    """Its ranks import for seconds; another process with its number would be none of ours."""
+    assert pairdistill("submit", str(config), "--cluster", "local").returncode == 0
+    run = run_of(config)
+    job = Submitted.of(run)
+    assert job is not None
+    assert statuses([run])[0].state == "RUNNING"
+    assert not run.lock.exists(), "the run was too quick for this test"
+    assert cancel(run, save=True).endswith("ends, it had nothing to save")
+    wait_for(lambda: not psutil.pid_exists(int(job.number)))
+    assert statuses([run])[0].state == "ENDED"
+    replace(job, number=str(os.getpid())).write(run.jobs()[0])
+    assert cancel(run, save=False).endswith("does not run")
+
+
+def test_logs_are_found_where_a_run_was_moved_to(
+    config: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.cluster()
+    submit(config)
+    (run_of(config).jobs()[0].slurm / "12_0_log.out").write_text("the log\n")
+    moved = run_of(config).root.rename(config.parent / "moved")
+    logs_command(moved)
+    assert capsys.readouterr().out.endswith("the log\n")
 
 
 def test_runs_of_any_name_meet_in_one_board(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from launcher.commands.status import duration, table
 from launcher.slurm import accounted, gpus_of, node_kinds, without_job
 from launcher.starts import End, add_end, add_start
 from launcher.status import RunStatus, find_runs, statuses
-from launcher.submit import Submitted
+from launcher.submit import Submitted, check_run
 from launcher.sweep import Result, Sweep, draws, failed, grid, overrides_of, results, split_values
 from launcher.sweep_picture import draw, told_apart_by, varied
 
@@ -112,6 +112,7 @@ def test_status_of_a_running_a_failed_and_a_waiting_run(tmp_path: Path, fake: Fa
     assert fake.calls("sacct")[-1] == "12,13,14", "asked once for all"
     assert table([running, broken, waiting]).row_count == 3
     fake.answers("sacct", "12|COMPLETED|BeginTime|node1|\n")
+    fake.answers("squeue", "")
     assert statuses(runs[:1])[0].reason == "", "it waited once, before a requeue"
 
 
@@ -148,7 +149,32 @@ def test_a_folder_without_runs_is_a_mistake(tmp_path: Path) -> None:
 
 def test_states_of_slurm_are_single_words(fake: FakeSlurm) -> None:
     fake.answers("sacct", "12_3|CANCELLED by 0|None|None assigned|\n")
+    fake.queue()
     assert accounted(["12_3"])["12_3"].state == "CANCELLED"
+
+
+def test_a_job_is_not_over_while_it_waits_to_begin_again(tmp_path: Path, fake: FakeSlurm) -> None:
+    """As a Slurm answers after a node died, until the job may begin again."""
+    sweep = Sweep(tmp_path, [{"loss.weight": 1.0}], "loss/total")
+    run = submitted_run(sweep.run(0).root, "6_0", 3)
+    fake.answers("sacct", "6_0|NODE_FAIL|None|node[1-2]|\n")
+    fake.queue("6_0|PENDING|BeginTime|")
+    (waits,) = statuses([run])
+    assert (waits.state, waits.reason) == ("PENDING", "BeginTime")
+    assert failed(sweep) == [], "it would be submitted twice"
+    with pytest.raises(UserError, match=r"job 6_0 \(PENDING\) owns it"):
+        check_run(run, resume=True)
+    fake.queue("6_0|NODE_FAIL|None|node[1-2]")
+    assert statuses([run])[0].state == "NODE_FAIL"
+    assert failed(sweep) == [0]
+
+
+def test_the_length_of_a_run_that_went_on_by_hand(tmp_path: Path, fake: FakeSlurm) -> None:
+    fake.answers("sacct", "12|COMPLETED|None|node1|\n")
+    fake.queue()
+    run = submitted_run(tmp_path / "run", "12", 4)
+    run.length.write_text('{"steps": 30}')  # by `train`, which is no submission
+    assert statuses([run])[0].total_steps == 30
 
 
 def test_failed_runs_of_a_sweep_and_its_results(tmp_path: Path, fake: FakeSlurm) -> None:
@@ -158,6 +184,7 @@ def test_failed_runs_of_a_sweep_and_its_results(tmp_path: Path, fake: FakeSlurm)
     for index, (number, step, complete) in enumerate(rows):
         submitted_run(sweep.run(index).root, number, step, complete=complete)
     states = zip(("COMPLETED", "TIMEOUT", "RUNNING", "CANCELLED by 0"), rows, strict=True)
+    fake.queue()
     fake.answers("sacct", "".join(f"{row[0]}|{state}|None|node1|\n" for state, row in states))
     sweep.write()
     again = Sweep.read(sweep.root)
@@ -214,6 +241,7 @@ def test_kinds_of_nodes(fake: FakeSlurm) -> None:
     small, large = node_kinds("test")
     assert (small.cpus, small.mem_gb, small.gpus, small.max_time_min) == (4, 7, 2, None)
     assert (large.count, large.gpus, large.max_time_min) == (10, 8, 60 * 60)
+    assert large.mem_gb == 976, "sbatch takes a GB for 1024 MB, and would refuse 1000 GB"
 
 
 def test_a_job_inside_a_job_starts_clean(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,6 +264,7 @@ def test_a_log_is_waited_for_and_followed_to_its_end(
     run = submitted_run(tmp_path / "run", "12", 3)
     log = run.jobs()[0].slurm / "12_0_log.out"
     fake.answers("sacct", "12|RUNNING|None|node1|\n")
+    fake.queue()
     looks = itertools.count(1)
 
     def pause(_: float) -> None:
