@@ -102,7 +102,7 @@ def _status(run: RunDir, job: Submitted | None, known: slurm.Accounted | None) -
         run=str(run.root),
         job=job.number if job else "",
         state=state,
-        reason=_reason(known, ends) if state != "COMPLETED" else "",
+        reason=_reason(run, job, known, ends) if state != "COMPLETED" else "",
         nodes=known.nodes if known else "",
         step=step,
         total_steps=total,
@@ -115,9 +115,19 @@ def _status(run: RunDir, job: Submitted | None, known: slurm.Accounted | None) -
     )
 
 
-def _reason(known: slurm.Accounted | None, ends: Sequence[dict[str, Any]]) -> str:
-    """In Slurm's words, or those of the last end."""
-    return (known.reason if known else "") or (str(ends[-1]["cause"]) if ends else "")
+def _reason(
+    run: RunDir,
+    job: Submitted | None,
+    known: slurm.Accounted | None,
+    ends: Sequence[dict[str, Any]],
+) -> str:
+    """Why it waits, or how its last start ended; Slurm's reason for having waited stays."""
+    if known and known.state == "PENDING" and known.reason:
+        return known.reason
+    causes = [str(end["cause"]) for end in ends if job and end["job"] == job.number]
+    if not causes and job and known and known.state == "FAILED" and not job.log_names():
+        return f"it wrote no log: can the nodes write to {run.root}?"
+    return causes[-1] if causes else ""
 
 
 def _losses(newest: dict[str, Any]) -> dict[str, float]:

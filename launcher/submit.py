@@ -79,6 +79,10 @@ class Submitted:
         logs = os.path.relpath(self.logs, job.root)
         write_whole(job.submitted, json.dumps({**vars(self), "logs": logs}).encode())
 
+    def log_names(self) -> list[str]:
+        """Names of the logs that its ranks have begun."""
+        return sorted(path.name for path in Path(self.logs).glob(f"{self.number}_*_log.out"))
+
     @classmethod
     def of(cls, run: RunDir) -> Submitted | None:
         """The newest submission of a run that got a number."""

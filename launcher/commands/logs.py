@@ -7,11 +7,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from distill.errors import UserError
+
+if TYPE_CHECKING:
+    from launcher.submit import Submitted
 
 _POLL_SECONDS = 0.5
 _POLLS_PER_QUESTION = 20
@@ -34,10 +37,10 @@ def logs_command(
 
         pairdistill logs runs/a --rank 7
     """
-    logs, name = logs_of(run)
+    job = job_of(run)
     if follow:
-        _wait_for_any(run, logs, name)
-    path = log_path(logs, name, rank)
+        _wait_for_any(run, job)
+    path = log_path(run, job, rank)
     place = _show_from(path, 0)
     if follow:
         for _ in _while_it_lasts(run):
@@ -45,8 +48,8 @@ def logs_command(
         _show_from(path, place)
 
 
-def logs_of(run: Path) -> tuple[Path, str]:
-    """Folder of the logs of the newest submission, and the number of its job.
+def job_of(run: Path) -> Submitted:
+    """The newest submission.
 
     Raises:
         UserError: nothing was submitted there.
@@ -57,33 +60,34 @@ def logs_of(run: Path) -> tuple[Path, str]:
     job = Submitted.of(RunDir(run))
     if job is None:
         raise UserError(f"{str(run)!r}: no job was submitted for it", fix=_NO_LOG)
-    return Path(job.logs), job.number
+    return job
 
 
-def _logs(logs: Path, job: str) -> list[str]:
-    return sorted(path.name for path in logs.glob(f"{job}_*_log.out"))
-
-
-def log_path(logs: Path, job: str, rank: int) -> Path:
+def log_path(run: Path, job: Submitted, rank: int) -> Path:
     """The log of a rank.
 
     Raises:
         UserError: that rank has written nothing.
     """
-    path = logs / f"{job}_{rank}_log.out"
+    path = Path(job.logs) / f"{job.number}_{rank}_log.out"
     if not path.exists():
-        others = _logs(logs, job)
-        state = f"there are {', '.join(others)}" if others else "the job has not begun"
+        others = ", ".join(job.log_names())
+        state = f"there are {others}" if others else _why_none(run)
         raise UserError(f"{str(path)!r}: no such log; {state}", fix="see `pairdistill status`")
     return path
 
 
-def _wait_for_any(run: Path, logs: Path, job: str) -> None:
+def _why_none(run: Path) -> str:
+    over = "the job is over and wrote none: was it cancelled, or can the nodes not write there?"
+    return over if _is_over(run) else "the job has not begun"
+
+
+def _wait_for_any(run: Path, job: Submitted) -> None:
     """Wait while the job does; it has no logs then."""
-    if not _logs(logs, job):
-        sys.stderr.write(f"job {job} has not begun; its log will appear here\n")
+    if not job.log_names():
+        sys.stderr.write(f"job {job.number} has not begun; its log will appear here\n")
         for _ in _while_it_lasts(run):
-            if _logs(logs, job):
+            if job.log_names():
                 return
 
 

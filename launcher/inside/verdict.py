@@ -4,7 +4,8 @@ The batch script runs it once after srun, so there is one place where a job is r
 is left that could do it twice. It reads the notes that ranks left, says what came first, and
 
 - a run that saved on a signal goes on: `scontrol requeue`, unless the job was cancelled;
-- so does one that failed, unless it failed `SAME_STEP_LIMIT` times at the same step;
+- so does one that failed, unless it failed `SAME_STEP_LIMIT` times at the same step, or
+  `NO_PROGRESS_LIMIT` times without a new checkpoint;
 - a mistake of the user's, and a run that stopped itself, end here.
 
 Where Slurm ends a job itself (a node died, `scontrol requeue`, cancelled) it is not asked anything.
@@ -29,6 +30,7 @@ from launcher import slurm
 from launcher.inside.outcome import OUTCOME
 from launcher.jobfile import JobFile
 from launcher.starts import (
+    NO_PROGRESS_LIMIT,
     SAME_STEP_LIMIT,
     End,
     add_end,
@@ -130,11 +132,21 @@ def decide(start: Start, end: End) -> str:
     state = slurm.state_now(start.job)
     if state != "RUNNING":  # Slurm has made up its mind
         return f"none: the job is {state or 'forgotten'}"
-    if end.kind == "failed":
-        times = failures_in_a_row(start.run, start.job, end.step) + 1
-        if times >= SAME_STEP_LIMIT:
-            return f"none: it failed {times} times at step {end.step}"
+    if end.kind == "failed" and (hopeless := fails_again(start, end)):
+        return f"none: {hopeless}"
     return "requeue"
+
+
+def fails_again(start: Start, end: End) -> str:
+    """Why a start that failed would not be the last to; empty where another one may get further."""
+    here = 1 + failures_in_a_row(start.run, start.job, end.step, end.step)
+    if here >= SAME_STEP_LIMIT:
+        return f"it failed {here} times at step {end.step}"
+    saved = max(start.run.checkpoint_steps(), default=0)
+    unsaved = 1 + failures_in_a_row(start.run, start.job, saved, sys.maxsize)
+    if unsaved >= NO_PROGRESS_LIMIT:
+        return f"it failed {unsaved} times since step {saved}, without another checkpoint"
+    return ""
 
 
 def requeue(start: Start) -> None:

@@ -142,7 +142,7 @@ def test_failures_elsewhere_and_good_ends_begin_the_count_anew(
     failure = End("failed", 31, "again", 1)
     for restart, end in enumerate((failure, failure, between, failure)):
         add_end(run, "12", restart, end, "requeue")
-    assert failures_in_a_row(run, "12", 31) == 1
+    assert failures_in_a_row(run, "12", 31, 31) == 1
     conclude(job.root, 1)
     assert requeued(fake)
 
@@ -155,9 +155,25 @@ def test_a_damaged_history_costs_no_other_line(job: JobDir, fake: FakeSlurm, dam
     with run.starts.open("ab") as file:
         file.write(damage)
     add_end(run, "12", 1, End("failed", 31, "again", 1), "requeue")
-    assert failures_in_a_row(run, "12", 31) == 2
+    assert failures_in_a_row(run, "12", 31, 31) == 2
     conclude(job.root, 1)
     assert not requeued(fake)
+
+
+@pytest.mark.parametrize("saved", [20, 38])
+def test_failures_without_a_checkpoint_between_them_do_not_go_on_for_ever(
+    job: JobDir, fake: FakeSlurm, saved: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where memory leaks: at another step each time, always from the same checkpoint."""
+    run = RunDir(job.root.parents[1])
+    (run.checkpoints / f"step-{saved:08d}").mkdir(parents=True)
+    for restart in range(9):
+        add_end(run, "12", restart, End("failed", 32 + restart, "out of memory", 1), "requeue")
+    beat(run, 0, 41)
+    conclude(job.root, 1)
+    assert requeued(fake) == (saved == 38), "the last three have got further than the others"
+    said = "it failed 10 times since step 20, without another checkpoint"
+    assert (said in capsys.readouterr().out) == (saved == 20)
 
 
 def test_failures_of_an_earlier_job_do_not_count(job: JobDir, fake: FakeSlurm) -> None:

@@ -169,6 +169,35 @@ def test_a_job_is_not_over_while_it_waits_to_begin_again(tmp_path: Path, fake: F
     assert failed(sweep) == [0]
 
 
+def test_a_failure_is_told_by_its_cause_not_by_what_it_waited_for(
+    tmp_path: Path, fake: FakeSlurm
+) -> None:
+    """The accounting keeps the reason for which a job waited last."""
+    run = submitted_run(tmp_path / "run", "13", 3)
+    add_end(run, "12", 0, End("failed", 3, "an earlier job", 1), "none")
+    (run.jobs()[0].slurm / "13_0_log.out").touch()
+    fake.queue()
+    fake.answers("sacct", "13|RUNNING|BeginTime|node1|\n")
+    assert statuses([run])[0].reason == ""
+    add_end(run, "13", 1, End("failed", 3, "error: rank 1: no", 1), "none")
+    fake.answers("sacct", "13|FAILED|BeginTime|node1|\n")
+    assert statuses([run])[0].reason == "error: rank 1: no"
+
+
+def test_a_job_that_could_not_write_its_log_says_so(tmp_path: Path, fake: FakeSlurm) -> None:
+    """As where the run folder is on a disk that the nodes do not see: Slurm gives no reason."""
+    run = submitted_run(tmp_path / "run", "30", 0)
+    fake.answers("sacct", "30|FAILED|None|node1|\n")
+    fake.queue()
+    assert statuses([run])[0].reason == f"it wrote no log: can the nodes write to {run.root}?"
+    with pytest.raises(UserError, match="the job is over and wrote none"):
+        logs_command(run.root)
+    fake.answers("sacct", "")
+    fake.queue("30|PENDING|Priority|")
+    with pytest.raises(UserError, match="the job has not begun"):
+        logs_command(run.root)
+
+
 def test_the_length_of_a_run_that_went_on_by_hand(tmp_path: Path, fake: FakeSlurm) -> None:
     fake.answers("sacct", "12|COMPLETED|None|node1|\n")
     fake.queue()
