@@ -18,7 +18,6 @@ from launcher.submit import Submitted
 
 _DEPTH = 3
 _TAIL_BYTES = 1 << 16
-_CONTROLLER = "submitit.local._local"
 
 
 @dataclass(frozen=True)
@@ -124,6 +123,8 @@ def _reason(
     """Why it waits, or how its last start ended; Slurm's reason for having waited stays."""
     if known and known.state == "PENDING" and known.reason:
         return known.reason
+    if known and known.state == "TIMEOUT":
+        return "its time limit came before it had saved and left: raise the site's signal_seconds"
     causes = [str(end["cause"]) for end in ends if job and end["job"] == job.number]
     if not causes and job and known and known.state == "FAILED" and not job.log_names():
         return f"it wrote no log: can the nodes write to {run.root}?"
@@ -166,19 +167,7 @@ def _local_state(run: RunDir, job: Submitted | None) -> str:
         return "COMPLETED"
     if job is not None and job.cluster == "slurm":
         return "UNKNOWN"
-    return "RUNNING" if is_locked(run) or (job and lives_here(job)) else "ENDED"
-
-
-def lives_here(job: Submitted) -> bool:
-    """Whether the process of a job of this machine is there; it locks the folder seconds later.
-
-    Its number alone would not tell: numbers are used again, and other machines have their own.
-    """
-    try:
-        words = Path(f"/proc/{job.number}/cmdline").read_text(errors="replace").split("\0")
-        return _CONTROLLER in words and Path(words[-2]).samefile(job.logs)
-    except OSError:
-        return False
+    return "RUNNING" if is_locked(run) or (job and job.lives_here()) else "ENDED"
 
 
 def is_locked(run: RunDir) -> bool:

@@ -34,6 +34,7 @@ from launcher.site import Site
 from launcher.snapshot import take_snapshot
 
 CLUSTERS = ("slurm", "local", "debug")
+_CONTROLLER = "submitit.local._local"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,17 @@ class Submitted:
         """Write into the folder of the submission, which may be moved later, with its logs."""
         logs = os.path.relpath(self.logs, job.root)
         write_whole(job.submitted, json.dumps({**vars(self), "logs": logs}).encode())
+
+    def lives_here(self) -> bool:
+        """Whether its process on this machine is there; it locks the run folder seconds later.
+
+        The number alone would not tell: numbers are used again, and other machines have their own.
+        """
+        try:
+            words = Path(f"/proc/{self.number}/cmdline").read_text(errors="replace").split("\0")
+            return _CONTROLLER in words and Path(words[-2]).samefile(self.logs)
+        except OSError:
+            return False
 
     def log_names(self) -> list[str]:
         """Names of the logs that its ranks have begun."""
@@ -157,14 +169,12 @@ def check_run(run: RunDir, *, resume: bool) -> None:
         UserError: another job works or waits for it, or there is (or is not) a run to go on with.
     """
     before = Submitted.of(run)
-    if before is not None and before.cluster == "slurm":
-        known = slurm.accounted([before.number]).get(before.number)
-        if known and not known.has_ended:
-            raise UserError(
-                f"run.dir = {str(run.root)!r}: job {before.number} ({known.state}) owns it",
-                fix=f"wait for it, `pairdistill cancel {shlex.quote(str(run.root))}`,"
-                " or choose another run.dir",
-            )
+    if before is not None and (state := _state_if_alive(before)):
+        raise UserError(
+            f"run.dir = {str(run.root)!r}: job {before.number} ({state}) owns it",
+            fix=f"wait for it, `pairdistill cancel {shlex.quote(str(run.root))}`,"
+            " or choose another run.dir",
+        )
     exists = before is not None or bool(run.checkpoint_steps())
     if exists and not resume:
         raise UserError(
@@ -174,6 +184,14 @@ def check_run(run: RunDir, *, resume: bool) -> None:
     if run.root.exists():
         with run.acquire():  # nobody else holds it
             check_private(run.root)
+
+
+def _state_if_alive(job: Submitted) -> str:
+    """State of a job that runs or is to run; empty where it has ended."""
+    if job.cluster != "slurm":
+        return "RUNNING" if job.lives_here() else ""
+    known = slurm.accounted([job.number]).get(job.number)
+    return known.state if known and not known.has_ended else ""
 
 
 def submit(request: Request) -> Submitted:

@@ -97,10 +97,10 @@ def _listens(run: RunDir, number: str) -> bool:
 
 def _cancel_here(run: RunDir, job: Submitted) -> str:
     """On this machine: the parent of the ranks passes it on, and they save."""
-    from launcher.status import is_locked, lives_here
+    from launcher.status import is_locked
 
     controller = int(job.number)
-    if not lives_here(job):
+    if not job.lives_here():
         return "does not run"
     saves = is_locked(run)
     tasks = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()

@@ -53,9 +53,21 @@ def stage(pack: Path, scratch: Path) -> Path:
         check_private(home)
         target = home / manifest.digest
         with _locked(home / f"{target.name}.lock"):
-            if not target.is_dir():
+            if not _is_whole(target):
+                shutil.rmtree(target, ignore_errors=True)
                 _copy(pack, target)
     return target
+
+
+def _is_whole(copy: Path) -> bool:
+    """Whether all files of a copy are still there: scratch disks are cleaned of old ones."""
+    from distill.data.manifest import read_pack
+
+    try:
+        read_pack(copy)
+    except UserError:
+        return False
+    return True
 
 
 @contextmanager

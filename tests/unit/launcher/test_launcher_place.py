@@ -214,6 +214,18 @@ def test_a_copy_that_differs_is_refused_and_removed(pack: Path, tmp_path: Path) 
     assert {path.name for path in home.iterdir()} == {f"{digest}.lock"}
 
 
+@pytest.mark.parametrize("name", ["manifest.json", shard_name(0)])
+def test_a_copy_that_was_cleaned_away_in_part_is_made_again(
+    pack: Path, tmp_path: Path, name: str
+) -> None:
+    copy = stage(pack, tmp_path / "scratch")
+    before = copy.stat().st_ino
+    assert stage(pack, tmp_path / "scratch").stat().st_ino == before
+    (copy / name).unlink()
+    assert stage(pack, tmp_path / "scratch") == copy
+    assert (copy / name).read_bytes() == (pack / name).read_bytes()
+
+
 def test_a_disk_that_is_too_small_is_named_and_left_as_it_was(pack: Path, tmp_path: Path) -> None:
     """The kernel refuses to write more than some bytes of a file, as it does where no room is."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

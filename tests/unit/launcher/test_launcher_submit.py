@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from distill.errors import UserError
 from distill.run_dir import RunDir
 from launcher.commands.cancel import cancel, cancel_command
 from launcher.commands.logs import logs_command
+from launcher.commands.options import Cluster
 from launcher.commands.submit import submit_command
 from launcher.commands.sweep import sweep_command
 from launcher.commands.tensorboard import link_runs
@@ -323,17 +323,22 @@ def test_one_job_that_has_ended_does_not_keep_the_others(
 
 
 def test_a_job_of_this_machine_is_known_before_it_holds_the_folder(config: Path) -> None:
-    """Its ranks import for seconds; another process with its number would be none of ours."""
-    assert pairdistill("submit", str(config), "--cluster", "local").returncode == 0
+    """Ranks import for seconds first; another process with its number would be none of ours."""
     run = run_of(config)
-    job = Submitted.of(run)
-    assert job is not None
-    assert statuses([run])[0].state == "RUNNING"
-    assert not run.lock.exists(), "the run was too quick for this test"
-    assert cancel(run, save=True).endswith("ends, it had nothing to save")
-    wait_for(lambda: not psutil.pid_exists(int(job.number)))
+    job = run.next_job()
+    job.slurm.mkdir(parents=True)
+    waits = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL); time.sleep(600)"
+    argv = [sys.executable, "-c", waits, "submitit.local._local", str(job.slurm)]
+    with subprocess.Popen(argv) as controller:
+        Submitted(str(controller.pid), "local", str(job.slurm), "now").write(job)
+        wait_for(lambda: statuses([run])[0].state == "RUNNING")  # once it is what it was started as
+        for resume in (False, True):
+            with pytest.raises(UserError, match=rf"job {controller.pid} \(RUNNING\) owns it"):
+                submit(config, cluster=Cluster.LOCAL, resume=resume)
+        assert cancel(run, save=True).endswith("ends, it had nothing to save")
+        assert controller.wait() == -signal.SIGINT
     assert statuses([run])[0].state == "ENDED"
-    replace(job, number=str(os.getpid())).write(run.jobs()[0])
+    Submitted(str(os.getpid()), "local", str(job.slurm), "now").write(job)
     assert cancel(run, save=False).endswith("does not run")
 
 

@@ -182,6 +182,8 @@ def test_a_failure_is_told_by_its_cause_not_by_what_it_waited_for(
     add_end(run, "13", 1, End("failed", 3, "error: rank 1: no", 1), "none")
     fake.answers("sacct", "13|FAILED|BeginTime|node1|\n")
     assert statuses([run])[0].reason == "error: rank 1: no"
+    fake.answers("sacct", "13|TIMEOUT|None|node1|\n")
+    assert "raise the site's signal_seconds" in statuses([run])[0].reason
 
 
 def test_a_job_that_could_not_write_its_log_says_so(tmp_path: Path, fake: FakeSlurm) -> None:
