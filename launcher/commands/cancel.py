@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -99,11 +100,11 @@ def _cancel_here(run: RunDir, job: Submitted) -> str:
     """On this machine: the parent of the ranks passes it on, and they save."""
     from launcher.status import is_locked
 
-    controller = int(job.number)
     if not job.lives_here():
         return "does not run"
-    saves = is_locked(run)
-    tasks = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
-    for process in tasks or [job.number]:
-        os.kill(int(process), signal.SIGINT)
-    return f"process {controller} {'saves and ends' if saves else 'ends, it had nothing to save'}"
+    number, saves = job.number, is_locked(run)
+    with suppress(FileNotFoundError, ProcessLookupError):  # it ends by itself
+        tasks = Path(f"/proc/{number}/task/{number}/children").read_text().split()
+        for process in tasks or [number]:
+            os.kill(int(process), signal.SIGINT)
+    return f"process {number} {'saves and ends' if saves else 'ends, it had nothing to save'}"

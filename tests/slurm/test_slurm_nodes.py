@@ -42,6 +42,9 @@ def test_a_lost_node(reference: World, how: str) -> None:
     try:
         states = ("PENDING", "REQUEUED", "COMPLETING", "CONFIGURING")
         reference.until(lambda: reference.state(job) in states, "Slurm to notice", 120)
+        # The accounting has it as failed until it may begin again.
+        again = reference.pairdistill(*reference.words(name, *TWO, "--resume"))
+        assert f"job {job} (" in again.stderr and ") owns it" in again.stderr, again.stdout
     finally:
         reference.cluster.order(f"{back} node2")
     reference.finish(job, seconds=200)

@@ -15,7 +15,7 @@ REFUSED = {
     "GPUs": (("--gpus-per-node", "3"), "--gpus-per-node = 3: partition 'test' has 2 at most"),
     "nodes": (("--nodes", "4"), "--nodes = 4: partition 'test' has 2 at most"),
     "cores": (("--cpus", "5"), "--ranks-per-node x --cpus = 5: partition 'test' has 4 at most"),
-    "memory": (("--mem-gb", "9"), "--mem-gb = 9: partition 'test' has 8 at most"),
+    "memory": (("--mem-gb", "8"), "--mem-gb = 8: partition 'test' has 7 at most"),
     "injection": (("--account", "a\n#SBATCH --uid=0"), "--account = 'a\\n#SBATCH --uid=0': not a"),
     "batch": (("--ranks-per-node", "3"), "train.global_batch_pairs = 8: not divisible by 3 ranks"),
     "pack": (("data.train=nowhere",), "no pack there; make one"),
