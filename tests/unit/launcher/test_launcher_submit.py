@@ -327,11 +327,13 @@ def test_a_job_of_this_machine_is_known_before_it_holds_the_folder(config: Path)
     run = run_of(config)
     job = run.next_job()
     job.slurm.mkdir(parents=True)
-    waits = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL); time.sleep(600)"
-    argv = [sys.executable, "-c", waits, "submitit.local._local", str(job.slurm)]
-    with subprocess.Popen(argv) as controller:
+    waits = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); print(); signal.pause()"
+    argv = [sys.executable, "-uc", waits, "submitit.local._local", str(job.slurm)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as controller:
+        assert controller.stdout is not None
         Submitted(str(controller.pid), "local", str(job.slurm), "now").write(job)
-        wait_for(lambda: statuses([run])[0].state == "RUNNING")  # once it is what it was started as
+        controller.stdout.read(1)  # now it is what it was started as
+        assert statuses([run])[0].state == "RUNNING"
         for resume in (False, True):
             with pytest.raises(UserError, match=rf"job {controller.pid} \(RUNNING\) owns it"):
                 submit(config, cluster=Cluster.LOCAL, resume=resume)
