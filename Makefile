@@ -8,7 +8,7 @@ PYTHON ?=
 VENV ?= .venv
 PYTEST_ARGS ?=
 HEAD_ARGS ?= --preset quick
-PAIRS_ARGS ?= --seeds 101-108
+PAIRS_ARGS ?= --seeds 201-208
 TEST_WORKERS ?= 2
 
 BIN := $(VENV)/bin

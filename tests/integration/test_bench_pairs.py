@@ -33,7 +33,7 @@ def settings(arm: str) -> Config:
 
 
 def test_the_demos_arms_are_as_the_demo_has_them() -> None:
-    for arm, name in zip(ARMS, ("first", "pairs", "kl"), strict=True):
+    for arm, name in zip(ARMS, ("first", "pairs", "ce"), strict=True):
         assert settings(name) == load_config(SETTINGS, arm.overrides)
 
 
