@@ -14,7 +14,7 @@ from distill.json_lines import objects_of
 from distill.run_dir import RunDir
 from launcher import slurm
 from launcher.starts import read_starts
-from launcher.submit import Submitted
+from launcher.submitted import Submitted
 
 _DEPTH = 3
 _TAIL_BYTES = 1 << 16

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import shlex
 import shutil
@@ -32,9 +31,9 @@ from launcher.resources import Resources
 from launcher.script import make_executor, submitted_script
 from launcher.site import Site
 from launcher.snapshot import take_snapshot
+from launcher.submitted import Submitted
 
 CLUSTERS = ("slurm", "local", "debug")
-_CONTROLLER = "submitit.local._local"
 
 
 @dataclass(frozen=True)
@@ -57,52 +56,6 @@ class Request:
     def run(self) -> RunDir:
         """The run folder."""
         return RunDir(Path(self.config.run.dir))
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """A job in the queue.
-
-    Attributes:
-        number: of the job; for ``local`` that of a process.
-        cluster: where.
-        logs: folder of the ranks' logs.
-        time: when.
-    """
-
-    number: str
-    cluster: str
-    logs: str
-    time: str
-
-    def write(self, job: JobDir) -> None:
-        """Write into the folder of the submission, which may be moved later, with its logs."""
-        logs = os.path.relpath(self.logs, job.root)
-        write_whole(job.submitted, json.dumps({**vars(self), "logs": logs}).encode())
-
-    def lives_here(self) -> bool:
-        """Whether its process on this machine is there; it locks the run folder seconds later.
-
-        The number alone would not tell: numbers are used again, and other machines have their own.
-        """
-        try:
-            words = Path(f"/proc/{self.number}/cmdline").read_text(errors="replace").split("\0")
-            return _CONTROLLER in words and Path(words[-2]).samefile(self.logs)
-        except OSError:
-            return False
-
-    def log_names(self) -> list[str]:
-        """Names of the logs that its ranks have begun."""
-        return sorted(path.name for path in Path(self.logs).glob(f"{self.number}_*_log.out"))
-
-    @classmethod
-    def of(cls, run: RunDir) -> Submitted | None:
-        """The newest submission of a run that got a number."""
-        for job in reversed(run.jobs()):
-            if job.submitted.exists():
-                said = json.loads(job.submitted.read_text(encoding="utf-8"))
-                return cls(**{**said, "logs": str((job.root / said["logs"]).resolve())})
-        return None
 
 
 def absolute(config: Config) -> Config:

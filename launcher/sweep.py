@@ -29,7 +29,8 @@ from launcher.script import make_executor
 from launcher.slurm import ENDED
 from launcher.snapshot import take_snapshot
 from launcher.status import RunStatus, statuses
-from launcher.submit import Request, Submitted, discard, hand_over, make_private, write_job
+from launcher.submit import Request, discard, hand_over, make_private, write_job
+from launcher.submitted import Submitted
 
 MOST_POINTS = 1000
 Point = dict[str, Any]

@@ -14,7 +14,7 @@ from distill.errors import UserError
 
 if TYPE_CHECKING:
     from distill.run_dir import RunDir
-    from launcher.submit import Submitted
+    from launcher.submitted import Submitted
 
 _NO_JOB = "stop `train` by Ctrl-C where it was started, or by TERM"
 
@@ -58,7 +58,7 @@ def cancel(run: RunDir, *, save: bool) -> str:
     Raises:
         UserError: nothing was submitted for it, or Slurm refuses.
     """
-    from launcher.submit import Submitted
+    from launcher.submitted import Submitted
 
     job = Submitted.of(run)
     if job is None:

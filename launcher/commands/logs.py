@@ -14,7 +14,7 @@ import typer
 from distill.errors import UserError
 
 if TYPE_CHECKING:
-    from launcher.submit import Submitted
+    from launcher.submitted import Submitted
 
 _POLL_SECONDS = 0.5
 _POLLS_PER_QUESTION = 20
@@ -55,7 +55,7 @@ def job_of(run: Path) -> Submitted:
         UserError: nothing was submitted there.
     """
     from distill.run_dir import RunDir
-    from launcher.submit import Submitted
+    from launcher.submitted import Submitted
 
     job = Submitted.of(RunDir(run))
     if job is None:

@@ -12,7 +12,8 @@ from launcher.commands import options
 from launcher.commands.options import Cluster
 
 if TYPE_CHECKING:
-    from launcher.submit import Request, Submitted
+    from launcher.submit import Request
+    from launcher.submitted import Submitted
 
 
 def submit_command(

@@ -8,74 +8,20 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
-import simplejpeg
 from fake_slurm import FakeSlurm
+from submitting import pairdistill, run_of, submit, sweep
 
-from distill.cli.groups import one_by_one
 from distill.config import load_config
-from distill.data.pack_writer import EncodedPair, write_pack
 from distill.errors import UserError
 from distill.run_dir import RunDir
-from launcher.commands.cancel import cancel, cancel_command
-from launcher.commands.logs import logs_command
-from launcher.commands.options import Cluster
-from launcher.commands.submit import submit_command
-from launcher.commands.sweep import sweep_command
 from launcher.commands.tensorboard import link_runs
 from launcher.doctor import slurm_checks
-from launcher.starts import add_start
-from launcher.status import statuses
-from launcher.submit import Submitted
+from launcher.submitted import Submitted
 from launcher.sweep import Sweep
-
-SETTINGS = """
-[run]
-device = "cpu"
-dir = "{root}/runs/a run"
-[data]
-train = "{root}/train"
-reader = "python"
-[model]
-name = "tiny"
-embedding_dim = 16
-[train]
-steps = 3
-global_batch_pairs = 4
-"""
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    images = [
-        simplejpeg.encode_jpeg(
-            rng.integers(0, 255, (112, 112, 3), np.uint8), colorsubsampling="444"
-        )
-        for _ in range(8)
-    ]
-    pairs = (EncodedPair(image, image, i % 2, 0) for i, image in enumerate(images))
-    write_pack(tmp_path / "train", pairs, 8, identities=["a", "b"], kinds=("blur",))
-    (tmp_path / "run.toml").write_text(SETTINGS.format(root=tmp_path))
-    return tmp_path / "run.toml"
-
-
-def run_of(config: Path) -> RunDir:
-    return RunDir(config.parent / "runs" / "a run")
-
-
-def submit(config: Path, *overrides: str, **options: object) -> None:
-    one_by_one(submit_command)(config_path=config, overrides=list(overrides), **options)
-
-
-def sweep(what: Path, words: Sequence[str] = (), **options: object) -> None:
-    one_by_one(sweep_command)(what=what, words=list(words), **options)
 
 
 def test_a_job_is_handed_over_with_its_folder(config: Path, fake: FakeSlurm) -> None:
@@ -227,26 +173,6 @@ def test_here_and_now(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is a run already" in again.stderr
 
 
-def pairdistill(*words: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "distill", *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
-
-
-def test_here_in_the_background_and_cancelled(config: Path) -> None:
-    words = ("train.steps=100000", "--cluster", "local")
-    begun = pairdistill("submit", str(config), *words)
-    assert begun.returncode == 0, begun.stderr
-    run = run_of(config)
-    try:
-        wait_for(lambda: run.metrics.exists() and run.metrics.stat().st_size > 0)
-        assert statuses([run])[0].state == "RUNNING"
-    finally:
-        assert cancel(run, save=True).endswith("saves and ends")
-    wait_for(lambda: statuses([run])[0].state == "ENDED")
-    assert run.checkpoint_steps()
-    assert cancel(run, save=True).endswith("does not run")
-
-
 def test_other_sources_than_those_submitted_are_refused(config: Path, fake: FakeSlurm) -> None:
     """The copy is changed while the job waits: the start-up checks name the node."""
     fake.cluster()
@@ -265,94 +191,6 @@ def test_other_sources_than_those_submitted_are_refused(config: Path, fake: Fake
     assert done.returncode != 0
     assert "start-up checks: other sources on " in done.stderr
     assert not run_of(config).checkpoint_steps()
-
-
-def wait_for(holds: object) -> None:
-    end = time.monotonic() + 90
-    while not holds():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.2)
-
-
-def test_a_job_of_slurm_is_cancelled_or_asked_to_save(config: Path, fake: FakeSlurm) -> None:
-    fake.cluster()
-    fake.answers("scancel")
-    submit(config)
-    run = run_of(config)
-    fake.queue("12|RUNNING|None|node1")
-    assert cancel(run, save=False).endswith("job 12 cancelled")
-    add_start(run, {"job": "12", "restart": 0}, 0, 10)
-    assert cancel(run, save=True).endswith("job 12 saves and ends")
-    assert fake.calls("scancel") == ["12", "--signal=INT", "12"]
-
-
-def test_a_job_that_does_not_listen_yet_has_nothing_to_save(config: Path, fake: FakeSlurm) -> None:
-    """A signal would be lost before the ranks have met, and refused while the job waits."""
-    fake.cluster()
-    fake.answers("scancel")
-    submit(config)
-    run = run_of(config)
-    words = "job 12 cancelled, it had nothing to save"
-    fake.queue("12|RUNNING|None|node1")
-    assert cancel(run, save=True).endswith(words)
-    add_start(run, {"job": "12", "restart": 0}, 0, 10)
-    fake.queue("12|PENDING|BeginTime|", restarts=1)
-    assert cancel(run, save=True).endswith(words)
-    fake.queue("12|RUNNING|None|node1", restarts=1)  # a node died: nobody has said that it ended
-    assert cancel(run, save=True).endswith(words)
-    assert fake.calls("scancel") == ["12"] * 3
-
-
-def test_one_job_that_has_ended_does_not_keep_the_others(
-    config: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Slurm says nothing of an ended one, and refuses to signal it."""
-    fake.cluster()
-    runs = [config.parent / "runs" / name for name in ("a", "b", "c")]
-    for number, run in enumerate(runs, 12):
-        fake.answers("sbatch", f"Submitted batch job {number}\n")
-        submit(config, f"run.dir={run}")
-    fake.queue("12|COMPLETED|None|node1", "13|RUNNING|None|node1", "14|RUNNING|None|node1")
-    fake.answers("scancel", errors="scancel: error: No.\n", status=1)
-    with pytest.raises(UserError, match=r"scancel 13: .*No"):
-        cancel_command([config.parent / "runs"])
-    assert fake.calls("scancel") == ["13", "14"]
-    shown = capsys.readouterr()
-    assert "job 12 has ended already" in shown.out
-    assert "scancel 14: " in shown.err
-
-
-def test_a_job_of_this_machine_is_known_before_it_holds_the_folder(config: Path) -> None:
-    """Ranks import for seconds first; another process with its number would be none of ours."""
-    run = run_of(config)
-    job = run.next_job()
-    job.slurm.mkdir(parents=True)
-    waits = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); print(); signal.pause()"
-    argv = [sys.executable, "-uc", waits, "submitit.local._local", str(job.slurm)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as controller:
-        assert controller.stdout is not None
-        Submitted(str(controller.pid), "local", str(job.slurm), "now").write(job)
-        controller.stdout.read(1)  # now it is what it was started as
-        assert statuses([run])[0].state == "RUNNING"
-        for resume in (False, True):
-            with pytest.raises(UserError, match=rf"job {controller.pid} \(RUNNING\) owns it"):
-                submit(config, cluster=Cluster.LOCAL, resume=resume)
-        assert cancel(run, save=True).endswith("ends, it had nothing to save")
-        assert controller.wait() == -signal.SIGINT
-    assert statuses([run])[0].state == "ENDED"
-    Submitted(str(os.getpid()), "local", str(job.slurm), "now").write(job)
-    assert cancel(run, save=False).endswith("does not run")
-
-
-def test_logs_are_found_where_a_run_was_moved_to(
-    config: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fake.cluster()
-    submit(config)
-    (run_of(config).jobs()[0].slurm / "12_0_log.out").write_text("the log\n")
-    moved = run_of(config).root.rename(config.parent / "moved")
-    logs_command(moved)
-    assert capsys.readouterr().out.endswith("the log\n")
 
 
 def test_runs_of_any_name_meet_in_one_board(tmp_path: Path) -> None:
