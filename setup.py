@@ -69,10 +69,20 @@ class Step:
         return OBJECTS / f"{self.source.stem}-{self.variant}-{digest.hexdigest()[:16]}.o"
 
 
-def compiler_version(compiler: str) -> str:
+def cxx() -> list[str]:
+    """The C++ compiler, with the options that come with its name."""
+    return shlex.split(os.environ.get("CXX", "g++"))
+
+
+@functools.cache
+def answer(*command: str) -> str:
+    """What a compiler says to a question; it is asked once."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def compiler_version(*compiler: str) -> str:
     """First and last line of `compiler --version`."""
-    command = [*shlex.split(compiler), "--version"]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
+    lines = answer(*compiler, "--version").split("\n")
     return " ".join(line for line in (lines[0], lines[-2]) if line)
 
 
@@ -98,9 +108,7 @@ def nvcc() -> str | None:
 
 def cuda_release(cuda: str) -> tuple[int, int]:
     """Release of an nvcc, e.g. (13, 0)."""
-    command = [cuda, "--version"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"release (\d+)\.(\d+)", shown)
+    found = re.search(r"release (\d+)\.(\d+)", answer(cuda, "--version"))
     release = (int(found[1]), int(found[2])) if found else (0, 0)
     if release < OLDEST_NVCC:
         wanted = ".".join(map(str, OLDEST_NVCC))
@@ -118,8 +126,7 @@ def cuda_archs(cuda: str) -> list[str]:
     asked = os.environ.get("PAIRDISTILL_CUDA_ARCHS")
     if asked:
         return asked.replace(",", ";").split(";")
-    command = [cuda, "--list-gpu-arch"]
-    known = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    known = answer(cuda, "--list-gpu-arch").split()
     archs = [a for a in CUDA_ARCHS.split(";") if f"compute_{a}" in known]
     if release < NVCC_WITH_BFLOAT16_FOR_75:
         archs = [a for a in archs if a != "75"]
@@ -131,7 +138,7 @@ def cuda_archs(cuda: str) -> list[str]:
 def description(cuda: str | None) -> str:
     """How this build was made, one line; shown by `pairdistill doctor`."""
     parts = [
-        compiler_version(os.environ.get("CXX", "g++")).split(" Copyright")[0],
+        compiler_version(*cxx()).split(" Copyright")[0],
         f"torch {importlib.metadata.version('torch')}",
     ]
     if cuda:
@@ -143,7 +150,7 @@ def description(cuda: str | None) -> str:
 def cpu_steps(cuda: str | None) -> list[Step]:
     """The operators, and the vector loops once for each instruction set."""
     x86 = platform.machine() in ("x86_64", "AMD64")
-    common = [*shlex.split(os.environ.get("CXX", "g++")), "-std=c++17", "-fPIC", "-Wall"]
+    common = [*cxx(), "-std=c++17", "-fPIC", "-Wall"]
     common += ["-Wno-attributes", *(["-DPAIR_LOSS_X86"] if x86 else [])]
     operators = [*common, "-O2", "-fopenmp-simd", f"-isystem{torch_folder() / 'include'}"]
     operators.append(OLDEST_TORCH)
@@ -176,7 +183,7 @@ def cuda_steps(cuda: str) -> list[Step]:
     kernels = [*with_host_compiler(cuda), *common, "-O3", "--threads", "2"]
     kernels += ["-Xcompiler", "-fPIC,-Wno-attributes"]
     kernels += [*targets, "-Xptxas", "-v"]
-    operators = [*shlex.split(os.environ.get("CXX", "g++")), *common, "-O2", "-fPIC", "-Wall"]
+    operators = [*cxx(), *common, "-O2", "-fPIC", "-Wall"]
     operators += ["-Wno-attributes", "-Wno-unknown-pragmas", "-DUSE_CUDA", OLDEST_TORCH]
     operators += [f"-isystem{torch_folder() / 'include'}"]
     return [
@@ -214,8 +221,7 @@ def link(objects: list[Path], cuda: str | None) -> Path:
     target = OBJECTS / f"_kernels-{digest}.so"
     if not target.exists():
         libraries = [f"-L{torch_folder() / 'lib'}", "-ltorch_cpu", "-lc10"]
-        cxx = shlex.split(os.environ.get("CXX", "g++"))
-        linker = with_host_compiler(cuda) if cuda else cxx
+        linker = with_host_compiler(cuda) if cuda else cxx()
         partial = target.with_suffix(f".{os.getpid()}.so")
         command = [*linker, "-shared", *map(str, objects), *libraries, "-o", str(partial)]
         print(shlex.join(command), flush=True)
