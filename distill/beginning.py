@@ -72,8 +72,8 @@ def begin_or_resume(config: Config, plan: Plan, engine: Engine) -> Beginning:
     settings = (config, plan, engine)
     begun, words = _resumed(found, *settings) if found else _fresh(*settings)
     _write_settings(config, plan, engine, begun.total_steps)
-    for moved, reason in found.set_aside if found else ():
-        warn(engine.ranks, f"checkpoint damaged and set aside: {moved} ({reason})")
+    for damage in found.damage() if found else ():
+        warn(engine.ranks, damage)
     note(engine.ranks, _opening(config, plan, engine, begun.total_steps, words))
     changed = list(_changed(found, config)) if found else []
     if changed:
@@ -120,29 +120,30 @@ def _length(config: Config, plan: Plan, state: TrainState, found: Found) -> int:
         UserError: more is behind it than the settings ask for.
     """
     train, pairs = config.train, plan.train.pairs
-    seen = state.order.epoch * pairs + state.order.consumed
     if train.steps:
         behind, asked, over = f"{state.step} steps", train.steps, state.step > train.steps
+        length = train.steps
     else:
+        seen = state.order.epoch * pairs + state.order.consumed
         # The last step may have begun an epoch more, with what its batch was.
         last = found.manifest.config.get("train", {}).get("global_batch_pairs", 1)
         over = seen - train.epochs * pairs >= last
         behind, asked = f"{seen / pairs:.4g} epochs", train.epochs
+        length = state.step + steps_of(train.epochs, pairs, train.global_batch_pairs, seen)
     if over:
         raise UserError(
             f"run.dir = {config.run.dir!r}: has {behind} behind it, and the settings ask for"
             f" {asked} in all",
             fix="raise train.steps or train.epochs, or choose another run.dir",
         )
-    left = steps_of(train.epochs, pairs, train.global_batch_pairs, seen)
-    return train.steps or state.step + left
+    return length
 
 
 def _changed(found: Found, config: Config) -> Iterator[str]:
     """Settings that a run goes on with and was not made with, which no check minds."""
-    there, here = found.manifest.config, config.model_dump(mode="json")
+    there, here, default = found.manifest.config, config.model_dump(mode="json"), Config()
     for name, but in _OF_NO_EFFECT.items():
-        yield from setting_differences(name, getattr(Config(), name), there, here, but=but)
+        yield from setting_differences(name, getattr(default, name), there, here, but=but)
 
 
 def _facts(config: Config, plan: Plan, run_id: str) -> RunFacts:

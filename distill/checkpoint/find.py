@@ -12,6 +12,7 @@ from distill.errors import UserError
 from distill.ranks import gather_objects, together
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from distill.ranks import Ranks
@@ -35,6 +36,11 @@ class Found:
     def step(self) -> int:
         """Optimizer steps made."""
         return self.manifest.step
+
+    def damage(self) -> Iterator[str]:
+        """What to warn of, one newer checkpoint at a time."""
+        for moved, reason in self.set_aside:
+            yield f"checkpoint damaged and set aside: {moved} ({reason})"
 
 
 def latest_verified(folder: Path, ranks: Ranks | None = None) -> Found | None:

@@ -95,11 +95,8 @@ def open_weights(path: Path, stack: ExitStack, ranks: Ranks | None = None) -> St
 
 def _tell(found: Found) -> None:
     """Warn where the weights are not the newest that there were."""
-    for moved, reason in found.set_aside:
-        console.warn(
-            f"checkpoint damaged and set aside: {moved} ({reason}); taking that of step"
-            f" {found.step} in its place"
-        )
+    for damage in found.damage():
+        console.warn(f"{damage}; taking that of step {found.step} in its place")
 
 
 def _checkpoint(found: Found, stack: ExitStack) -> Stored:
