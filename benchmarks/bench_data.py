@@ -27,7 +27,6 @@ memory to nowhere. `own us` is what the packer's first process does: the bound o
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from functools import partial
@@ -37,6 +36,7 @@ import torch
 from data_bench import images, loading, others, packing, report
 from data_bench.measure import in_turn, stream_speed
 
+from distill.cores import usable_cores
 from distill.data.pack.workers import team
 from distill.data.pack_writer import write_pack
 
@@ -80,7 +80,7 @@ def bench_packing(args: argparse.Namespace, folder: Path) -> list[report.Line]:
 def main() -> None:
     """Runs both, prints the table, and writes CSV and plot where asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     for name, default, what in (
         ("pairs", 8192, "pairs of the pack"),
         ("photographs", 3000, "photographs that are packed"),

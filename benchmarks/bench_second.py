@@ -6,12 +6,12 @@ and pairs a second of `SecondMaker`. Needs openpeople.
 
 from __future__ import annotations
 
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from distill.cores import usable_cores
 from distill.data.images import decode
 from distill.data.locate import locate
 from distill.data.pack.options import DEFAULT_KINDS
@@ -38,7 +38,7 @@ def main() -> None:
         print(f"{kind:10} {1000 * _seconds(maker, drawn, images, rows, 1)[0] / PAIRS:.2f} ms")
     maker = SecondMaker(0, DEFAULT_KINDS)
     drawn = maker.draw(np.zeros(PAIRS, np.int64), np.arange(PAIRS))
-    for threads in sorted({1, len(os.sched_getaffinity(0))}):
+    for threads in sorted({1, usable_cores()}):
         used, passed = _seconds(maker, drawn, images, rows, threads)
         print(f"default kinds, {threads} threads: {1000 * used / PAIRS:.2f} ms of CPU a pair, "
               f"{PAIRS / passed:.0f} pairs/s")  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_bench.measure import Ratio, Speed
+from distill.cores import usable_cores
 
 PACKAGES = (
     "pairdistill", "torch", "ffcv", "simplejpeg", "opencv-python-headless", "numpy", "numba",
@@ -54,7 +55,7 @@ def about(**settings: int) -> dict[str, str]:
         model = next((row.split(":")[1].strip() for row in file if "model name" in row), "?")
     return {
         "date": datetime.date.today().isoformat(),
-        "device": f"{model}, {len(os.sched_getaffinity(0))} cores",
+        "device": f"{model}, {usable_cores()} cores",
         **{name: str(value) for name, value in settings.items()},
         "load": f"{os.getloadavg()[1]:.1f}",
         "versions": " ".join([f"python {platform.python_version()}", *_versions()]),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from distill.data.faces import FaceDetector, align, resized
 from distill.data.images import Pixels, decode
-from distill.data.sources.folder import IMAGE_ENDINGS, read_file
+from distill.data.sources.folder import IMAGE_ENDINGS, is_image, other_endings_of, read_file
 from distill.errors import UserError
 
 
@@ -46,8 +46,8 @@ def images_below(folder: Path, others: Counter[str] | None = None) -> list[Path]
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(here, name) for name in names if not name.startswith(".")]
     if others is not None:
-        others.update(e for f in files if (e := f.suffix.lower()) not in IMAGE_ENDINGS)
-    return sorted((f for f in files if f.suffix.lower() in IMAGE_ENDINGS), key=os.fsencode)
+        others.update(other_endings_of(files))
+    return sorted(filter(is_image, files), key=os.fsencode)
 
 
 def aligned_face(path: Path, detector: FaceDetector | None) -> Pixels:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distill.cli.arguments import Aligned, DeviceName, Photographs, RunWeights
-from distill.cli.not_tried import tell_not_tried
+from distill.cli.not_tried import photographs_among
 
 if TYPE_CHECKING:
     from distill.classify import Answer
@@ -80,7 +79,7 @@ def answer(
     out: Path | None,
 ) -> list[Answer]:
     """Classify, with a progress bar."""
-    from distill.classify import ask, find_photographs
+    from distill.classify import ask
     from distill.config import as_override
     from distill.console import progress_bar
     from distill.files import check_room_for
@@ -89,9 +88,7 @@ def answer(
 
     if out is not None:
         check_room_for(out)
-    others = Counter[str]()
-    files = find_photographs(paths, others)
-    tell_not_tried(others)
+    files = photographs_among(paths)
     trained = restore(weights, [as_override("run.device", device)])
     with progress_bar("classify", len(files)) as bar:
         return ask(

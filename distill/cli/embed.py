@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from distill.cli.arguments import Aligned, BackboneWeights, DeviceName, Photographs
-from distill.cli.not_tried import tell_not_tried
+from distill.cli.not_tried import photographs_among
 
 if TYPE_CHECKING:
     from distill.classify.embed import Embedded
@@ -42,7 +41,6 @@ def embed_command(
     read.
     Exit status: 0 at least one photograph was embedded, 1 none was, 2 a mistake in the input.
     """
-    from distill.classify import find_photographs
     from distill.classify.embed import as_npz, embed_photographs
     from distill.config import as_override
     from distill.console import progress_bar, say
@@ -51,9 +49,7 @@ def embed_command(
     from distill.trained import restore_backbone
 
     check_room_for(out)
-    others = Counter[str]()
-    files = find_photographs(photographs, others)
-    tell_not_tried(others)
+    files = photographs_among(photographs)
     trained = restore_backbone(weights, [as_override("run.device", device)])
     with progress_bar("embed", len(files)) as bar:
         found = embed_photographs(

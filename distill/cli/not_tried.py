@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from distill.data.sources import Source
 
 SHOWN = 5
+
+
+def photographs_among(paths: Sequence[Path]) -> list[Path]:
+    """`find_photographs`, with a warning of the files in folders that are none."""
+    from distill.classify import find_photographs
+
+    others = Counter[str]()
+    files = find_photographs(paths, others)
+    tell_not_tried(others)
+    return files
 
 
 def tell_not_tried(endings: Counter[str]) -> None:

@@ -23,7 +23,7 @@ from distill.losses import (
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "losses"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "losses" / "cuda_on_cpu"))
 import agreement
-from loss_cases import Case, make_case
+from loss_cases import cuda, make_case
 
 pytestmark = pytest.mark.gpu
 OPS = torch.ops.pairdistill
@@ -55,10 +55,6 @@ def go(
         if not any(words in str(error) for words in ("has at most", "do not fit on the chip")):
             raise
         pytest.skip(str(error).split("\n")[0])
-
-
-def cuda(case: Case, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return case.first.to("cuda", dtype), case.second.to("cuda", dtype), case.labels.cuda()
 
 
 @pytest.mark.skipif(

@@ -11,7 +11,7 @@ import torch
 from distill.losses import PairLossSpec, fused, pair_loss, registration
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "losses"))
-from loss_cases import Case, make_case
+from loss_cases import cuda, make_case
 
 pytestmark = pytest.mark.gpu
 OPS = torch.ops.pairdistill
@@ -20,10 +20,6 @@ OPS = torch.ops.pairdistill
 @pytest.fixture(autouse=True)
 def native() -> None:
     assert "cuda" in fused.native_devices(), "the extension was built without CUDA"
-
-
-def cuda(case: Case, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return case.first.to("cuda", dtype), case.second.to("cuda", dtype), case.labels.cuda()
 
 
 def test_opcheck_of_every_operator() -> None:

@@ -52,7 +52,7 @@ class FolderSource:
             UserError: the folder is missing, is no folder, cannot be read or holds no image.
         """
         people, empty, others = _people(Path(self.root))
-        stray = [f for f in _entries(Path(self.root)) if f.is_file() and _is_image(f)]
+        stray = [f for f in _entries(Path(self.root)) if f.is_file() and is_image(f)]
         for name, value in (
             ("root", Path(self.root)),
             ("people", people),
@@ -109,11 +109,11 @@ def _people(root: Path) -> tuple[dict[str, list[Path]], list[str], Counter[str]]
     others: Counter[str] = Counter()
     for folder in _entries(root):
         if not folder.is_dir():
-            others.update(_other_endings([folder]))
+            others.update(other_endings_of([folder]))
             continue
         files = list(_files_below(folder, root))
-        images = [f for f in files if _is_image(f)]
-        others.update(_other_endings(files))
+        images = [f for f in files if is_image(f)]
+        others.update(other_endings_of(files))
         if images:
             people[folder.name] = images
         else:
@@ -161,12 +161,14 @@ def _order(path: Path) -> bytes:
     return os.fsencode(path)
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Whether a file is tried, by its ending."""
     return path.suffix.lower() in IMAGE_ENDINGS
 
 
-def _other_endings(files: list[Path]) -> list[str]:
-    return [f.suffix.lower() for f in files if not _is_image(f)]
+def other_endings_of(files: list[Path]) -> list[str]:
+    """Endings, lower case, of the files that are not tried."""
+    return [f.suffix.lower() for f in files if not is_image(f)]
 
 
 def _check_not_empty(source: FolderSource) -> None:

@@ -45,6 +45,11 @@ def make_case(
     return Case(first.to(dtype).double(), second.to(dtype).double(), labels)
 
 
+def cuda(case: Case, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits and labels on the GPU."""
+    return case.first.to("cuda", dtype), case.second.to("cuda", dtype), case.labels.cuda()
+
+
 FUNCTIONS = {"native": fused.row_terms, "reference": reference.row_terms, "plain": plain.row_terms}
 Results = tuple[torch.Tensor, ...]
 
