@@ -69,7 +69,7 @@ def as_network_input(images: torch.Tensor, dtype: torch.dtype = torch.float32) -
     """uint8 RGB in [0, 255] to ``dtype`` in [-1, 1], the range ArcFace backbones are trained on.
 
     (N, 3, H, W) whose channels lie side by side in memory: convolutions keep that order, and take
-    1 to 21% less time on CPUs (`docs/log.md`); on GPUs it is the order of their matrix units
+    up to 21% less time on CPUs (`docs/log.md`); on GPUs it is the order of their matrix units
     (https://docs.pytorch.org/tutorials/intermediate/memory_format_tutorial.html).
     """
     pixels = images.to(dtype, copy=True, memory_format=torch.channels_last)
