@@ -37,7 +37,6 @@ def tar_at_far(genuine: Scores, impostor: Scores, far: Scores) -> Scores:
     # with k accepts allowed, the threshold lies just above the score in place k
     first_refused = np.append(falling, -np.inf)[np.minimum(allowed, len(falling))]
     refused = np.searchsorted(np.sort(genuine), first_refused, side="right")
-    refused[allowed >= len(falling)] = 0
     shares: Scores = 1.0 - refused / len(genuine)
     return shares
 
@@ -100,8 +99,8 @@ def best_threshold(same: npt.NDArray[np.bool_], scores: Scores) -> float:
     """
     far, tar, thresholds = roc_curve(same, scores, drop_intermediate=False)
     best = int(np.argmax(tar - far))
-    below = min(best + 1, len(thresholds) - 1)
-    return float((thresholds[best] + thresholds[below]) / 2)
+    # best is never the last one, which accepts all: the first, which accepts none, is as good
+    return float((thresholds[best] + thresholds[best + 1]) / 2)
 
 
 def labelled(genuine: Scores, impostor: Scores) -> tuple[npt.NDArray[np.bool_], Scores]:

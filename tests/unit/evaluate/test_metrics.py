@@ -104,6 +104,25 @@ def test_ten_fold_accuracy_of_chance_and_of_a_known_overlap():
     assert known == pytest.approx(1 - 0.158655, abs=0.015) and 0 < spread < 0.05
 
 
+def test_ten_folds_of_which_one_has_a_wrong_pair():
+    """Of ten genuine pairs one looks like none; its tenth, two pairs, is half wrong."""
+    genuine, impostor = np.array([2.0] * 9 + [-1.0]), np.zeros(10)
+    accuracy, spread = ten_fold_accuracy(genuine, impostor)
+    assert accuracy == pytest.approx((9 * 1.0 + 0.5) / 10)
+    assert spread == pytest.approx(np.sqrt((9 * 0.05**2 + 0.45**2) / 10))
+
+
+def test_ten_folds_accept_a_score_at_the_threshold():
+    """Of scores 2 and 0 the threshold is 1, and a pair with just that score is accepted."""
+    assert ten_fold_accuracy(np.array([2.0] * 19 + [1.0]), np.zeros(20)) == (1.0, 0.0)
+
+
+def test_ten_expected_accepts_carry_a_far_in_spite_of_rounding():
+    """1 / 249 * 2490 is less than 10 in floating point, as are some more of these."""
+    one_in = np.arange(2, 1000)
+    assert all(carries(10 * n, 1 / n) and not carries(10 * n - 1, 1 / n) for n in one_in.tolist())
+
+
 def test_what_a_number_of_pairs_carries():
     assert carries(100, 0.1) and carries(1000, 0.01) and carries(100_000, 0.0001)
     assert not carries(99, 0.1) and not carries(99_999, 0.0001)
