@@ -54,6 +54,21 @@ def test_permutations_are_pinned_and_differ_between_seeds_and_epochs():
     assert len(orders) == 9
 
 
+@pytest.mark.parametrize(
+    ("n", "blocks", "expected"),
+    [
+        (1000, None, [781, 828, 576, 449]),
+        (5_822_653, None, [1_750_677, 1_072_616, 1_592_508, 2_909_704]),
+        (42_474_557, None, [19_723_926, 35_403_425, 2_093_352, 6_074_352]),
+        (5_822_653, Blocks(64, 4), [911_112, 5_186_879, 3_830_249, 5_385_513]),
+    ],
+)
+def test_the_orders_of_runs_under_way_are_pinned(n, blocks, expected):
+    """A release that ordered otherwise would repeat and miss pairs in an epoch that is resumed."""
+    places = np.array([0, 1, n // 2, n - 1])
+    assert Order(7, n, blocks).ids(3, places).tolist() == expected
+
+
 @pytest.mark.parametrize("n", [4, 5])
 def test_all_permutations_come_up_about_equally_often(n):
     """Chi-squared over all n! orders; the bound is 5 standard deviations of the statistic."""
