@@ -35,7 +35,15 @@ _ACCEPTED: dict[str, tuple[str, ...]] = {
 
 _OF_NO_EFFECT = {
     "run": ("dir", "device", "threads_per_rank", "resume", "accept"),
-    "data": ("train", "evaluation", "same_names", "reader", "workers", "prefetch_batches"),
+    "data": (
+        "train",
+        "exclude",
+        "evaluation",
+        "same_names",
+        "reader",
+        "workers",
+        "prefetch_batches",
+    ),
     "loss": (),
     "optimizer": (),
     "train": ("zero_stage", "nonfinite_limit", "collective_timeout_min", "hang_timeout_min"),
@@ -89,7 +97,7 @@ def _fresh(config: Config, plan: Plan, engine: Engine) -> tuple[Beginning, str]:
         origin, head = Path(config.model.init_from), config.model.init_head
         start = start_from(origin, engine, plan.classes, head=head)
         words = f"from {start}"
-        if start.numbers_of not in (None, plan.train.digest):
+        if start.numbers_of not in (None, plan.train.packs_digest):
             warn(
                 engine.ranks,
                 f"model.init_from = {str(origin)!r}: its people are numbers, and {start.kept} rows"
@@ -193,6 +201,8 @@ def _rate(config: Config) -> str:
 def _data(train: TrainingSet, same_names: SameNames) -> str:
     """How many people and pairs, and where names of several packs went."""
     text = f"{len(train.identities)} people, {train.pairs} pairs"
+    if train.gaps:
+        text += f" ({len(train.gaps)} left out, {train.emptied} people have none)"
     if len(train.packs) == 1:
         return text
     merged = "merged" if same_names == "same_person" else "kept apart"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distill.data.excluded import read_excluded
 from distill.data.loader import check_layout
 from distill.data.manifest import Pack, read_pack
 from distill.data.order import check_global_batch, steps_of
@@ -88,10 +89,12 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
 
 
 def training_set(data: DataConfig) -> TrainingSet:
-    """The packs to train on, as one."""
+    """The packs to train on, as one, without what is to be left out of them."""
     folders = data.train_packs or [""]
     packs = [_open("data.train", folder, "train") for folder in folders]
-    return TrainingSet.of(packs, data.same_names)
+    train = TrainingSet.of(packs, data.same_names)
+    lists = [Path(path) for path in data.exclude_lists]
+    return train.without(read_excluded(lists, packs)) if lists else train
 
 
 def _evaluation(folder: str) -> Pack:

@@ -90,11 +90,15 @@ def restore_backbone(path: Path, overrides: Iterable[str] = ()) -> TrainedBackbo
     ``path`` may also be a backbone of arcface_torch.
     """
     with ExitStack() as stack:
-        stored = open_weights(path, stack)
-        config = restored_config(stored.config, overrides)
-        chosen = config.model
-        model = Embedder(build_backbone(chosen.name, embedding_dim=chosen.embedding_dim))
-        fill(model, stored, [name for name in stored.keys if name.startswith(BACKBONE_PREFIX)])
+        return backbone_of(open_weights(path, stack), overrides)
+
+
+def backbone_of(stored: Stored, overrides: Iterable[str] = ()) -> TrainedBackbone:
+    """As `restore_backbone`, of weights that are open; the head may be read from them too."""
+    config = restored_config(stored.config, overrides)
+    chosen = config.model
+    model = Embedder(build_backbone(chosen.name, embedding_dim=chosen.embedding_dim))
+    fill(model, stored, [name for name in stored.keys if name.startswith(BACKBONE_PREFIX)])
     return TrainedBackbone(model.eval(), config, stored.step, stored.origin, stored.run_id)
 
 

@@ -107,11 +107,13 @@ def check_settings(config: Config, wanted: Resources) -> None:
                 f"{field} = {folder!r}: no pack there",
                 fix="make one with `pairdistill pack`, on a disk that the nodes see",
             )
-    for path in config.evaluate.sets:
+    files = [("evaluate.sets", path, "lfw.bin") for path in config.evaluate.sets]
+    files += [("data.exclude", path, "audit.csv") for path in config.data.exclude_lists]
+    for field, path, example in files:
         if not Path(path).exists():
             raise UserError(
-                f"evaluate.sets: {path!r}: no such file or folder",
-                fix="give files like lfw.bin, on a disk that the nodes see",
+                f"{field}: {path!r}: no such file or folder",
+                fix=f"give files like {example}, on a disk that the nodes see",
             )
 
 

@@ -90,7 +90,15 @@ def _differences(
 
 
 def _pack_differences(there: str, here: str) -> Iterator[str]:
-    """Of one pack or several, whose digests stand in their order, joined by ``+``."""
+    """Of one pack or several, whose digests stand in their order, joined by ``+``.
+
+    After a ``-`` may follow the digest of the pairs that are left out of them.
+    """
+    there, _, without_there = there.partition("-")
+    here, _, without_here = here.partition("-")
+    if without_there != without_here:
+        was, now = without_there or "nothing", without_here or "nothing"
+        yield f"photographs of data.exclude: {was} there -> {now} here"
     old, new = there.split("+"), here.split("+")
     if len(old) != len(new):
         yield f"training packs: {len(old)} there -> {len(new)} here"

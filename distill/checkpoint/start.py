@@ -87,7 +87,7 @@ def start_from(
     engine.finish_load(engine.counters())
     kept, people = int((rows >= 0).sum()), stored.unnamed or len(stored.identities)
     numbered = kept and are_numbers(identities) and are_numbers(stored.identities)
-    numbers_of = stored.data_digest if numbered and not stored.unnamed else None
+    numbers_of = stored.packs_digest if numbered and not stored.unnamed else None
     return Start(stored.origin, stored.step, kept, len(rows) - kept, people - kept, numbers_of)
 
 

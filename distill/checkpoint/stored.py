@@ -40,7 +40,7 @@ class Stored:
         config: configuration of the run, as plain data.
         identities: names of the C people, by label; none for a backbone without a head.
         unnamed: C, where there is a head and its people are known by their labels alone; else 0.
-        data_digest: of the training pack; empty where it is not known.
+        data_digest: of the training packs and what was left out; empty where it is not known.
         step: optimizer steps made.
         run_id: the run.
         origin: file or folder.
@@ -56,6 +56,11 @@ class Stored:
     origin: Path
     unnamed: int = 0
     data_digest: str = ""
+
+    @property
+    def packs_digest(self) -> str:
+        """Of the training packs, whatever was left out of them."""
+        return self.data_digest.partition("-")[0]
 
     def without_head(self) -> Stored:
         """The backbone alone."""

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from distill import __version__, console
+from distill.cli.audit import audit_command
 from distill.cli.classify import classify_command
 from distill.cli.demo import demo_command
 from distill.cli.doctor import doctor_command
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "plan": plan_command,
     "train": train_command,
     "evaluate": evaluate_command,
+    "audit": audit_command,
     "classify": classify_command,
     "embed": embed_command,
     "export": export_command,

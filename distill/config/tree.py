@@ -72,8 +72,8 @@ class RunConfig(Section):
     resume: bool = True
     """Go on from the newest verified checkpoint in `run.dir`; if false, one there is refused."""
     accept: Literal["nothing", "data", "identities", "all"] = "nothing"
-    """Differences from its checkpoint that a resume accepts: `data`, another training pack;
-    `identities`, other names of the people."""
+    """Differences from its checkpoint that a resume accepts: `data`, another training pack, or
+    other photographs left out; `identities`, other names of the people."""
 
 
 class DataConfig(Section):
@@ -85,6 +85,9 @@ class DataConfig(Section):
     same_names: Literal["refuse", "same_person", "different_people"] = "refuse"
     """What a name that several training packs have means: `same_person` makes one class of it,
     `different_people` one for each pack; `refuse` asks for one of these two."""
+    exclude: str | list[str] = ""
+    """List of photographs of the training packs to train without (made by `pairdistill audit`), or
+    several; their people keep their classes."""
     evaluation: str = ""
     """Folder of the held-out pack; empty for none."""
     second: Literal["packed", "online"] = "packed"
@@ -116,6 +119,12 @@ class DataConfig(Section):
         """Folders of the training packs; none where the setting is empty."""
         folders = [self.train] if isinstance(self.train, str) else self.train
         return folders if any(folders) else []
+
+    @property
+    def exclude_lists(self) -> list[str]:
+        """Files that say what not to train on; none where the setting is empty."""
+        files = [self.exclude] if isinstance(self.exclude, str) else self.exclude
+        return files if any(files) else []
 
 
 class ModelConfig(Section):

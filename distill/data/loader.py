@@ -130,7 +130,7 @@ def make_train_loader(
     n = train.pairs
     check_global_batch(n, batch_pairs_per_rank * share.world_size * accumulation, train.name)
     blocks = Blocks(data.block_pairs, data.window_blocks) if data.shuffle == "block" else None
-    line = Line(Order(seed, n, blocks), state, share, batch_pairs_per_rank)
+    line = Line(Order(seed, n, blocks, train.gaps), state, share, batch_pairs_per_rank)
     check_layout(train, data)
     online = online_rows(train, data, seed) if images_per_pair == 2 else None
     files = ShardFiles(train.index)
@@ -157,13 +157,42 @@ def make_eval_loader(
         UserError: a damaged pack, one without second images, or a corrupt image.
     """
     check_second(pack, "packed", "evaluate on a pack whose second images are in it")
+    ids = evaluation_slice(pack.manifest.pairs, Share(rank, world_size))
+    yield from _unchanged(pack, data, ids, batch_pairs, images_per_pair=2)
+
+
+def make_photograph_loader(
+    pack: Pack, data: DataConfig, *, rank: int, world_size: int, batch_images: int
+) -> Iterator[PairBatch]:
+    """The photographs of one rank in order, unchanged; over all ranks each exactly once.
+
+    A photograph is the first image of its first pair; no second ones are read.
+
+    Raises:
+        UserError: a damaged pack, or a corrupt image.
+    """
+    step = pairs_per_photograph(pack)
+    ids = evaluation_slice(pack.manifest.pairs // step, Share(rank, world_size)) * step
+    yield from _unchanged(pack, data, ids, batch_images, images_per_pair=1)
+
+
+def pairs_per_photograph(pack: Pack) -> int:
+    """Neighbours that have one first image; 1 where the counts of the manifest do not say so."""
+    times, rest = divmod(pack.manifest.pairs, pack.manifest.photographs)
+    return times if times and not rest else 1
+
+
+def _unchanged(
+    pack: Pack, data: DataConfig, ids: Indices, batch_pairs: int, *, images_per_pair: int
+) -> Iterator[PairBatch]:
+    """The pairs ``ids`` of a pack as they were packed."""
     options = ReaderOptions(
         seed=0,
         amplitudes=NONE,
         threads=clamped_threads(data.workers),
         ahead=data.prefetch_batches,
+        images_per_pair=images_per_pair,
     )
-    ids = evaluation_slice(pack.manifest.pairs, Share(rank, world_size))
     reader = open_reader(data.reader, ShardFiles(pack.index), options)
     try:
         yield from reader.start(_in_order(ids, batch_pairs))

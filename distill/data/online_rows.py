@@ -88,8 +88,9 @@ class OnlineRows:
         partners = Partners(
             np.concatenate([pack.manifest.pairs_per_identity for pack in train.packs]),
             np.concatenate(train.people.classes),
+            train.gaps,
         )
-        if train.pairs <= CHECKED_PAIRS:
+        if len(train.index) <= CHECKED_PAIRS:
             _check_people(train.index, partners)
         recipes, numbers = _recipes(train, seed)
         sizes = [pack.manifest.pairs for pack in train.packs]

@@ -6,7 +6,9 @@ every pair comes exactly once an epoch, on any number of ranks, none is left out
 Of each global batch, rank r of W takes every W-th place, starting at the r-th.
 
 No list of pairs exists: which pair stands at a place is computed. So opening a set of any size
-takes no time and no memory, and a run may go on from any place, on another number of ranks.
+takes no time and no memory, and a run may go on from any place, on another number of ranks. Pairs
+that are left out (`distill.data.excluded`) are gaps in the numbers: the n others are ordered as a
+set of n, and each keeps its own number.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distill.data.batch import OrderState
+from distill.data.gaps import NO_GAPS, Gaps
 from distill.data.mixing import GOLDEN, mixed
 from distill.errors import UserError
 
@@ -90,21 +93,24 @@ class Order:
 
     Args:
         seed: of the run.
-        n: pairs in the set.
+        n: pairs in the set, without those left out.
         blocks: None shuffles all pairs. Else blocks are shuffled, and then the pairs of each
             window of blocks: what is read at a time lies together, and fits into memory.
+        gaps: pairs that are left out.
     """
 
-    def __init__(self, seed: int, n: int, blocks: Blocks | None = None) -> None:
+    def __init__(
+        self, seed: int, n: int, blocks: Blocks | None = None, gaps: Gaps = NO_GAPS
+    ) -> None:
         assert n > 0
-        self.seed, self.n, self.blocks = seed, n, blocks
+        self.seed, self.n, self.blocks, self.gaps = seed, n, blocks, gaps
         self._plans: dict[int, BlockPlan] = {}
 
     def ids(self, epoch: int, places: Indices) -> Indices:
         """The pairs at ``places``, (m,) in [0, n), of one epoch."""
         if self.blocks is None:
-            return permuted(places, self.n, self.seed, epoch)
-        return self.plan(epoch).ids(places)
+            return self.gaps.pairs(permuted(places, self.n, self.seed, epoch))
+        return self.gaps.pairs(self.plan(epoch).ids(places))
 
     def plan(self, epoch: int) -> BlockPlan:
         """The blocks of ``epoch``; of two epochs, since one is begun as another ends."""
@@ -153,7 +159,7 @@ class BlockPlan:
         return self.order[window * self._blocks.window : (window + 1) * self._blocks.window]
 
     def ids(self, places: Indices) -> Indices:
-        """The pairs at ``places``."""
+        """Numbers of the pairs at ``places``, among those that are not left out."""
         windows = self.window_at(places)
         found = np.empty_like(places)
         for window in np.unique(windows):

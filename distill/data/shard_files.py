@@ -128,6 +128,6 @@ class Windows:
         assert order.blocks is not None
         size = order.blocks.pairs
         for block in order.plan(window[0]).members(window[1]).tolist():
-            last = min((block + 1) * size, order.n) - 1
-            for region in self._files.regions(block * size, last):
+            ends = np.array([block * size, min((block + 1) * size, order.n) - 1])
+            for region in self._files.regions(*order.gaps.pairs(ends).tolist()):
                 os.posix_fadvise(*region, advice)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -19,6 +19,8 @@ from typing import Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
+from distill.data.excluded import NONE_EXCLUDED, Excluded
+from distill.data.gaps import Gaps
 from distill.data.manifest import Pack
 from distill.data.pack_index import Joined, Numbers, PackIndex, Renumbering
 from distill.errors import UserError
@@ -49,11 +51,13 @@ class TrainingSet:
         packs: in the order of their pairs.
         people: of all.
         kinds: of all, by number.
+        excluded: what of it is left out.
     """
 
     packs: tuple[Pack, ...]
     people: People
     kinds: list[str]
+    excluded: Excluded = NONE_EXCLUDED
 
     @classmethod
     def of(cls, packs: Sequence[Pack], same_names: SameNames = "refuse") -> Self:
@@ -83,11 +87,46 @@ class TrainingSet:
 
     @property
     def pairs(self) -> int:
-        """Pairs of all packs."""
-        return sum(pack.manifest.pairs for pack in self.packs)
+        """Pairs of all packs, without those left out."""
+        return sum(pack.manifest.pairs for pack in self.packs) - len(self.gaps)
+
+    @property
+    def gaps(self) -> Gaps:
+        """The pairs that are left out."""
+        return self.excluded.gaps
+
+    def without(self, excluded: Excluded) -> Self:
+        """The same without some pairs; everybody keeps their class.
+
+        Raises:
+            UserError: nothing is left.
+        """
+        left = replace(self, excluded=excluded)
+        if not left.pairs:
+            raise UserError(
+                f"data.exclude: leaves none of the {len(left.gaps)} pairs of {self.name}",
+                fix="look at the list: the run or the angle that it was made with is a bad one",
+            )
+        return left
+
+    @property
+    def emptied(self) -> int:
+        """People all of whose pairs are left out."""
+        classes = np.concatenate(self.people.classes)
+        counts = np.concatenate([pack.manifest.pairs_per_identity for pack in self.packs])
+        before = np.bincount(classes, counts)
+        after = np.bincount(
+            classes, counts - np.bincount(self.excluded.runs, minlength=len(counts))
+        )
+        return int(((before > 0) & (after <= 0)).sum())
 
     @property
     def digest(self) -> str:
+        """That of the packs, and where pairs are left out, after a ``-``, SHA-256 of which."""
+        return self.packs_digest + (f"-{self.excluded.digest}" if self.gaps else "")
+
+    @property
+    def packs_digest(self) -> str:
         """SHA-256 of the content of each pack, in their order, joined by ``+``."""
         return "+".join(pack.manifest.digest for pack in self.packs)
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distill.data.faces import AlignedFace
+from distill.data.gaps import NO_GAPS, Gaps
 from distill.data.second import KINDS
 from distill.data.second.frame_finder import worn_of
 from distill.data.second.options import SecondOptions
@@ -68,12 +69,18 @@ class Partners:
         counts: photos of each run, in the order in which they lie, (R,); some may be 0.
         people: whose each run is, (R,) in [0, R); a person has one in each pack. By default run r
             is of person r.
+        gaps: photos that are left out; they are nobody's other photo.
     """
 
-    def __init__(self, counts: Numbers, people: Numbers | None = None) -> None:
+    def __init__(
+        self, counts: Numbers, people: Numbers | None = None, gaps: Gaps = NO_GAPS
+    ) -> None:
         counts = np.asarray(counts, np.int64)
         self._people = np.arange(len(counts)) if people is None else people
         self._starts = np.concatenate(([0], np.cumsum(counts)))
+        self._gaps = gaps
+        counts = counts - np.bincount(self._run_of(gaps.left_out), minlength=len(counts))
+        self._left_starts = np.concatenate(([0], np.cumsum(counts)))
         # Turns: the places of photos if all runs of a person lay side by side.
         self._runs = np.argsort(self._people, kind="stable")
         self._turns = np.cumsum(counts[self._runs]) - counts[self._runs]
@@ -90,17 +97,20 @@ class Partners:
         return self._people[self._run_of(ids)]
 
     def of(self, seed: int, epoch: Numbers, ids: Numbers) -> Numbers:
-        """One other photo for each sample, any as likely as the others; -1 where there is none."""
+        """One other photo for each sample, any as likely as the others; -1 where there is none.
+
+        No sample may be one that is left out.
+        """
         run = self._run_of(ids)
         first = self._of_person[self._people[run]]
         others = self._of_person[self._people[run] + 1] - first - 1
         step = np.empty(len(ids), np.int64)
         compiled.uniform_batch(_keys(seed, epoch, ids), _PARTNER_STREAM, others, step)
-        own = self._turn_of_run[run] + ids - self._starts[run]
+        own = self._turn_of_run[run] + self._gaps.numbers(ids) - self._left_starts[run]
         turn = first + (own - first + 1 + step) % (others + 1)
         place = np.searchsorted(self._turns, turn, side="right") - 1
-        partner = self._starts[self._runs[place]] + turn - self._turns[place]
-        return np.where(others > 0, partner, -1)
+        partner = self._left_starts[self._runs[place]] + turn - self._turns[place]
+        return np.where(others > 0, self._gaps.pairs(partner), -1)
 
 
 @dataclass(frozen=True)

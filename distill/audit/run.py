@@ -1,0 +1,208 @@
+"""An audit from beginning to end, on all ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from distill.audit.centres import Centres
+from distill.audit.compare import Alike, alike, nearest_first
+from distill.audit.summary import Summary
+from distill.audit.suspects import named, suspects, write_suspects
+from distill.audit.votes import Numbers, files_beside, seen, store, stored
+from distill.data.loader import make_photograph_loader
+from distill.data.pack.tables import Table
+from distill.errors import UserError
+from distill.files import whole_files
+from distill.ranks import Ranks, all_reduce_sum, gather_objects, together
+
+if TYPE_CHECKING:
+    from distill.checkpoint import Stored
+    from distill.data.manifest import Pack
+    from distill.trained import TrainedBackbone
+
+ALIKE_LIMIT = 100_000
+"""Most pairs of people in the list: each rank tells the others of its own."""
+PEOPLE_COLUMNS = ("identity", "other", "cosine", "photographs", "other_photographs")
+
+
+class Asked(NamedTuple):
+    """What is looked for.
+
+    Attributes:
+        out: the list of photographs; that of people stands beside it.
+        degrees: largest angle to the dominant centre that is not listed.
+        alike_degrees: smallest angle of two centres that is not listed; 0 for no such list.
+        few: photographs that an identity had better have.
+    """
+
+    out: Path
+    degrees: float = 75.0
+    alike_degrees: float = 60.0
+    few: int = 10
+
+    @property
+    def people_out(self) -> Path:
+        """The list of pairs of people."""
+        return self.out.with_name(f"{self.out.stem}-people{self.out.suffix}")
+
+
+class Found(NamedTuple):
+    """What all ranks together have seen.
+
+    Attributes:
+        looked: photographs of each class, (C,).
+        dominant: the sub-centre that most of them chose, the first of equal ones, (C,).
+        alike: pairs of people, nearest first.
+        files: of the ranks, with a row a photograph.
+    """
+
+    looked: Numbers
+    dominant: Numbers
+    alike: list[Alike]
+    files: list[Path]
+
+
+def audit(
+    trained: TrainedBackbone,
+    stored_weights: Stored,
+    pack: Pack,
+    ranks: Ranks,
+    asked: Asked,
+    advance: Callable[[int], None] = lambda photographs: None,
+) -> Summary | None:
+    """Look at the photographs of a pack, and write what is suspicious; all ranks must call it.
+
+    Args:
+        trained: the backbone, on the device of ``ranks``.
+        stored_weights: where it came from, with the head.
+        pack: the training pack.
+        ranks: this process among the ranks.
+        asked: what for, and where to.
+        advance: told the number of photographs of each batch that is done with.
+
+    Returns:
+        What was found, on rank 0; None on the others.
+
+    Raises:
+        UserError: a head without centres, people whom it does not know, or a corrupt image.
+    """
+    centres = Centres.of(stored_weights, ranks.device)
+    classes_of = classes_of_labels(pack, stored_weights)
+    with files_beside(asked.out, ranks) as files, torch.inference_mode():
+        looked_at = _look(trained, pack, centres, classes_of, ranks, files, advance)
+        found = _counted(looked_at, centres, ranks, asked, files)
+        with together():
+            if not ranks.is_first:
+                return None
+            return _written(found, pack, stored_weights.identities, asked, centres.shape[1])
+
+
+def classes_of_labels(pack: Pack, weights: Stored) -> torch.Tensor:
+    """Class of each identity of the pack by its name, -1 where there is none, (I,) int64.
+
+    Raises:
+        UserError: it is -1 for all.
+    """
+    place = {name: number for number, name in enumerate(weights.identities)}
+    classes = torch.tensor([place.get(name, -1) for name in pack.manifest.identities])
+    if bool((classes < 0).all()):
+        raise UserError(
+            f"{pack.path}: {str(weights.origin)!r} knows none of its people by name",
+            fix="give a run that was trained on this pack (not with data.same_names ="
+            ' "different_people", which changes names)',
+        )
+    return classes
+
+
+def _look(
+    trained: TrainedBackbone,
+    pack: Pack,
+    centres: Centres,
+    classes_of: torch.Tensor,
+    ranks: Ranks,
+    files: list[Path],
+    advance: Callable[[int], None],
+) -> Numbers:
+    """This rank's share of the photographs; votes for each sub-centre, (C, K)."""
+    votes = np.zeros(centres.shape[:2], np.int64)
+    batches = make_photograph_loader(
+        pack,
+        trained.config.data,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        batch_images=trained.config.evaluate.batch_images,
+    )
+    with together():  # a corrupt image stops all ranks
+        rows = seen(trained.model.backbone, batches, classes_of, centres, advance)
+        store(rows, files[ranks.rank], votes)
+    return votes
+
+
+def _counted(
+    votes: Numbers, centres: Centres, ranks: Ranks, asked: Asked, files: list[Path]
+) -> Found:
+    """The votes of all ranks, and the people whose centres are near each other."""
+    everyones = all_reduce_sum(torch.from_numpy(votes)).numpy()
+    looked, dominant = everyones.sum(1), everyones.argmax(1)
+    if not asked.alike_degrees:
+        return Found(looked, dominant, [], files)
+    there = np.flatnonzero(looked)
+    with together():
+        mine = alike(
+            centres,
+            torch.from_numpy(there),
+            torch.from_numpy(dominant[there]),
+            least_cosine=math.cos(math.radians(asked.alike_degrees)),
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            limit=ALIKE_LIMIT,
+        )
+    pairs = [Alike(*pair) for part in gather_objects(mine) for pair in part]
+    return Found(looked, dominant, nearest_first(pairs)[:ALIKE_LIMIT], files)
+
+
+def _written(
+    found: Found, pack: Pack, identities: list[str], asked: Asked, sub_centres: int
+) -> Summary:
+    """Both lists, which appear together."""
+    least_cosine = math.cos(math.radians(asked.degrees))
+    people_out = asked.people_out if asked.alike_degrees else None
+    outs = [path for path in (people_out, asked.out) if path is not None]
+    with whole_files(*outs) as folder:
+        far = suspects(stored(found.files, sub_centres), found.dominant, least_cosine)
+        listed = write_suspects(
+            named(far, pack), folder / asked.out.name, asked.out, pack, identities
+        )
+        if people_out is not None:
+            _write_people(found, folder / people_out.name, people_out, identities)
+    labels_known = set(identities)
+    unknown = sum(
+        count
+        for name, count in zip(
+            pack.manifest.identities, pack.manifest.pairs_per_identity, strict=True
+        )
+        if name not in labels_known
+    )
+    return Summary.of(
+        identities,
+        found.looked,
+        listed,
+        unknown=unknown * pack.manifest.photographs // pack.manifest.pairs,
+        few_than=asked.few,
+        alike=len(found.alike),
+        alike_limited=len(found.alike) == ALIKE_LIMIT,
+    )
+
+
+def _write_people(found: Found, path: Path, named_path: Path, identities: list[str]) -> None:
+    with Table(path, named_path, *PEOPLE_COLUMNS) as table:
+        for cosine, first, second in found.alike:
+            names = identities[first], identities[second]
+            counts = int(found.looked[first]), int(found.looked[second])
+            table.row(*names, f"{cosine:.4f}", *counts)

@@ -1,0 +1,179 @@
+"""The list of photographs that are far from their identity's dominant centre, ready to exclude."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from distill.audit.votes import Rows
+from distill.data.excluded import ALSO_SEPARATOR, pack_key
+from distill.data.loader import pairs_per_photograph
+from distill.data.manifest import Pack
+from distill.data.pack.parts import PAIRS_NAME
+from distill.data.pack.tables import Table
+from distill.errors import UserError
+
+COLUMNS = (
+    "pack",
+    "pair",
+    "also",
+    "photograph",
+    "identity",
+    "cosine",
+    "sub_centre",
+    "nearest",
+    "nearest_cosine",
+)
+Numbers = npt.NDArray[np.int64]
+
+
+class Suspect(NamedTuple):
+    """A photograph that is far from the dominant centre of its identity.
+
+    Attributes:
+        pair: its first pair.
+        person: its identity's class.
+        cosine: to the dominant centre.
+        sub_centre: nearest to it, of its identity's.
+        nearest: class of the nearest other identity.
+        nearest_cosine: to that one's nearest sub-centre.
+    """
+
+    pair: int
+    person: int
+    cosine: float
+    sub_centre: int
+    nearest: int
+    nearest_cosine: float
+
+
+class Named(NamedTuple):
+    """A suspect as the pack knows it.
+
+    Attributes:
+        suspect: the numbers.
+        photograph: its name where it was packed from; empty where the pack has no table.
+        also: pairs besides its first that show it, or a second image made from it.
+    """
+
+    suspect: Suspect
+    photograph: str
+    also: list[int]
+
+
+class _Line(NamedTuple):
+    """A line of the pack's table of pairs."""
+
+    pair: int
+    identity: str
+    first: str
+    other: str
+
+
+def suspects(parts: Iterable[Rows], dominant: Numbers, least_cosine: float) -> Iterator[Suspect]:
+    """The photographs below ``least_cosine``, in the order of their pairs.
+
+    Args:
+        parts: what was seen, in that order.
+        dominant: sub-centre of each class, (C,).
+        least_cosine: to the dominant centre, of photographs that are not listed.
+    """
+    for part in parts:
+        cosines = part["own"][np.arange(len(part)), dominant[part["class"]]]
+        for row in np.flatnonzero(cosines < least_cosine):
+            one = part[row]
+            yield Suspect(
+                int(one["pair"]),
+                int(one["class"]),
+                float(cosines[row]),
+                int(one["own"].argmax()),
+                int(one["nearest"]),
+                float(one["cosine"]),
+            )
+
+
+def named(found: Iterator[Suspect], pack: Pack) -> Iterator[Named]:
+    """The same with their names, and the pairs that have to go with them.
+
+    The table is read once, beside them; a person's lines lie together in it.
+
+    Raises:
+        UserError: the table cannot be read, or is of another pack.
+    """
+    table = pack.path / PAIRS_NAME
+    if not table.exists():
+        times = pairs_per_photograph(pack)
+        for one in found:
+            yield Named(one, "", list(range(one.pair + 1, one.pair + times)))
+        return
+    following = next(found, None)
+    for _, group in groupby(_lines(table, pack), lambda line: line.identity):
+        lines = list(group)
+        own: list[Suspect] = []
+        while following is not None and following.pair <= lines[-1].pair:
+            own.append(following)
+            following = next(found, None)
+        yield from _of_person(own, lines)
+
+
+def _of_person(own: list[Suspect], lines: list[_Line]) -> Iterator[Named]:
+    """Suspects among a person's lines."""
+    names = {line.pair: line.first for line in lines}
+    concerned: dict[str, list[int]] = {names[one.pair]: [] for one in own}
+    for line in lines if own else ():
+        for name in {line.first, line.other} & concerned.keys():
+            concerned[name].append(line.pair)
+    for one in own:
+        name = names[one.pair]
+        yield Named(one, name, [pair for pair in concerned[name] if pair != one.pair])
+
+
+def _lines(table: Path, pack: Pack) -> Iterator[_Line]:
+    count = 0
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            for count, row in enumerate(csv.DictReader(file, strict=True), 1):
+                yield _Line(count - 1, row["identity"], row["first"], row["other"])
+    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{table}: cannot be read ({error})", fix="pack again") from error
+    if count != pack.manifest.pairs:
+        raise UserError(
+            f"{table}: {count} rows for {pack.manifest.pairs} pairs",
+            fix="it is of another pack: pack again",
+        )
+
+
+def write_suspects(
+    found: Iterable[Named], path: Path, named_path: Path, pack: Pack, identities: list[str]
+) -> Numbers:
+    """Write the list; how many there are of each class, (C,).
+
+    Args:
+        found: in the order of their pairs.
+        path: the file to write.
+        named_path: what errors call it.
+        pack: whose photographs they are.
+        identities: names of the C classes.
+    """
+    counts, key = np.zeros(len(identities), np.int64), pack_key(pack)
+    with Table(path, named_path, *COLUMNS) as table:
+        for one, photograph, also in found:
+            counts[one.person] += 1
+            table.row(
+                key,
+                one.pair,
+                ALSO_SEPARATOR.join(map(str, also)),
+                photograph,
+                identities[one.person],
+                f"{one.cosine:.4f}",
+                one.sub_centre,
+                identities[one.nearest] if one.nearest >= 0 else "",
+                f"{one.nearest_cosine:.4f}",
+            )
+    return counts

@@ -1,0 +1,253 @@
+"""`pairdistill audit` against brute force over all embeddings, and against the injected truth."""
+
+import csv
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from misnamed import EACH, IDENTITIES, PEOPLE, REPEATS, make_model
+from typer.testing import CliRunner
+
+from distill.audit.compare import alike, compared
+from distill.cli.app import build_app
+from distill.data.excluded import pack_key, read_excluded
+from distill.data.manifest import read_pack
+from distill.errors import UserError
+
+LABELS = np.repeat(np.arange(PEOPLE), EACH)
+
+
+def here(*words):
+    """The command in this process."""
+    return CliRunner().invoke(build_app(), ["audit", *map(str, words)])
+
+
+def read(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def names_in(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def by_brute_force(seen, centres, degrees):
+    """Pair, cosine, sub-centre, nearest other and its cosine of all that have to be listed."""
+    unit = centres.double().numpy()
+    unit = unit / np.linalg.norm(unit, axis=2, keepdims=True)
+    cosines = np.einsum("nd,ckd->nck", seen, unit)
+    own = cosines[np.arange(len(seen)), LABELS]
+    chosen = own.argmax(1)
+    dominant = [np.bincount(chosen[c == LABELS], minlength=3).argmax() for c in range(PEOPLE)]
+    for n, label in enumerate(LABELS):
+        cosine = own[n, dominant[label]]
+        others = cosines[n].max(1)
+        others[label] = -2
+        if cosine < np.cos(np.radians(degrees)):
+            nearest = int(others.argmax())
+            yield n * REPEATS, cosine, chosen[n], IDENTITIES[nearest], others[nearest]
+
+
+@pytest.mark.parametrize(("degrees", "ranks"), [(75, 1), (60, 1), (30, 1), (75, 3)])
+def test_the_list_is_that_of_brute_force(
+    weights, misnamed, seen, centres, tmp_path, degrees, ranks
+):
+    pack, _ = misnamed
+    out = tmp_path / "list.csv"
+    words = weights, pack.path, "--degrees", degrees, "--out", out
+    if ranks == 1:
+        assert here(*words).exit_code == 0
+    else:
+        program = [sys.executable, "-m", "distill", "audit", *map(str, words), "--ranks", "3"]
+        done = subprocess.run(program, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    rows, expected = read(out), list(by_brute_force(seen, centres, degrees))
+    assert len(expected) > 10
+    for row, (pair, cosine, chosen, nearest, nearest_cosine) in zip(rows, expected, strict=True):
+        assert (row["pack"], int(row["pair"])) == (pack_key(pack), pair)
+        assert row["photograph"] == f"photo, {pair // REPEATS}\n"
+        assert row["identity"] == IDENTITIES[LABELS[pair // REPEATS]]
+        assert (int(row["sub_centre"]), row["nearest"]) == (chosen, nearest)
+        assert float(row["cosine"]) == pytest.approx(cosine, abs=1e-4)
+        assert float(row["nearest_cosine"]) == pytest.approx(nearest_cosine, abs=1e-4)
+    assert names_in(tmp_path) == {"list.csv", "list-people.csv"}
+
+
+def test_misnamed_photographs_are_found_with_all_pairs_that_show_them(weights, misnamed, tmp_path):
+    pack, truth = misnamed
+    done = here(weights, pack.path, "--out", tmp_path / "list.csv")
+    assert done.exit_code == 0, done.exception
+    listed = {int(row["pair"]) for row in read(tmp_path / "list.csv")}
+    right = len(listed & truth)
+    assert right / len(listed) >= 0.9 and right / len(truth) >= 0.9
+    excluded = read_excluded([tmp_path / "list.csv"], [pack])
+    expected = set()
+    for pair in listed:
+        number = pair // REPEATS
+        before = number - number % EACH + (number - 1) % EACH  # its second pair is made from it
+        expected |= {pair, pair + 1, before * REPEATS + 1}
+    assert excluded.gaps.left_out.tolist() == sorted(expected)
+    assert f"{PEOPLE * EACH} photographs of {PEOPLE} people; {len(listed)} (" in done.stdout
+    left = EACH - np.bincount(LABELS[[pair // REPEATS for pair in listed]], minlength=PEOPLE)
+    assert f"without them {(left < 10).sum()} more people have fewer than 10" in done.stdout
+    worst = int(left.argmin())
+    assert f"largest shares: {IDENTITIES[worst]!r} {EACH - left[worst]} of {EACH}" in (
+        done.stdout.replace("\n", " ").replace("\\ n", "\\n")
+    )
+
+
+def test_the_same_command_writes_the_same_bytes_for_the_owner_alone(weights, misnamed, tmp_path):
+    before = os.umask(0o077)  # as the program does
+    try:
+        for name in ("a", "b"):
+            assert here(weights, misnamed[0].path, "--out", tmp_path / f"{name}.csv").exit_code == 0
+    finally:
+        os.umask(before)
+    for ending in (".csv", "-people.csv"):
+        one, two = (tmp_path / f"{name}{ending}" for name in "ab")
+        assert one.read_bytes() == two.read_bytes()
+        assert stat.S_IMODE(one.stat().st_mode) == 0o600
+    assert len(names_in(tmp_path)) == 4
+
+
+def test_people_who_are_there_twice_are_listed(save_weights, misnamed, centres, tmp_path):
+    """Person 7 gets a centre near that of person 2; all pairs of people by brute force."""
+    doubled = centres.clone()
+    doubled[7, 1] = doubled[2, 1] + 0.8 * doubled[7, 1]
+    doubled[7, 0] = doubled[7, 2] = -doubled[7, 1]  # so that it is the dominant one
+    backbone = {f"backbone.{key}": value for key, value in make_model().state_dict().items()}
+    weights = save_weights("twice", backbone | {"head.weight": doubled}, sub_centres=3)
+    words = "--alike-degrees", 70, "--out", tmp_path / "list.csv"
+    assert here(weights, misnamed[0].path, *words).exit_code == 0
+    unit = torch.nn.functional.normalize(doubled[:, 1].double(), dim=1)
+    expected = [
+        (IDENTITIES[i], IDENTITIES[j], pytest.approx(float(unit[i] @ unit[j]), abs=1e-4))
+        for i in range(PEOPLE) for j in range(i + 1, PEOPLE)
+        if unit[i] @ unit[j] > np.cos(np.radians(70))
+    ]  # fmt: skip
+    rows = read(tmp_path / "list-people.csv")
+    found = [(row["identity"], row["other"], float(row["cosine"])) for row in rows]
+    assert found == sorted(expected, key=lambda pair: -pair[2].expected)
+    assert (IDENTITIES[2], IDENTITIES[7]) in {pair[:2] for pair in found}
+    assert {row["photographs"] for row in rows} == {str(EACH)}
+    assert here(weights, misnamed[0].path, "--alike-degrees", 0, "--out",
+                tmp_path / "other.csv").exit_code == 0  # fmt: skip
+    assert not (tmp_path / "other-people.csv").exists()
+
+
+class Rows:
+    """As `Centres`, of a tensor."""
+
+    def __init__(self, weight):
+        self._unit = torch.nn.functional.normalize(weight, dim=-1)
+        self.shape, self.device = tuple(weight.shape), weight.device
+
+    def rows(self, first, stop):
+        return self._unit[first:stop]
+
+    def chosen(self, classes, sub_centres):
+        return self._unit[classes, sub_centres]
+
+
+@pytest.mark.parametrize("at_once", [1, 300, 1 << 24])
+def test_pieces_do_not_show(monkeypatch, at_once):
+    monkeypatch.setattr("distill.audit.compare.NUMBERS_AT_ONCE", at_once)
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(23, 2, 8, generator=generator)
+    rows = torch.nn.functional.normalize(torch.randn(9, 8, generator=generator))
+    classes = torch.randint(23, (9,), generator=generator)
+    found = compared(rows, classes, Rows(weight))
+    cosines = torch.einsum("nd,ckd->nck", rows, torch.nn.functional.normalize(weight, dim=-1))
+    own = cosines[torch.arange(9), classes]
+    torch.testing.assert_close(found.own, own)
+    others = cosines.amax(2)
+    others[torch.arange(9), classes] = -2
+    assert found.nearest.tolist() == others.argmax(1).tolist()
+    torch.testing.assert_close(found.cosine, others.amax(1))
+
+
+@pytest.mark.parametrize(("at_once", "ranks"), [(16, 1), (16, 3), (1 << 24, 2)])
+def test_every_two_people_are_compared_once(monkeypatch, at_once, ranks):
+    monkeypatch.setattr("distill.audit.compare.NUMBERS_AT_ONCE", at_once)
+    weight = torch.randn(23, 2, 4, generator=torch.Generator().manual_seed(0))
+    classes = torch.tensor([c for c in range(23) if c % 5])
+    which = classes % 2
+    unit = torch.nn.functional.normalize(weight[classes, which], dim=-1).double()
+    expected = {
+        (int(classes[i]), int(classes[j]))
+        for i in range(len(classes)) for j in range(i) if unit[i] @ unit[j] > 0.5
+    }  # fmt: skip
+    settings = {"least_cosine": 0.5, "world_size": ranks}
+    parts = [alike(Rows(weight), classes, which, rank=r, limit=999, **settings)
+             for r in range(ranks)]  # fmt: skip
+    found = [(pair.second, pair.first) for part in parts for pair in part]
+    assert len(found) == len(set(found)) and set(found) == expected and len(found) > 5
+    few = alike(Rows(weight), classes, which, rank=0, limit=3, least_cosine=0.5, world_size=1)
+    cosines = sorted(float(unit[i] @ unit[j]) for i in range(len(classes)) for j in range(i))
+    assert [pair.cosine for pair in few] == pytest.approx(cosines[:-4:-1])
+
+
+def test_a_head_without_centres_or_people_is_refused(save_weights, misnamed, centres, tmp_path):
+    backbone = {f"backbone.{key}": value for key, value in make_model().state_dict().items()}
+    linear = {
+        "head.linear.weight": torch.zeros(PEOPLE, 24),
+        "head.linear.bias": torch.zeros(PEOPLE),
+    }
+    weights = save_weights("linear", backbone | linear, kind="linear")
+    done = here(weights, misnamed[0].path, "--out", tmp_path / "list.csv")
+    assert isinstance(done.exception, UserError)
+    assert "head.kind = 'linear' has no centres" in str(done.exception)
+    strangers = [f"stranger {i}" for i in range(PEOPLE)]
+    weights = save_weights("strangers", backbone | {"head.weight": centres}, strangers)
+    done = here(weights, misnamed[0].path, "--out", tmp_path / "list.csv")
+    assert "knows none of its people by name" in str(done.exception)
+    assert not names_in(tmp_path)
+
+
+def test_people_whom_the_network_does_not_know_are_counted(
+    save_weights, misnamed, centres, tmp_path
+):
+    backbone = {f"backbone.{key}": value for key, value in make_model().state_dict().items()}
+    weights = save_weights(
+        "some", backbone | {"head.weight": centres[2:]}, IDENTITIES[2:], sub_centres=3
+    )
+    done = here(weights, misnamed[0].path, "--out", tmp_path / "list.csv")
+    assert f"{(PEOPLE - 2) * EACH} photographs of {PEOPLE - 2} people" in done.stdout
+    assert f"{2 * EACH} more are of people whom the network does not know" in done.stdout
+    assert all(int(r["pair"]) >= 2 * EACH * REPEATS for r in read(tmp_path / "list.csv"))
+
+
+def test_damage_and_another_table_leave_nothing(weights, misnamed, tmp_path):
+    copy, out = tmp_path / "copy", tmp_path / "out"
+    out.mkdir()
+    shutil.copytree(misnamed[0].path, copy)
+    table = copy / "pairs.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-2]), encoding="utf-8")
+    done = here(weights, copy, "--out", out / "list.csv")
+    assert isinstance(done.exception, UserError)
+    assert f"{table}: cannot be read (unexpected end of data)" in str(done.exception)
+    table.write_bytes(misnamed[0].path.joinpath("pairs.csv").read_bytes() + b"9,a,b,c,d,e,f\r\n")
+    done = here(weights, copy, "--out", out / "list.csv")
+    assert f"{table}: 217 rows for 216 pairs" in str(done.exception)
+    shard = read_pack(copy).index.shards[0]
+    with shard.path.open("r+b") as file:
+        file.seek(int(shard.pointers[4, 0]) + 40)
+        file.write(b"\x5a\xa5\x5a")
+    done = here(weights, copy, "--out", out / "list.csv")
+    assert "first image of pair 4 is corrupt" in str(done.exception)
+    assert not names_in(out)
+
+
+def test_a_pack_without_a_table_says_what_it_can(weights, misnamed, tmp_path):
+    copy = Path(shutil.copytree(misnamed[0].path, tmp_path / "copy"))
+    (copy / "pairs.csv").unlink()
+    assert here(weights, copy, "--out", tmp_path / "list.csv").exit_code == 0
+    rows = read(tmp_path / "list.csv")
+    assert rows and all(row["photograph"] == "" for row in rows)
+    assert all(int(row["also"]) == int(row["pair"]) + 1 for row in rows)
