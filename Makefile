@@ -18,7 +18,7 @@ SPEED_BENCHES := $(filter-out %/bench_pairs.py,$(wildcard benchmarks/bench_*.py)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-gpu test-slurm lint format bench bench-loss bench-data bench-head bench-pairs doctor clean distclean
+.PHONY: help setup demo test test-gpu test-slurm lint format bench bench-loss bench-data bench-head bench-pairs bench-audit doctor clean distclean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -67,6 +67,9 @@ bench-head: setup ## the head and its loss over ranks against plain torch: table
 
 bench-pairs: setup ## what pairs and similarity do, over many seeds: table, CSV and plot in docs/benchmarks (PAIRS_ARGS)
 	@$(BIN)/python benchmarks/bench_pairs.py --save docs/benchmarks $(PAIRS_ARGS)
+
+bench-audit: setup ## whether leaving out misnamed photographs helps, over several seeds: a table (AUDIT_ARGS)
+	@$(BIN)/python benchmarks/bench_audit.py --work runs/audit $(AUDIT_ARGS)
 
 doctor: setup ## what works on this machine, and the fix for what does not
 	@$(BIN)/pairdistill doctor

@@ -5,7 +5,7 @@
 A seed draws the photographs that are held out, those to train on that get another person's name,
 second images, weights and order. The held-out ones keep their names. Networks are the demo's, each
 trained by one rank of one thread: with one centre a person (`K=1`), with three (`K=3`), and with
-one on what is left without the photographs that an audit of either lists, or without those that
+one on what is left without the photographs that an audit of the second lists, or without those that
 were misnamed indeed (`truth`).
 """
 
@@ -107,13 +107,14 @@ def of_seed(work: Path, wrong: float, degrees: float, seed: int) -> dict[str, di
     pack(Misnamed(kept, wrong, seed), folder / "noisy", options)
     rows = read(folder / "noisy" / "pairs.csv")
     truth = {row["first"] for row in rows if row["first"].split("/")[0] != row["identity"]}
-    found = {"K=1": trained(folder, "K1", seed, ()),
-             "K=3": trained(folder, "K3", seed, ["head.sub_centres=3"])}  # fmt: skip
-    for name, before in (("K=1", "K1"), ("K=3", "K3")):
-        numbers = audited(folder, before, degrees, truth)
-        words = [f"data.exclude={folder}/{before}.csv"]
-        again = trained(folder, f"{before}-{degrees:g}-again", seed, words)
-        found[f"{name}, audit, K=1"] = again | numbers
+    found = {
+        "K=1": trained(folder, "K1", seed, ()),
+        "K=3": trained(folder, "K3", seed, ["head.sub_centres=3"]),
+    }
+    for arm, run in (("K=1", "K1"), ("K=3", "K3")):
+        found[arm] |= audited(folder, run, degrees, truth)
+    words = [f"data.exclude={folder}/K3.csv"]
+    found["K=3, audit, K=1"] = trained(folder, f"K3-{degrees:g}-again", seed, words)
     write_truth(folder, truth, rows)
     words = [f"data.exclude={folder}/truth.csv"]
     found["truth, K=1"] = trained(folder, "truth", seed, words)

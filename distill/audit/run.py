@@ -15,8 +15,9 @@ from distill.audit.compare import Alike, alike, nearest_first
 from distill.audit.summary import Summary
 from distill.audit.suspects import named, suspects, write_suspects
 from distill.audit.votes import Numbers, files_beside, seen, store, stored
-from distill.data.loader import make_photograph_loader
+from distill.data.loader import make_photograph_loader, pairs_per_photograph
 from distill.data.pack.tables import Table
+from distill.data.people import are_numbers
 from distill.errors import UserError
 from distill.files import whole_files
 from distill.ranks import Ranks, all_reduce_sum, gather_objects, together
@@ -120,6 +121,13 @@ def classes_of_labels(pack: Pack, weights: Stored) -> torch.Tensor:
     return classes
 
 
+def may_be_others(pack: Pack, weights: Stored) -> bool:
+    """Whether equal names may be other people: numbers, of a pack that was not trained on."""
+    known = weights.packs_digest
+    is_another = bool(known) and pack.manifest.digest not in known.split("+")
+    return is_another and are_numbers(pack.manifest.identities)
+
+
 def _look(
     trained: TrainedBackbone,
     pack: Pack,
@@ -181,19 +189,12 @@ def _written(
         )
         if people_out is not None:
             _write_people(found, folder / people_out.name, people_out, identities)
-    labels_known = set(identities)
-    unknown = sum(
-        count
-        for name, count in zip(
-            pack.manifest.identities, pack.manifest.pairs_per_identity, strict=True
-        )
-        if name not in labels_known
-    )
+    photographs = pack.manifest.pairs // pairs_per_photograph(pack)
     return Summary.of(
         identities,
         found.looked,
         listed,
-        unknown=unknown * pack.manifest.photographs // pack.manifest.pairs,
+        unknown=photographs - int(found.looked.sum()),
         few_than=asked.few,
         alike=len(found.alike),
         alike_limited=len(found.alike) == ALIKE_LIMIT,

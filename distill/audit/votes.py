@@ -1,7 +1,7 @@
 """What every photograph says of itself: a few numbers each, in a file of its rank.
 
 Which sub-centre of an identity is dominant is known when all its photographs have been seen, so
-their numbers wait on disk: 28 bytes a photograph, and 4 more for each further sub-centre.
+their numbers wait on disk: 32 bytes a photograph, and 4 more for each further sub-centre.
 """
 
 from __future__ import annotations

@@ -111,13 +111,19 @@ def prepared(
 def audit_here(weights: Path, words: Sequence[str], folder: Path, asked: Asked) -> None:
     """Be one rank, in this process; rank 0 writes the lists and says what is in them."""
     from distill.audit import audit
+    from distill.audit.run import may_be_others
     from distill.cli.pipes import results
-    from distill.console import say
+    from distill.console import say, warn
     from distill.spawn import spawned_rank
 
     with spawned_rank(), results(), ExitStack() as stack:
         trained, stored, pack = prepared(weights, words, folder, asked, stack)
         with as_rank(trained, "audit", pack.manifest.photographs) as (ranks, advance):
+            if ranks.is_first and may_be_others(pack, stored):
+                warn(
+                    f"{pack.path} is no pack of the training, and people of both are numbers: equal"
+                    " ones may be other people, and then all of them are listed"
+                )
             summary = audit(trained, stored, pack, ranks, asked, advance)
         if summary is not None:
             people = asked.people_out if asked.alike_degrees else None

@@ -12,7 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.parametrize("target", ["bench-loss", "bench-data", "bench-head", "bench-pairs"])
+@pytest.mark.parametrize(
+    "target", ["bench-loss", "bench-data", "bench-head", "bench-pairs", "bench-audit"]
+)
 def test_a_benchmark_has_the_options_that_make_gives_it(target: str) -> None:
     """As it is typed, with nothing set."""
     mine = {name: value for name, value in os.environ.items() if "MAKE" not in name}
