@@ -92,10 +92,10 @@ def _differences(
 def _pack_differences(there: str, here: str) -> Iterator[str]:
     """Of one pack or several, whose digests stand in their order, joined by ``+``.
 
-    After a ``-`` may follow the digest of the pairs that are left out of them.
+    After a ``~`` may follow the digest of the pairs that are left out of them.
     """
-    there, _, without_there = there.partition("-")
-    here, _, without_here = here.partition("-")
+    there, _, without_there = there.partition("~")
+    here, _, without_here = here.partition("~")
     if without_there != without_here:
         was, now = without_there or "nothing", without_here or "nothing"
         yield f"photographs of data.exclude: {was} there -> {now} here"

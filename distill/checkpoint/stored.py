@@ -60,7 +60,7 @@ class Stored:
     @property
     def packs_digest(self) -> str:
         """Of the training packs, whatever was left out of them."""
-        return self.data_digest.partition("-")[0]
+        return self.data_digest.partition("~")[0]
 
     def without_head(self) -> Stored:
         """The backbone alone."""

@@ -122,8 +122,8 @@ class TrainingSet:
 
     @property
     def digest(self) -> str:
-        """That of the packs, and where pairs are left out, after a ``-``, SHA-256 of which."""
-        return self.packs_digest + (f"-{self.excluded.digest}" if self.gaps else "")
+        """That of the packs, and where pairs are left out, after a ``~``, SHA-256 of which."""
+        return self.packs_digest + (f"~{self.excluded.digest}" if self.gaps else "")
 
     @property
     def packs_digest(self) -> str:

@@ -26,11 +26,11 @@ class Folder:
     def __init__(self, root, engine_of):
         self.run, self._engine_of = RunDir(root), engine_of
 
-    def begin(self, *words, digest="digest 1", people=PEOPLE, total_steps=9, seed=3):
+    def begin(self, *words, digest="digest-1", people=PEOPLE, total_steps=9, seed=3):
         """A fresh engine, and what it begins with."""
         words = f"train.steps={total_steps}", *words
         pack = SimpleNamespace(digest=digest, identities=people, pairs=PAIRS, packs=[None])
-        pack.packs_digest, pack.gaps = digest.partition("-")[0], ()
+        pack.packs_digest, pack.gaps = digest.partition("~")[0], ()
         parts = {"run": self.run, "classes": people, "train": pack, "total_steps": total_steps}
         plan = SimpleNamespace(**parts, loss_implementation="native")
         engine = self._engine_of(seed)
@@ -117,12 +117,12 @@ def test_weights_of_another_run_count_until_there_is_a_checkpoint(
 @pytest.mark.parametrize(
     ("people", "digest", "words", "warned"),
     [
-        (("0", "1"), "digest 2", [], True),  # another data set counts from 0, too
-        (("0", "1"), "digest 1", [], False),
-        (("0", "1"), "digest 1-without some", [], False),  # the second training, after an audit
-        (("0", "1"), "digest 2", ["model.init_head=false"], False),
-        (("7", "8"), "digest 2", [], False),  # nobody is taken for another
-        (("0", "eve"), "digest 2", [], False),
+        (("0", "1"), "digest-2", [], True),  # another data set counts from 0, too
+        (("0", "1"), "digest-1", [], False),
+        (("0", "1"), "digest-1~without some", [], False),  # the second training, after an audit
+        (("0", "1"), "digest-2", ["model.init_head=false"], False),
+        (("7", "8"), "digest-2", [], False),  # nobody is taken for another
+        (("0", "eve"), "digest-2", [], False),
     ],
 )
 def test_numbers_that_may_be_other_people_are_warned_of(
@@ -230,7 +230,7 @@ def test_the_settings_name_what_a_resume_accepts(folder, accept):
         folder.save(begun.state.step + 1, begun.facts)
         return begun.state.step
 
-    assert resume("digest 1", ["ann", "bob"], "nothing") == 0
+    assert resume("digest-1", ["ann", "bob"], "nothing") == 0
     for digest, people, key in (("x", ["ann", "bob"], "data"), ("x", ["ann", "rob"], "identities")):
         if accept in (key, "all"):
             assert resume(digest, people, accept) > 0
