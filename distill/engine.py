@@ -37,7 +37,7 @@ from distill.engine_parts.buffers import SharedBuffers
 from distill.engine_parts.compiling import nothing_compiled
 from distill.engine_parts.fragments import spread_weights, where_parameters_lie
 from distill.engine_parts.head import HeadTrainer
-from distill.engine_parts.joint_norm import clip_factor, join_norm, joint_norm
+from distill.engine_parts.joint_norm import clip_factor, joint_norm, take_norm
 from distill.engine_parts.loss_scale import LossScale
 from distill.engine_parts.optimizer import (
     build_optimizer,
@@ -100,6 +100,7 @@ class Engine:
         self._scale.unscale_before_steps_of(self._optimizer)
         self._template = copy.deepcopy(module).to("meta") if self.zero_stage == 3 else None
         self._engine = self._initialize(config)
+        self._parameters = list(self.module.parameters())
         self._buffers = SharedBuffers(self.module, ranks.world_size)
         self._held = list(
             where_parameters_lie(module, self._engine.optimizer, self.zero_stage, ranks.rank)
@@ -141,8 +142,11 @@ class Engine:
                 dist_init_required=False,
                 config=settings,
             )
-        if self.head is not None and self.zero_stage:
-            join_norm(engine.optimizer, self.zero_stage, self.head.gradient_norm)
+        if not self.zero_stage and self.ranks.world_size == 1:
+            engine.enable_backward_allreduce = False  # two copies of all gradients, for nobody
+        if self.zero_stage:
+            beside = None if self.head is None else self.head.gradient_norm
+            take_norm(engine.optimizer, self.zero_stage, beside)
         return engine
 
     def _named_device(self) -> AbstractContextManager[None]:
@@ -223,7 +227,7 @@ class Engine:
 
     def _update_replicated(self) -> float:
         """Stage 0, where DeepSpeed would apply NaN gradients and report no norm."""
-        grads = [p.grad for p in self.module.parameters() if p.grad is not None]
+        grads = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads)
         if self.head is not None:
             norm = joint_norm(norm, self.head.gradient_norm())
@@ -232,7 +236,7 @@ class Engine:
             self._engine.zero_grad()  # without gradients torch's optimizers do nothing
         elif self._clip_norm:
             limit = self._clip_norm * self._scale.scale
-            torch.nn.utils.clip_grads_with_norm_(self.module.parameters(), limit, norm)
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, limit, norm)
         self._engine.step()
         return value
 

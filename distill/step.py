@@ -4,9 +4,12 @@
                              concatenated (2B, 3, 112, 112) -> network -> loss (objective/)
     second (B, 3, 112, 112) /
 
-At its end the ranks exchange one short vector: the losses, whose means are what gets logged, and
-the stop flags. Nothing random outlives a step: torch's generator (dropout) is seeded anew from
-(seed, step, micro-batch, rank), so a resumed run needs no generator's state to continue exactly.
+The ranks exchange one short vector: the losses, whose means are what gets logged, and the stop
+flags. It is on its way before the update, which has the host wait for the gradient's norm, and read
+after it: so a GPU is waited for once a step, and works on the update while the host goes on.
+
+Nothing random outlives a step: torch's generator (dropout) is seeded anew from (seed, step,
+micro-batch, rank), so a resumed run needs no generator's state to continue exactly.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from distill.config.tree import Config
 from distill.data.batch import PairBatch
 from distill.data.keyed import keyed_rng
 from distill.objective import BatchLoss, Objective, PairAnswers, objective_of
+from distill.on_host import OnHost, to_device
 from distill.ranks import all_reduce_sum, gather_objects
 from distill.schedules import learning_rate, temperature_at, weight_at
 from distill.stop import agreed_signal
@@ -95,18 +99,20 @@ def train_step(
     recipe.objective.begin(engine, batches, step)
     losses: list[BatchLoss] = []
     for micro, batch in enumerate(batches):
-        _seed_generators(config.run.seed, step, micro, engine.ranks.rank)
+        _seed_generators(config.run.seed, step, micro, engine)
         mark("forward")
         pictured = answers_of if batch is batches[-1] else 0
         loss = recipe.objective.loss(engine, batch.to(engine.device), step, micro, pictured)
         mark("backward")
         engine.backward(loss.total)
         mark("update")
-        info = engine.step()
         losses.append(loss._replace(total=loss.total.detach()))  # its graph is done with
+        if micro == len(batches) - 1:
+            sums = _over_ranks(losses, stop_flags)
+        info = engine.step()
     assert info is not None, "the engine expects another number of micro-batches"
 
-    means, flags = _over_ranks(losses, stop_flags, engine.ranks.world_size)
+    means, flags = _means(sums, list(loss.scalars), len(losses) * engine.ranks.world_size)
     means |= {
         "schedule/temperature": temperature_at(config.loss, step),
         "schedule/weight": weight_at(config.loss, step),
@@ -117,20 +123,27 @@ def train_step(
     return StepReport(means, info.skipped, blamed, agreed_signal(flags), loss.answers)
 
 
-def _seed_generators(seed: int, step: int, micro: int, rank: int) -> None:
-    key = keyed_rng("training step", seed, step, micro, rank)
-    torch.manual_seed(int(key.integers(2**63)))
+def _seed_generators(seed: int, step: int, micro: int, engine: Engine) -> None:
+    """As `torch.manual_seed`, whose round of all kinds of devices takes the host a millisecond."""
+    number = int(keyed_rng("training step", seed, step, micro, engine.ranks.rank).integers(2**63))
+    torch.default_generator.manual_seed(number)
+    if engine.device.type == "cuda":
+        with torch.cuda.device(engine.device):
+            torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(number)
 
 
-def _over_ranks(
-    losses: Sequence[BatchLoss], stop_flags: Sequence[float], world_size: int
-) -> tuple[dict[str, float], list[float]]:
-    """Means over micro-batches and ranks by tag, and the sums of the stop flags; one collective."""
-    tags = list(losses[0].scalars)
-    table = torch.stack([torch.stack([one.scalars[t].double() for t in tags]) for one in losses])
-    flags = torch.tensor(stop_flags, dtype=torch.float64, device=table.device)
-    values = all_reduce_sum(torch.cat((table.sum(0), flags))).tolist()
-    count = len(losses) * world_size
+def _over_ranks(losses: Sequence[BatchLoss], stop_flags: Sequence[float]) -> OnHost:
+    """Sums over micro-batches and ranks: of what is logged, then of the flags; one collective."""
+    table = torch.stack(
+        [torch.stack([value.double() for value in one.scalars.values()]) for one in losses]
+    )
+    flags = to_device(list(stop_flags), table.device)
+    return OnHost(all_reduce_sum(torch.cat((table.sum(0), flags))))
+
+
+def _means(sums: OnHost, tags: Sequence[str], count: int) -> tuple[dict[str, float], list[float]]:
+    """Means by tag of ``count`` losses, and the sums of the stop flags."""
+    values = sums.read()
     means = {tag: value / count for tag, value in zip(tags, values, strict=False)}
     return means, values[len(tags) :]
 

@@ -15,7 +15,7 @@ from torch import nn
 from distill.engine_parts.fragments import Held
 from distill.engine_parts.optimizer import (
     build_optimizer,
-    get_updates,
+    copy_updates,
     moments_of,
     set_lr,
     set_updates,
@@ -119,10 +119,9 @@ class HeadTrainer:
             into, of = state_of(optimizer, copy, self._moments), self._state(whole)
             for name in self._moments:
                 torch.index_select(of[name], 0, rows, out=into[name])
-        updates = get_updates(self._optimizer, self._moments)
-        set_updates(optimizer, updates)
+        copy_updates(self._optimizer, optimizer)
         optimizer.step()
-        set_updates(self._optimizer, updates + 1)
+        copy_updates(optimizer, self._optimizer)
         for copy, whole in zip(sample.parameters(), wholes, strict=True):
             whole.index_copy_(0, rows, copy)
             for name, moment in state_of(optimizer, copy, self._moments).items():

@@ -89,3 +89,10 @@ def set_updates(optimizer: torch.optim.Optimizer, updates: int) -> None:
     for state in optimizer.state.values():
         if "step" in state:
             state["step"].fill_(float(updates))
+
+
+def copy_updates(source: torch.optim.Optimizer, target: torch.optim.Optimizer) -> None:
+    """Give ``target``, of parameters in the same order, the count of ``source``, unread."""
+    for of, to in zip(source.state.values(), target.state.values(), strict=True):
+        if "step" in of:
+            to["step"].copy_(of["step"])

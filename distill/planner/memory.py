@@ -170,7 +170,7 @@ def memory_of(job: Job, choice: Choice, network: NetworkCost, head: HeadCost) ->
         "forward": in_step + saved + carried + _prefetched(choice, engine),
         "loss": in_step + saved + carried + _loss(job, choice, network, head),
         "backward": in_step + mine + _backward(job, choice, network, head, engine),
-        "reduction": base + sample + mine + _reduction(choice, engine),
+        "reduction": base + sample + mine + _reduction(job, choice, engine),
         "update": base + sample + mine + _update(job, choice, head, engine),
     }
     return Memory(phases)
@@ -260,12 +260,12 @@ def _with_casts(parts: Parts, network: NetworkCost) -> Parts:
     return parts + Parts(casts=network.cast_bytes) - Parts(activations=network.cast_bytes)
 
 
-def _reduction(choice: Choice, engine: Engine) -> Parts:
-    """After the last backward: gradients, and where they are joined."""
+def _reduction(job: Job, choice: Choice, engine: Engine) -> Parts:
+    """After the last backward: gradients, and where those of several ranks are joined."""
     whole, own, bucket = engine.bytes, engine.own_tensors_bytes, engine.bucket_bytes
     if choice.zero_stage == 0:
         joined = min(whole, FLOAT_BYTES * ALL_REDUCE_ELEMENTS + engine.largest_bytes)
-        return Parts(gradients=whole, buckets=joined)
+        return Parts(gradients=whole, buckets=joined if job.ranks > 1 else 0)
     if choice.zero_stage == 1:
         # Gradients move into the bucket, and from each full bucket to the owner.
         return Parts(gradients=max(whole, whole - bucket + own), buckets=bucket)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from distill.config.tree import HeadConfig, OptimizerConfig
 from distill.engine_parts.head import HeadTrainer
-from distill.engine_parts.joint_norm import clip_factor, joint_norm
+from distill.engine_parts.joint_norm import clip_factor, joint_norm, take_norm
 from distill.engine_parts.loss_scale import LossScale
 from distill.engine_parts.optimizer import build_optimizer, set_lr
 from distill.heads import ClassRanges, build_head, build_sharded_head
@@ -148,6 +153,42 @@ def test_norms_are_joined_and_what_is_none_stays_none() -> None:
     for broken in (float("nan"), float("inf"), -1.0):
         assert joint_norm(three, torch.tensor(broken)) == float("inf")
         assert joint_norm(torch.tensor(broken), three) == float("inf")
+
+
+@pytest.mark.parametrize("beside", [None, 4.0])
+@pytest.mark.parametrize("stage", [1, 3])
+def test_deepspeed_sees_its_norm_on_the_host(stage: int, beside: float | None) -> None:
+    """It looks at it several times a step, and would wait for a GPU each time."""
+    with FakeTensorMode():
+        norm = torch.ones((), device="cuda")
+        zero = SimpleNamespace(
+            scaled_global_norm=lambda: norm, _get_norm_groups=lambda: [norm, norm]
+        )
+        take_norm(zero, stage, beside and (lambda: norm))
+        found = zero._get_norm_groups() if stage == 3 else [zero.scaled_global_norm()]
+        assert len(found) == (1 if stage < 3 else 2 if beside is None else 3)
+        assert all(one.device.type == "cpu" and one.dim() == 0 for one in found)
+
+
+def test_an_update_of_a_sample_reads_no_number() -> None:
+    """Which would have the host wait for a GPU."""
+    found = trainer(OPTIMIZERS["adamw"])
+    for rows in ([1, 2], [2, 5]):
+        found.take(torch.tensor(rows))
+        found.weight.grad, found.bias.grad = torch.ones(2, DIM), torch.ones(2)
+        with Reads() as reads:
+            found.update(1.0)
+        assert not reads.count
+
+
+class Reads(TorchDispatchMode):
+    """Counts numbers of tensors that the host asks for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
 
 
 def test_clipping_is_that_of_torch() -> None:

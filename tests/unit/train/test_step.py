@@ -13,10 +13,12 @@ from torch import nn
 
 from distill.config import load_config
 from distill.data.batch import PairBatch
+from distill.data.keyed import keyed_rng
 from distill.losses import PairLossSpec, linear_cross_entropy
 from distill.models.classifier import ClassifierOutput
 from distill.objective.terms import images_of
-from distill.step import Recipe, train_step
+from distill.on_host import OnHost
+from distill.step import Recipe, _seed_generators, train_step
 
 B, C = 4, 3
 
@@ -131,6 +133,38 @@ def test_accumulation_means_over_micro_batches() -> None:
     ]
     mean = sum(single.scalars["loss/total"] for single in singles) / 2
     assert report.scalars["loss/total"] == pytest.approx(mean, rel=1e-12)
+
+
+def test_losses_are_on_their_way_before_the_update_and_read_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that a GPU is waited for once, and works on the update meanwhile."""
+    told: list[str] = []
+
+    class Told(OnHost):
+        def __init__(self, values: torch.Tensor) -> None:
+            told.append("sent")
+            super().__init__(values)
+
+        def read(self) -> list[float]:
+            told.append("read")
+            return super().read()
+
+    monkeypatch.setattr("distill.step.OnHost", Told)
+    engine = FakeEngine(Network(), accumulation=2)
+    update = engine.step
+    engine.step = lambda: [told.append("step"), update()][1]
+    pairs = batch(1)
+    train_step(engine, [pairs, pairs], recipe(), 0, [0.0, 0.0, 0.0])
+    assert told == ["step", "sent", "step", "read"]
+
+
+def test_the_generator_is_seeded_as_torch_seeds_it() -> None:
+    _seed_generators(3, 5, 1, FakeEngine(Network(), rank=2))
+    found = torch.rand(9)
+    key = keyed_rng("training step", 3, 5, 1, 2)
+    torch.manual_seed(int(key.integers(2**63)))
+    assert torch.equal(found, torch.rand(9))
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.5])
