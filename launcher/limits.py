@@ -32,9 +32,15 @@ def check_with_cluster(wanted: Resources, site: Site) -> None:
     """Compare a request with what Slurm says of itself.
 
     Raises:
-        UserError: unknown partition or account, or more than any node of the partition has.
+        UserError: unknown partition or account, or more than any node of the partition has; or
+            Slurm names no partition.
     """
     known = slurm.partitions()
+    if not known:
+        raise UserError(
+            "sinfo names no partition: there is nothing that a job could run on",
+            fix="see `sinfo -a` and the cluster's documentation, or ask who looks after it",
+        )
     partition = wanted.partition or known[0]
     if partition not in known:
         raise UserError(f"--partition {partition!r}: no such partition", fix=_one_of(known))

@@ -107,6 +107,15 @@ def test_without_sbatch(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         submit(config)
 
 
+def test_a_cluster_without_partitions(config: Path, fake: FakeSlurm) -> None:
+    fake.cluster()
+    fake.answers("sinfo", "\n")
+    for partition in (None, "gpu"):
+        with pytest.raises(UserError, match="sinfo names no partition"):
+            submit(config, partition=partition)
+    assert not fake.calls("sbatch")
+
+
 def test_a_script_can_be_shown_without_slurm(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
