@@ -161,8 +161,8 @@ def margined(
     """The margin's psi of target scores (B, 2), and its slope; see `kernels/pair_loss.h`."""
     if margins is None:
         angle, of_call = choices.margin_angle_rad, choices.margin_cosine
-        margins = x.new_tensor([math.cos(angle)] * 2 + [math.sin(angle)] * 2 + [of_call] * 2)
-        margins = margins.expand(len(x), -1)
+        parts = (math.cos(angle), math.sin(angle), of_call)
+        margins = torch.cat([x.new_full((len(x), 2), part) for part in parts], 1)
     cos, sin, cosine = sides_of(margins)
     square, floor = (1.0 - x) * (1.0 + x), 8.0 * torch.finfo(x.dtype).eps
     sine = square.clamp(min=floor).sqrt()
@@ -273,13 +273,18 @@ def _similarity_gradient(
 ) -> torch.Tensor:
     p = _probabilities(x, stats, choices)
     mean = sides_of(stats)[5][..., None]
-    own, cross = x.new_tensor([choices.forward, choices.reverse]), None
+    own, cross = _of_sides(x, choices.forward, choices.reverse), None
     if choices.kind == MMD:
         own, f = torch.full_like(own, 2.0), p - p.flip(1)
     else:
         cross, f = own.flip(0), _factors(x, sides_of(stats)[3], choices)
-    kept = x.new_tensor([choices.stop_gradient != 1, choices.stop_gradient != 2])
+    kept = _of_sides(x, choices.stop_gradient != 1, choices.stop_gradient != 2)
     scale = choices.similarity_scale * choices.logit_scale / choices.temperature
     soft = (upstream[:, None] * (kept * scale))[..., None]
     gradient = guarded(soft * own[:, None] * p, f - mean)
     return gradient if cross is None else gradient + soft * cross[:, None] * (p - p.flip(1))
+
+
+def _of_sides(like: torch.Tensor, first: float, second: float) -> torch.Tensor:
+    """A number for each side, (2,); not copied from the host, which would wait for a GPU."""
+    return torch.cat([like.new_full((1,), number) for number in (first, second)])

@@ -52,7 +52,9 @@ def called(accelerator: Path, name: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize("name", ["whole_scores", "chunks", "shares_of_the_classes"])
+@pytest.mark.parametrize(
+    "name", ["whole_scores", "chunks", "chunks_in_plain_torch", "shares_of_the_classes"]
+)
 def test_everything_is_on_the_device_and_nothing_waits(accelerator: Path, name: str) -> None:
     done = called(accelerator, name)
     assert done.returncode == 0, done.stderr

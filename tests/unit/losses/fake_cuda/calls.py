@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -79,14 +79,19 @@ def whole_scores() -> None:
             pair_loss_and_grad(first, second, labels(), inplace=inplace, **arguments)
 
 
-def chunks(shards: ClassShards | None = None) -> None:
+def chunks(
+    shards: ClassShards | None = None,
+    implementation: str = "auto",
+    types: Sequence[torch.dtype] = TYPES[1:3],
+) -> None:
     rows = C if shards is None else shards.rows
     margins = RowMargins(*torch.rand(2, 2 * B, device="cuda"))
     grouped = PairLossSpec(topk_classes=5, label_smoothing=0.1)
-    for dtype, head in itertools.product(TYPES[1:3], ("linear", "cosine")):
+    for dtype, head in itertools.product(types, ("linear", "cosine")):
         for spec in (*specs(), grouped):
             first, second, weight = leaves(dtype, (B, D), (B, D), (rows, D))
             options = {"head": head, "spec": spec, "chunk_classes": 64, "shards": shards}
+            options["implementation"] = implementation
             loss = linear_pair_loss(
                 *(first, second, weight, labels()),
                 temperature=2.0,
@@ -98,6 +103,10 @@ def chunks(shards: ClassShards | None = None) -> None:
             torch.autograd.grad(loss.total, (first, second, weight))
             loss = linear_cross_entropy(first, weight, labels(), **options)
             torch.autograd.grad(loss.total, (first, weight))
+
+
+def chunks_in_plain_torch() -> None:
+    chunks(implementation="reference", types=[torch.float32])
 
 
 def shares_of_the_classes() -> None:
@@ -117,7 +126,14 @@ def indexes_on_the_host() -> None:
 
 CALLS: dict[str, Callable[[], None]] = {
     one.__name__: one
-    for one in (whole_scores, chunks, shares_of_the_classes, waits, indexes_on_the_host)
+    for one in (
+        whole_scores,
+        chunks,
+        chunks_in_plain_torch,
+        shares_of_the_classes,
+        waits,
+        indexes_on_the_host,
+    )
 }
 
 
