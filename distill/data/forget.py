@@ -33,6 +33,7 @@ from distill.data.pack.parts import PAIRS_NAME, SHEET_NAME, SHEET_PAIRS
 from distill.data.pack.standing import REJECTED_NAME, parts_at
 from distill.data.pack.tables import Table
 from distill.data.pack_writer import EncodedPair, ShardWriter
+from distill.data.people import composed
 from distill.data.verify import stray_shards
 from distill.errors import UserError
 from distill.files import disk_errors, write_whole
@@ -65,6 +66,8 @@ def forget(identity: str, folder: Path) -> list[Forgotten]:
         UserError: nobody of that name, the only person of a pack, or what a pack can raise.
     """
     packs = [read_pack(path) for path in parts_at(folder)]
+    if not any(identity in pack.manifest.identities for pack in packs):
+        identity = composed(identity)  # as `pack` writes it, whatever keyboard or shell wrote
     concerned = [pack for pack in packs if identity in pack.manifest.identities]
     if not concerned:
         for pack in packs:
@@ -80,8 +83,9 @@ def forget(identity: str, folder: Path) -> list[Forgotten]:
 
 def _is_about(row: dict[str, str], identity: str) -> bool:
     """Whether a row of rejected.csv names the person, alone or in a path."""
-    parts = row["path"].split("/")
-    return identity in parts or f"{identity}/" in row["reason"]
+    name = composed(identity)
+    parts = composed(row["path"]).split("/")
+    return name in parts or f"{name}/" in composed(row["reason"])
 
 
 def _forget(pack: Pack, identity: str) -> Forgotten:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from distill.data.images import Unusable, facts
+from distill.data.people import person_name
 from distill.data.sources import Sample, Source
 
 MAX_SIZES = 100_000
@@ -124,7 +125,7 @@ def _look(sample: Sample, found: Inspection, *, decoded: bool) -> int:
     """
     data = sample.read()
     image = facts(data, decoded=decoded)
-    found.people[sample.identity] += 1
+    found.people[person_name(sample.identity)] += 1
     found.bytes += len(data)
     if len(found.sizes) < MAX_SIZES or image.size in found.sizes:
         found.sizes[image.size] += 1

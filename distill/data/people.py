@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,17}")
@@ -13,13 +14,21 @@ _AS_BYTES = re.compile(r"\\x[0-9a-f]{2}|[\udc80-\udcff]")
 def person_name(folder: str) -> str:
     """A person's name as valid Unicode, from the name that a source has for them.
 
-    Bytes that are no UTF-8 become ``\\xNN``. Names with such bytes, and those that have these very
-    characters already, have their backslashes doubled: no two people ever get the same name.
+    It is in Unicode's composed form: macOS writes accents as characters of their own, and folders
+    that were copied from there would be other people. Bytes that are no UTF-8 become ``\\xNN``.
+    Names with such bytes, and those that have these very characters already, have their
+    backslashes doubled: no two people whose names differ otherwise ever get the same name.
     """
+    folder = composed(folder)
     if not _AS_BYTES.search(folder):
         return folder
     whole = folder.replace("\\", "\\\\").encode("utf-8", "surrogateescape")
     return whole.decode("utf-8", "backslashreplace")
+
+
+def composed(name: str) -> str:
+    """A name in the form in which two spellings of the same characters are equal (NFC)."""
+    return unicodedata.normalize("NFC", name)
 
 
 def people_taken(counts: Mapping[str, int], low: int, high: int) -> list[str]:

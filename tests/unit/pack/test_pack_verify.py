@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from distill.cli.app import main
 from distill.data.forget import forget
 from distill.data.manifest import read_pack
+from distill.data.pack_writer import write_pack
 from distill.data.verify import verify_pack
 from distill.errors import UserError
 
@@ -153,6 +154,24 @@ def test_a_forgotten_person_is_gone_and_all_others_stay(copy, capsys):
     assert [int(row["pair"]) for row in rows] == list(range(42))
     assert (now.path / "contact_sheet.png").read_bytes()[:4] == b"\x89PNG"
     assert "d.png" in (now.path / "rejected.csv").read_text()
+
+
+def test_a_person_is_forgotten_under_either_spelling(jpeg_pairs, tmp_path, capsys):
+    composed, apart = "Zo\u00eb", "Zoe\u0308"
+    names = [composed, *(f"person {i}" for i in range(1, 5))]
+    pack = write_pack(tmp_path / "pack", jpeg_pairs, 53, identities=names, kinds=("blur", "eyes"))
+    with_tables(pack)
+    (pack.path / "rejected.csv").write_text(
+        f"path,reason\n{apart}/a.png,zero bytes\n{composed}/b.png,zero bytes\n"
+        f"person 3/b.png,same content as {apart}/c.png\nperson 3/d.png,zero bytes\n"
+    )
+    status, said = run(capsys, "forget", apart, pack.path)
+    assert status == 0 and "11 pairs removed" in said
+    left = everything(pack.path)
+    assert composed.encode() not in left and apart.encode() not in left
+    assert (pack.path / "rejected.csv").read_text().splitlines()[1:] == [
+        "person 3/d.png,zero bytes"
+    ]
 
 
 def test_shards_without_the_person_are_not_touched(make_pack, tmp_path):

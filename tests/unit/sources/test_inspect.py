@@ -15,6 +15,7 @@ from written import jpeg, record_file
 from distill.cli.app import build_app
 from distill.data.inspect import Inspection, inspect
 from distill.data.sources import held
+from distill.data.sources.folder import FolderSource
 from distill.data.sources.open import open_source
 
 
@@ -132,6 +133,13 @@ def test_histogram_of_nothing_and_of_much():
     found.people.update({"a": 1, "b": 4, "c": 9999, "d": 10_000, "e": 2_000_000})
     assert dict(found.histogram())["10000 or more"] == 2
     assert sum(count for _, count in found.histogram()) == 5
+
+
+def test_two_spellings_of_a_name_are_counted_as_one_person(tmp_path):
+    for number, who in enumerate(("Zoe\u0308", "Zo\u00eb")):
+        (tmp_path / who).mkdir()
+        (tmp_path / who / "a.jpg").write_bytes(jpeg(number))
+    assert dict(inspect(FolderSource(tmp_path), quick=True).people) == {"Zo\u00eb": 2}
 
 
 def test_a_folder_of_people(tmp_path):

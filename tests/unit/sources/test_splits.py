@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill.data.pack.photos import Found
 from distill.data.pairs import Photo, Photos
 from distill.data.people import people_taken, person_name, reason_against
 from distill.data.splits import split_by_identity, split_by_image
@@ -153,3 +154,12 @@ def test_names_of_people_in_their_usual_form() -> None:
         assert person_name(name) == name
     assert person_name("Zo\udceb") == "Zo\\xeb"
     assert person_name("Zo\\xeb") == "Zo\\\\xeb"
+
+
+def test_two_spellings_of_a_name_are_one_person() -> None:
+    """As a folder is called by macOS, and by everybody else."""
+    found = Found()
+    for number, name in enumerate(("Zoe\u0308", "Zoe", "Zo\u00eb")):
+        found.add(f"{number}.png", name, face=True, sha256=bytes(32))
+    assert list(found.people) == ["Zo\u00eb", "Zoe"]
+    assert found.persons.tolist() == [0, 1, 0]
