@@ -82,6 +82,10 @@ def test_parts_by_hand() -> None:
     assert apart["between steps"]["weights"] == P
     assert apart["loss"]["features"] == 128 // 4 * 4 * 32 * 4
     assert apart["update"]["gradients"] == 16_000_000 + 4 * 1_000_024
+    whole = Choice(0, "replicated", "plain")
+    assert memory_of(job, whole, NETWORK, HEAD).phases["reduction"]["buckets"] == P
+    alone = job_of(load_config(None, SMALL), 500_000, 1)
+    assert not memory_of(alone, whole, NETWORK, HEAD).phases["reduction"]["buckets"]
 
 
 def test_network_by_hand() -> None:
