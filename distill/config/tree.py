@@ -137,6 +137,9 @@ class ModelConfig(Section):
     """Dimension D of the embedding."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Dropout before the embedding layer."""
+    recompute: Literal["none", "blocks"] = "none"
+    """`blocks`: blocks of the backbone forget their activations, and make them again in backward:
+    less memory, more time, the same numbers (docs/planner.md); may change at a resume."""
     init_from: str = ""
     """Run folder, checkpoint or model.safetensors whose backbone a fresh run starts from, and whose
     rows of the head, matched by the names of the identities; or a backbone of arcface_torch as

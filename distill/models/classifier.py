@@ -21,6 +21,7 @@ from distill.heads import (
 )
 from distill.heads.answers import Answers, answers_to, blocks, joined
 from distill.heads.replicated import Use
+from distill.models.recompute import recompute_blocks
 from distill.models.registry import build_backbone
 from distill.ranks import Ranks
 
@@ -131,6 +132,15 @@ def build_for_training(
     Raises:
         UserError: as `build_classifier`.
     """
+    network, head = _build_placed(config, classes, ranks)
+    if config.model.recompute == "blocks":
+        recompute_blocks(network.backbone, config.model.name)
+    return network, head
+
+
+def _build_placed(
+    config: Config, classes: int, ranks: Ranks
+) -> tuple[PairClassifier | Embedder, ShardedHead | None]:
     if config.head.placement == "replicated":
         return build_classifier(config, classes), None
     backbone = _build_backbone(config, classes)

@@ -13,6 +13,7 @@ from torch import nn
 
 from distill.data.batch import IMAGE_SIZE
 from distill.models.layers import conv, flat_embedding
+from distill.models.recompute import Unit, UnitSequence
 
 WIDTHS = (64, 128, 256, 512)
 DEPTHS = {
@@ -25,7 +26,7 @@ DEPTHS = {
 FINAL_POSITIONS = (IMAGE_SIZE // 16) ** 2
 
 
-class Block(nn.Module):
+class Block(Unit):
     """BN-Conv-BN-PReLU-Conv-BN beside a shortcut; the second convolution has the stride."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -68,7 +69,7 @@ class IResNet(nn.Module):
     def __init__(self, depths: tuple[int, ...], embedding_dim: int, dropout: float) -> None:
         super().__init__()
         first = WIDTHS[0]
-        self.stem = nn.Sequential(conv(3, first, 3), nn.BatchNorm2d(first), nn.PReLU(first))
+        self.stem = UnitSequence(conv(3, first, 3), nn.BatchNorm2d(first), nn.PReLU(first))
         widths = zip((first, *WIDTHS), WIDTHS, depths, strict=False)
         self.stages = nn.Sequential(*(stage(i, o, n) for i, o, n in widths))
         self.embedding = flat_embedding(WIDTHS[-1], FINAL_POSITIONS, embedding_dim, dropout)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from distill.models.layers import conv_bn, depthwise_embedding, init_convolutions
+from distill.models.recompute import Unit, UnitSequence
 
 # expansion, output channels, repeats, stride of the first repeat
 BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
@@ -18,7 +19,7 @@ FINAL_CHANNELS = 512
 FINAL_SIZE = 7
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Unit):
     """Widen by 1x1, filter by channel, narrow by 1x1; added to the input where shapes allow."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
@@ -52,7 +53,7 @@ class MobileFaceNet(nn.Module):
 
     def __init__(self, embedding_dim: int, dropout: float) -> None:
         super().__init__()
-        self.stem = nn.Sequential(conv_bn(3, 64, 3, 2), conv_bn(64, 64, 3, groups=64))
+        self.stem = UnitSequence(conv_bn(3, 64, 3, 2), conv_bn(64, 64, 3, groups=64))
         self.blocks = nn.Sequential(*bottlenecks(64))
         self.widen = conv_bn(BOTTLENECKS[-1][1], FINAL_CHANNELS, 1)
         self.embedding = depthwise_embedding(FINAL_CHANNELS, FINAL_SIZE, embedding_dim, dropout)

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from distill.models.layers import conv_bn, depthwise_embedding, init_convolutions
+from distill.models.recompute import Unit, UnitSequence
 
 WIDTHS = (24, 48, 96)
 FINAL_SIZE = 7
 
 
-class Residual(nn.Module):
+class Residual(Unit):
     """Halve the image, then add a 3x3 convolution of it to itself."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -37,7 +38,7 @@ class Tiny(nn.Module):
     def __init__(self, embedding_dim: int, dropout: float) -> None:
         super().__init__()
         stem, middle, last = WIDTHS
-        self.stem = conv_bn(3, stem, 5, 4)
+        self.stem = UnitSequence(*conv_bn(3, stem, 5, 4))
         self.stages = nn.Sequential(Residual(stem, middle), Residual(middle, last))
         self.embedding = depthwise_embedding(last, FINAL_SIZE, embedding_dim, dropout)
         init_convolutions(self)

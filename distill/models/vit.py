@@ -13,6 +13,7 @@ from torch import nn
 
 from distill.data.batch import IMAGE_SIZE
 from distill.models.layers import EmbeddingNorm
+from distill.models.recompute import Unit
 
 PATCH = 8
 TOKENS = (IMAGE_SIZE // PATCH) ** 2
@@ -40,7 +41,7 @@ class Attention(nn.Module):
         return result
 
 
-class Layer(nn.Module):
+class Layer(Unit):
     """Attention and a two-layer perceptron, each behind a layer norm and added to its input."""
 
     def __init__(self, width: int, heads: int) -> None:

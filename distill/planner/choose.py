@@ -37,6 +37,8 @@ FORMS: tuple[Form, ...] = ("plain", "fused")
 NEARLY = 1.02
 """Choices within 2% of the fastest count as equally fast."""
 SAMPLE_RATES_TRIED = (0.5, 0.2, 0.1, 0.05)
+RECOMPUTE = "recompute blocks"
+"""The remedy model.recompute="blocks", in words."""
 MOST_TIMES = 64
 """More ranks than this many times those asked for are not proposed."""
 
@@ -51,7 +53,8 @@ class Row:
         traffic: collectives of a step.
         seconds: of a step.
         fits: whether the memory does.
-        remedy: where it does not: the smallest change of the job with which it would.
+        remedy: where it does not: the smallest change of the job with which it would, and whether
+            blocks that are made again would do.
     """
 
     choice: Choice
@@ -140,7 +143,12 @@ def costs_of(config: Config, job: Job, choice: Choice) -> tuple[NetworkCost, Hea
     """What network and head cost in this job."""
     model = config.model
     network = network_cost(
-        model.name, model.embedding_dim, model.dropout, job.rows, config.train.precision
+        model.name,
+        model.embedding_dim,
+        model.dropout,
+        job.rows,
+        config.train.precision,
+        model.recompute,
     )
     settings = _what_heads_depend_on(config)
     return network, _head_cost(settings, job, replace(choice, zero_stage=0), network)
@@ -228,10 +236,21 @@ def _mended(config: Config, job: Job, row: Row, machine: Machine) -> Row:
     whatever_batch = ("between steps", "reduction", "update")
     least = max(row.memory.phases[phase].total() for phase in whatever_batch)
     smaller_batch_helps = least <= machine.usable_bytes
-    for changed, words in _changes(job, row.choice, smaller_batch_helps=smaller_batch_helps):
-        if row_of(config, *changed, machine).fits:
-            return replace(row, remedy=words)
-    return row
+    changes = _changes(job, row.choice, smaller_batch_helps=smaller_batch_helps)
+    found = (words for changed, words in changes if row_of(config, *changed, machine).fits)
+    words = [next(found, "")]
+    if smaller_batch_helps and _fits_made_again(config, job, row.choice, machine):
+        words.append(RECOMPUTE)
+    return replace(row, remedy=" or ".join(filter(None, words)))
+
+
+def _fits_made_again(config: Config, job: Job, choice: Choice, machine: Machine) -> bool:
+    """Whether it would, with blocks of the backbone that are made again in backward."""
+    model = config.model.model_copy(update={"recompute": "blocks"})
+    try:
+        return row_of(config.model_copy(update={"model": model}), job, choice, machine).fits
+    except UserError:  # it has none
+        return False
 
 
 def _changes(
@@ -266,5 +285,10 @@ def what_would_fit(found: Comparison) -> UserError:
     if not mended:
         gib = needed / (1.0 - found.machine.headroom)
         return UserError(what, fix=f"take GPUs of {math.ceil(gib)} GiB, or a smaller network")
-    first = min(mended, key=lambda row: (not row.remedy.startswith("acc"), row.seconds.step))
+    first = min(mended, key=lambda row: (not _on_as_many(row.remedy), row.seconds.step))
     return UserError(what, fix=f"{first.remedy} with {' '.join(first.choice.overrides)} would fit")
+
+
+def _on_as_many(remedy: str) -> bool:
+    """Whether it asks for no other GPUs and no other training."""
+    return remedy.startswith("accumulation") or RECOMPUTE in remedy

@@ -106,8 +106,9 @@ class NetworkCost:
         weights: elements of each parameter, in the order of the module, and whether it decays.
         buffer_bytes: running statistics.
         embedding_bytes: of one number of an embedding.
+        forward_bytes: most alive in forward.
         saved_bytes: alive after forward: what backward needs, lower-precision weights included.
-        cast_bytes: those lower-precision copies of weights.
+        cast_bytes: those lower-precision copies of weights; 0 where blocks are made again.
         backward_kept_bytes: most alive in backward where gradients stay.
         backward_freed_bytes: the same where each is taken away as soon as it is there.
         flops: of forward and backward.
@@ -117,6 +118,7 @@ class NetworkCost:
     weights: tuple[tuple[int, bool], ...]
     buffer_bytes: int
     embedding_bytes: int
+    forward_bytes: int
     saved_bytes: int
     cast_bytes: int
     backward_kept_bytes: int

@@ -160,14 +160,15 @@ def memory_of(job: Job, choice: Choice, network: NetworkCost, head: HeadCost) ->
     """What a rank holds in each phase of a step with ``choice``."""
     engine = engine_of(job, choice, network, head)
     base = _between_steps(job, choice, network, head, engine)
-    saved = Parts(activations=network.saved_bytes - network.cast_bytes, casts=network.cast_bytes)
+    forward = _with_casts(Parts(activations=network.forward_bytes), network)
+    saved = _with_casts(Parts(activations=network.saved_bytes), network)
     sample = _sample(choice, head)
     in_step = base + sample + _gathered(choice, engine)
     mine = Parts(gradients=head.gradient_bytes if choice.placement == "sharded" else 0)
     carried = _carried(job, choice, engine) + (mine if job.accumulation > 1 else Parts())
     phases = {
         "between steps": base,
-        "forward": in_step + saved + carried + _prefetched(choice, engine),
+        "forward": in_step + forward + carried + _prefetched(choice, engine),
         "loss": in_step + saved + carried + _loss(job, choice, network, head),
         "backward": in_step + mine + _backward(job, choice, network, head, engine),
         "reduction": base + sample + mine + _reduction(job, choice, engine),

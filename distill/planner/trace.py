@@ -8,16 +8,12 @@ operator uses inside itself (cuDNN's and cuBLAS's workspaces) is not seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from distill.config import Config
@@ -33,102 +29,55 @@ from distill.losses.linear_rows import reduce_rows, two_at_a_time
 from distill.losses.linear_scores import ClassScores
 from distill.losses.linear_state import Choices
 from distill.losses.linear_stream import linear_values
-from distill.losses.live_memory import LiveMemory
 from distill.losses.pair import reduce_terms
+from distill.models.recompute import recompute_blocks
 from distill.models.registry import build_backbone
 from distill.planner.facts import FLOAT_BYTES, HeadCost, NetworkCost
+from distill.planner.tape import Tape, as_fake, autocast, counting, on_meta, weights_of
 
-_Module = TypeVar("_Module", bound=nn.Module)
 TEMPERATURE = 2.0
 """Any one that is not 1: what a loss costs does not depend on it."""
 CHUNKS_TRACED = 4
 """Chunks of classes of the fused loss that are run; the cost of more is a straight line."""
 
 
-class Tape(LiveMemory):  # type: ignore[no-untyped-call]
-    """Live memory, and the bytes that operators read and write; views move nothing.
-
-    Attributes:
-        moved_bytes: of arguments and results, each counted once for each operator.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.moved_bytes = 0
-
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Run the operator, and count."""
-        result = super().__torch_dispatch__(func, types, args, kwargs)
-        if _moves(func):
-            tensors = [t for t in tree_leaves((args, result)) if isinstance(t, torch.Tensor)]
-            self.moved_bytes += sum(t.numel() * t.element_size() for t in tensors)
-        return result
-
-
-def _moves(func: Any) -> bool:
-    """Whether an operator reads or writes the memory of its tensors."""
-    return func.namespace != "prim" and not func.is_view and "empty" not in func.name()
-
-
-@contextmanager
-def _counting() -> Iterator[tuple[Tape, FlopCounterMode]]:
-    """A block whose operators are counted."""
-    with FlopCounterMode(display=False) as flops, Tape() as tape:
-        yield tape, flops
-
-
-def _autocast(precision: str) -> torch.autocast:
-    dtype = AUTOCAST_DTYPES.get(precision)
-    return torch.autocast("cpu", dtype, enabled=dtype is not None)
-
-
-def _on_meta(build: Callable[[], _Module]) -> _Module:
-    """A module whose weights are shapes alone, and whose initialisation costs nothing."""
-    with torch.device("meta"):
-        return build()
-
-
-def _as_fake(module: _Module) -> _Module:
-    """A module of the meta device as one of fake tensors, which say that they are on the CPU."""
-    return module._apply(lambda t: torch.empty(t.shape, dtype=t.dtype))  # type: ignore[no-untyped-call, no-any-return]
-
-
-def _weights(module: nn.Module) -> tuple[tuple[int, bool], ...]:
-    return tuple((p.numel(), p.ndim > 1) for p in module.parameters())
-
-
 @lru_cache(maxsize=64)
 def network_cost(
-    name: str, embedding_dim: int, dropout: float, rows: int, precision: str
+    name: str,
+    embedding_dim: int,
+    dropout: float,
+    rows: int,
+    precision: str,
+    recompute: str = "none",
 ) -> NetworkCost:
     """The cost of a backbone for ``rows`` images.
 
     Raises:
-        UserError: an unknown backbone.
+        UserError: an unknown backbone, or one whose blocks cannot be made again.
     """
-    shapes = _on_meta(lambda: build_backbone(name, embedding_dim=embedding_dim, dropout=dropout))
+    shapes = on_meta(lambda: build_backbone(name, embedding_dim=embedding_dim, dropout=dropout))
+    if recompute == "blocks":
+        recompute_blocks(shapes, name)
     with FakeTensorMode():
-        network = _as_fake(shapes)
+        network = as_fake(shapes)
+        # Apart, since the counter holds on to what belongs to blocks that are made again.
         with FlopCounterMode(display=False) as flops:
-            kept, saved, embeddings = _run_network(network, rows, precision)
+            _run_network(network, rows, precision)
+        network.zero_grad()
+        kept, forward, saved, embeddings = _run_network(network, rows, precision)
         network.zero_grad()
         for p in network.parameters():
             p.register_post_accumulate_grad_hook(_take_away)  # type: ignore[no-untyped-call]
         freed, *_ = _run_network(network, rows, precision)
-        narrow = AUTOCAST_DTYPES.get(precision)
-        cast = sum(n for n, wide in _weights(network) if wide) * 2 if narrow else 0
+        # Made again with its block, a copy lives no longer than what is called an activation.
+        copied = precision in AUTOCAST_DTYPES and recompute == "none"
         return NetworkCost(
-            weights=_weights(network),
+            weights=weights_of(network),
             buffer_bytes=sum(b.nbytes for b in network.buffers()),
             embedding_bytes=embeddings.element_size(),
+            forward_bytes=forward,
             saved_bytes=saved,
-            cast_bytes=cast,
+            cast_bytes=sum(n for n, wide in weights_of(network) if wide) * 2 if copied else 0,
             backward_kept_bytes=kept.peak_bytes,
             backward_freed_bytes=freed.peak_bytes,
             flops=float(flops.get_total_flops()),
@@ -140,15 +89,20 @@ def _take_away(parameter: torch.Tensor) -> None:
     parameter.grad = None
 
 
-def _run_network(network: nn.Module, rows: int, precision: str) -> tuple[Tape, int, torch.Tensor]:
-    """Forward and backward; the tape, whose peak is that of backward, and bytes after forward."""
+def _run_network(
+    network: nn.Module, rows: int, precision: str
+) -> tuple[Tape, int, int, torch.Tensor]:
+    """Forward and backward; the tape, whose peak is that of backward, and bytes in forward.
+
+    Those are the most that was alive, and what is alive after it.
+    """
     with Tape() as tape:
-        with _autocast(precision):
+        with autocast(precision):
             embeddings = network(torch.empty(rows, 3, IMAGE_SIZE, IMAGE_SIZE))
-        saved = tape.live_bytes
+        most, saved = tape.peak_bytes, tape.live_bytes
         tape.peak_bytes = saved
         embeddings.backward(torch.empty_like(embeddings))
-    return tape, saved, embeddings
+    return tape, most, saved, embeddings
 
 
 def stored_head_cost(config: Config, classes: int, rows: int, embedding_bytes: int) -> HeadCost:
@@ -158,20 +112,20 @@ def stored_head_cost(config: Config, classes: int, rows: int, embedding_bytes: i
         UserError: a margin or several sub-centres with a linear head.
     """
     spec = PairLossSpec.from_config(config.loss, config.head)
-    shapes = _on_meta(lambda: build_head(config.head, config.model.embedding_dim, classes))
+    shapes = on_meta(lambda: build_head(config.head, config.model.embedding_dim, classes))
     with FakeTensorMode():
-        head = _as_fake(shapes)
+        head = as_fake(shapes)
         embeddings = _embeddings(rows, config.model.embedding_dim, embedding_bytes)
         labels = torch.empty(rows, dtype=torch.int64)
-        with _counting() as (tape, flops):
-            with _autocast(config.train.precision):
+        with counting() as (tape, flops):
+            with autocast(config.train.precision):
                 scores = head(embeddings)
             forward = tape.live_bytes
             loss = _stored_loss(config, scores, labels, spec)
             del scores
             torch.autograd.backward(loss)
         return HeadCost(
-            weights=_weights(head),
+            weights=weights_of(head),
             forward_bytes=forward,
             peak_bytes=tape.peak_bytes,
             gradient_bytes=sum(p.nbytes for p in head.parameters()),
@@ -234,7 +188,7 @@ def streamed_head_cost(
 def _scores_of_one(config: Config, rows: int, embedding_bytes: int) -> ClassScores:
     """The scores of one class for ``rows`` embeddings; each further class takes as much."""
     dim, cosine = config.model.embedding_dim, config.head.kind == "cosine"
-    head = _on_meta(lambda: build_head(config.head, dim, 1))
+    head = on_meta(lambda: build_head(config.head, dim, 1))
     with torch.device("meta"):
         embeddings = _embeddings(rows, dim, embedding_bytes)
         features = unit_rows((embeddings,)) if cosine else embeddings
@@ -261,9 +215,9 @@ def _run_chunks(
     spec, single = _streamed_spec(config), config.train.images == "first"
     cosine = config.head.kind == "cosine"
     native = implementation_name(config.loss.implementation, "cpu") == "native"
-    shapes = _on_meta(lambda: build_head(config.head, config.model.embedding_dim, classes))
+    shapes = on_meta(lambda: build_head(config.head, config.model.embedding_dim, classes))
     with FakeTensorMode():
-        head = _as_fake(shapes)
+        head = as_fake(shapes)
         sides = _embeddings(rows, config.model.embedding_dim, embedding_bytes)
         labels = torch.empty(rows if single else rows // 2, dtype=torch.int64)
         plan = Plan(
@@ -278,7 +232,7 @@ def _run_chunks(
             keep=True,
             single=single,
         )
-        with _counting() as (tape, flops):
+        with counting() as (tape, flops):
             if single:
                 features, own, _ = two_at_a_time(sides, labels, None, cosine=cosine)
             else:

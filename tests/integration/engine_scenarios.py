@@ -37,7 +37,7 @@ from distill.engine import Engine
 from distill.engine_parts.loss_scale import LossScale
 from distill.errors import UserError
 from distill.losses import PairLossSpec, margined_logits
-from distill.models.classifier import build_classifier
+from distill.models.classifier import build_classifier, build_for_training
 from distill.ranks import Ranks, all_reduce_sum, leave_process_group
 
 PAIRS, CLASSES, STEPS = 24, 7, 5
@@ -234,6 +234,33 @@ def classifiers(ranks: Ranks, _: Path) -> dict[str, Any]:
     return found
 
 
+def recomputed(ranks: Ranks, _: Path) -> dict[str, Any]:
+    """A real backbone with dropout whose blocks keep their activations, or make them again."""
+    found = {}
+    for stage in range(4):
+        for precision in ("fp32", "bf16"):
+            runs = [recomputing(stage, precision, how, ranks) for how in ("none", "blocks")]
+            found[f"{stage}-{precision}"] = runs
+    return found
+
+
+def recomputing(stage: int, precision: str, recompute: str, ranks: Ranks) -> list[Any]:
+    """Two steps of two micro-batches: losses, norms, and everything that is left."""
+    model = {"name": "tiny", "embedding_dim": 16, "dropout": 0.3, "recompute": recompute}
+    config = settings(stage, 2, precision=precision)
+    config = Config.model_validate(config.model_dump() | {"model": model})
+    torch.manual_seed(0)
+    engine, seen = Engine.create(build_for_training(config, CLASSES, ranks)[0], config, ranks), []
+    for micro in range(4):
+        torch.manual_seed(micro + 10 * ranks.rank)
+        images, labels = torch.randn(4, 3, 112, 112), torch.randint(0, CLASSES, (4,))
+        loss = F.cross_entropy(engine.forward(images).logits.float(), labels)
+        engine.backward(loss)
+        info = engine.step()
+        seen += [float(loss.detach()).hex(), info and info.grad_norm.hex()]
+    return [*seen, *digest(engine)]
+
+
 RESUMED = [
     *(("sgd", stage, "fp32") for stage in range(4)),
     ("adamw", 0, "fp32"),
@@ -345,6 +372,7 @@ PHASES = {
         poisoned,
         evaluated,
         classifiers,
+        recomputed,
         saved,
         elastic_saved,
         failing,

@@ -34,9 +34,11 @@ from distill.stop import STOP_SIGNALS
 SHARDED, FUSED, FEW = "head.placement=sharded", "loss.form=fused", "loss.kept_scores_mb=4"
 TOPK = "loss.topk_classes=50"
 FIRST = "train.images=first"
+RECOMPUTE = "model.recompute=blocks"
 CENTRES = "head.sub_centres=3"
 HEAD = (60_000, ("model.name=tiny", "model.embedding_dim=128", "train.global_batch_pairs=8"))
 BACKBONE = (1000, ("model.name=iresnet18", "train.global_batch_pairs=2"))
+MORE_PAIRS = ("train.global_batch_pairs=16",)
 SCORES = (20_000, ("model.name=tiny", "model.embedding_dim=32", "train.global_batch_pairs=64"))
 SMALL_BUCKET = 3_000_000
 """Elements of a bucket where a scenario's name has "small buckets"."""
@@ -84,6 +86,8 @@ CASES: dict[int, dict[str, tuple[str, ...]]] = {
         "backbone 1 sharded": (SHARDED, "optimizer.name=adamw"),
         "backbone 2 small buckets": (),
         "backbone 3": (),
+        "backbone 0 recompute": (RECOMPUTE, *MORE_PAIRS, "train.accumulation=2"),
+        "backbone 1 recompute bf16": (RECOMPUTE, *MORE_PAIRS, "train.precision=bf16"),
     },
 }
 

@@ -166,6 +166,15 @@ def test_the_real_classifier_is_the_same_replicated_and_sharded(two):
             assert row == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_blocks_that_are_made_again_change_no_bit(two, stage, precision):
+    """Of losses, norms, weights and running statistics, with dropout and accumulation."""
+    for rank in two:
+        kept, again = rank["recomputed"][f"{stage}-{precision}"]
+        assert again == kept
+
+
 @pytest.mark.parametrize("run", ["-".join(map(str, run)) for run in scenarios.RESUMED])
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(two, fresh, run):
     for before, after in zip(two, fresh, strict=True):

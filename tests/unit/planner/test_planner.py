@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from distill.config import load_config
 from distill.errors import UserError
 from distill.losses.live_memory import LiveMemory
+from distill.models.recompute import recompute_blocks
 from distill.models.registry import build_backbone
 from distill.planner.choose import Comparison, Machine, compare, job_of, row_of, what_would_fit
 from distill.planner.clock import seconds_of
@@ -27,7 +28,7 @@ from distill.planner.trace import network_cost, streamed_head_cost
 ROOT = Path(__file__).resolve().parents[3]
 H100 = Machine(gpu_named("h100"))
 SMALL = ("model.name=tiny", "model.embedding_dim=32", "train.global_batch_pairs=64")
-NETWORK = NetworkCost(((1_000_000, True), (24, False)), 0, 4, 5000, 0, 9000, 7000, 8e9, 3e9)
+NETWORK = NetworkCost(((1_000_000, True), (24, False)), 0, 4, 6000, 5000, 0, 9000, 7000, 8e9, 3e9)
 HEAD = HeadCost(((4_000_000, True),), 600, 40_000_000, 16_000_000, 6e9, 2e9, True)
 RECIPES = {"ms1mv3": (8, 93_431), "glint360k": (8, 360_232), "webface42m": (32, 2_059_906)}
 
@@ -39,13 +40,17 @@ def compared(*words: str, classes: int = 5000, ranks: int = 8, gib: float = 80) 
 
 @pytest.mark.parametrize("name", ["tiny", "vit_small"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_trace_counts_what_a_real_pass_holds(name: str, precision: str) -> None:
-    found = network_cost(name, 32, 0.0, 2, precision)
+@pytest.mark.parametrize("recompute", ["none", "blocks"])
+def test_a_trace_counts_what_a_real_pass_holds(name: str, precision: str, recompute: str) -> None:
+    found = network_cost(name, 32, 0.0, 2, precision, recompute)
     network = build_backbone(name, embedding_dim=32)
+    if recompute == "blocks":
+        recompute_blocks(network, name)
     with LiveMemory() as memory:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             embeddings = network(torch.zeros(2, 3, 112, 112))
-        saved = memory.live_bytes
+        assert found.forward_bytes == pytest.approx(memory.peak_bytes, rel=0.01)
+        saved = memory.peak_bytes = memory.live_bytes
         embeddings.backward(torch.ones_like(embeddings))
     assert found.saved_bytes == pytest.approx(saved, rel=0.01)
     assert found.backward_kept_bytes == pytest.approx(memory.peak_bytes, rel=0.01)
@@ -192,6 +197,26 @@ def test_a_remedy_is_one_and_the_smallest() -> None:
         for n in (times // 2, times)
     ]
     assert peaks[1] <= usable < peaks[0]
+
+
+def test_blocks_that_are_made_again_are_a_remedy_for_activations() -> None:
+    """Where they would fit, and neither where they would not nor where they are asked for."""
+    config, words = load_config(None, SMALL), ["model.recompute=blocks"]
+    job, choice = job_of(config, 5000, 1), Choice(0, "sharded", "fused")
+    kept, again = (
+        row_of(load_config(None, [*SMALL, *more]), job, choice, H100) for more in ([], words)
+    )
+    peaks = [row.memory.peak_bytes for row in (again, kept)]
+    assert peaks[0] < 0.9 * peaks[1]
+    assert again.seconds.arithmetic > 1.1 * kept.seconds.arithmetic
+    said = []
+    for usable in (0.99 * peaks[0], 1.01 * peaks[0], 0.99 * peaks[1]):
+        found = compared(ranks=1, gib=usable / 0.9 / 2**30)
+        (row,) = (row for row in found.rows if row.choice == choice)
+        said.append("recompute blocks" in row.remedy)
+    assert said == [False, True, True]
+    found = compared(*words, ranks=1, gib=0.99 * peaks[0] / 0.9 / 2**30)
+    assert not any("recompute" in row.remedy for row in found.rows)
 
 
 def test_where_nothing_fits_the_error_says_what_would() -> None:
