@@ -159,7 +159,8 @@ def spread(values: np.ndarray) -> str:
 def main() -> None:
     """Train what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--seeds", type=seeds_of, default="201,202,204", help="as 1-8 (%(default)s)")
+    some = "201,202,204"
+    parser.add_argument("--seeds", type=seeds_of, default=some, help="as 1-8 (%(default)s)")
     parser.add_argument("--wrong", type=float, default=0.2, help="share misnamed (%(default)s)")
     parser.add_argument("--degrees", type=float, default=75.0, help="of the audits (%(default)s)")
     parser.add_argument("--work", type=Path, default=Path("runs/audit"), help="packs and runs")

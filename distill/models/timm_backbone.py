@@ -42,7 +42,9 @@ def build_timm(name: str, embedding_dim: int, dropout: float) -> nn.Module:
         hint = f"did you mean {', '.join(near)}?" if near else "see `timm.list_models()`"
         raise UserError(f"model.name = 'timm:{name}': timm has no such network", fix=hint)
     network = create(timm, name)
-    return TimmBackbone(network, int(network.num_features), embedding_dim, dropout)
+    # Some put a layer of another width before their classifier, and keep it without one.
+    features = getattr(network, "head_hidden_size", network.num_features)
+    return TimmBackbone(network, int(features), embedding_dim, dropout)
 
 
 def import_timm(name: str) -> ModuleType:

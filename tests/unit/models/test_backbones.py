@@ -124,15 +124,21 @@ def test_timm_missing_is_a_clear_error(monkeypatch):
         build_backbone("timm:resnet18", embedding_dim=8)
 
 
-def test_timm_network_gets_an_embedding(monkeypatch):
-    """Through a stand-in of the two timm calls that are used; the real one is an optional extra."""
+@pytest.mark.parametrize(
+    "widths", [{"num_features": 12}, {"num_features": 3, "head_hidden_size": 12}]
+)
+def test_timm_network_gets_an_embedding(monkeypatch, widths):
+    """Through a stand-in of the two timm calls that are used; the real one is an optional extra.
+
+    What comes out of timm's mobilenetv3 and its like is wider than their last feature maps.
+    """
 
     def create_model(name, pretrained, num_classes, **options):
         assert (pretrained, num_classes) == (False, 0)
         if options:
             raise TypeError("unexpected keyword argument 'img_size'")
         network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
-        network.num_features = 12
+        vars(network).update(widths)
         return network
 
     fake = types.SimpleNamespace(
