@@ -63,20 +63,21 @@ def pack_key(pack: Pack) -> str:
 
 
 def read_excluded(paths: Sequence[Path], packs: Sequence[Pack]) -> Excluded:
-    """What the lists at ``paths`` leave out of ``packs``.
+    """What the lists at ``paths`` leave out of ``packs``: all that any of them names.
 
     Raises:
         UserError: a list that cannot be read, or says what is not so; file and line are named.
     """
     numberings = _numberings(packs)
-    pairs, runs, own = array("q"), array("q"), array("q")
+    pairs, runs = array("q"), array("q")
     for path in paths:
+        own = array("q")
         for line, row in _lines(path):
             found = _pairs_of(row, numberings, path, line)
             pairs.extend(found)
             runs.extend([_run_of(row, numberings, path, line)] * len(found))
             own.append(found[0])
-    _check_once(np.array(own, np.int64), paths)
+        _check_once(np.array(own, np.int64), path)
     left_out, first = np.unique(np.array(pairs, np.int64), return_index=True)
     excluded = Excluded(Gaps(left_out), np.array(runs, np.int64)[first])
     _check_people(excluded, numberings, paths)
@@ -147,14 +148,13 @@ def _run_of(row: dict[str, str], numberings: dict[str, _Numbering], path: Path, 
     return run
 
 
-def _check_once(own: Numbers, paths: Sequence[Path]) -> None:
-    """Refuses a photograph that is listed twice: two lists of one pack, or a mistake."""
+def _check_once(own: Numbers, path: Path) -> None:
+    """Refuses a list that has a photograph twice: some of its lines are of something else."""
     pairs, times = np.unique(own, return_counts=True)
     if (times > 1).any():
         twice = int(pairs[times > 1][0])
-        names = ", ".join(map(str, paths))
         raise UserError(
-            f"data.exclude: {names}: {int((times > 1).sum())} photographs are listed twice, the"
+            f"data.exclude: {path}: {int((times > 1).sum())} photographs are listed twice, the"
             f" first of them with pair {twice} (all packs numbered through)",
             fix="keep one line of each",
         )

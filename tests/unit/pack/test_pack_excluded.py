@@ -251,6 +251,14 @@ def test_a_list_that_is_wrong_is_named_with_its_line(small_pack, tmp_path, rows,
     assert str(path) in error.value.what
 
 
+def test_several_lists_leave_out_what_any_of_them_names(small_pack, tmp_path):
+    """Two audits of one pack agree about some photographs."""
+    one = write_list(tmp_path / "one.csv", small_pack, [*GOOD, [4, "9", "person 4"]])
+    other = write_list(tmp_path / "other.csv", small_pack, [[7, "", named(small_pack, 7)], *GOOD])
+    for order in ([one, other], [other, one]):
+        assert read_excluded(order, [small_pack]).gaps.left_out.tolist() == [3, 4, 7, 9]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
