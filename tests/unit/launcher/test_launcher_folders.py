@@ -66,6 +66,7 @@ def test_what_differs_from_the_revision_is_kept(tmp_path: Path) -> None:
     for package in ("distill", "launcher"):
         left_out = shutil.ignore_patterns("__pycache__", "demo", "*.so")
         shutil.copytree(ROOT / package, sources / package, ignore=left_out)
+    shutil.copy(ROOT / ".gitignore", sources)  # Python may write __pycache__ there
     git = ("git", "-C", str(sources), "-c", "user.name=x", "-c", "user.email=x@x")
     for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "x")):
         subprocess.run([*git, *words], check=True)
