@@ -14,9 +14,10 @@ from distill.audit.centres import Centres
 from distill.audit.compare import Alike, alike, nearest_first
 from distill.audit.summary import Summary
 from distill.audit.suspects import named, suspects, write_suspects
-from distill.audit.votes import Numbers, files_beside, seen, store, stored
+from distill.audit.votes import files_beside, seen, store, stored
 from distill.data.loader import make_photograph_loader, pairs_per_photograph
 from distill.data.pack.tables import Table
+from distill.data.pack_index import Numbers
 from distill.data.people import are_numbers
 from distill.errors import UserError
 from distill.files import whole_files

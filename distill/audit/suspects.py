@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from distill.audit.votes import Rows
 from distill.data.excluded import ALSO_SEPARATOR, pack_key
 from distill.data.loader import pairs_per_photograph
 from distill.data.manifest import Pack
-from distill.data.pack.parts import PAIRS_NAME
 from distill.data.pack.tables import Table
-from distill.errors import UserError
+from distill.data.pack_index import Numbers
+from distill.data.pairs_table import PairRow, has_table, pair_rows
 
 COLUMNS = (
     "pack",
@@ -30,7 +28,6 @@ COLUMNS = (
     "nearest",
     "nearest_cosine",
 )
-Numbers = npt.NDArray[np.int64]
 
 
 class Suspect(NamedTuple):
@@ -67,15 +64,6 @@ class Named(NamedTuple):
     also: list[int]
 
 
-class _Line(NamedTuple):
-    """A line of the pack's table of pairs."""
-
-    pair: int
-    identity: str
-    first: str
-    other: str
-
-
 def suspects(parts: Iterable[Rows], dominant: Numbers, least_cosine: float) -> Iterator[Suspect]:
     """The photographs below ``least_cosine``, in the order of their pairs.
 
@@ -106,47 +94,31 @@ def named(found: Iterator[Suspect], pack: Pack) -> Iterator[Named]:
     Raises:
         UserError: the table cannot be read, or is of another pack.
     """
-    table = pack.path / PAIRS_NAME
-    if not table.exists():
+    if not has_table(pack):
         times = pairs_per_photograph(pack)
         for one in found:
             yield Named(one, "", list(range(one.pair + 1, one.pair + times)))
         return
     following = next(found, None)
-    for _, group in groupby(_lines(table, pack), lambda line: line.identity):
+    for _, group in groupby(enumerate(pair_rows(pack)), lambda line: line[1].identity):
         lines = list(group)
         own: list[Suspect] = []
-        while following is not None and following.pair <= lines[-1].pair:
+        while following is not None and following.pair <= lines[-1][0]:
             own.append(following)
             following = next(found, None)
         yield from _of_person(own, lines)
 
 
-def _of_person(own: list[Suspect], lines: list[_Line]) -> Iterator[Named]:
-    """Suspects among a person's lines."""
-    names = {line.pair: line.first for line in lines}
+def _of_person(own: list[Suspect], lines: list[tuple[int, PairRow]]) -> Iterator[Named]:
+    """Suspects among a person's numbered pairs."""
+    names = {pair: row.first for pair, row in lines}
     concerned: dict[str, list[int]] = {names[one.pair]: [] for one in own}
-    for line in lines if own else ():
-        for name in {line.first, line.other} & concerned.keys():
-            concerned[name].append(line.pair)
+    for pair, row in lines if own else ():
+        for name in {row.first, row.other} & concerned.keys():
+            concerned[name].append(pair)
     for one in own:
         name = names[one.pair]
         yield Named(one, name, [pair for pair in concerned[name] if pair != one.pair])
-
-
-def _lines(table: Path, pack: Pack) -> Iterator[_Line]:
-    count = 0
-    try:
-        with table.open(newline="", encoding="utf-8") as file:
-            for count, row in enumerate(csv.DictReader(file, strict=True), 1):
-                yield _Line(count - 1, row["identity"], row["first"], row["other"])
-    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table}: cannot be read ({error})", fix="pack again") from error
-    if count != pack.manifest.pairs:
-        raise UserError(
-            f"{table}: {count} rows for {pack.manifest.pairs} pairs",
-            fix="it is of another pack: pack again",
-        )
 
 
 def write_suspects(

@@ -19,6 +19,7 @@ import torch
 from distill.audit.centres import Centres
 from distill.audit.compare import compared
 from distill.data.batch import PairBatch, as_network_input
+from distill.data.pack_index import Numbers
 from distill.files import disk_errors
 from distill.finite import check_finite
 from distill.ranks import Ranks, together
@@ -28,7 +29,6 @@ PHOTOGRAPHS_AT_ONCE = 1 << 14
 ROWS_AT_ONCE = 1 << 16
 
 Rows = npt.NDArray[Any]
-Numbers = npt.NDArray[np.int64]
 
 
 def row_type(sub_centres: int) -> np.dtype[Any]:

@@ -29,10 +29,11 @@ from distill.data.manifest import (
     read_pack,
     shard_name,
 )
-from distill.data.pack.parts import PAIRS_NAME, SHEET_NAME, SHEET_PAIRS
+from distill.data.pack.parts import SHEET_NAME, SHEET_PAIRS
 from distill.data.pack.standing import REJECTED_NAME, parts_at
 from distill.data.pack.tables import Table
 from distill.data.pack_writer import EncodedPair, ShardWriter
+from distill.data.pairs_table import PAIRS_NAME
 from distill.data.people import composed
 from distill.data.verify import stray_shards
 from distill.errors import UserError

@@ -12,10 +12,11 @@ import numpy.typing as npt
 import torch
 
 from distill.data.loader import make_eval_loader
+from distill.data.pairs_table import has_table
 from distill.errors import UserError
 from distill.evaluate.embed import CLEAN_KIND, Network, Probes, counted, embed
 from distill.evaluate.identify import identify
-from distill.evaluate.provenance import is_known, other_photographs
+from distill.evaluate.provenance import other_photographs
 from distill.evaluate.report import CLEAN, Condition, Report, as_condition
 from distill.evaluate.verify import verify
 from distill.finite import check_finite
@@ -104,7 +105,7 @@ def evaluate(
         pack={
             "name": pack.path.name,
             "digest": pack.manifest.digest,
-            "sources_known": is_known(pack),
+            "sources_known": has_table(pack),
         },
         checkpoint=checkpoint or {},
         config=config.model_dump(mode="json"),

@@ -16,10 +16,10 @@ from distill.data.pack.work import MAKERS, PairJpegs, Recipe
 from distill.data.pack.workers import Team
 from distill.data.pack_writer import EncodedPair, ShardWriter, Tally, write_manifest
 from distill.data.pairs import PairPlan, kinds_of
+from distill.data.pairs_table import PAIRS_NAME
 from distill.data.second.online import ways
 from distill.files import disk_errors
 
-PAIRS_NAME = "pairs.csv"
 SHEET_NAME = "contact_sheet.png"
 SHEET_PAIRS = 6
 """Pairs of each kind on the contact sheet, each of another person."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from distill.data.manifest import EVALUATION_NAME, MANIFEST_NAME, TRAIN_NAME, Manifest, read_pack
 from distill.data.pack.options import PackOptions, PackResult, request_digest, versions
-from distill.data.pack.parts import PAIRS_NAME, SHEET_NAME
+from distill.data.pack.parts import SHEET_NAME
+from distill.data.pairs_table import PAIRS_NAME
 from distill.errors import UserError
 
 REJECTED_NAME = "rejected.csv"
