@@ -42,10 +42,21 @@ def pair_rows(pack: Pack) -> Iterator[PairRow]:
     path, count = pack.path / PAIRS_NAME, 0
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file, strict=True):
-                yield PairRow(row["identity"], row["first"], row["other"])
+            table = csv.DictReader(file, strict=True)
+            if missing := [
+                name for name in PairRow._fields if name not in (table.fieldnames or ())
+            ]:
+                raise UserError(
+                    f"{path}: no column {missing[0]!r}",
+                    fix="it is of another program, or of a pack of an old release: pack again",
+                )
+            for row in table:
+                cells = [row[name] for name in PairRow._fields]
+                if None in cells:
+                    raise csv.Error(f"line {table.line_num} is cut short")
+                yield PairRow(*cells)
                 count += 1
-    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error})", fix="pack again") from error
     if count != pack.manifest.pairs:
         raise UserError(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from distill.data.images import Pixels, encode_jpeg
 from distill.data.manifest import Pack
+from distill.data.pairs_table import pair_rows
 from distill.data.sources import Sample, Source
 from distill.files import disk_errors, write_whole
 
@@ -36,8 +36,7 @@ def write_photographs(source: Source, evaluation: Pack, folder: Path) -> list[Pa
 
 def _one_of_each_person(evaluation: Pack) -> list[str]:
     """Origins of held-out photographs, the first of each person."""
-    with (evaluation.path / "pairs.csv").open(newline="", encoding="utf-8") as file:
-        first = {row["identity"]: row["first"] for row in reversed(list(csv.DictReader(file)))}
+    first = {row.identity: row.first for row in reversed(list(pair_rows(evaluation)))}
     return [first[name] for name in sorted(first)]
 
 

@@ -102,7 +102,9 @@ def test_what_an_evaluation_will_need_is_asked_for_at_the_start(
     packs: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(packs / "evaluation", tmp_path / "evaluation")
-    (tmp_path / "evaluation" / "pairs.csv").write_text("first,other\nof another pack,\n")
+    (tmp_path / "evaluation" / "pairs.csv").write_text(
+        "identity,first,other\nAda,of another pack,\n"
+    )
     with pytest.raises(UserError, match=r"pairs\.csv: 1 rows for 12 pairs"):
         make_plan(config(packs, f"data.evaluation={tmp_path}/evaluation"), TWO)
 
