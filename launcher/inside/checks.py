@@ -50,6 +50,8 @@ def check_all(job: JobFile, config: Config, engine: Engine, plan: Plan) -> Repor
     speed, wrong = all_reduce(ranks)
     measured = {"sum_is_wrong": wrong, "all_reduce_gb_per_s": speed}
     barrier()
+    # Before anything that takes some ranks longer than others, such as reading the sources.
+    measured["clock"] = time.time()
     reports = gather_objects(report_of(job, config, engine, plan) | measured)
     skew = max(r["clock"] for r in reports) - min(r["clock"] for r in reports)
     faults = list(judge(job, reports))
@@ -123,7 +125,6 @@ def report_of(job: JobFile, config: Config, engine: Engine, plan: Plan) -> Repor
         "code": code_digest(sources) if on_this_node else job.code_digest,
         "config": hashlib.sha256(dump_toml(config).encode()).hexdigest(),
         "gpus": _gpus(),
-        "clock": time.time(),
         "free_bytes": shutil.disk_usage(plan.run.root).free,
         "needed_bytes": bytes_to_come(plan.run.checkpoints, engine, config.checkpoint),
     }
