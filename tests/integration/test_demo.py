@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,3 +76,48 @@ def test_a_second_run_reuses_everything(shown: str, out: Path) -> None:
     assert "up to date" in again
     assert again.count("already complete") == 3
     assert "aligning faces" not in again
+
+
+CHECKS = """
+z, w = (network(x).double() for x in both.chunk(2))
+p, q = (x.div(3.0).log_softmax(1) for x in (z, w))
+kl = 9.0 * 0.5 * ((p.exp() - q.exp()) * (p - q)).sum(1).mean()
+ce = torch.nn.functional.cross_entropy
+total = ce(z, labels) + ce(w, labels) + 0.5 * kl
+expected = torch.autograd.grad(total, network.weight)[0]
+torch.testing.assert_close(network.weight.grad, expected, rtol=1e-4, atol=1e-6)
+
+unit = torch.nn.functional.normalize
+cosines = unit(embeddings.detach().double(), dim=2) @ unit(centres.detach().double()).T
+right = torch.nn.functional.one_hot(labels, 20_000).bool()
+margined = torch.where(right, (cosines.acos() + 0.5).cos(), cosines)
+ces = [ce(64.0 * x, labels) for x in margined]
+torch.testing.assert_close(loss.ce_first.double(), ces[0], rtol=1e-4, atol=1e-4)
+torch.testing.assert_close(loss.ce_second.double(), ces[1], rtol=1e-4, atol=1e-4)
+assert centres.grad.norm() > 0
+
+assert state == (0, 16) and tuple(pixels.shape) == (32, 3, 112, 112)
+assert len(found.photographs) == 3 and len(found.unusable) == 1
+assert abs(similarities.diagonal() - 1).max() < 1e-5
+assert tuple(logits.shape) == (32, 3)
+"""
+
+
+def test_the_documented_parts_do_what_is_said_of_them(
+    shown: str, out: Path, tmp_path: Path
+) -> None:
+    """All blocks of docs/library.md as one program, against formulas in float64."""
+    text = (Path(__file__).parents[2] / "docs" / "library.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == text.count("```") // 2
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "demo").symlink_to(out)
+    done = subprocess.run(
+        [sys.executable, "-c", "".join(blocks) + CHECKS],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no_face.jpg no face None None" in done.stdout
