@@ -250,10 +250,10 @@ def gather_objects(value: Any, group: dist.ProcessGroup | None = None) -> list[A
     sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world_size)]
     dist.all_gather(sizes, torch.tensor([len(payload)], device=device), group)
     longest = int(max(size.item() for size in sizes))
-    padded = torch.tensor(list(payload.ljust(longest)), dtype=torch.uint8, device=device)
+    padded = torch.frombuffer(bytearray(payload.ljust(longest)), dtype=torch.uint8).to(device)
     parts = [torch.empty_like(padded) for _ in range(world_size)]
     dist.all_gather(parts, padded, group)
-    return [json.loads(bytes(part.tolist())) for part in parts]
+    return [json.loads(part.cpu().numpy().tobytes()) for part in parts]
 
 
 def barrier() -> None:

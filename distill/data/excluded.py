@@ -97,7 +97,7 @@ def _numberings(packs: Sequence[Pack]) -> dict[str, _Numbering]:
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """The needed cells of each row, with the number of its line."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # as Excel saves it
             rows = csv.reader(file, strict=True)
             header = next(rows, [])
             missing = [name for name in NEEDED if name not in header]

@@ -259,6 +259,14 @@ def test_several_lists_leave_out_what_any_of_them_names(small_pack, tmp_path):
         assert read_excluded(order, [small_pack]).gaps.left_out.tolist() == [3, 4, 7, 9]
 
 
+def test_a_list_that_a_spreadsheet_has_saved_is_the_same(small_pack, tmp_path):
+    path = write_list(tmp_path / "list.csv", small_pack, GOOD)
+    expected = read_excluded([path], [small_pack]).gaps.left_out.tolist()
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_bytes("\r\n".join(["\ufeff" + lines[0], *lines[1:]]).encode())
+    assert read_excluded([path], [small_pack]).gaps.left_out.tolist() == expected
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
