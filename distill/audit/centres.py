@@ -63,13 +63,22 @@ class Centres(NamedTuple):
         self.reader.copy_elements(self.key, first * sub_centres * width, rows.view(-1))
         return F.normalize(rows.to(self.device), dim=-1)
 
+    def of_classes(self, classes: torch.Tensor) -> torch.Tensor:
+        """Those of some identities, of unit length, (n, K, D) float32.
+
+        Args:
+            classes: rising, (n,) int64, on the CPU.
+        """
+        rows = self.reader.rows(self.key, classes).float().view(len(classes), *self.shape[1:])
+        return F.normalize(rows.to(self.device), dim=-1)
+
     def chosen(self, classes: torch.Tensor, sub_centres: torch.Tensor) -> torch.Tensor:
         """One centre of each of some identities, of unit length, (n, D) float32.
 
         Args:
-            classes: rising, (n,) int64.
+            classes: rising, (n,) int64, on the CPU.
             sub_centres: which of theirs, (n,) int64.
         """
-        rows = self.reader.rows(self.key, classes).float()
-        rows = rows.view(len(classes), self.shape[1], self.shape[2])
-        return F.normalize(rows[torch.arange(len(classes)), sub_centres].to(self.device), dim=-1)
+        within = sub_centres if self.shape[1] > 1 else None
+        rows = self.reader.rows(self.key, classes, within).float().view(len(classes), -1)
+        return F.normalize(rows.to(self.device), dim=-1)

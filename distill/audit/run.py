@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,16 +13,30 @@ import numpy as np
 import torch
 
 from distill.audit.centres import Centres
-from distill.audit.compare import Alike, alike, nearest_first
+from distill.audit.compare import Alike, alike
 from distill.audit.summary import Summary
 from distill.audit.suspects import named, suspects, write_suspects
-from distill.audit.votes import files_beside, seen, store, stored
-from distill.data.loader import make_photograph_loader, pairs_per_photograph
+from distill.audit.votes import (
+    FAR,
+    far_file,
+    far_rows,
+    files_beside,
+    row_type,
+    seen,
+    store,
+    stored,
+    with_nearest,
+)
+from distill.data.loader import (
+    make_chosen_loader,
+    make_photograph_loader,
+    pairs_per_photograph,
+)
 from distill.data.pack.tables import Table
 from distill.data.pack_index import Numbers
 from distill.data.people import are_numbers
 from distill.errors import UserError
-from distill.files import whole_files
+from distill.files import disk_errors, whole_files
 from distill.ranks import Ranks, all_reduce_sum, gather_objects, together
 
 if TYPE_CHECKING:
@@ -30,6 +46,8 @@ if TYPE_CHECKING:
 
 ALIKE_LIMIT = 100_000
 """Most pairs of people in the list: each rank tells the others of its own."""
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""A bar for a title and a number of units of work; what it gives is told of those that are done."""
 PEOPLE_COLUMNS = ("identity", "other", "cosine", "photographs", "other_photographs")
 
 
@@ -61,13 +79,17 @@ class Found(NamedTuple):
         looked: photographs of each class, (C,).
         dominant: the sub-centre that most of them chose, the first of equal ones, (C,).
         alike: pairs of people, nearest first.
-        files: of the ranks, with a row a photograph.
     """
 
     looked: Numbers
     dominant: Numbers
-    alike: list[Alike]
-    files: list[Path]
+    alike: Alike
+
+
+@contextmanager
+def no_bar(title: str, units: int) -> Iterator[Callable[[int], None]]:
+    """Nobody is told."""
+    yield lambda done: None
 
 
 def audit(
@@ -76,7 +98,7 @@ def audit(
     pack: Pack,
     ranks: Ranks,
     asked: Asked,
-    advance: Callable[[int], None] = lambda photographs: None,
+    bar: Bar = no_bar,
 ) -> Summary | None:
     """Look at the photographs of a pack, and write what is suspicious; all ranks must call it.
 
@@ -86,7 +108,7 @@ def audit(
         pack: the training pack.
         ranks: this process among the ranks.
         asked: what for, and where to.
-        advance: told the number of photographs of each batch that is done with.
+        bar: shows how far each part of the work is.
 
     Returns:
         What was found, on rank 0; None on the others.
@@ -97,12 +119,13 @@ def audit(
     centres = Centres.of(stored_weights, ranks.device)
     classes_of = classes_of_labels(pack, stored_weights)
     with files_beside(asked.out, ranks) as files, torch.inference_mode():
-        looked_at = _look(trained, pack, centres, classes_of, ranks, files, advance)
-        found = _counted(looked_at, centres, ranks, asked, files)
+        votes = _look(trained, pack, centres, classes_of, ranks, files, bar)
+        found = _counted(votes, centres, ranks, asked, bar)
+        _look_again(trained, pack, centres, ranks, asked, found, files, bar)
         with together():
             if not ranks.is_first:
                 return None
-            return _written(found, pack, stored_weights.identities, asked, centres.shape[1])
+            return _written(found, pack, stored_weights.identities, asked, files, bar)
 
 
 def classes_of_labels(pack: Pack, weights: Stored) -> torch.Tensor:
@@ -136,7 +159,7 @@ def _look(
     classes_of: torch.Tensor,
     ranks: Ranks,
     files: list[Path],
-    advance: Callable[[int], None],
+    bar: Bar,
 ) -> Numbers:
     """This rank's share of the photographs; votes for each sub-centre, (C, K)."""
     votes = np.zeros(centres.shape[:2], np.int64)
@@ -147,22 +170,21 @@ def _look(
         world_size=ranks.world_size,
         batch_images=trained.config.evaluate.batch_images,
     )
-    with together():  # a corrupt image stops all ranks
+    share = pack.manifest.pairs // pairs_per_photograph(pack) // ranks.world_size
+    with together(), bar("audit", share) as advance:  # a corrupt image stops all ranks
         rows = seen(trained.model.backbone, batches, classes_of, centres, advance)
         store(rows, files[ranks.rank], votes)
     return votes
 
 
-def _counted(
-    votes: Numbers, centres: Centres, ranks: Ranks, asked: Asked, files: list[Path]
-) -> Found:
+def _counted(votes: Numbers, centres: Centres, ranks: Ranks, asked: Asked, bar: Bar) -> Found:
     """The votes of all ranks, and the people whose centres are near each other."""
     everyones = all_reduce_sum(torch.from_numpy(votes)).numpy()
     looked, dominant = everyones.sum(1), everyones.argmax(1)
     if not asked.alike_degrees:
-        return Found(looked, dominant, [], files)
+        return Found(looked, dominant, Alike.none())
     there = np.flatnonzero(looked)
-    with together():
+    with together(), bar("people", len(there) // ranks.world_size) as advance:
         mine = alike(
             centres,
             torch.from_numpy(there),
@@ -171,40 +193,64 @@ def _counted(
             rank=ranks.rank,
             world_size=ranks.world_size,
             limit=ALIKE_LIMIT,
+            advance=advance,
         )
-    pairs = [Alike(*pair) for part in gather_objects(mine) for pair in part]
-    return Found(looked, dominant, nearest_first(pairs)[:ALIKE_LIMIT], files)
+    parts = gather_objects([column.tolist() for column in mine])
+    pairs = Alike.joined([Alike(*map(torch.tensor, part)) for part in parts])
+    return Found(looked, dominant, pairs.nearest(ALIKE_LIMIT))
+
+
+def _look_again(
+    trained: TrainedBackbone,
+    pack: Pack,
+    centres: Centres,
+    ranks: Ranks,
+    asked: Asked,
+    found: Found,
+    files: list[Path],
+    bar: Bar,
+) -> None:
+    """Compare those of this rank's photographs that are far with everybody."""
+    file, least_cosine = files[ranks.rank], math.cos(math.radians(asked.degrees))
+    rows = far_rows(stored(file, row_type(centres.shape[1])), found.dominant, least_cosine)
+    batches = make_chosen_loader(
+        pack, trained.config.data, rows["pair"], trained.config.evaluate.batch_images
+    )
+    with together(), bar("whose they may be", len(rows)) as advance:
+        with_nearest(rows, trained.model.backbone, batches, centres, advance)
+        with disk_errors(asked.out):
+            far_file(file).write_bytes(rows.tobytes())
 
 
 def _written(
-    found: Found, pack: Pack, identities: list[str], asked: Asked, sub_centres: int
+    found: Found, pack: Pack, identities: list[str], asked: Asked, files: list[Path], bar: Bar
 ) -> Summary:
     """Both lists, which appear together."""
-    least_cosine = math.cos(math.radians(asked.degrees))
     people_out = asked.people_out if asked.alike_degrees else None
     outs = [path for path in (people_out, asked.out) if path is not None]
-    with whole_files(*outs) as folder:
-        far = suspects(stored(found.files, sub_centres), found.dominant, least_cosine)
+    far = suspects(chain.from_iterable(stored(far_file(file), FAR) for file in files))
+    with whole_files(*outs) as folder, bar("names", pack.manifest.pairs) as advance:
         listed = write_suspects(
-            named(far, pack), folder / asked.out.name, asked.out, pack, identities
+            named(far, pack, advance), folder / asked.out.name, asked.out, pack, identities
         )
         if people_out is not None:
             _write_people(found, folder / people_out.name, people_out, identities)
     photographs = pack.manifest.pairs // pairs_per_photograph(pack)
+    pairs = len(found.alike.cosines)
     return Summary.of(
         identities,
         found.looked,
         listed,
         unknown=photographs - int(found.looked.sum()),
         few_than=asked.few,
-        alike=len(found.alike),
-        alike_limited=len(found.alike) == ALIKE_LIMIT,
+        alike=pairs,
+        alike_limited=pairs == ALIKE_LIMIT,
     )
 
 
 def _write_people(found: Found, path: Path, named_path: Path, identities: list[str]) -> None:
     with Table(path, named_path, *PEOPLE_COLUMNS) as table:
-        for cosine, first, second in found.alike:
+        for cosine, first, second in zip(*map(torch.Tensor.tolist, found.alike), strict=True):
             names = identities[first], identities[second]
             counts = int(found.looked[first]), int(found.looked[second])
             table.row(*names, f"{cosine:.4f}", *counts)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,10 @@ COLUMNS = (
     "nearest",
     "nearest_cosine",
 )
+
+
+TOLD_AT_ONCE = 1 << 16
+"""Lines of the table after which it is told how far the reading is."""
 
 
 class Suspect(NamedTuple):
@@ -64,32 +69,22 @@ class Named(NamedTuple):
     also: list[int]
 
 
-def suspects(parts: Iterable[Rows], dominant: Numbers, least_cosine: float) -> Iterator[Suspect]:
-    """The photographs below ``least_cosine``, in the order of their pairs.
-
-    Args:
-        parts: what was seen, in that order.
-        dominant: sub-centre of each class, (C,).
-        least_cosine: to the dominant centre, of photographs that are not listed.
-    """
+def suspects(parts: Iterable[Rows]) -> Iterator[Suspect]:
+    """Rows of `FAR`, in the order of their pairs, as suspects."""
     for part in parts:
-        cosines = part["own"][np.arange(len(part)), dominant[part["class"]]]
-        for row in np.flatnonzero(cosines < least_cosine):
-            one = part[row]
-            yield Suspect(
-                int(one["pair"]),
-                int(one["class"]),
-                float(cosines[row]),
-                int(one["own"].argmax()),
-                int(one["nearest"]),
-                float(one["cosine"]),
-            )
+        columns = (part[name].tolist() for name in part.dtype.names or ())
+        yield from map(Suspect, *columns)
 
 
-def named(found: Iterator[Suspect], pack: Pack) -> Iterator[Named]:
+def named(
+    found: Iterator[Suspect],
+    pack: Pack,
+    advance: Callable[[int], None] = lambda pairs: None,
+) -> Iterator[Named]:
     """The same with their names, and the pairs that have to go with them.
 
-    The table is read once, beside them; a person's lines lie together in it.
+    The table is read once, beside them; a person's lines lie together in it. ``advance`` is told
+    how many lines have been read.
 
     Raises:
         UserError: the table cannot be read, or is of another pack.
@@ -99,25 +94,30 @@ def named(found: Iterator[Suspect], pack: Pack) -> Iterator[Named]:
         for one in found:
             yield Named(one, "", list(range(one.pair + 1, one.pair + times)))
         return
-    following = next(found, None)
-    for _, group in groupby(enumerate(pair_rows(pack)), lambda line: line[1].identity):
+    following, first, told = next(found, None), 0, 0
+    for _, group in groupby(pair_rows(pack), itemgetter(0)):  # the identity
         lines = list(group)
         own: list[Suspect] = []
-        while following is not None and following.pair <= lines[-1][0]:
+        while following is not None and following.pair < first + len(lines):
             own.append(following)
             following = next(found, None)
-        yield from _of_person(own, lines)
+        if own:
+            yield from _of_person(own, lines, first)
+        first += len(lines)
+        if first - told >= TOLD_AT_ONCE:
+            advance(first - told)
+            told = first
+    advance(first - told)
 
 
-def _of_person(own: list[Suspect], lines: list[tuple[int, PairRow]]) -> Iterator[Named]:
-    """Suspects among a person's numbered pairs."""
-    names = {pair: row.first for pair, row in lines}
-    concerned: dict[str, list[int]] = {names[one.pair]: [] for one in own}
-    for pair, row in lines if own else ():
+def _of_person(own: list[Suspect], lines: list[PairRow], first: int) -> Iterator[Named]:
+    """Suspects among a person's pairs, which are numbered from ``first`` on."""
+    concerned: dict[str, list[int]] = {lines[one.pair - first].first: [] for one in own}
+    for pair, row in enumerate(lines, first):
         for name in {row.first, row.other} & concerned.keys():
             concerned[name].append(pair)
     for one in own:
-        name = names[one.pair]
+        name = lines[one.pair - first].first
         yield Named(one, name, [pair for pair in concerned[name] if pair != one.pair])
 
 

@@ -1,13 +1,15 @@
 """What every photograph says of itself: a few numbers each, in a file of its rank.
 
 Which sub-centre of an identity is dominant is known when all its photographs have been seen, so
-their numbers wait on disk: 32 bytes a photograph, and 4 more for each further sub-centre.
+their numbers wait on disk: 20 bytes a photograph, and 4 more for each further sub-centre. Those
+that are far from it are seen again, and compared with everybody: where there are millions of
+identities that is more work than the network, and nobody asks it of a photograph that is not far.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from distill.audit.centres import Centres
-from distill.audit.compare import compared
+from distill.audit.compare import nearest_others, own_cosines
 from distill.data.batch import PairBatch, as_network_input
 from distill.data.pack_index import Numbers
 from distill.files import disk_errors
@@ -32,16 +34,22 @@ Rows = npt.NDArray[Any]
 
 
 def row_type(sub_centres: int) -> np.dtype[Any]:
-    """Pair and class of a photograph, its cosines, and who else is near."""
-    return np.dtype(
-        [
-            ("pair", "<i8"),
-            ("class", "<i8"),
-            ("own", "<f4", (sub_centres,)),
-            ("nearest", "<i8"),
-            ("cosine", "<f4"),
-        ]
-    )
+    """Pair and class of a photograph, and its cosines to the sub-centres of that class."""
+    return np.dtype([("pair", "<i8"), ("class", "<i8"), ("own", "<f4", (sub_centres,))])
+
+
+FAR = np.dtype(
+    [
+        ("pair", "<i8"),
+        ("class", "<i8"),
+        ("own", "<f4"),
+        ("sub_centre", "<i8"),
+        ("nearest", "<i8"),
+        ("cosine", "<f4"),
+    ]
+)
+"""A photograph that is far: its cosine to the dominant centre, the sub-centre that is nearest, the
+nearest other identity and the cosine to that one's nearest sub-centre."""
 
 
 def seen(
@@ -62,13 +70,62 @@ def seen(
         classes = classes_of[labels]
         known = classes >= 0
         classes = classes[known]
-        found = compared(
-            embeddings[known.to(embeddings.device)], classes.to(centres.device), centres
-        )
         rows = np.empty(len(classes), row_type(centres.shape[1]))
-        rows["pair"], rows["class"], rows["own"] = pairs[known], classes, found.own
-        rows["nearest"], rows["cosine"] = found.nearest, found.cosine
+        rows["pair"], rows["class"] = pairs[known], classes
+        rows["own"] = own_cosines(embeddings[known.to(embeddings.device)], classes, centres)
         yield rows
+
+
+def far_rows(parts: Iterable[Rows], dominant: Numbers, least_cosine: float) -> Rows:
+    """The photographs below ``least_cosine`` of what a rank has seen, of `FAR`, (n,).
+
+    Args:
+        parts: what was seen.
+        dominant: sub-centre of each class, (C,).
+        least_cosine: to the dominant centre, of photographs that are not listed.
+    """
+    found = [np.empty(0, FAR)]
+    for part in parts:
+        cosines = part["own"][np.arange(len(part)), dominant[part["class"]]]
+        far = np.flatnonzero(cosines < least_cosine)
+        rows = np.empty(len(far), FAR)
+        rows["pair"], rows["class"], rows["own"] = (
+            part["pair"][far],
+            part["class"][far],
+            cosines[far],
+        )
+        rows["sub_centre"] = part["own"][far].argmax(1)
+        found.append(rows)
+    return np.concatenate(found)
+
+
+def with_nearest(
+    rows: Rows,
+    backbone: torch.nn.Module,
+    batches: Iterable[PairBatch],
+    centres: Centres,
+    advance: Callable[[int], None],
+) -> None:
+    """Fill in the nearest other identity of photographs that are far.
+
+    Args:
+        rows: of `FAR`, (n,).
+        backbone: of the network.
+        batches: their photographs, in the same order.
+        centres: of all identities.
+        advance: told the number of photographs of each batch that is done with.
+
+    Raises:
+        UserError: a corrupt image.
+    """
+    at = 0
+    for pairs, _, embeddings in _gathered(_embedded(backbone, batches, centres, advance)):
+        part = rows[at : at + len(pairs)]
+        assert np.array_equal(part["pair"], pairs), "photographs in another order"
+        classes = torch.from_numpy(part["class"].copy()).to(embeddings.device)
+        found = nearest_others(embeddings, classes, centres)
+        part["nearest"], part["cosine"] = found.classes, found.cosines
+        at += len(pairs)
 
 
 def _embedded(
@@ -104,6 +161,8 @@ def _gathered(
 def files_beside(out: Path, ranks: Ranks) -> Iterator[list[Path]]:
     """A file for each rank in a folder beside ``out``, which goes with the block.
 
+    What a rank writes of photographs that are far stands beside its file (`far_file`).
+
     What a killed process has left of it is replaced.
     """
     folder = out.with_name(f".{out.name}.parts")
@@ -119,6 +178,11 @@ def files_beside(out: Path, ranks: Ranks) -> Iterator[list[Path]]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def far_file(path: Path) -> Path:
+    """Where the photographs of a rank that are far stand, by its file."""
+    return path.with_suffix(".far")
+
+
 def store(rows: Iterable[Rows], path: Path, votes: Numbers) -> None:
     """Write rows to ``path``, and count for which sub-centre each photograph is, in (C, K)."""
     with disk_errors(path), path.open("wb") as file:
@@ -127,10 +191,8 @@ def store(rows: Iterable[Rows], path: Path, votes: Numbers) -> None:
             file.write(part.tobytes())
 
 
-def stored(paths: Sequence[Path], sub_centres: int) -> Iterator[Rows]:
-    """The rows of all ranks in the order of their pairs, some at a time."""
-    kind = row_type(sub_centres)
-    for path in paths:
-        with path.open("rb") as file:
-            while data := file.read(ROWS_AT_ONCE * kind.itemsize):
-                yield np.frombuffer(data, kind)
+def stored(path: Path, kind: np.dtype[Any]) -> Iterator[Rows]:
+    """The rows of a file in their order, some at a time."""
+    with path.open("rb") as file:
+        while data := file.read(ROWS_AT_ONCE * kind.itemsize):
+            yield np.frombuffer(data, kind)

@@ -103,12 +103,22 @@ class Reader:
                 out[first - start : last - start] = values[first - at : last - at]
             at += len(values)
 
-    def rows(self, key: str, numbers: torch.Tensor) -> torch.Tensor:
-        """Copies of rows of a tensor, in the order of ``numbers``, (n,) int64."""
+    def rows(
+        self, key: str, numbers: torch.Tensor, within: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Copies of rows of a tensor, in the order of ``numbers``, (n,) int64.
+
+        Args:
+            key: of the tensor.
+            numbers: of the rows.
+            within: place in each row's next dimension, (n,) int64; None for all of it. What is not
+                asked for is not read.
+        """
         pieces = [(part, self.tensor(part.key)) for part in self.parts(key)]
         like = pieces[0][1]
-        out = like.new_empty((len(numbers), *like.shape[1:]))
+        out = like.new_empty((len(numbers), *like.shape[1 if within is None else 2 :]))
         for part, values in pieces:
             here = (numbers >= part.first) & (numbers < part.stop)
-            out[here] = values[numbers[here] - part.first]
+            rows = numbers[here] - part.first
+            out[here] = values[rows] if within is None else values[rows, within[here]]
         return out

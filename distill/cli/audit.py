@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distill.cli.arguments import RunWeights
-from distill.cli.evaluate import as_rank
 from distill.cli.local_ranks import on_local_ranks, wants_local_ranks
 
 if TYPE_CHECKING:
@@ -111,20 +110,22 @@ def prepared(
 def audit_here(weights: Path, words: Sequence[str], folder: Path, asked: Asked) -> None:
     """Be one rank, in this process; rank 0 writes the lists and says what is in them."""
     from distill.audit import audit
-    from distill.audit.run import may_be_others
+    from distill.audit.run import may_be_others, no_bar
+    from distill.cli.evaluate import among_ranks, units_bar
     from distill.cli.pipes import results
     from distill.console import say, warn
     from distill.spawn import spawned_rank
 
     with spawned_rank(), results(), ExitStack() as stack:
         trained, stored, pack = prepared(weights, words, folder, asked, stack)
-        with as_rank(trained, "audit", pack.manifest.photographs) as (ranks, advance):
+        with among_ranks(trained) as ranks:
             if ranks.is_first and may_be_others(pack, stored):
                 warn(
                     f"{pack.path} is no pack of the training, and people of both are numbers: equal"
                     " ones may be other people, and then all of them are listed"
                 )
-            summary = audit(trained, stored, pack, ranks, asked, advance)
+            bar = units_bar if ranks.is_first else no_bar
+            summary = audit(trained, stored, pack, ranks, asked, bar)
         if summary is not None:
             people = asked.people_out if asked.alike_degrees else None
             for line in summary.lines(asked.out, people, asked.degrees):

@@ -160,26 +160,40 @@ def evaluate_here(
 def as_rank(
     trained: TrainedBackbone, title: str, units: int
 ) -> Iterator[tuple[Ranks, Callable[[int], None]]]:
-    """This process among the ranks, with the model on its device, and what counts units of work.
+    """As `among_ranks`, with what counts units of work.
 
     Rank 0 shows a bar for its share of the ``units``.
     """
-    from distill.console import progress_bar
+    with among_ranks(trained) as ranks:
+        if not ranks.is_first:
+            yield ranks, lambda done: None
+            return
+        with units_bar(title, units // ranks.world_size) as advance:
+            yield ranks, advance
+
+
+@contextmanager
+def among_ranks(trained: TrainedBackbone) -> Iterator[Ranks]:
+    """This process among the ranks, with the model on its device."""
     from distill.ranks import from_environment, init_process_group, leave_process_group, set_threads
 
     ranks = from_environment(trained.config)
     set_threads(trained.config, ranks)
     trained.model.to(ranks.device)
-    share = units // ranks.world_size
     init_process_group(trained.config, ranks)
     try:
-        if not ranks.is_first:
-            yield ranks, lambda done: None
-            return
-        with progress_bar(title, share) as bar:
-            yield ranks, bar.advance
+        yield ranks
     finally:
         leave_process_group()
+
+
+@contextmanager
+def units_bar(title: str, units: int) -> Iterator[Callable[[int], None]]:
+    """What counts units of work that a bar shows."""
+    from distill.console import progress_bar
+
+    with progress_bar(title, units) as bar:
+        yield bar.advance
 
 
 def measure(trained: Trained, pack: Pack, ranks: Ranks, advance: Callable[[int], None]) -> Report:

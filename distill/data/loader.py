@@ -176,6 +176,17 @@ def make_photograph_loader(
     yield from _unchanged(pack, data, ids, batch_images, images_per_pair=1)
 
 
+def make_chosen_loader(
+    pack: Pack, data: DataConfig, pairs: Indices, batch_images: int
+) -> Iterator[PairBatch]:
+    """The first images of some pairs, (n,), in their order, unchanged; of none, nothing.
+
+    Raises:
+        UserError: a damaged pack, or a corrupt image.
+    """
+    yield from _unchanged(pack, data, pairs, batch_images, images_per_pair=1)
+
+
 def pairs_per_photograph(pack: Pack) -> int:
     """Neighbours that have one first image; 1 where the counts of the manifest do not say so."""
     times, rest = divmod(pack.manifest.pairs, pack.manifest.photographs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from distill.errors import UserError
@@ -42,19 +43,19 @@ def pair_rows(pack: Pack) -> Iterator[PairRow]:
     path, count = pack.path / PAIRS_NAME, 0
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            table = csv.DictReader(file, strict=True)
-            if missing := [
-                name for name in PairRow._fields if name not in (table.fieldnames or ())
-            ]:
+            table = csv.reader(file, strict=True)  # its rows as dictionaries take twice as long
+            header = next(table, [])
+            if missing := [name for name in PairRow._fields if name not in header]:
                 raise UserError(
                     f"{path}: no column {missing[0]!r}",
                     fix="it is of another program, or of a pack of an old release: pack again",
                 )
-            for row in table:
-                cells = [row[name] for name in PairRow._fields]
-                if None in cells:
+            places = [header.index(name) for name in PairRow._fields]
+            cells, enough = itemgetter(*places), max(places)
+            for row in filter(None, table):
+                if len(row) <= enough:
                     raise csv.Error(f"line {table.line_num} is cut short")
-                yield PairRow(*cells)
+                yield PairRow._make(cells(row))
                 count += 1
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error})", fix="pack again") from error

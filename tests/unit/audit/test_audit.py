@@ -14,7 +14,7 @@ import torch
 from misnamed import EACH, IDENTITIES, PEOPLE, REPEATS, make_model
 from typer.testing import CliRunner
 
-from distill.audit.compare import alike, compared
+from distill.audit.compare import alike, nearest_others, own_cosines
 from distill.cli.app import build_app
 from distill.data.excluded import pack_key, read_excluded
 from distill.data.manifest import read_pack
@@ -151,6 +151,9 @@ class Rows:
     def rows(self, first, stop):
         return self._unit[first:stop]
 
+    def of_classes(self, classes):
+        return self._unit[classes]
+
     def chosen(self, classes, sub_centres):
         return self._unit[classes, sub_centres]
 
@@ -162,19 +165,23 @@ def test_pieces_do_not_show(monkeypatch, at_once):
     weight = torch.randn(23, 2, 8, generator=generator)
     rows = torch.nn.functional.normalize(torch.randn(9, 8, generator=generator))
     classes = torch.randint(23, (9,), generator=generator)
-    found = compared(rows, classes, Rows(weight))
+    found = nearest_others(rows, classes, Rows(weight))
     cosines = torch.einsum("nd,ckd->nck", rows, torch.nn.functional.normalize(weight, dim=-1))
     own = cosines[torch.arange(9), classes]
-    torch.testing.assert_close(found.own, own)
+    torch.testing.assert_close(own_cosines(rows, classes, Rows(weight)), own)
     others = cosines.amax(2)
     others[torch.arange(9), classes] = -2
-    assert found.nearest.tolist() == others.argmax(1).tolist()
-    torch.testing.assert_close(found.cosine, others.amax(1))
+    assert found.classes.tolist() == others.argmax(1).tolist()
+    torch.testing.assert_close(found.cosines, others.amax(1))
 
 
-@pytest.mark.parametrize(("at_once", "ranks"), [(16, 1), (16, 3), (1 << 24, 2)])
-def test_every_two_people_are_compared_once(monkeypatch, at_once, ranks):
+@pytest.mark.parametrize(
+    ("at_once", "held", "ranks"), [(16, 3, 1), (16, 2, 3), (1 << 24, 5, 2), (1 << 24, 1 << 15, 1)]
+)
+def test_every_two_people_are_compared_once(monkeypatch, at_once, held, ranks):
     monkeypatch.setattr("distill.audit.compare.NUMBERS_AT_ONCE", at_once)
+    monkeypatch.setattr("distill.audit.compare.PEOPLE_AT_ONCE", held)
+    monkeypatch.setattr("distill.audit.compare.BLOCKS_A_RANK", 1)
     weight = torch.randn(23, 2, 4, generator=torch.Generator().manual_seed(0))
     classes = torch.tensor([c for c in range(23) if c % 5])
     which = classes % 2
@@ -186,11 +193,14 @@ def test_every_two_people_are_compared_once(monkeypatch, at_once, ranks):
     settings = {"least_cosine": 0.5, "world_size": ranks}
     parts = [alike(Rows(weight), classes, which, rank=r, limit=999, **settings)
              for r in range(ranks)]  # fmt: skip
-    found = [(pair.second, pair.first) for part in parts for pair in part]
+    found = [
+        pair for part in parts
+        for pair in zip(part.seconds.tolist(), part.firsts.tolist(), strict=True)
+    ]  # fmt: skip
     assert len(found) == len(set(found)) and set(found) == expected and len(found) > 5
     few = alike(Rows(weight), classes, which, rank=0, limit=3, least_cosine=0.5, world_size=1)
     cosines = sorted(float(unit[i] @ unit[j]) for i in range(len(classes)) for j in range(i))
-    assert [pair.cosine for pair in few] == pytest.approx(cosines[:-4:-1])
+    assert few.cosines.tolist() == pytest.approx(cosines[:-4:-1])
 
 
 def test_a_head_without_centres_or_people_is_refused(save_weights, misnamed, centres, tmp_path):
