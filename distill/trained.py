@@ -57,7 +57,7 @@ class Trained(TrainedBackbone):
     identities: list[str]
 
 
-def restore(path: Path, overrides: Iterable[str] = ()) -> Trained:
+def restore(path: Path, overrides: Iterable[str] = (), *, compared: bool = False) -> Trained:
     """The classifier at ``path``.
 
     Args:
@@ -65,12 +65,13 @@ def restore(path: Path, overrides: Iterable[str] = ()) -> Trained:
             a ``model.safetensors``.
         overrides: ``section.field=value`` words laid over the settings of the training; the device
             is ``auto`` unless they say otherwise, whatever was trained on.
+        compared: as in `open_weights`.
 
     Raises:
         UserError: nothing there, damaged, or of another model than its settings say.
     """
     with ExitStack() as stack:
-        stored = open_weights(path, stack)
+        stored = open_weights(path, stack, compared=compared)
         if not stored.identities:
             what = "a head for people without names" if stored.unnamed else "a backbone alone"
             raise UserError(
@@ -84,13 +85,15 @@ def restore(path: Path, overrides: Iterable[str] = ()) -> Trained:
     return Trained(model.eval(), config, *about, stored.identities)
 
 
-def restore_backbone(path: Path, overrides: Iterable[str] = ()) -> TrainedBackbone:
+def restore_backbone(
+    path: Path, overrides: Iterable[str] = (), *, compared: bool = False
+) -> TrainedBackbone:
     """As `restore`, without the head, which is not read either.
 
     ``path`` may also be a backbone of arcface_torch.
     """
     with ExitStack() as stack:
-        return backbone_of(open_weights(path, stack), overrides)
+        return backbone_of(open_weights(path, stack, compared=compared), overrides)
 
 
 def backbone_of(stored: Stored, overrides: Iterable[str] = ()) -> TrainedBackbone:

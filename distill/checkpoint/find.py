@@ -77,16 +77,20 @@ def latest_verified(folder: Path, ranks: Ranks | None = None) -> Found | None:
     return None
 
 
-def verified(path: Path, ranks: Ranks | None = None) -> Found:
+def verified(path: Path, ranks: Ranks | None = None, *, compared: bool = False) -> Found:
     """The checkpoint in the folder ``path``, which is left as it is.
 
-    With ``ranks`` a collective; without, this process alone may call.
+    With ``ranks`` a collective; without, this process alone may call. Where digests were
+    ``compared`` a moment ago, only the manifest is read.
 
     Raises:
         UserError: it is damaged, or cannot be read.
     """
     try:
-        reason = _reason(path, ranks) if ranks else reason_against(path)
+        if compared:
+            reason = _first_damage(path, part=None)
+        else:
+            reason = _reason(path, ranks) if ranks else reason_against(path)
     except OSError as error:
         reason = str(error)
     if reason:
@@ -100,7 +104,7 @@ def reason_against(path: Path) -> str:
     Raises:
         OSError: a file cannot be read at all.
     """
-    return _first_damage(path, part=0, parts=1)
+    return _first_damage(path)
 
 
 def _reason(path: Path, ranks: Ranks | None) -> str:
@@ -115,11 +119,11 @@ def _reason(path: Path, ranks: Ranks | None) -> str:
     return next((reason for reason in gather_objects(mine) if reason), "")
 
 
-def _first_damage(path: Path, part: int, parts: int) -> str:
-    """Check the manifest, and every ``parts``-th shard from ``part`` on."""
+def _first_damage(path: Path, part: int | None = 0, parts: int = 1) -> str:
+    """Check the manifest, and every ``parts``-th shard from ``part`` on; none where it is None."""
     try:
         manifest = Manifest.read(path)
-        for name in sorted(manifest.files)[part::parts]:
+        for name in sorted(manifest.files)[part::parts] if part is not None else ():
             entry = manifest.files[name]
             verify_label(path / name, manifest, entry.rank)
             verify_file(path / name, entry)

@@ -67,7 +67,9 @@ class Stored:
         return replace(self, identities=[], unnamed=0)
 
 
-def open_weights(path: Path, stack: ExitStack, ranks: Ranks | None = None) -> Stored:
+def open_weights(
+    path: Path, stack: ExitStack, ranks: Ranks | None = None, *, compared: bool = False
+) -> Stored:
     """Find and verify weights; nothing but headers and, for the digests, bytes are read.
 
     Args:
@@ -76,6 +78,8 @@ def open_weights(path: Path, stack: ExitStack, ranks: Ranks | None = None) -> St
             newest verified one.
         stack: closes the files.
         ranks: where given, all ranks call and share the reading.
+        compared: whoever started this process has compared the digests of this very checkpoint;
+            else each of its ranks reads all of it, at the same time.
 
     Raises:
         UserError: nothing there, or what is there is damaged; on all ranks.
@@ -85,7 +89,7 @@ def open_weights(path: Path, stack: ExitStack, ranks: Ranks | None = None) -> St
             _refuse_pickle(path)
             return _exported(path, stack)
     if (path / MANIFEST).exists():
-        return _checkpoint(verified(path, ranks), stack)
+        return _checkpoint(verified(path, ranks, compared=compared), stack)
     for folder in (path / "checkpoints", path):
         found = latest_verified(folder, ranks)
         if found is not None:

@@ -123,7 +123,8 @@ def name_people(
         return []
     images = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).contiguous().to(device)
     with torch.inference_mode():
-        probabilities = trained.model(as_network_input(images)).logits.softmax(1)
+        embeddings = trained.model.backbone(as_network_input(images))
+        probabilities = trained.model.logits(embeddings).softmax(1)
     check_finite(probabilities, "answers", "photographs", trained.origin)
     best = probabilities.topk(min(top, probabilities.shape[1]))
     rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distill.cli.arguments import RunWeights
-from distill.cli.local_ranks import on_local_ranks, wants_local_ranks
+from distill.cli.local_ranks import is_local_rank, on_local_ranks, wants_local_ranks
 
 if TYPE_CHECKING:
     from distill.audit import Asked
@@ -101,7 +101,8 @@ def prepared(
     from distill.trained import backbone_of
 
     check_room_for(asked.out)
-    stored, pack = open_weights(weights, stack), read_pack(folder)
+    stored = open_weights(weights, stack, compared=is_local_rank())
+    pack = read_pack(folder)
     Centres.of(stored, torch.device("cpu"))
     classes_of_labels(pack, stored)
     return backbone_of(stored, words), stored, pack

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distill.cli.arguments import RunWeights
-from distill.cli.local_ranks import on_local_ranks, wants_local_ranks
+from distill.cli.local_ranks import is_local_rank, on_local_ranks, wants_local_ranks
 from distill.errors import UserError
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def prepared(weights: Path, words: Sequence[str], folder: Path, out: Path) -> tu
     from distill.files import make_folder
     from distill.trained import restore
 
-    trained, pack = restore(weights, words), read_pack(folder)
+    trained, pack = restore(weights, words, compared=is_local_rank()), read_pack(folder)
     check_purpose(pack)
     make_folder(out)
     return trained, pack
@@ -220,7 +220,8 @@ def prepared_for_sets(
     from distill.trained import restore_backbone
 
     more = [word for word in words if is_set_word(word)]
-    trained = restore_backbone(weights, [word for word in words if word not in more])
+    settings = [word for word in words if word not in more]
+    trained = restore_backbone(weights, settings, compared=is_local_rank())
     sets = read_sets([first, *map(Path, more)])
     make_folder(out)
     return trained, sets

@@ -29,6 +29,6 @@ def forget_command(
     for done in forget(identity, pack):
         say(
             f"{done.pack.path}: {done.pairs} pairs removed, {done.shards} shard(s) renewed;"
-            f" all {done.scanned} images left were looked at: none has label {done.label},"
-            " none is one of those removed"
+            f" of all {done.scanned} images left none has label {done.label}, and none is one of"
+            " those removed"
         )

@@ -24,6 +24,13 @@ def wants_local_ranks(ranks: int) -> bool:
     return ranks > 1
 
 
+def is_local_rank() -> bool:
+    """Whether this process was started by `on_local_ranks`, which has found no mistake."""
+    from distill.spawn import PARENT
+
+    return PARENT in os.environ
+
+
 def on_local_ranks(words: Sequence[str], ranks: int) -> int:
     """Run this program with ``words`` on local ranks, with its own ``--debug``; the exit status."""
     from distill.spawn import spawn_local

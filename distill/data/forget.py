@@ -12,7 +12,8 @@ import csv
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +41,10 @@ from distill.errors import UserError
 from distill.files import disk_errors, write_whole
 
 _NO_LIMIT = 1 << 62
+_ROWS_AT_ONCE = 1 << 18
+
+Digests = dict[int, set[bytes]]
+"""SHA-256 of images by their length in bytes."""
 
 
 class Forgotten(NamedTuple):
@@ -50,7 +55,7 @@ class Forgotten(NamedTuple):
         label: of the person.
         pairs: removed.
         shards: written anew.
-        scanned: images that are left, all of which were compared with those removed.
+        scanned: images that are left, none of which is one of those removed.
     """
 
     pack: Pack
@@ -78,22 +83,21 @@ def forget(identity: str, folder: Path) -> list[Forgotten]:
             fix=f"names are in {MANIFEST_NAME}, under identities",
         )
     done = [_forget(pack, identity) for pack in concerned]
-    _filter_table(folder / REJECTED_NAME, lambda row: not _is_about(row, identity))
+    _filter_table(folder / REJECTED_NAME, ("path", "reason"), partial(_is_about, identity))
     return done
 
 
-def _is_about(row: dict[str, str], identity: str) -> bool:
+def _is_about(identity: str, path: str, reason: str) -> bool:
     """Whether a row of rejected.csv names the person, alone or in a path."""
     name = composed(identity)
-    parts = composed(row["path"]).split("/")
-    return name in parts or f"{name}/" in composed(row["reason"])
+    return name in composed(path).split("/") or f"{name}/" in composed(reason)
 
 
 def _forget(pack: Pack, identity: str) -> Forgotten:
     label = pack.manifest.identities.index(identity)
     if pack.manifest.pairs_per_identity[label] == pack.manifest.pairs:
         raise UserError(f"{pack.path}: {identity!r} is the only person in it", fix="delete it")
-    removed: set[bytes] = set()
+    removed: Digests = {}
     shards, kinds = _without(pack, label, removed)
     pairs = pack.manifest.pairs - sum(shard.pairs for shard in shards)
     changed = sum(shard not in pack.manifest.shards for shard in shards)
@@ -103,13 +107,16 @@ def _forget(pack: Pack, identity: str) -> Forgotten:
     write_whole(pack.path / MANIFEST_NAME, text.encode("utf-8"))
     now = read_pack(pack.path)
     _remove_strays(now)
-    _filter_table(now.path / PAIRS_NAME, lambda row: row["identity"] != identity)
+    _filter_table(now.path / PAIRS_NAME, ("identity",), identity.__eq__)
     _renew_sheet(now)
     return Forgotten(now, label, pairs, changed, _prove(now, label, removed))
 
 
-def _without(pack: Pack, label: int, removed: set[bytes]) -> tuple[list[ShardFacts], Counter[int]]:
-    """The shards of the pack without one label, and the kinds of the pairs that went."""
+def _without(pack: Pack, label: int, removed: Digests) -> tuple[list[ShardFacts], Counter[int]]:
+    """The shards of the pack without one label, and the kinds of the pairs that went.
+
+    The images that went are added to ``removed``.
+    """
     kept: list[ShardFacts] = []
     kinds: Counter[int] = Counter()
     numbers = _free_numbers(pack)
@@ -120,8 +127,8 @@ def _without(pack: Pack, label: int, removed: set[bytes]) -> tuple[list[ShardFac
             continue
         kinds.update(shard.samples["kind"][of_person].tolist())
         for row in np.flatnonzero(of_person).tolist():
-            pair = stored_pair(shard, row)
-            removed |= {hashlib.sha256(jpeg).digest() for jpeg in pair[:2] if jpeg}
+            for jpeg in filter(None, stored_pair(shard, row)[:2]):
+                removed.setdefault(len(jpeg), set()).add(hashlib.sha256(jpeg).digest())
         if not of_person.all():
             rows = np.flatnonzero(~of_person).tolist()
             kept.append(_rewritten(pack.path, shard, rows, next(numbers)))
@@ -198,20 +205,27 @@ def _remove_strays(pack: Pack) -> None:
             path.unlink()
 
 
-def _filter_table(path: Path, stays: Callable[[dict[str, str]], bool]) -> None:
-    """Removes rows of a table; pairs are numbered anew."""
+def _filter_table(path: Path, columns: Sequence[str], goes: Callable[..., bool]) -> None:
+    """Removes the rows whose cells in ``columns`` make ``goes`` true; pairs are numbered anew."""
     if not path.exists():
         return
-    partial = path.with_name(f".{path.name}.partial")
+    unfinished = path.with_name(f".{path.name}.partial")
     with disk_errors(path):
         with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            columns = list(rows.fieldnames or ())
-            with Table(partial, path, *columns) as table:
-                for number, row in enumerate(filter(stays, rows)):
-                    numbered = row | {"pair": str(number)} if "pair" in row else row
-                    table.row(*(numbered[name] for name in columns))
-        partial.replace(path)
+            rows = csv.reader(file)
+            header = next(rows, [])
+            with Table(unfinished, path, *header) as table:
+                places = [header.index(name) for name in columns]
+                left = (row for row in rows if row and not goes(*(row[at] for at in places)))
+                table.copy(_numbered(left, header.index("pair")) if "pair" in header else left)
+        unfinished.replace(path)
+
+
+def _numbered(rows: Iterable[list[str]], place: int) -> Iterator[list[str]]:
+    """The same with their numbers, from 0 on, in one of the cells."""
+    for number, row in enumerate(rows):
+        row[place] = str(number)
+        yield row
 
 
 def _renew_sheet(pack: Pack) -> None:
@@ -227,6 +241,7 @@ def _renew_sheet(pack: Pack) -> None:
 def _sheet_pairs(pack: Pack) -> Iterator[SheetPair]:
     """A few pairs of each single kind, each of another person."""
     shown: dict[int, set[int]] = {}
+    single = sum("+" not in name for name in pack.manifest.kinds)
     for shard in pack.index.shards:
         if not shard.layout.images[1:]:
             return
@@ -240,24 +255,35 @@ def _sheet_pairs(pack: Pack) -> Iterator[SheetPair]:
             people.add(label)
             pair = stored_pair(shard, row)
             yield SheetPair(name, pair.first, pair.second)
+            if sum(map(len, shown.values())) == single * SHEET_PAIRS:
+                return
 
 
-def _prove(pack: Pack, label: int, removed: set[bytes]) -> int:
+def _prove(pack: Pack, label: int, removed: Digests) -> int:
     """Looks at every pair that is left; how many images that were.
+
+    Images of the length of one that was removed are read and compared: others are none of those.
 
     Raises:
         UserError: the person is still there.
     """
-    scanned = 0
+    scanned, lengths = 0, np.array(sorted(removed), np.uint64)
     for shard in pack.index.shards:
-        for row in range(len(shard)):
-            pair = stored_pair(shard, row)
-            images = [jpeg for jpeg in pair[:2] if jpeg]
-            same = any(hashlib.sha256(jpeg).digest() in removed for jpeg in images)
-            if pair.label == label or same:
-                raise UserError(
-                    f"{shard.path}: row {row} still holds an image of the person",
-                    fix="the same image is packed under another name: forget that one too",
-                )
-            scanned += len(images)
+        for start in range(0, len(shard), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            sizes = shard.allocations["size"][rows]
+            of_person = shard.samples["label"][rows] == label
+            for row in np.flatnonzero(of_person | np.isin(sizes, lengths).any(1)).tolist():
+                images = stored_pair(shard, start + row)[:2]
+                same = any(_is_among(jpeg, removed) for jpeg in images)
+                if of_person[row] or same:
+                    raise UserError(
+                        f"{shard.path}: row {start + row} still holds an image of the person",
+                        fix="the same image is packed under another name: forget that one too",
+                    )
+            scanned += sizes.size
     return scanned
+
+
+def _is_among(jpeg: bytes, removed: Digests) -> bool:
+    return hashlib.sha256(jpeg).digest() in removed.get(len(jpeg), ())

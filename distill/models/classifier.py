@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from distill.heads import (
     build_head,
     build_sharded_head,
 )
-from distill.heads.answers import Answers, answers_to, blocks, joined
+from distill.heads.answers import Answers, answers_to, blocks, joined, logits_of
 from distill.heads.replicated import Use
 from distill.models.recompute import recompute_blocks
 from distill.models.registry import build_backbone
@@ -80,7 +81,17 @@ class PairClassifier(nn.Module):
         return joined([self._answers(e.to(device), c.to(device)) for e, c in parts])
 
     def _answers(self, embeddings: torch.Tensor, classes: torch.Tensor) -> Answers:
-        return answers_to(self.head.scale * self.head(embeddings).float(), classes)
+        return answers_to(self.logits(embeddings), classes)
+
+    def logits(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Logits (N, C) of embeddings (N, D), float32 or wider, free of margins, without gradients.
+
+        As those of `forward`, but without a copy of the weight: of a head of millions of people a
+        copy takes gigabytes, and to make it more time than the answers to a few photographs.
+        """
+        with torch.no_grad():
+            found: torch.Tensor = self.head(embeddings, partial(logits_of, scale=self.head.scale))
+        return found
 
 
 class Embedder(nn.Module):

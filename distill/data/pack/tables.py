@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -39,6 +40,11 @@ class Table:
         """Adds one row."""
         with disk_errors(self._named):
             self._writer.writerow([as_text(c) if isinstance(c, str) else c for c in cells])
+
+    def copy(self, rows: Iterable[Sequence[str]]) -> None:
+        """Adds rows of another such table, whose text is valid Unicode already."""
+        with disk_errors(self._named):
+            self._writer.writerows(rows)
 
     def __enter__(self) -> Self:
         return self
