@@ -3,8 +3,10 @@
 Two steps. A 64-bit hash of each aligned face (signs of its lowest spatial frequencies) gives
 candidates: pairs that differ in at most `MAX_BITS` bits. They are found by multi-index hashing
 (Norouzi, Punjani, Fleet, "Fast search in Hamming space with multi-index hashing", CVPR 2012):
-of `MAX_BITS` + 1 pieces of two such hashes at least one is equal, so only photographs that share a
-piece are compared. Then the two faces themselves are compared, since aligned faces of different
+of `MAX_BITS` + 3 pieces of two such hashes at least three are equal, so only photographs that share
+three pieces are compared. (Of `MAX_BITS` + 1 pieces one is. But 16 bits of the low frequencies of
+faces are no more than some hundred patterns, and a data set of millions has millions with each.)
+Then the two faces themselves are compared, since aligned faces of different
 people share much of their hash: nearly the same means a correlation of `MIN_CORRELATION` or more.
 What is connected by such pairs is one group (union-find).
 """
@@ -12,6 +14,7 @@ What is connected by such pairs is one group (union-find).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from typing import Any
 
 import cv2
@@ -31,8 +34,8 @@ _SIDE = 32
 """Side of the small grey face, in pixels."""
 _FREQUENCIES = sorted(((r, c) for r in range(16) for c in range(16)), key=lambda p: (sum(p), p))
 _PAIRS_AT_A_TIME = 1 << 16
-_PIECES = MAX_BITS + 1
-_PIECE_BITS = HASH_BITS // _PIECES
+_EQUAL = 3
+_PIECES = MAX_BITS + _EQUAL
 # The lowest frequencies differ least between faces, so each piece gets its share of them.
 _SPREAD = [
     _FREQUENCIES[1 + i] for piece in range(_PIECES) for i in range(piece, HASH_BITS, _PIECES)
@@ -41,6 +44,17 @@ _ROWS, _COLUMNS = np.array(_SPREAD).T
 
 Hashes = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int64]
+
+
+def _keys() -> Hashes:
+    """The bits of each three pieces, which lie one after another from the highest bit on."""
+    sizes = [len(range(piece, HASH_BITS, _PIECES)) for piece in range(_PIECES)]
+    lows = HASH_BITS - np.cumsum(sizes)
+    pieces = [((1 << size) - 1) << int(low) for size, low in zip(sizes, lows, strict=True)]
+    return np.array([sum(chosen) for chosen in combinations(pieces, _EQUAL)], np.uint64)
+
+
+_KEYS = _keys()
 
 
 def small_grey(rgb: Pixels) -> npt.NDArray[np.float32]:
@@ -96,7 +110,7 @@ def candidates(hashes: Hashes) -> Iterator[tuple[int, int]]:
     """Pairs (i, j), i < j, whose hashes differ in at most `MAX_BITS` bits; equal ones in a chain.
 
     Of k photographs with one hash, k - 1 pairs stand for them all, so that a million copies of one
-    picture are a million pairs. Some pairs come more than once.
+    picture are a million pairs. No pair comes twice.
     """
     order = np.argsort(hashes, kind="stable")
     in_order = hashes[order]
@@ -105,15 +119,17 @@ def candidates(hashes: Hashes) -> Iterator[tuple[int, int]]:
     new = np.append(True, ~same)[: len(hashes)]
     different, first = in_order[new], order[new]
     del in_order, same, new  # as large as the hashes, and no more needed
-    for piece in range(_PIECES):
-        key = (different >> np.uint64(piece * _PIECE_BITS)).astype(np.uint16)
-        order = np.argsort(key, kind="stable")
-        for one, other in _close_pairs(different[order], key[order]):
+    for number in range(len(_KEYS)):
+        order = np.argsort(different & _KEYS[number])
+        for one, other in _close_pairs(different[order], _KEYS[: number + 1]):
             yield from _as_pairs(first[order[one]], first[order[other]])
 
 
-def _close_pairs(hashes: Hashes, keys: npt.NDArray[np.uint16]) -> Iterator[tuple[Numbers, Numbers]]:
-    """Places of close pairs among hashes of equal keys, which are sorted; many at a time."""
+def _close_pairs(hashes: Hashes, keys: Hashes) -> Iterator[tuple[Numbers, Numbers]]:
+    """Places of close pairs among hashes that are equal in the last of ``keys``, many at a time.
+
+    Hashes are sorted by it; pairs that are equal in an earlier one are passed over.
+    """
     found = np.empty((_PAIRS_AT_A_TIME, 2), np.int64)
     one, other = 0, 1
     while one < len(hashes):
@@ -124,14 +140,14 @@ def _close_pairs(hashes: Hashes, keys: npt.NDArray[np.uint16]) -> Iterator[tuple
 @compiled
 def _scan(hashes: Any, keys: Any, one: int, other: int, found: Any) -> tuple[int, int, int]:
     """Goes on from the pair (one, other) until ``found`` is full; where to go on, and how many."""
-    count = 0
+    count, key = 0, keys[-1]
     while one < len(hashes):
-        while other < len(hashes) and keys[other] == keys[one]:
+        while other < len(hashes) and (hashes[one] ^ hashes[other]) & key == 0:
             different, bits = hashes[one] ^ hashes[other], 0
             while different != 0 and bits <= MAX_BITS:
                 different &= different - np.uint64(1)  # takes the lowest 1 away
                 bits += 1
-            if bits <= MAX_BITS:
+            if bits <= MAX_BITS and not _seen(hashes[one] ^ hashes[other], keys):
                 if count == len(found):
                     return one, other, count
                 found[count, 0], found[count, 1] = one, other
@@ -140,6 +156,15 @@ def _scan(hashes: Any, keys: Any, one: int, other: int, found: Any) -> tuple[int
         one += 1
         other = one + 1
     return one, other, count
+
+
+@compiled
+def _seen(different: Any, keys: Any) -> bool:
+    """Whether hashes with these different bits are equal in one of ``keys`` but the last."""
+    for key in keys[:-1]:  # noqa: SIM110 (numba compiles no generators)
+        if different & key == 0:
+            return True
+    return False
 
 
 def _as_pairs(one: Numbers, other: Numbers) -> Iterator[tuple[int, int]]:

@@ -20,7 +20,8 @@ from distill.evaluate.metrics import Scores, tar_at_far
 
 RANKS = (1, 5, 10)
 FPIRS = ("0.01", "0.1")
-BLOCK_PROBES = 1024
+SCORES_AT_ONCE = 1 << 24
+"""Scores in memory at a time: 128 MiB, however many people a gallery has."""
 
 Vectors = npt.NDArray[np.float64]
 
@@ -148,9 +149,10 @@ def places_of(vectors: Vectors, gallery: Enrolled, probes: Enrolled) -> Places:
     column = {int(person): place for place, person in enumerate(gallery.people)}
     mates = np.array([column.get(int(person), -1) for person in probes.people])
     enrolled = vectors[gallery.templates]
+    at_once = max(SCORES_AT_ONCE // max(len(enrolled), 1), 1)
     parts = [
-        block(vectors[probes.templates[start : start + BLOCK_PROBES]] @ enrolled.T, mates[start:])
-        for start in range(0, len(mates), BLOCK_PROBES)
+        block(vectors[probes.templates[start : start + at_once]] @ enrolled.T, mates[start:])
+        for start in range(0, len(mates), at_once)
     ]
     return Places(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 

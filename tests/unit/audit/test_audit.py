@@ -14,11 +14,13 @@ import torch
 from misnamed import EACH, IDENTITIES, PEOPLE, REPEATS, make_model
 from typer.testing import CliRunner
 
-from distill.audit.compare import alike, nearest_others, own_cosines
+from distill import checkpoint
+from distill.audit.compare import Alike, alike, nearest_others, own_cosines
 from distill.cli.app import build_app
 from distill.data.excluded import pack_key, read_excluded
 from distill.data.manifest import read_pack
 from distill.errors import UserError
+from distill.spawn import PARENT
 
 LABELS = np.repeat(np.arange(PEOPLE), EACH)
 
@@ -201,6 +203,57 @@ def test_every_two_people_are_compared_once(monkeypatch, at_once, held, ranks):
     few = alike(Rows(weight), classes, which, rank=0, limit=3, least_cosine=0.5, world_size=1)
     cosines = sorted(float(unit[i] @ unit[j]) for i in range(len(classes)) for j in range(i))
     assert few.cosines.tolist() == pytest.approx(cosines[:-4:-1])
+
+
+def test_of_people_who_are_all_alike_a_few_are_kept(monkeypatch):
+    """The first by class of equal pairs; never more in memory than some lists and one block."""
+    lengths, real = [], Alike.joined
+    monkeypatch.setattr("distill.audit.compare.NUMBERS_AT_ONCE", 64)
+    monkeypatch.setattr("distill.audit.compare.PEOPLE_AT_ONCE", 8)
+    monkeypatch.setattr(
+        Alike,
+        "joined",
+        lambda parts: (lengths.extend(len(p.cosines) for p in parts), real(parts))[1],
+    )
+    same, classes = torch.eye(4)[:1].repeat(60, 1)[:, None], torch.arange(60)
+    settings = {"least_cosine": 0.5, "rank": 0, "world_size": 1, "limit": 10}
+    found = alike(Rows(same), classes, torch.zeros(60, dtype=torch.int64), **settings)
+    assert found.firsts.tolist() == [0] * 10 and found.seconds.tolist() == list(range(1, 11))
+    assert max(lengths) <= 2 * 10 + 64
+
+
+def test_only_photographs_that_are_listed_are_compared_with_everybody(
+    weights, misnamed, tmp_path, monkeypatch
+):
+    compared, real = [], nearest_others
+    monkeypatch.setattr(
+        "distill.audit.votes.nearest_others",
+        lambda rows, *rest: (compared.append(len(rows)), real(rows, *rest))[1],
+    )
+    done = here(weights, misnamed[0].path, "--out", tmp_path / "list.csv")
+    listed = len(read(tmp_path / "list.csv"))
+    assert 0 < sum(compared) == listed < PEOPLE * EACH / 2
+    for part in (
+        f"audit: {PEOPLE * EACH}/{PEOPLE * EACH}",
+        f"people: {PEOPLE}/{PEOPLE}",
+        f"whose they may be: {listed}/{listed}",
+        f"names: {PEOPLE * EACH * REPEATS}/",
+    ):
+        assert part in done.stderr
+
+
+@pytest.mark.parametrize("by_parent", [True, False])
+def test_local_ranks_leave_digests_to_their_parent(
+    weights, misnamed, tmp_path, monkeypatch, by_parent
+):
+    told, real = [], checkpoint.open_weights
+    monkeypatch.setattr(
+        checkpoint, "open_weights", lambda *a, **k: (told.append(k["compared"]), real(*a, **k))[1]
+    )
+    if by_parent:
+        monkeypatch.setenv(PARENT, "1")
+    assert here(weights, misnamed[0].path, "--out", tmp_path / "list.csv").exit_code == 0
+    assert told == [by_parent]
 
 
 def test_a_head_without_centres_or_people_is_refused(save_weights, misnamed, centres, tmp_path):

@@ -77,6 +77,20 @@ def test_weights_that_are_not_the_newest_are_told(save_steps, tmp_path, capsys):
     assert told.endswith("taking that of step 1 in its place")
 
 
+def test_shards_that_were_compared_a_moment_ago_are_not_read(save_steps, tmp_path, monkeypatch):
+    save_steps(1)
+    step = tmp_path / "step-00000001"
+    monkeypatch.setattr(find, "verify_file", None)
+    with ExitStack() as stack:
+        assert open_weights(step, stack, compared=True).step == 1
+        (step / "manifest.json").unlink()
+        with pytest.raises(UserError, match=r"no checkpoint there"):
+            open_weights(step, stack, compared=True)
+    (step / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match=r"manifest\.json is truncated"), ExitStack() as stack:
+        open_weights(step, stack, compared=True)
+
+
 def test_one_that_a_run_removes_while_it_is_read_is_not_damaged(save_steps, tmp_path, monkeypatch):
     """`evaluate` beside a run that trains and keeps one checkpoint."""
     save_steps(1)

@@ -10,8 +10,10 @@ import pytest
 from drawn_people import assert_close, make_pack
 from typer.testing import CliRunner
 
+from distill import trained
 from distill.cli.app import build_app
 from distill.errors import UserError
+from distill.spawn import PARENT
 
 
 def here(*words):
@@ -73,6 +75,18 @@ def test_ranks_inside_a_rank_are_refused(weights, pack, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     result = here(weights, pack.path, "--ranks", "2")
     assert "already" in str(result.exception)
+
+
+@pytest.mark.parametrize("by_parent", [True, False])
+def test_local_ranks_leave_digests_to_their_parent(weights, pack, tmp_path, monkeypatch, by_parent):
+    told, real = [], trained.open_weights
+    monkeypatch.setattr(
+        trained, "open_weights", lambda *a, **k: (told.append(k["compared"]), real(*a, **k))[1]
+    )
+    if by_parent:
+        monkeypatch.setenv(PARENT, "1")
+    assert here(weights, pack.path, "--out", tmp_path).exit_code == 0
+    assert told == [by_parent]
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_the_work(

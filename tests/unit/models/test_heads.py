@@ -6,12 +6,16 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import is_tensor
 from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from distill.config.tree import HeadConfig
 from distill.errors import UserError
 from distill.heads import ClassRanges, CosineHead, LinearHead, build_head, build_sharded_head, rows
 from distill.heads.answers import answers_to, logits_of
+from distill.models.classifier import PairClassifier
 
 
 def test_cosine_head_against_the_plain_formula():
@@ -44,6 +48,35 @@ def test_logits_from_a_lent_weight_stay_float32_under_autocast(build):
         logits = logits_of(*args)
     assert logits.dtype == torch.float32
     assert torch.equal(logits, logits_of(*args))
+
+
+class New(TorchDispatchMode):
+    """How many numbers the largest new tensor has that a block makes."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        old = {each.untyped_storage().data_ptr() for each in tree_leaves(args) if is_tensor(each)}
+        for each in tree_leaves(found):
+            if is_tensor(each) and each.untyped_storage().data_ptr() not in old:
+                self.largest = max(self.largest, each.numel())
+        return found
+
+
+@pytest.mark.parametrize(
+    "head", [LinearHead(64, 50), CosineHead(64, 50, 16.0), CosineHead(64, 50, 16.0, sub_centres=3)]
+)
+def test_answers_are_those_of_the_scores_without_a_copy_of_the_weight(head):
+    embeddings, classes = torch.randn(2, 64), torch.tensor([7, -1])
+    model = PairClassifier(torch.nn.Identity(), head)
+    with torch.no_grad():
+        expected = model(embeddings).logits
+    with New() as new:
+        logits, found = model.logits(embeddings), model.answers(embeddings, classes)
+    torch.testing.assert_close(logits, expected)
+    assert found.predicted.tolist() == expected.argmax(1).tolist()
+    assert 0 < new.largest <= 3 * len(embeddings) * 50
 
 
 def test_answers_that_are_not_numbers_count_as_wrong():

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill.data import duplicates
 from distill.data.duplicates import (
     MAX_BITS,
     Union,
@@ -67,8 +68,26 @@ def scattered(rng, count):
 def test_groups_are_those_of_brute_force(rng, count):
     hashes = scattered(rng, count)
     close = brute(hashes)
-    assert set(candidates(hashes)) <= close
+    pairs = list(candidates(hashes))
+    assert set(pairs) <= close and len(pairs) == len(set(pairs))
     assert groups(hashes).tolist() == components(count, close)
+
+
+def test_hashes_of_few_patterns_are_not_all_compared(monkeypatch):
+    """As faces have few in their low frequencies: 16 bits, of which 2**16 patterns might be."""
+    rng, compared, real = np.random.default_rng(0), [], duplicates._close_pairs
+
+    def counted(hashes, keys):
+        sizes = np.unique(hashes & keys[-1], return_counts=True)[1]
+        compared.append(int((sizes * (sizes - 1) // 2).sum()))
+        return real(hashes, keys)
+
+    monkeypatch.setattr(duplicates, "_close_pairs", counted)
+    patterns, count = rng.integers(0, 1 << 16, 16).astype(np.uint16), 2000
+    hashes = patterns[rng.integers(0, 16, (count, 4))].view(np.uint64)[:, 0]
+    list(candidates(hashes))
+    by_quarters = 4 * count * (count - 1) / 2 / 16
+    assert 0 < sum(compared) < by_quarters / 10
 
 
 @settings(max_examples=50, deadline=None)
