@@ -112,7 +112,7 @@ def audit_here(weights: Path, words: Sequence[str], folder: Path, asked: Asked) 
     """Be one rank, in this process; rank 0 writes the lists and says what is in them."""
     from distill.audit import audit
     from distill.audit.run import may_be_others, no_bar
-    from distill.cli.evaluate import among_ranks, units_bar
+    from distill.cli.among_ranks import among_ranks, units_bar
     from distill.cli.pipes import results
     from distill.console import say, warn
     from distill.spawn import spawned_rank

@@ -15,7 +15,7 @@ from misnamed import EACH, IDENTITIES, PEOPLE, REPEATS, make_model
 from typer.testing import CliRunner
 
 from distill import checkpoint
-from distill.audit.compare import Alike, alike, nearest_others, own_cosines
+from distill.audit.compare import nearest_others
 from distill.cli.app import build_app
 from distill.data.excluded import pack_key, read_excluded
 from distill.data.manifest import read_pack
@@ -141,85 +141,6 @@ def test_people_who_are_there_twice_are_listed(save_weights, misnamed, centres, 
     assert here(weights, misnamed[0].path, "--alike-degrees", 0, "--out",
                 tmp_path / "other.csv").exit_code == 0  # fmt: skip
     assert not (tmp_path / "other-people.csv").exists()
-
-
-class Rows:
-    """As `Centres`, of a tensor."""
-
-    def __init__(self, weight):
-        self._unit = torch.nn.functional.normalize(weight, dim=-1)
-        self.shape, self.device = tuple(weight.shape), weight.device
-
-    def rows(self, first, stop):
-        return self._unit[first:stop]
-
-    def of_classes(self, classes):
-        return self._unit[classes]
-
-    def chosen(self, classes, sub_centres):
-        return self._unit[classes, sub_centres]
-
-
-@pytest.mark.parametrize("at_once", [1, 300, 1 << 24])
-def test_pieces_do_not_show(monkeypatch, at_once):
-    monkeypatch.setattr("distill.audit.compare.NUMBERS_AT_ONCE", at_once)
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(23, 2, 8, generator=generator)
-    rows = torch.nn.functional.normalize(torch.randn(9, 8, generator=generator))
-    classes = torch.randint(23, (9,), generator=generator)
-    found = nearest_others(rows, classes, Rows(weight))
-    cosines = torch.einsum("nd,ckd->nck", rows, torch.nn.functional.normalize(weight, dim=-1))
-    own = cosines[torch.arange(9), classes]
-    torch.testing.assert_close(own_cosines(rows, classes, Rows(weight)), own)
-    others = cosines.amax(2)
-    others[torch.arange(9), classes] = -2
-    assert found.classes.tolist() == others.argmax(1).tolist()
-    torch.testing.assert_close(found.cosines, others.amax(1))
-
-
-@pytest.mark.parametrize(
-    ("at_once", "held", "ranks"), [(16, 3, 1), (16, 2, 3), (1 << 24, 5, 2), (1 << 24, 1 << 15, 1)]
-)
-def test_every_two_people_are_compared_once(monkeypatch, at_once, held, ranks):
-    monkeypatch.setattr("distill.audit.compare.NUMBERS_AT_ONCE", at_once)
-    monkeypatch.setattr("distill.audit.compare.PEOPLE_AT_ONCE", held)
-    monkeypatch.setattr("distill.audit.compare.BLOCKS_A_RANK", 1)
-    weight = torch.randn(23, 2, 4, generator=torch.Generator().manual_seed(0))
-    classes = torch.tensor([c for c in range(23) if c % 5])
-    which = classes % 2
-    unit = torch.nn.functional.normalize(weight[classes, which], dim=-1).double()
-    expected = {
-        (int(classes[i]), int(classes[j]))
-        for i in range(len(classes)) for j in range(i) if unit[i] @ unit[j] > 0.5
-    }  # fmt: skip
-    settings = {"least_cosine": 0.5, "world_size": ranks}
-    parts = [alike(Rows(weight), classes, which, rank=r, limit=999, **settings)
-             for r in range(ranks)]  # fmt: skip
-    found = [
-        pair for part in parts
-        for pair in zip(part.seconds.tolist(), part.firsts.tolist(), strict=True)
-    ]  # fmt: skip
-    assert len(found) == len(set(found)) and set(found) == expected and len(found) > 5
-    few = alike(Rows(weight), classes, which, rank=0, limit=3, least_cosine=0.5, world_size=1)
-    cosines = sorted(float(unit[i] @ unit[j]) for i in range(len(classes)) for j in range(i))
-    assert few.cosines.tolist() == pytest.approx(cosines[:-4:-1])
-
-
-def test_of_people_who_are_all_alike_a_few_are_kept(monkeypatch):
-    """The first by class of equal pairs; never more in memory than some lists and one block."""
-    lengths, real = [], Alike.joined
-    monkeypatch.setattr("distill.audit.compare.NUMBERS_AT_ONCE", 64)
-    monkeypatch.setattr("distill.audit.compare.PEOPLE_AT_ONCE", 8)
-    monkeypatch.setattr(
-        Alike,
-        "joined",
-        lambda parts: (lengths.extend(len(p.cosines) for p in parts), real(parts))[1],
-    )
-    same, classes = torch.eye(4)[:1].repeat(60, 1)[:, None], torch.arange(60)
-    settings = {"least_cosine": 0.5, "rank": 0, "world_size": 1, "limit": 10}
-    found = alike(Rows(same), classes, torch.zeros(60, dtype=torch.int64), **settings)
-    assert found.firsts.tolist() == [0] * 10 and found.seconds.tolist() == list(range(1, 11))
-    assert max(lengths) <= 2 * 10 + 64
 
 
 def test_only_photographs_that_are_listed_are_compared_with_everybody(
