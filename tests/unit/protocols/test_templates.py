@@ -24,7 +24,6 @@ from distill.cli.app import build_app
 from distill.data.protocols.ijb import read_templates
 from distill.data.protocols.ijb_search import Enrolled, Searches
 from distill.errors import UserError
-from distill.evaluate import search as search_module
 from distill.evaluate.metrics import equal_error_rate
 from distill.evaluate.search import search
 from distill.evaluate.templates import cosines_of, measure_pairs
@@ -175,23 +174,6 @@ def tpir_by_loops(found, fpir):
         if sum(best >= t for best in others) <= fpir * len(others) + 1e-9
     ]
     return max(shares)
-
-
-def test_scores_in_memory_do_not_grow_with_a_gallery(monkeypatch):
-    rng, sizes = np.random.default_rng(0), []
-    vectors = rng.normal(size=(50, 6))
-    gallery = Enrolled("g", np.arange(20), np.arange(20))
-    searches = Searches((gallery,), Enrolled("mixed", np.arange(20, 50), np.arange(30)))
-    expected = search(vectors, searches)
-    real = search_module.block
-    monkeypatch.setattr(
-        search_module,
-        "block",
-        lambda scores, mates: (sizes.append(scores.size), real(scores, mates))[1],
-    )
-    monkeypatch.setattr(search_module, "SCORES_AT_ONCE", 100)
-    assert search(vectors, searches) == expected
-    assert max(sizes) == 100 and sum(sizes) == 20 * 30
 
 
 def test_searches_are_measured_as_loops_measure_them(ijbc, truth, one):
