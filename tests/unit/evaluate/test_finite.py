@@ -28,7 +28,7 @@ def test_classify_refuses_answers_of_diverged_weights():
     logits = torch.zeros(2, 4)
     logits[1] = torch.nan
     trained = SimpleNamespace(
-        model=lambda images: SimpleNamespace(logits=logits),
+        model=SimpleNamespace(backbone=lambda images: images, logits=lambda embeddings: logits),
         origin=Path("step-7"),
         identities=list("abcd"),
     )
