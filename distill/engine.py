@@ -25,7 +25,7 @@ import copy
 import logging
 import math
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
@@ -49,6 +49,7 @@ from distill.engine_parts.optimizer import (
 )
 from distill.engine_parts.settings import check_precision, deepspeed_settings
 from distill.models.classifier import ShardedClassifier
+from distill.models.compiled import uncompiled
 from distill.ranks import init_process_group
 from distill.variables import variable
 
@@ -94,6 +95,7 @@ class Engine:
         self.moments = moments_of(config.optimizer)
         self.shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
         self._clip_norm = config.optimizer.clip_norm
+        self._compiled = config.model.compile
         self._scale = LossScale.for_precision(config.train.precision)
         self.head = self._trainer_of(head, config) if head is not None else None
         self._optimizer = build_optimizer(self.module, config.optimizer)
@@ -302,7 +304,7 @@ class Engine:
         network = self.module if self._template is None else self._whole_copy(self._template)
         self.module.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), uncompiled() if self._compiled else nullcontext():
                 yield self._with_head(network).eval()
         finally:
             self.module.train()

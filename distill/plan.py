@@ -15,6 +15,7 @@ from distill.data.training_set import TrainingSet
 from distill.engine_parts.settings import check_precision, micro_batch_pairs
 from distill.errors import UserError
 from distill.losses import implementation_name
+from distill.models.compiled import check_compiled
 from distill.objective.checks import check_head
 from distill.run_dir import RunDir
 
@@ -77,11 +78,13 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
     pairs, batch = train.pairs, config.train.global_batch_pairs
     check_global_batch(pairs, batch, train.name)
     evaluation = _evaluation(config.data.evaluation) if config.data.evaluation else None
+    sets = _sets(config.evaluate.sets, evaluation)
+    check_compiled(config, ranks.device)  # last, since it takes seconds
     return Plan(
         run=RunDir(Path(config.run.dir)),
         train=train,
         evaluation=evaluation,
-        sets=_sets(config.evaluate.sets, evaluation),
+        sets=sets,
         total_steps=config.train.steps or steps_of(config.train.epochs, pairs, batch),
         micro_batch_pairs=micro,
         loss_implementation=implementation,

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from distill.checkpoint.manifest import Manifest
 
 _SHOWN = 3
-_MAY_DIFFER = {"placement", "sample_rate", "init_from", "init_head", "recompute"}
-"""Settings of model and head that say where weights stand or came from, or what memory a step
-takes, not what the weights are."""
+_MAY_DIFFER = {"placement", "sample_rate", "init_from", "init_head", "recompute", "compile"}
+"""Settings of model and head that say where weights stand or came from, or what memory and time a
+step takes, not what the weights are."""
 
 
 def load(

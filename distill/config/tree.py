@@ -140,6 +140,9 @@ class ModelConfig(Section):
     recompute: Literal["none", "blocks"] = "none"
     """`blocks`: blocks of the backbone forget their activations, and make them again in backward:
     less memory, more time, the same numbers (docs/planner.md); may change at a resume."""
+    compile: bool = False
+    """Let `torch.compile` fuse the operators of the backbone in training: a slow first step, then
+    faster ones, other rounding (docs/compile.md); not with ZeRO 3; may change at a resume."""
     init_from: str = ""
     """Run folder, checkpoint or model.safetensors whose backbone a fresh run starts from, and whose
     rows of the head, matched by the names of the identities; or a backbone of arcface_torch as

@@ -22,6 +22,7 @@ from distill.heads import (
 )
 from distill.heads.answers import Answers, answers_to, blocks, joined, logits_of
 from distill.heads.replicated import Use
+from distill.models.compiled import compile_backbone
 from distill.models.recompute import recompute_blocks
 from distill.models.registry import build_backbone
 from distill.ranks import Ranks
@@ -146,6 +147,8 @@ def build_for_training(
     network, head = _build_placed(config, classes, ranks)
     if config.model.recompute == "blocks":
         recompute_blocks(network.backbone, config.model.name)
+    if config.model.compile:
+        compile_backbone(network.backbone)
     return network, head
 
 

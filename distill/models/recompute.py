@@ -79,6 +79,9 @@ def _timm_can(backbone: nn.Module) -> bool:
 
 def _put_aside(module: nn.Module, _inputs: Any) -> None:
     """In a block that is made again, running statistics are copies that are thrown away."""
+    # In a graph that is compiled, changes of statistics are not a part of what is made again.
+    if torch.compiler.is_compiling():
+        return
     # torch tells the id of the backward pass that this thread is in, or -1; whoever asked for the
     # forward pass within it, we or timm.
     if torch._C._current_graph_task_id() == -1:
@@ -90,4 +93,5 @@ def _put_aside(module: nn.Module, _inputs: Any) -> None:
 
 def _put_back(module: nn.Module, *_: Any) -> None:
     """After `_put_aside`; called too where torch stops within the module, having all it needs."""
-    module._buffers.update(module.__dict__.pop(_PUT_ASIDE, {}))
+    if not torch.compiler.is_compiling():
+        module._buffers.update(module.__dict__.pop(_PUT_ASIDE, {}))

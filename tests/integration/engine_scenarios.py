@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
+from torch._dynamo.utils import counters
 
 from distill.checkpoint import (
     RunFacts,
@@ -261,6 +262,50 @@ def recomputing(stage: int, precision: str, recompute: str, ranks: Ranks) -> lis
     return [*seen, *digest(engine)]
 
 
+def code_generator(_ranks: Ranks, _: Path) -> bool:
+    """Whether torch's is loaded by now."""
+    return "torch._inductor.compile_fx" in sys.modules
+
+
+def compiled(ranks: Ranks, folder: Path) -> dict[str, Any]:
+    """A real backbone with dropout, operator by operator and as one graph of the same operators."""
+    found = {}
+    with torch.compiler.set_stance("default", force_backend="aot_eager"):
+        for stage in range(3):
+            found[str(stage)] = [compiling(stage, whole, ranks, folder) for whole in (False, True)]
+    return found
+
+
+def compiling(stage: int, whole: bool, ranks: Ranks, folder: Path) -> list[Any]:
+    """Two steps, each with an evaluation of its own size after it: numbers, names, and graphs.
+
+    What a run of the other kind goes on from is saved on the way.
+    """
+    model = {"name": "tiny", "embedding_dim": 16, "dropout": 0.3, "compile": whole}
+    config = Config.model_validate(settings(stage).model_dump() | {"model": model})
+    torch.manual_seed(0)
+    engine, seen = Engine.create(build_for_training(config, CLASSES, ranks)[0], config, ranks), []
+    torch._dynamo.reset()
+    counters.clear()
+    for step in range(2):
+        torch.manual_seed(step + 10 * ranks.rank)
+        images, labels = torch.randn(4, 3, 112, 112), torch.randint(0, CLASSES, (4,))
+        loss = F.cross_entropy(engine.forward(images).logits, labels)
+        engine.backward(loss)
+        seen += [float(loss.detach()).hex(), engine.step().grad_norm.hex()]
+        with engine.evaluating() as network:
+            for rows in (1, 2 + step):
+                seen.append(float(network(torch.ones(rows, 3, 112, 112)).logits.sum()))
+        if not step:
+            facts = RunFacts("run-1", config.model_dump(), FACTS.identities, FACTS.data_digest)
+            place = folder / f"compiled-{stage}-{whole}"
+            save(place, engine, TrainState(1), facts)
+            if whole:
+                load(latest_verified(folder / f"compiled-{stage}-False", ranks), engine, facts)
+    graphs = counters["stats"]["unique_graphs"]
+    return [[*seen, *digest(engine), sorted(engine.shapes), sorted(engine.buffers)], graphs]
+
+
 RESUMED = [
     *(("sgd", stage, "fp32") for stage in range(4)),
     ("adamw", 0, "fp32"),
@@ -376,8 +421,10 @@ PHASES = {
         saved,
         elastic_saved,
         failing,
+        code_generator,
+        compiled,
     ),
-    "single": (curves, elastic_saved, elastic_loaded),
+    "single": (curves, elastic_saved, elastic_loaded, code_generator),
     "resume": (resumed, elastic_loaded),
 }
 
@@ -390,7 +437,6 @@ def main(phase: str, folder: Path, rank: int, world_size: int) -> None:
     )
     ranks = Ranks(rank, world_size, rank, world_size, torch.device("cpu"))
     found = {scenario.__name__: scenario(ranks, folder) for scenario in PHASES[phase]}
-    found["code_generator"] = "torch._inductor.compile_fx" in sys.modules
     (folder / f"{phase}-{rank}.json").write_text(json.dumps(found))
     leave_process_group()
 

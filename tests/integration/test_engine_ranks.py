@@ -175,6 +175,15 @@ def test_blocks_that_are_made_again_change_no_bit(two, stage, precision):
         assert again == kept
 
 
+@pytest.mark.parametrize("stage", range(3))
+def test_a_compiled_backbone_is_the_same_network_in_one_graph(two, stage):
+    """Of the same operators no bit differs; an evaluation adds no graph, either kind resumes."""
+    for rank in two:
+        (plain, none), (whole, one) = rank["compiled"][str(stage)]
+        assert whole == plain
+        assert (none, one) == (0, 1)
+
+
 @pytest.mark.parametrize("run", ["-".join(map(str, run)) for run in scenarios.RESUMED])
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(two, fresh, run):
     for before, after in zip(two, fresh, strict=True):

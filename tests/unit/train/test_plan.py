@@ -56,6 +56,14 @@ def test_mistakes(packs: Path, override: str, message: str) -> None:
     assert error.value.fix
 
 
+def test_whether_a_backbone_can_be_compiled_is_asked_last(packs: Path) -> None:
+    words = "model.compile=true", "train.zero_stage=3"
+    with pytest.raises(UserError, match=r"model\.compile = true: not with train\.zero_stage = 3"):
+        make_plan(config(packs, *words), TWO)
+    with pytest.raises(UserError, match=r"data\.train is empty"):
+        make_plan(config(packs, *words, "data.train="), TWO)
+
+
 @pytest.mark.parametrize("form", ["head.placement=sharded", "loss.form=fused"])
 def test_what_needs_the_scores_of_all_classes(packs: Path, form: str) -> None:
     field, value = form.split("=")
