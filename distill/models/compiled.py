@@ -62,14 +62,14 @@ def check_compiled(config: Config, device: torch.device) -> None:
         what = next(iter(str(cause).splitlines()), "") or type(cause).__name__
         raise UserError(
             f"model.compile = true: torch cannot compile on this machine: {what}",
-            fix=f"{_NEEDS[device.type]} and room in {_CACHE} or the folder for temporary files,"
-            " or set model.compile to false",
+            fix=f"install {_NEEDS[device.type]} and Python's headers, or set model.compile to false;"
+            f" {_CACHE} says where there is room for what is compiled",
         ) from error
 
 
 _NEEDS = {
-    "cpu": "it needs a C++ compiler (of the name in CXX, or g++), Python's headers",
-    "cuda": "it needs Triton (part of torch for CUDA), a C compiler, Python's headers",
+    "cpu": "a C++ compiler (g++, or what CXX names)",
+    "cuda": "Triton (a part of torch for CUDA), a C compiler",
 }
 
 
