@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 # Without it torch times kernels on a GPU and takes the fastest: another one, another rounding.
 _OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"deterministic": True}
+_NEEDS = {
+    "cpu": "a C++ compiler (g++, or what CXX names)",
+    "cuda": "Triton (a part of torch for CUDA), a C compiler",
+}
 
 
 def compile_backbone(backbone: nn.Module) -> None:
@@ -62,15 +66,9 @@ def check_compiled(config: Config, device: torch.device) -> None:
         what = next(iter(str(cause).splitlines()), "") or type(cause).__name__
         raise UserError(
             f"model.compile = true: torch cannot compile on this machine: {what}",
-            fix=f"install {_NEEDS[device.type]} and Python's headers, or set model.compile to false;"
-            f" {_CACHE} says where there is room for what is compiled",
+            fix=f"install {_NEEDS[device.type]} and Python's headers, or set model.compile to"
+            f" false; {_CACHE} says where there is room for what is compiled",
         ) from error
-
-
-_NEEDS = {
-    "cpu": "a C++ compiler (g++, or what CXX names)",
-    "cuda": "Triton (a part of torch for CUDA), a C compiler",
-}
 
 
 def _anything(x: torch.Tensor) -> torch.Tensor:
