@@ -92,7 +92,7 @@ def merged(parts: Reduced, right: torch.Tensor, classes: torch.Tensor, count: in
         parts.arg.gather(0, best.indices[None])[0].long(),
         (best.values - log_total).exp().float(),
         torch.where(known, parts.beaten.sum(0).long() - 1, count),
-        torch.where(known, (right.double() - log_total).exp(), 0.0).float(),
+        torch.where(known, (right - log_total).exp(), 0.0).float(),
     )
     return Answers(*(one.cpu() for one in found))
 

@@ -36,7 +36,7 @@ class Plan:
     all_or_none: bool
     shards: ClassShards | None
     keep: bool
-    single: bool = False
+    single: bool
 
     @property
     def steps(self) -> Primitives:

@@ -191,9 +191,8 @@ def reduce_terms(
     values = terms.values
     of_row, share = weights_of(labels, sample_weights, values.dtype)
     table = _table(terms, labels)
-    weighed = weight > 0.0 and spec.similarity != "none"
     row_total = spec.ce_weight * (values[:, 0] + values[:, 1])
-    if weighed and terms.batch_similarity is None:
+    if weight > 0.0 and terms.batch_similarity is None:
         row_total = row_total + weight * values[:, 2]
     if reduction == "none":
         return PairLoss(of_row * row_total, *table.unbind(1))
@@ -201,7 +200,7 @@ def reduce_terms(
     means = list((share @ table).unbind())
     if terms.batch_similarity is not None:
         means[2] = terms.batch_similarity.detach()
-        if weighed:
+        if weight > 0.0:
             times = 1.0 if reduction == "mean" else of_row.sum()
             total = total + times * weight * terms.batch_similarity
     return PairLoss(total, *means)

@@ -78,7 +78,7 @@ def cross_entropy(
     the others that ``logsumexp(z) - z_y`` rounds to 0.
     """
     column = labels[:, None]
-    z_y = logits.gather(1, column).squeeze(1) if target is None else target.to(logits.dtype)
+    z_y = logits.gather(1, column).squeeze(1) if target is None else target
     rest = logits.scatter(1, column, float("-inf")).logsumexp(1)
     loss = -F.logsigmoid(z_y - rest)
     loss = torch.where(z_y == float("inf"), float("nan"), loss)  # an overflow is no success

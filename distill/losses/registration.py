@@ -28,12 +28,8 @@ def register() -> None:
     torch.library.register_autograd(
         "pairdistill::pair_loss", _backward, setup_context=_setup_context
     )
-    torch.library.register_autograd(
-        "pairdistill::pair_loss_backward", _double_backward, setup_context=_keep_nothing
-    )
-    torch.library.register_autograd(
-        "pairdistill::pair_loss_and_grad", _no_backward, setup_context=_keep_nothing
-    )
+    torch.library.register_autograd("pairdistill::pair_loss_backward", _double_backward)
+    torch.library.register_autograd("pairdistill::pair_loss_and_grad", _no_backward)
 
 
 def empty_state(
@@ -123,10 +119,6 @@ def _backward(ctx: Any, grad_values: torch.Tensor, *_: Any) -> tuple[torch.Tenso
         grad_values.contiguous(), *ctx.saved_tensors, *ctx.choices
     )
     return (first, second, None, *([None] * (len(ctx.choices) + 1)))
-
-
-def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
-    """What has no gradient keeps nothing."""
 
 
 def _double_backward(ctx: Any, *grads: torch.Tensor) -> None:

@@ -210,7 +210,8 @@ class ClassShards:
         tops = torch.where(own, torch.where(before, label - 1, label + 1), low)
         if labels.dim() == 1:
             same, beside = told[:, :1], torch.where(own & before[:, 1:], -1, 1)
-            apart = ~same & (~own | (before[:, :1] == before[:, 1:]))
+            beside_first = m[:, :1] != -torch.inf  # else there is nothing to stand apart from
+            apart = ~same & beside_first & (~own | (before[:, :1] == before[:, 1:]))
             tops = torch.cat([tops[:, :1], tops[:, 1:] + torch.where(apart, beside, 0)], 1)
         return torch.where(m == -torch.inf, NO_CLASS, tops)
 

@@ -14,6 +14,7 @@ from distill.config.tree import HeadConfig, LossConfig
 from distill.errors import UserError
 from distill.losses import (
     PairLossSpec,
+    RowMargins,
     fused,
     implementation_info,
     implementation_name,
@@ -21,10 +22,12 @@ from distill.losses import (
     pair_loss_and_grad,
     registration,
 )
+from distill.losses.checks import check_margin_values, check_numbers, check_weight_values
 
 sys.path.insert(0, str(Path(__file__).parent))
 from loss_cases import needs_native
 
+TINY, HUGE, RIGHT = math.ulp(0.0), sys.float_info.max, math.pi / 2
 Z = torch.zeros(3, 5)
 Y = torch.tensor([0, 4, -1])
 RBF = PairLossSpec(similarity="mmd", mmd_kernel="rbf")
@@ -45,6 +48,8 @@ def call(function=pair_loss, **changes):
 
 def test_good_arguments_pass() -> None:
     assert call().total.item() == pytest.approx(2 * math.log(5))
+    smallest = {"first": Z[:1, :2], "second": Z[:1, :2], "labels": Y[:1]}
+    assert call(**smallest).total.item() == pytest.approx(2 * math.log(2))
 
 
 @pytest.mark.parametrize(
@@ -108,6 +113,45 @@ def test_bad_arguments(changes, message: str) -> None:
 def test_bad_choices(changes, message: str) -> None:
     with pytest.raises(UserError, match=message):
         PairLossSpec(**changes)
+
+
+def wide(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+TAKE = {
+    "sample_weights": lambda x: check_weight_values(wide(1.0, x)),
+    "angle": lambda x: check_margin_values(RowMargins(wide(0.0, x), wide(0.0, 0.0))),
+    "cosine": lambda x: check_margin_values(RowMargins(wide(0.0, 0.0), wide(0.0, x))),
+    "temperature": lambda x: check_numbers(x, 1.0),
+    "weight": lambda x: check_numbers(1.0, x),
+    **{
+        name: lambda x, name=name: PairLossSpec(**{name: x})
+        for name in ("label_smoothing", "logit_scale", "margin_angle_rad", "margin_cosine")
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "inside", "outside"),
+    [
+        ("temperature", [TINY, HUGE], [-TINY, 0.0, math.inf, math.nan]),
+        ("weight", [0.0, HUGE], [-TINY, math.inf, math.nan]),
+        ("label_smoothing", [0.0, math.nextafter(1, 0)], [-TINY, 1.0, math.nan]),
+        ("logit_scale", [TINY, HUGE], [-TINY, 0.0, math.inf, math.nan]),
+        ("margin_angle_rad", [0.0, math.nextafter(RIGHT, 0)], [-TINY, RIGHT, math.nan]),
+        ("margin_cosine", [0.0, math.nextafter(1, 0)], [-TINY, 1.0, math.nan]),
+        ("sample_weights", [0.0, HUGE], [-TINY, math.inf, math.nan]),
+        ("angle", [s * math.nextafter(RIGHT, 0) for s in (-1, 1)], [-RIGHT, RIGHT, math.inf]),
+        ("cosine", [-HUGE, HUGE, math.nan], [-math.inf, math.inf]),
+    ],
+)
+def test_every_bound_is_where_it_is_said_to_be(field: str, inside, outside) -> None:
+    for value in inside:
+        TAKE[field](value)
+    for value in outside:
+        with pytest.raises(UserError, match="must be"):
+            TAKE[field](value)
 
 
 def test_spec_takes_every_static_field_of_the_settings() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from distill.errors import UserError
 from distill.losses import PairLossSpec, RowMargins, linear_cross_entropy, linear_pair_loss
+from distill.losses.linear_checks import checksum
 
 X = torch.zeros(3, 4)
 W = torch.zeros(5, 4)
@@ -103,3 +106,25 @@ def test_bad_arguments_of_single_images(changes, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         linear_cross_entropy(**OF_IMAGES | changes)
     assert caught.value.fix
+
+
+WHOLE = {torch.float64: torch.int64, torch.float32: torch.int32, torch.bfloat16: torch.int16}
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.sampled_from(list(WHOLE)), st.integers(0, 63), st.integers(0, 11), st.integers(0, 11))
+def test_a_checksum_changes_with_any_bit_and_with_the_order(dtype, bit, one, other) -> None:
+    """By it ranks find that they were given other things; the highest bit is a number's sign."""
+    made = torch.Generator().manual_seed(one)
+    values = torch.randn(3, 4, generator=made, dtype=torch.float64).to(dtype)
+    assert checksum(values) == checksum(values.clone().requires_grad_())
+    assert checksum(values) == checksum(values.T.contiguous().T)
+    bit %= torch.finfo(dtype).bits
+    changed = values.clone()
+    flip = 1 << bit if bit < torch.finfo(dtype).bits - 1 else torch.iinfo(WHOLE[dtype]).min
+    changed.view(WHOLE[dtype]).view(-1)[one] ^= flip
+    assert checksum(changed) != checksum(values)
+    order = torch.arange(12)
+    order[[one, other]] = order[[other, one]]
+    swapped = values.flatten()[order].view(3, 4)
+    assert (checksum(swapped) == checksum(values)) == torch.equal(swapped, values)

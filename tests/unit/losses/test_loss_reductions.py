@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distill.losses import PairLossSpec, pair_loss, pair_loss_and_grad
+from distill.losses import PairLossSpec, RowMargins, pair_loss, pair_loss_and_grad
 
 sys.path.insert(0, str(Path(__file__).parent))
 from loss_cases import Case, make_case, needs_native
@@ -74,6 +75,38 @@ def test_reductions(reduction: str, weighted: bool, implementation: str) -> None
         torch.testing.assert_close(loss.ce_first, (w * ce).sum() / w.sum())
 
 
+@pytest.mark.parametrize(
+    "implementation", ["reference", pytest.param("native", marks=needs_native)]
+)
+def test_answers_are_counted_by_hand(implementation: str) -> None:
+    """Class 0 like any other, of equal scores the first; NaN and ignored pairs are no success."""
+    made = torch.Generator().manual_seed(2)
+    sides = torch.randint(0, 3, (2, 200, 3), generator=made).float()
+    sides[torch.rand(2, 200, 3, generator=made) < 0.05] = torch.nan
+    labels = torch.randint(-1, 3, (200,), generator=made)
+    margins = RowMargins(torch.zeros(400, requires_grad=True), torch.zeros(400, requires_grad=True))
+    for of_all in (None, margins):
+        loss = pair_loss(
+            *sides,
+            labels,
+            temperature=T,
+            weight=WEIGHT,
+            spec=PairLossSpec(),
+            margins=of_all,
+            reduction="none",
+            implementation=implementation,
+        )
+        assert not loss.total.requires_grad, "margins are constants"
+        for row, label in enumerate(labels.tolist()):
+            tops = [
+                None if any(map(math.isnan, z)) else z.index(max(z)) for z in sides[:, row].tolist()
+            ]
+            known = label >= 0
+            assert loss.correct_first[row] == (known and tops[0] == label)
+            assert loss.correct_second[row] == (known and tops[1] == label)
+            assert loss.agreement[row] == (known and tops[0] == tops[1] is not None)
+
+
 @needs_native
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("similarity", ["kl", "ce", "mmd", "none"])
@@ -122,14 +155,13 @@ def test_in_one_go_of_a_batch_s_similarity(implementation: str, inplace: bool) -
         settings = {"temperature": 2.0, "weight": 0.5, "spec": spec, "reduction": reduction}
         first, second = case.first.clone().requires_grad_(), case.second.clone().requires_grad_()
         pair_loss(first, second, case.labels, **settings).total.backward()
+        given = case.first.clone(), case.second.clone()
         found[reduction] = pair_loss_and_grad(
-            case.first.clone(),
-            case.second.clone(),
-            case.labels,
-            **settings,
-            inplace=inplace,
-            implementation=implementation,
+            *given, case.labels, **settings, inplace=inplace, implementation=implementation
         )
+        for own, x, gradient in zip(given, (first, second), found[reduction][1:], strict=True):
+            assert (gradient.data_ptr() == own.data_ptr()) == inplace
+            assert inplace or torch.equal(own, x)
         torch.testing.assert_close(found[reduction].grad_first, first.grad)
         torch.testing.assert_close(found[reduction].grad_second, second.grad)
     torch.testing.assert_close(found["sum"].loss.total, 4 * found["mean"].loss.total)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,30 @@ def test_chunks_and_whole_scores_agree(implementation: str, similarity: str) -> 
     true = by_whole_scores(inputs, spec, "cosine", "reference", **options)
     for a, b in zip(ours, true, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_chunks_and_whole_scores_agree_where_psi_is_bent(implementation: str) -> None:
+    """Images at chosen angles to their class: where the angle's sum is held at 0, and beyond pi."""
+    inputs = make_inputs(40, 2, 23, "cosine")
+    made = torch.Generator().manual_seed(5)
+    turned = torch.rand(80, generator=made, dtype=torch.float64) ** 3 * math.pi / 2
+    turned[::2] = math.pi - turned[::2]
+    own = inputs.weight[inputs.labels.clamp(min=0).repeat(2)]
+    towards = torch.atan2(own[:, 1], own[:, 0]) + turned
+    first, second = torch.stack([towards.cos(), towards.sin()], 1).chunk(2)
+    inputs = replace(inputs, first=first.contiguous(), second=second.contiguous())
+    margins = RowMargins(
+        2 * torch.rand(80, generator=made, dtype=torch.float64) - 1, torch.zeros(80).double()
+    )
+    moved = turned + margins.angle_rad
+    assert (moved < 0).sum() > 5 < (moved > math.pi).sum()
+    options = {"margins": margins, "reduction": "none"}
+    spec = PairLossSpec(logit_scale=S)
+    ours = by_chunks(inputs, spec, "cosine", implementation, **options)
+    true = by_whole_scores(inputs, spec, "cosine", "reference", **options)
+    for a, b in zip(ours, true, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

@@ -7,18 +7,27 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from distill.errors import UserError
 from distill.losses import ClassShards, PairLossSpec
+from distill.losses.linear_state import Choices, State
+from distill.losses.linear_stream import numbers_told
+from distill.losses.registration import NO_CLASS
+from distill.losses.sharded import columns_told
 from distill.spawn import spawn_local
 
 sys.path.insert(0, str(Path(__file__).parent))
 from linear_cases import loss_of, make_inputs
 
 B, D = 6, 5
+SPECS = {"mmd": {"similarity": "mmd"}, "smoothing": {"label_smoothing": 0.1}}
 Told = list[dict]
 
 
@@ -69,6 +78,12 @@ def test_one_gather_of_ten_numbers_a_pair(told: Told, world: int) -> None:
         elif "mmd" in name:
             expected += [f"all_gather {2 * B}"]
         sum_of_dx = [f"all_to_all_single {share * world}", f"all_gather {share}"]
+        if name != "entropies":
+            words = {word: more for word, more in SPECS.items() if word in name}
+            (spec,) = words.values() or ({},)
+            more = {"topk_classes": 4} if name.startswith("topk") else {}
+            told_of_pair = numbers_told(PairLossSpec(**spec, **more))
+            assert told_of_pair * B == sum(int(one.split()[1]) for one in expected), name
         for result in results:
             assert result["forward"] == expected, name
             assert result["backward"] == sum_of_dx, name
@@ -88,6 +103,8 @@ def test_single_images_are_those_of_torch_with_three_numbers_each(told: Told, wo
             for field, error in result["errors"].items():
                 assert error <= (1e-6 if field == "correct" else tolerance), (name, field)
             assert result["forward"] == [f"all_gather {numbers * 8}"], name
+            spec = PairLossSpec(label_smoothing=0.1 if " 0.1 " in name else 0.0, topk_classes=5)
+            assert numbers_told(spec.without_similarity, single=True) == numbers, name
             if world > 1:
                 expected = [f"all_to_all_single {share * world}", f"all_gather {share}"]
                 assert result["backward"] == expected, name
@@ -137,6 +154,37 @@ def test_a_mistake_of_one_rank_is_an_error_of_all(told: Told, case: str, message
         assert told[0]["mistakes"][case].startswith("rank 2: weight has shape")
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=4), st.integers(0, 999), st.booleans())
+def test_a_state_travels_with_what_is_asked_of_its_arg_max(sizes, seed, single) -> None:
+    """Numbers to the bit; classes of the rank that told, with the order that they had."""
+    sizes[0] += 2
+    bounds, made = tuple(accumulate(sizes, initial=0)), torch.Generator().manual_seed(seed)
+    shape = (B, 2) if single else (B,)
+    labels = torch.randint(-1, bounds[-1], shape, generator=made)
+    choices = Choices.of(PairLossSpec(similarity="none", label_smoothing=0.1), 1.0)
+    sent, told = [], []
+    for rank, size in enumerate(sizes):
+        sums = torch.rand(B, 14, generator=made) * (torch.rand(B, 14, generator=made) < 0.8)
+        tops = bounds[rank] + torch.randint(0, max(size, 1), (B, 2), generator=made)
+        nothing = (tops == labels.view(B, -1)) | (size == 0)  # the label's column is none of these
+        sums[:, :2].masked_fill_(nothing, -torch.inf)
+        sent.append(State(sums, tops.masked_fill_(nothing, NO_CLASS)))
+        shards = ClassShards(None, rank, bounds, gather_entropies=True)
+        told.append(shards.pack(sent[-1], labels, choices))
+    found = shards.unpack(torch.stack(told), labels, choices)
+    columns = columns_told(0.1, entropies=not single, single=single)
+    for rank, state in enumerate(sent):
+        assert torch.equal(found.sums[rank][:, columns], state.sums[:, columns])
+        ours, theirs, y = found.tops[rank], state.tops, labels.view(B, -1)
+        there = theirs != NO_CLASS
+        assert torch.equal(ours != NO_CLASS, there)
+        assert torch.equal(ours < y, theirs < y)
+        assert ((ours >= bounds[rank]) & (ours < bounds[rank + 1]) & (ours != y))[there].all()
+        if not single:
+            assert torch.equal(ours[:, 0] == ours[:, 1], theirs[:, 0] == theirs[:, 1])
+
+
 def test_shards_without_a_process_group() -> None:
     with pytest.raises(UserError, match="there is no process group"):
         ClassShards.create(None, 5)
@@ -147,6 +195,9 @@ def test_weights_must_be_the_rows_that_shards_were_made_with() -> None:
     longer, fitting = make_inputs(3, 4, 10, "linear"), make_inputs(3, 4, 9, "linear")
     with pytest.raises(UserError, match=r"weight has shape \(10, 4\): must be \(C, 4\), C = 9, "):
         loss_of(longer.leaves(), longer, PairLossSpec(), "linear", shards=shards)
+    for spec in (PairLossSpec(topk_classes=12), PairLossSpec(topk_classes=40)):
+        with pytest.raises(UserError, match="smaller than the number of classes, 12"):
+            loss_of(fitting.leaves(), fitting, spec, "linear", shards=shards)
     fitting.labels[2] = 12  # labels count through the classes of all ranks
     with pytest.raises(UserError, match=r"labels\[2\] = 12: must be in \[0, 12\)"):
         loss_of(fitting.leaves(), fitting, PairLossSpec(), "linear", shards=shards)

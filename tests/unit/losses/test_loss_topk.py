@@ -191,6 +191,8 @@ def test_in_one_go(implementation: str, inplace: bool) -> None:
     one = pair_loss_and_grad(*given_sides, case.labels, inplace=inplace, **options)
     for a, b in zip([*one.loss, *one[1:]], [*loss, *gradients], strict=True):
         torch.testing.assert_close(a, b.detach(), rtol=1e-12, atol=1e-13)
+    for own, gradient in zip(given_sides, one[1:], strict=True):
+        assert (gradient.data_ptr() == own.data_ptr()) == inplace
 
 
 def test_ranks_pack_candidates_without_loss() -> None:

@@ -152,8 +152,21 @@ def test_shards_are_the_rows_of_the_whole_head(classes, ranks, count, block, cos
         shard, after = drawn(lambda r=ranges: build_sharded_head(config, 3, r))
         assert shard.local.weight.shape == (len(ranges.mine), *whole.weight.shape[1:])
         assert torch.equal(after, state)
-        parts.append(shard.local.weight)
-    assert torch.equal(torch.cat(parts), whole.weight)
+        parts.append(shard.local)
+    assert torch.equal(torch.cat([part.weight for part in parts]), whole.weight)
+    if not cosine:
+        assert torch.equal(torch.cat([part.bias for part in parts]), whole.bias)
+
+
+def test_a_linear_head_begins_as_torchs_layer():
+    """To the bit, and its logits are that layer's."""
+    torch.manual_seed(3)
+    head = build_head(HeadConfig(kind="linear"), 5, 7)
+    torch.manual_seed(3)
+    layer = torch.nn.Linear(5, 7)
+    assert torch.equal(head.weight, layer.weight) and torch.equal(head.bias, layer.bias)
+    x = torch.randn(6, 5)
+    assert torch.equal(head(x), layer(x))
 
 
 def test_one_sub_centre_is_the_head_without_any():
