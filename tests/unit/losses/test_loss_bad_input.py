@@ -250,6 +250,7 @@ def test_without_the_extension_auto_is_the_reference_and_says_so(
         monkeypatch.setattr(fused, "LIBRARY", tmp_path / "absent.so")
         assert fused.native_devices() == ()
         assert "reference (plain torch" in implementation_info().summary()
+        assert implementation_info().library == ""
         assert call().total.isfinite()
     finally:
         monkeypatch.undo()

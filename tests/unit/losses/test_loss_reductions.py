@@ -15,6 +15,7 @@ from distill.losses import PairLossSpec, RowMargins, pair_loss, pair_loss_and_gr
 sys.path.insert(0, str(Path(__file__).parent))
 from loss_cases import Case, make_case, needs_native
 
+IMPLEMENTATIONS = ["reference", pytest.param("native", marks=needs_native)]
 T, WEIGHT = 3.0, 0.7
 WEIGHTS = torch.tensor([2.0, 0.0, 1.0, 0.25, 3.0, 1.0], dtype=torch.float64)
 
@@ -75,9 +76,7 @@ def test_reductions(reduction: str, weighted: bool, implementation: str) -> None
         torch.testing.assert_close(loss.ce_first, (w * ce).sum() / w.sum())
 
 
-@pytest.mark.parametrize(
-    "implementation", ["reference", pytest.param("native", marks=needs_native)]
-)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_answers_are_counted_by_hand(implementation: str) -> None:
     """Class 0 like any other, of equal scores the first; NaN and ignored pairs are no success."""
     made = torch.Generator().manual_seed(2)
@@ -165,6 +164,17 @@ def test_in_one_go_of_a_batch_s_similarity(implementation: str, inplace: bool) -
         torch.testing.assert_close(found[reduction].grad_first, first.grad)
         torch.testing.assert_close(found[reduction].grad_second, second.grad)
     torch.testing.assert_close(found["sum"].loss.total, 4 * found["mean"].loss.total)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_in_one_go_leaves_autograd_out(implementation: str) -> None:
+    case = make_case(5, 12, 1.0)
+    sides = case.first.requires_grad_(), case.second.requires_grad_()
+    for spec in (PairLossSpec(), PairLossSpec(topk_classes=3)):
+        loss, *gradients = pair_loss_and_grad(
+            *sides, case.labels, temperature=T, weight=1.0, spec=spec, implementation=implementation
+        )
+        assert not any(x.requires_grad for x in (*loss, *gradients))
 
 
 @needs_native

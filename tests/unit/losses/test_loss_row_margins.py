@@ -17,7 +17,7 @@ from distill.config import load_config
 from distill.config.tree import HeadConfig, LossConfig
 from distill.errors import UserError
 from distill.heads import AdaFace, build_head
-from distill.losses import PairLossSpec, RowMargins, pair_loss, pair_loss_and_grad
+from distill.losses import PairLossSpec, RowMargins, margined_logits, pair_loss, pair_loss_and_grad
 from distill.losses.margin import margined
 from distill.models.classifier import build_classifier, build_for_training
 from distill.ranks import Ranks
@@ -143,6 +143,20 @@ def test_the_native_op_and_the_reference_agree(similarity: str, dtype: torch.dty
     tolerance = 1e-12 if dtype == torch.float64 else 3e-6
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a.double(), b.double(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_margins_take_the_type_of_the_scores(implementation: str) -> None:
+    first, second, labels = (x.float() if x.is_floating_point() else x for x in example())
+    spec, options = PairLossSpec(logit_scale=S), {"implementation": implementation}
+    wide, narrow = (
+        pair_loss(first, second, labels, temperature=T, weight=1.0, spec=spec, margins=m, **options)
+        for m in (MARGINS, RowMargins(*(x.float() for x in MARGINS)))
+    )
+    assert {x.dtype for x in wide} == {torch.float32}
+    torch.testing.assert_close(wide.total, narrow.total)
+    own = RowMargins(*(x[:4] for x in MARGINS))
+    assert margined_logits(first, labels, spec, own).dtype == torch.float32
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

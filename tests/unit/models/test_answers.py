@@ -70,7 +70,11 @@ class Together:
     def play(self, calls: list[Callable[[], Any]]) -> list[Any]:
         def one(rank: int) -> Any:
             self.place.rank = rank
-            return calls[rank]()
+            try:
+                return calls[rank]()
+            except BaseException:
+                self.door.abort()  # the others wait for it in vain
+                raise
 
         with ThreadPoolExecutor(len(calls)) as pool:
             return list(pool.map(one, range(len(calls))))
