@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from distill.losses import PairLossSpec, RowMargins, pair_loss, pair_loss_and_grad
+from distill.losses.rbf import batch_mmd
 
 sys.path.insert(0, str(Path(__file__).parent))
 from loss_cases import Case, make_case, needs_native
@@ -149,7 +150,8 @@ def test_in_one_go_of_a_batch_s_similarity(implementation: str, inplace: bool) -
     """The RBF discrepancy has no operator; with the sum it counts once for each pair."""
     case = make_case(5, 12, 1.0, ignored=True)
     spec = PairLossSpec(similarity="mmd", mmd_kernel="rbf")
-    found = {}
+    softened = [(z / 2.0).softmax(1) for z in (case.first, case.second)]
+    mmd, found = 2.0**2 * batch_mmd(*softened, case.labels >= 0), {}
     for reduction in ("mean", "sum"):
         settings = {"temperature": 2.0, "weight": 0.5, "spec": spec, "reduction": reduction}
         first, second = case.first.clone().requires_grad_(), case.second.clone().requires_grad_()
@@ -158,6 +160,7 @@ def test_in_one_go_of_a_batch_s_similarity(implementation: str, inplace: bool) -
         found[reduction] = pair_loss_and_grad(
             *given, case.labels, **settings, inplace=inplace, implementation=implementation
         )
+        torch.testing.assert_close(found[reduction].loss.similarity, mmd)
         for own, x, gradient in zip(given, (first, second), found[reduction][1:], strict=True):
             assert (gradient.data_ptr() == own.data_ptr()) == inplace
             assert inplace or torch.equal(own, x)
