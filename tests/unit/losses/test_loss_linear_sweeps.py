@@ -221,3 +221,16 @@ def test_live_memory_counts_what_is_made_and_alive() -> None:
         del dropped
         kept.add_(view[:1])
         assert (memory.live_bytes, memory.peak_bytes) == (4000, 8000)
+
+
+@pytest.mark.parametrize("sub_centres", [1, 3])
+@pytest.mark.parametrize(("B", "D"), [(16, 64), (512, 512), (8192, 512), (65536, 2048)])
+def test_a_chunk_is_as_many_classes_as_fit_and_256_at_least(
+    B: int, D: int, sub_centres: int
+) -> None:
+    """A class takes K rows of D weights, and K scores of each of B rows of features."""
+    rows = torch.empty(B, D, dtype=torch.bfloat16, device="meta")
+    classes = linear.default_chunk(rows, sub_centres)
+    of_class = sub_centres * (B + D) * 2
+    assert classes % 256 == 0
+    assert classes == 256 or classes * of_class <= 2**24 < (classes + 256) * of_class
