@@ -178,6 +178,7 @@ def test_the_debug_mode_looks_at_cosines(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(UserError, match="first scores reach 2: with a margin they must be cosines"):
         call(first=2 + Z, spec=spec)
     assert call(first=1 + Z, spec=spec).total.isfinite()
+    assert call(first=2 + Z).total.isfinite(), "without a margin they are any numbers"
 
 
 @needs_native
