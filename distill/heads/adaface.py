@@ -76,7 +76,7 @@ class AdaFace(nn.Module):
         variance = (squares - count * mean.square()) / (count - 1).clamp(min=1)
         for running, new in ((self.mean, mean), (self.std, variance.clamp(min=0).sqrt())):
             moved = torch.lerp(running.double(), new, self.decay)
-            running.copy_(torch.where(torch.isfinite(moved), moved, running.double()))
+            running.copy_(torch.where(torch.isfinite(moved), moved, running))
 
     def extra_repr(self) -> str:
         """What `print(model)` says."""

@@ -258,9 +258,9 @@ def test_nan_is_blamed_on_its_pairs() -> None:
 
 def test_answers_for_pictures() -> None:
     pairs = batch()
-    report = train_step(FakeEngine(Network()), [pairs], recipe(), 0, [0.0] * 3, answers_of=2)
+    report = train_step(FakeEngine(Network()), [pairs], recipe(), 0, [0.0] * 3, answers_of=3)
     assert report.answers is not None
-    images = torch.stack((pairs.first[:2], pairs.second[:2]))
+    images = torch.stack((pairs.first[:3], pairs.second[:3]))
     inputs = (images.float() - 127.5) / 127.5
     probabilities = Network().layer(inputs.mean((3, 4))).softmax(2)
     assert torch.equal(report.answers.classes, probabilities.argmax(2))
