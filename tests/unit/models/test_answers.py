@@ -17,7 +17,7 @@ from torch import nn
 from distill.config.tree import HeadConfig
 from distill.heads import ClassRanges, answers, build_head, build_sharded_head, sharded
 from distill.heads.answers import Answers, answers_to
-from distill.models.classifier import PairClassifier
+from distill.models.classifier import Embedder, PairClassifier, ShardedClassifier
 
 DIM = 3
 
@@ -95,13 +95,14 @@ def test_ranks_answer_as_one_and_as_is_counted(kind, images, block, seed) -> Non
     classes, config = 8, HeadConfig(**HEADS[kind])
     torch.manual_seed(seed)
     whole = build_head(config, DIM, classes)
-    rows = [torch.randn(n, DIM) for n in images]
+    rows = [torch.randn(n, DIM) if n else torch.empty(0) for n in images]
     right = [torch.randint(-1, classes, (n,)) for n in images]
     shards = []
     for rank in range(len(images)):
         torch.manual_seed(seed)
         ranges = ClassRanges.even(classes, rank, len(images))
-        shards.append(build_sharded_head(config, DIM, ranges))
+        head = build_sharded_head(config, DIM, ranges)
+        shards.append(ShardedClassifier(Embedder(nn.Identity()), head))
     ranks = Together(len(images))
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr(answers, "ROWS_AT_ONCE", block)
@@ -113,11 +114,10 @@ def test_ranks_answer_as_one_and_as_is_counted(kind, images, block, seed) -> Non
         found = ranks.play([lambda h=h, x=x, y=y: no_grad(h.answers, x, y) for h, x, y in asked])
         alone = PairClassifier(nn.Identity(), whole)
         for ours, x, y in zip(found, rows, right, strict=True):
-            logits = whole.scale * whole(x)
-            assert len(ours.places) == len(x)
-            if len(x):
-                agree(ours, logits, y)
-                agree(alone.answers(x, y), logits, y)
+            for one in (ours, alone.answers(x, y)):
+                assert len(one.places) == len(x)
+                if len(x):
+                    agree(one, whole.scale * whole(x), y)
 
 
 def no_grad(call: Callable[..., Any], *args: Any) -> Any:

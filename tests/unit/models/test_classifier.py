@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from distill.config.tree import Config, HeadConfig, ModelConfig
 from distill.errors import UserError
 from distill.models import PairClassifier, build_classifier
+from distill.models.classifier import Embedder, build_for_training
+from distill.ranks import Ranks
 
 
 def tiny_config(**head):
@@ -31,6 +33,28 @@ def test_same_seed_same_weights():
         return build_classifier(tiny_config(), classes=4).state_dict()
 
     assert all(torch.equal(a, b) for a, b in zip(built().values(), built().values(), strict=True))
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_training_begins_alike_wherever_the_head_stands(world_size):
+    def built(placement, rank):
+        config = tiny_config(placement=placement, margin="adaface")
+        torch.manual_seed(3)
+        ranks = Ranks(rank, world_size, rank, world_size, torch.device("cpu"))
+        return build_for_training(config, 7, ranks)
+
+    whole, nothing = built("replicated", 0)
+    assert nothing is None and isinstance(whole, PairClassifier)
+    parts = []
+    for rank in range(world_size):
+        network, head = built("sharded", rank)
+        assert isinstance(network, Embedder) and head.ranges.rank == rank
+        expected = {n: x for n, x in whole.state_dict().items() if not n.startswith("head.")}
+        found = network.state_dict()
+        assert list(found) == list(expected)
+        assert all(torch.equal(found[name], x) for name, x in expected.items())
+        parts.append(head.local.weight)
+    assert torch.equal(torch.cat(parts), whole.head.weight)
 
 
 def test_one_class_is_an_error():

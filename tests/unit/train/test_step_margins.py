@@ -1,4 +1,4 @@
-"""Margins that the network finds reach the cross-entropies of a step."""
+"""What the forms of a loss make of a network: its margins, and the same answers of both."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from distill.config import load_config
 from distill.data.batch import PairBatch
-from distill.heads import AdaFace, NormMargins
+from distill.heads import AdaFace, NormMargins, build_adaface, build_head
 from distill.losses import PairLossSpec, RowMargins, pair_loss
-from distill.models.classifier import ClassifierOutput
+from distill.models.classifier import ClassifierOutput, PairClassifier
 from distill.objective import objective_of
 
 B, C = 3, 5
@@ -50,3 +51,37 @@ def test_margins_of_each_image(images: str) -> None:
     if images == "pair":
         second = float(loss.scalars["loss/ce_second"])
         assert second == pytest.approx(float(true.ce_second), rel=1e-5)
+
+
+class Flat(nn.Module):
+    """Pixels as embeddings."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)
+
+
+@pytest.mark.parametrize("images", ["pair", "first"])
+@pytest.mark.parametrize("head", [("kind=linear",), ("margin=adaface",), ("sub_centres=3",)])
+def test_both_forms_tell_the_same_and_answer_where_they_are_asked(head, images: str) -> None:
+    made = torch.Generator().manual_seed(1)
+    pixels = torch.randint(0, 256, (2, 4, 3, 2, 2), dtype=torch.uint8, generator=made)
+    labels = torch.tensor([0, 4, -1, 2])
+    batch = PairBatch(*pixels, labels, torch.zeros_like(labels), torch.arange(4))
+    found = []
+    for form in ("plain", "fused"):
+        words = [f"head.{word}" for word in head]
+        config = load_config(None, [*words, f"loss.form={form}", f"train.images={images}"])
+        torch.manual_seed(0)
+        head_of_all = build_head(config.head, 12, C)
+        network = PairClassifier(Flat(), head_of_all, build_adaface(config.head))
+        engine = SimpleNamespace(forward=network, module=network)
+        objective = objective_of(config)
+        assert objective.loss(engine, batch, 0, 0, 0).answers is None
+        asked = 3 if images == "pair" else 0
+        found.append(objective.loss(engine, batch, 5, 0, asked))
+    stored, fused = found
+    torch.testing.assert_close(stored.scalars, fused.scalars, rtol=1e-5, atol=1e-6)
+    if images == "pair":
+        assert stored.answers.classes.shape == (2, 3)
+        assert torch.equal(stored.answers.classes, fused.answers.classes)
+        torch.testing.assert_close(stored.answers.probabilities, fused.answers.probabilities)
