@@ -247,7 +247,7 @@ def check_sizes(budget_bytes: int | None, chunk_classes: int | None) -> None:
 
 def checksum(tensor: torch.Tensor) -> int:
     """A number that changes with any bit of ``tensor`` and with their order."""
-    data = tensor.detach().contiguous().flatten()
+    data = tensor.contiguous().flatten()
     whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[data.itemsize]
     bits = data.view(whole).to(torch.int64)
     return int((bits * torch.arange(1, 2 * len(bits), 2, device=bits.device)).sum())

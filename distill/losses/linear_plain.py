@@ -37,8 +37,6 @@ def accumulate_(
     choices: Choices,
 ) -> None:
     x, target = _scores(first, second, labels, class_start, state.sums.dtype)
-    if x.shape[2] == 0:
-        return
     rest = x.masked_fill(target, -INFINITY)
     m, top = rest.max(2)
     # An empty row has no class: 0 stands in for its maximum, and every weight is 0.

@@ -13,7 +13,15 @@ from torch.utils._pytree import tree_leaves
 
 from distill.config.tree import HeadConfig
 from distill.errors import UserError
-from distill.heads import ClassRanges, CosineHead, LinearHead, build_head, build_sharded_head, rows
+from distill.heads import (
+    ClassRanges,
+    CosineHead,
+    LinearHead,
+    build_head,
+    build_sharded_head,
+    exchange,
+    rows,
+)
 from distill.heads.answers import answers_to, logits_of
 from distill.models.classifier import PairClassifier
 
@@ -26,6 +34,24 @@ def test_cosine_head_against_the_plain_formula():
     )
     torch.testing.assert_close(head(embeddings), cosines)
     assert torch.autograd.gradcheck(head, embeddings)
+
+
+def test_gradients_of_ranks_are_added_in_float32_and_rounded_once(monkeypatch):
+    """What three ranks contribute to the embeddings of one; times their number (see there)."""
+    made = torch.Generator().manual_seed(0)
+    ranks = torch.randn(3, 3, 4, 5, generator=made).bfloat16()  # of each, for those of each
+
+    def added(mine, wide):
+        assert torch.equal(wide, ranks[0].flatten(0, 1).to(wide.dtype))
+        mine.copy_(ranks[:, 1].to(wide.dtype).sum(0))
+
+    monkeypatch.setattr(exchange, "_reduce_scatter", added)
+    monkeypatch.setattr(exchange, "gathered", lambda rows: torch.stack([rows] * 3))
+    rows = torch.randn(4, 5, generator=made).bfloat16().requires_grad_()
+    (found,) = torch.autograd.grad(exchange.gathered_embeddings(rows), rows, ranks[0])
+    expected = 3 * ranks[:, 1].double().sum(0)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, expected.float().bfloat16())
 
 
 def test_scores_are_wide():

@@ -54,10 +54,14 @@ def test_margins_of_each_image(images: str) -> None:
 
 
 class Flat(nn.Module):
-    """Pixels as embeddings."""
+    """Pixels as embeddings, with a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.flatten(1)
+        return self.scale * images.flatten(1)
 
 
 @pytest.mark.parametrize("images", ["pair", "first"])
@@ -79,6 +83,8 @@ def test_both_forms_tell_the_same_and_answer_where_they_are_asked(head, images: 
         assert objective.loss(engine, batch, 0, 0, 0).answers is None
         asked = 3 if images == "pair" else 0
         found.append(objective.loss(engine, batch, 5, 0, asked))
+        assert found[-1].total.requires_grad
+        assert not any(one.requires_grad for one in found[-1].scalars.values())
     stored, fused = found
     torch.testing.assert_close(stored.scalars, fused.scalars, rtol=1e-5, atol=1e-6)
     if images == "pair":
