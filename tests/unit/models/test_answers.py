@@ -80,7 +80,7 @@ class Together:
             return list(pool.map(one, range(len(calls))))
 
 
-HEADS = {"linear": {"kind": "linear"}, "cosine": {}, "sub-centres": {"sub_centres": 3}}
+HEADS = {"linear": {"kind": "linear"}, "cosine": {}, "sub-centres": {"sub_centres": 2}}
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
