@@ -172,7 +172,7 @@ def unit_rows(sides: tuple[torch.Tensor, ...]) -> torch.Tensor:
     return unit.to(rows.dtype) if rows.device.type == "cuda" else unit
 
 
-def default_chunk(rows: torch.Tensor, sub_centres: int = 1) -> int:
+def default_chunk(rows: torch.Tensor, sub_centres: int) -> int:
     """Classes whose weights, and scores of these for ``rows``, take about `CHUNK_BYTES`."""
     classes = CHUNK_BYTES // (sum(rows.shape) * rows.itemsize * sub_centres)
     return max(classes // CLASSES_STEP, 1) * CLASSES_STEP

@@ -233,4 +233,5 @@ def test_a_chunk_is_as_many_classes_as_fit_and_256_at_least(
     classes = linear.default_chunk(rows, sub_centres)
     of_class = sub_centres * (B + D) * 2
     assert classes % 256 == 0
-    assert classes == 256 or classes * of_class <= 2**24 < (classes + 256) * of_class
+    assert classes == 256 or classes * of_class <= 2**24
+    assert (classes + 256) * of_class > 2**24
