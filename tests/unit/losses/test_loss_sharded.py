@@ -138,7 +138,7 @@ def test_a_caller_may_add_the_feature_gradients_up(told: Told, world: int) -> No
         ("sample_weights", "sample_weights differs between the ranks: torch.float64 (6,) on "),
         ("wrong", "weight has shape (14, 2): must be (C, 5), C = 14, "),
         ("requires_grad", "features' requires_grad differs between the ranks: True on rank 0, "),
-        ("rows", "rows = -3 on rank 2: must be a whole number >= 0"),
+        ("rows", "rows = -1 on rank 2: must be a whole number >= 0"),
         ("rows type", "rows = 'tensor([0., 0.])' on rank 2: must be a whole number >= 0"),
         ("too few", "rows: 1 classes over all ranks, must be at least 2"),
         ("options", "sum_feature_gradients differs between the ranks: False on rank 0, True on "),
