@@ -61,13 +61,12 @@ def _placed(engine: Trainable, specs: Sequence[TensorSpec]) -> list[_Placed]:
     for spec in specs:
         offsets[spec.key] = end
         end += spec.nbytes // 4
-    placed = [
+    return [
         _Placed(offsets[key] + fragment.start, fragment.values)
         for kind in (WEIGHT, *engine.moments)
         for fragment in engine.fragments(kind)
         if (key := f"{kind}/{fragment.name}") in offsets
     ]
-    return sorted(placed, key=lambda piece: piece.offset)
 
 
 def _lay_out(

@@ -180,7 +180,7 @@ def _parsed(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise Damaged(f"{MANIFEST} is missing") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise Damaged(f"{MANIFEST} is truncated or altered") from error
     if not isinstance(data, dict) or "format" not in data:
         raise Damaged(f"{MANIFEST} is no manifest")

@@ -117,3 +117,23 @@ def test_buffers_come_back_as_they_were_shared():
     buffers.restore()
     assert all(torch.equal(b, good[name]) for name, b in module.named_buffers())
     SharedBuffers(nn.Linear(2, 2), world_size=1).share()
+
+
+def test_running_statistics_are_the_means_over_ranks(monkeypatch):
+    """The other two ranks are numbers that arrive in the sum."""
+    module, others = network(), [network(), network()]
+    for number, one in enumerate((module, *others)):
+        one(torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(number)))
+    floats = [b for b in module.buffers() if b.is_floating_point()]
+    theirs = [[b for b in one.buffers() if b.is_floating_point()] for one in others]
+    expected = [torch.stack(same).double().mean(0) for same in zip(floats, *theirs, strict=True)]
+
+    def all_reduce(flat):
+        for one in theirs:
+            flat += torch.cat([b.flatten() for b in one])
+
+    monkeypatch.setattr("torch.distributed.all_reduce", all_reduce)
+    buffers = SharedBuffers(module, world_size=3)
+    buffers.share()
+    for buffer, mean in zip(floats, expected, strict=True):
+        torch.testing.assert_close(buffer.double(), mean, rtol=1e-6, atol=1e-7)

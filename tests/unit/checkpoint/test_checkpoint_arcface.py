@@ -56,10 +56,8 @@ def test_the_embeddings_are_the_same(name, tmp_path):
     state = state_of(BLOCKS[name])
     save_file(state, tmp_path / "backbone.safetensors")
     found = restore_backbone(tmp_path / "backbone.safetensors")
-    assert (found.config.model.name, found.config.model.embedding_dim) == (
-        name.replace("r", "iresnet"),
-        32,
-    )
+    model = found.config.model
+    assert (model.name, model.embedding_dim, found.step) == (name.replace("r", "iresnet"), 32, 0)
     images = torch.rand(2, 3, 112, 112) * 2 - 1
     with torch.no_grad():
         expected, given = by_hand(state, BLOCKS[name], images), found.model.backbone(images)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,6 +31,41 @@ def test_the_newest_and_the_best_stay(save_steps, tmp_path):
     removed = keep(tmp_path, paths[-1], keep_last=2, keep_best=1)
     assert names(tmp_path) == ["step-00000004", "step-00000005"]  # of equals the newest
     assert sorted(removed) == paths[:3]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_last_and_best_are_those_that_a_sort_gives(save_steps, tmp_path, seed):
+    draw = random.Random(seed)
+    metrics = {step: draw.choice([0.1, 0.2, 0.3, 0.4]) for step in draw.sample(range(1, 8), 5)}
+    paths = dict(enumerate(save_steps(*range(1, 8), metrics=metrics), 1))
+    keep_last, keep_best = draw.randint(0, 2), draw.randint(0, 4)
+    removed = keep(tmp_path, paths[1], keep_last=keep_last, keep_best=keep_best)
+    best = sorted(metrics, key=lambda step: (metrics[step], step))[5 - keep_best :]
+    stay = {1, *range(8 - keep_last, 8), *best}
+    assert names(tmp_path) == sorted(paths[step].name for step in stay)
+    assert sorted(removed) == sorted(paths[step] for step in paths.keys() - stay)
+
+
+def test_all_is_on_the_disk_before_a_checkpoint_has_its_name(save_steps, tmp_path, monkeypatch):
+    """As a machine that loses its power would leave it: what was not synced is not there."""
+    done, sync, rename = [], os.fsync, Path.rename
+
+    def told_sync(handle):
+        sync(handle)
+        state = os.fstat(handle)
+        done.append((state.st_ino, state.st_size))
+
+    def told_rename(self, target):
+        done.append("named")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", told_sync)
+    monkeypatch.setattr(Path, "rename", told_rename)
+    (path,) = save_steps(1)
+    before, after = done[: done.index("named")], done[done.index("named") + 1 :]
+    for file in (path, *path.iterdir()):
+        assert (file.stat().st_ino, file.stat().st_size) in before
+    assert [inode for inode, _ in after] == [tmp_path.stat().st_ino]
 
 
 def test_the_verified_one_stays_also_when_newer_ones_exist(save_steps, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import traceback
 from collections.abc import Callable
@@ -161,9 +162,14 @@ def remove(folder: Path, rank: int) -> None:
 def test_damage_to_any_shard_is_agreed_on(
     two_steps: Path, tmp_path: Path, damage: Callable[[Path, int], None], rank: int
 ) -> None:
-    """Each rank reads one shard only; both use the checkpoint before, and name the same file."""
+    """Each rank reads one shard only; both use the checkpoint before, and name the same file.
+
+    A process alone reads all of them.
+    """
     assert found_by_both(tmp_path, two_steps) == (2, "")
     damage(two_steps / "step-00000002", rank)
+    alone = latest_verified(shutil.copytree(two_steps, tmp_path / "copy"))
+    assert alone is not None and alone.step == 1 and SHARDS[rank] in alone.set_aside[0][1]
     step, reason = found_by_both(tmp_path, two_steps)
     assert step == 1
     assert SHARDS[rank] in reason

@@ -10,7 +10,16 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from distill.cli.app import build_app
-from distill.data.gallery import FACE, Person, make_rows, page, people_of, picture, variants
+from distill.data.gallery import (
+    FACE,
+    Person,
+    _rng,
+    make_rows,
+    page,
+    people_of,
+    picture,
+    variants,
+)
 from distill.data.images import encode_jpeg
 from distill.data.second import KINDS
 from distill.data.second.options import CHOICES
@@ -40,6 +49,11 @@ def test_every_style_of_every_kind_is_shown(people):
     sheet = picture(people, rows)
     assert sheet.height < len(rows) * FACE
     assert len(np.unique(np.asarray(sheet.convert("RGB")).reshape(-1, 3), axis=0)) > 100
+
+
+def test_every_variant_of_everybody_has_its_own_numbers(people):
+    keys = [(p, seed, row.kind, row.name) for p in people for seed in (0, 1) for row in variants()]
+    assert len({int(_rng(*key).integers(2**63)) for key in keys}) == len(keys)
 
 
 class Listed:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from distill.data.faces import AlignedFace
 from distill.data.keyed import keyed_rng
-from distill.data.second import KINDS, SecondOptions, draw_kinds, process
+from distill.data.second import KINDS, TAKING_OTHER, SecondOptions, draw_kinds, process
 from distill.data.second.frame_finder import worn_of
 from distill.data.second.online import (
     FACE_ROW,
@@ -201,6 +201,7 @@ def test_only_pose_and_eyes_need_another_photo():
         "pose",
         "eyes",
     ]
+    assert TAKING_OTHER == ("pose", "eyes")  # the same for packing
 
 
 def test_a_person_with_one_photo_is_served_too(pack, maker):

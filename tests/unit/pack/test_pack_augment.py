@@ -29,6 +29,14 @@ def test_changes_are_a_function_of_seed_epoch_and_sample_alone():
         assert not np.array_equal(other.down, together.down)
 
 
+def test_no_two_keys_have_the_same_numbers():
+    """Large, close and negative ones; nor do two numbers of one key."""
+    ids = np.array([0, 1, 2, 128, 2**32, 2**40])
+    seeds, epochs = (0, 1, 2, 128, 2**32, 2**64 - 1, -2), (0, 1, 2, 128, 2**20)
+    drawn = [augment.draws(seed, epoch, ids) for seed in seeds for epoch in epochs]
+    assert np.unique(np.concatenate(drawn)).size == 7 * 5 * 6 * 9
+
+
 def test_ranges_and_distribution():
     change = augment.changes(0, 0, np.arange(20_000), FULL)
     assert np.array_equal(change.flip[:, 0], change.flip[:, 1])

@@ -69,6 +69,18 @@ def test_samples_never_cross_pages(tmp_path):
         assert len(pages) == 1
 
 
+def test_pairs_that_fill_a_page_to_its_last_byte_are_good(tmp_path):
+    rng, half = np.random.default_rng(0), beton.PAGE_SIZE // 2
+    blobs = [rng.bytes(half) for _ in range(4)]
+    path = tmp_path / "full.beton"
+    with BetonWriter(path, 2) as writer:
+        writer.append(blobs[0], blobs[1], 0, 0)
+        writer.append(blobs[2], blobs[3], 0, 0)
+    index, data = read_index(path, classes=1, kinds=1), path.read_bytes()
+    assert int((index.pointers + index.sizes).max()) == index.table
+    assert [data[at : at + half] for at in index.pointers.ravel()] == blobs
+
+
 def test_a_pair_larger_than_a_page_is_refused_and_nothing_left(tmp_path):
     with (
         pytest.raises(ValueError, match="does not fit a page"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from distill.checkpoint.load import _pack_differences
 from distill.config.tree import DataConfig
 from distill.data.batch import OrderState
-from distill.data.excluded import NEEDED, pack_key, read_excluded
+from distill.data.excluded import NEEDED, read_excluded
 from distill.data.gaps import Gaps
 from distill.data.loader import make_photograph_loader, make_train_loader
 from distill.data.online_rows import OnlineRows
@@ -107,7 +107,7 @@ def write_list(path, pack, rows, header=NEEDED, encoding="utf-8"):
         table = csv.writer(file)
         table.writerow(header)
         for row in rows:
-            table.writerow([pack_key(pack), *row] if len(row) == 3 else row)
+            table.writerow([pack.manifest.digest[:16], *row] if len(row) == 3 else row)
     return path
 
 

@@ -5,7 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from distill.data.faces import TEMPLATE, AlignedFace
+from distill.data.pack import work
 from distill.data.pairs import Photo, Photos, evaluation_pairs, kinds_of, training_pairs
+from distill.data.second import SecondOptions
 from distill.data.splits import split_by_image
 
 KINDS = {"forehead": 0.5, "blur": 0.5, "pose": 0.2}
@@ -63,6 +66,40 @@ def test_kinds_do_not_depend_on_the_rest_of_the_source():
     part = summary(planned(photos(people=2)))
     assert all(whole[key] == value for key, value in part.items())
     assert summary(planned(photos(), seed=4)) != whole
+
+
+def test_draws_differ_by_seed_photograph_and_repeat_as_often_as_by_chance():
+    """Along each of the three alone, the others kept."""
+    made = [planned(photos(people=2, each=40), seed, per_image=8) for seed in range(8)]
+    others = np.array([[plan.other.row for plan in plans] for plans in made]).reshape(8, 80, 8)
+    steps = (others - np.arange(80)[:, None]) % 40
+    ways = ["+".join(plan.kinds) for plans in made for plan in plans]
+    kinds = np.unique(ways, return_inverse=True)[1].reshape(8, 80, 8)
+    assert set(steps.ravel().tolist()) == set(range(1, 40))
+    for drawn in (steps, kinds):
+        shares = np.unique(drawn, return_counts=True)[1] / drawn.size
+        for axis in range(3):
+            alike = (np.diff(drawn, axis=axis) == 0).mean()
+            assert abs(alike - (shares**2).sum()) < 0.03
+
+
+def test_no_two_processings_are_drawn_from_one_key(monkeypatch):
+    """Whatever seed, photograph, pair of it and kind."""
+    drawn = []
+
+    def combine(kinds, face, rng_of, **_):
+        drawn.extend(int(rng_of(kind).integers(2**63)) for kind in ("blur", "pose", "eyes"))
+        return face.rgb, ""
+
+    face = AlignedFace(np.zeros((32, 32, 3), np.uint8), TEMPLATE)
+    monkeypatch.setattr(work, "read_face", lambda *_: face)
+    monkeypatch.setattr(work, "combine", combine)
+    for _ in range(2):
+        for seed in range(4):
+            recipe = work.Recipe("", seed, 90, KINDS, SecondOptions())
+            for plan in training_pairs(photos(people=2, each=3), seed, 5):
+                work.make_pair(plan, recipe)
+    assert drawn[:360] == drawn[360:] and len(set(drawn)) == 360
 
 
 def test_evaluation_pairs_are_photograph_by_photograph():

@@ -111,6 +111,18 @@ def test_by_identity_nobody_and_nothing_is_on_both_sides(case, seed):
     assert sorted(everything) == photos
 
 
+@pytest.mark.parametrize("split", [by_image, by_identity])
+def test_every_seed_draws_anew_and_everything_is_as_likely(split):
+    """Two of eight people, or two of the eight photographs of each."""
+    labels = np.repeat(np.arange(8), 8)
+    photos, group_of, names = photos_of(labels.tolist()), np.arange(64), names_of(labels.tolist())
+    held = np.zeros((100, 64))
+    for seed, row in enumerate(held):
+        row[[photo.row for photo in split(photos, group_of, seed, 0.25, names).held]] = 1
+    assert (held.sum(axis=1) == 16).all()
+    assert np.abs(held.mean(axis=0) - 0.25).max() < 4 * np.sqrt(0.25 * 0.75 / 100)
+
+
 def test_what_moved_is_counted():
     photos, group_of = photos_of([0] * 10), np.arange(10)
     free = by_image(photos, group_of, 0, 0.3, ["x"])
