@@ -10,7 +10,12 @@ from distill.config.tree import Config, OptimizerConfig, TrainConfig
 from distill.engine_parts.buffers import SharedBuffers
 from distill.engine_parts.loss_scale import GOOD_STEPS_BEFORE_DOUBLING, LARGEST_SCALE, LossScale
 from distill.engine_parts.optimizer import build_optimizer, get_updates, moments_of, state_of
-from distill.engine_parts.settings import check_precision, deepspeed_settings, micro_batch_pairs
+from distill.engine_parts.settings import (
+    bucket_elements,
+    check_precision,
+    deepspeed_settings,
+    micro_batch_pairs,
+)
 from distill.errors import UserError
 
 CPU = torch.device("cpu")
@@ -48,6 +53,9 @@ def test_deepspeed_is_told_everything_that_matters(stage):
     assert settings["zero_optimization"]["stage"] == stage
     assert settings["train_batch_size"] == 4 * 2 * settings["train_micro_batch_size_per_gpu"]
     assert settings["zero_optimization"]["reduce_bucket_size"] == 1000
+    for elements, bucket in ((1, 2), (1001, 1002), (10**9, bucket_elements())):  # never odd
+        settings = deepspeed_settings(config, elements=elements, world_size=4, device=CPU)
+        assert settings["zero_optimization"]["allgather_bucket_size"] == bucket
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
@@ -70,6 +78,7 @@ def test_moments_made_ahead_of_the_first_step_change_nothing(name):
         torch.manual_seed(0)
         module = network()
         optimizer = build_optimizer(module, config)
+        assert get_updates(optimizer, moments_of(config)) == 0
         if ahead:
             for p in module.parameters():
                 state_of(optimizer, p, moments_of(config))
@@ -133,6 +142,7 @@ def test_running_statistics_are_the_means_over_ranks(monkeypatch):
             flat += torch.cat([b.flatten() for b in one])
 
     monkeypatch.setattr("torch.distributed.all_reduce", all_reduce)
+    SharedBuffers(nn.Linear(2, 2), world_size=3).share()  # which has none: nothing to add to
     buffers = SharedBuffers(module, world_size=3)
     buffers.share()
     for buffer, mean in zip(floats, expected, strict=True):

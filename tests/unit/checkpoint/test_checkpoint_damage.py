@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from tensors import weights_at
 
 from distill.checkpoint import (
@@ -235,6 +237,10 @@ def test_weights_refuse_what_is_damaged_or_foreign(save_steps, tmp_path):
     stray.write_bytes(b"\x80\x04no pickle is ever loaded")
     with pytest.raises(UserError, match="safetensors"):
         weights_at(stray)
+    for metadata in (None, {"format": "pt"}):
+        save_file({"weight": torch.ones(2)}, stray, metadata)
+        with pytest.raises(UserError, match="holds no exported weights of this program"):
+            weights_at(stray)
 
 
 def test_weights_and_export(save_steps, engine_of, facts, tmp_path):

@@ -38,7 +38,7 @@ def test_files_are_safetensors_with_every_tensor_whole(engine_of, save_steps):
 def test_manifest_describes_files_and_tensors(save_steps):
     (path,) = save_steps(3)
     manifest = json.loads((path / "manifest.json").read_text())
-    assert manifest["run_id"] == "run-a"
+    assert (manifest["format"], manifest["run_id"]) == (2, "run-a")
     assert manifest["step"] == 3
     assert manifest["identities"] == ["ann", "bob", "çelik", "dee"]
     assert manifest["train_state"]["order"] == [3, 7]
@@ -52,6 +52,19 @@ def test_manifest_describes_files_and_tensors(save_steps):
         "dtype": "F32",
         "shape": [5, 3, 2],
     }
+
+
+def test_every_tensor_is_aligned_to_its_type(save_steps):
+    """So that readers can map the file as it is."""
+    (path,) = save_steps(3)
+    data = (path / "shard-00000-of-00001.safetensors").read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    tensors = json.loads(data[8:start])
+    tensors.pop("__metadata__")
+    assert {entry["dtype"] for entry in tensors.values()} == {"I64", "F32", "U8"}
+    for key, entry in tensors.items():
+        size = {"I64": 8, "F32": 4, "U8": 1}[entry["dtype"]]
+        assert (start + entry["data_offsets"][0]) % size == 0, key
 
 
 def test_folders_are_private(save_steps):
