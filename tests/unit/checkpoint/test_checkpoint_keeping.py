@@ -11,10 +11,19 @@ from typing import Any
 import pytest
 from tensors import lines_of_a_save
 
-from distill.checkpoint import SaveFailed, TrainState, latest_verified, load, prune, save
+from distill.checkpoint import (
+    SaveFailed,
+    TrainState,
+    check_space,
+    latest_verified,
+    load,
+    prune,
+    save,
+)
 from distill.checkpoint.shard import ShardWriter
 from distill.checkpoint.space import bytes_to_come
 from distill.config.tree import CheckpointConfig
+from distill.errors import UserError
 
 
 def names(folder):
@@ -126,6 +135,20 @@ def test_room_for_what_is_not_there_yet(save_steps, engine_of, tmp_path):
         assert bytes_to_come(tmp_path, engine_of(1), keep) == missing * one
     size = sum(file.stat().st_size for file in path.iterdir())
     assert size <= one < 20 * size
+
+
+@pytest.mark.parametrize(
+    ("needed", "said"), [(123_456_789, "0.12 GB"), (12_345_678, "12.35 MB"), (10**8, "0.10 GB")]
+)
+def test_a_run_starts_where_its_checkpoints_just_fit(
+    engine_of, tmp_path, monkeypatch, needed, said
+):
+    monkeypatch.setattr("distill.checkpoint.space.bytes_to_come", lambda *_: needed)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=needed))
+    check_space(tmp_path / "checkpoints", engine_of(1), CheckpointConfig())
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=needed - 1))
+    with pytest.raises(UserError, match=f"need {said}, and .* are free"):
+        check_space(tmp_path / "checkpoints", engine_of(1), CheckpointConfig())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 
@@ -19,6 +20,17 @@ def test_the_same_in_another_process():
     code = f"from distill.data.keyed import keyed_rng; print({make})"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == str(keyed_rng(7, "é", b"x").random(3).tolist())
+
+
+def test_the_stream_is_the_one_that_is_described():
+    """Packs and runs of earlier releases are made again by it."""
+    hashed = b"".join(
+        kind + len(body).to_bytes(8, "little") + body
+        for kind, body in ((b"i", b"-70"), (b"s", "é".encode()), (b"b", b"x\0"))
+    )
+    key = int.from_bytes(hashlib.blake2b(hashed, digest_size=16).digest(), "little")
+    expected = np.random.Generator(np.random.Philox(key=key)).random(3)
+    assert np.array_equal(keyed_rng(-70, "é", b"x\0").random(3), expected)
 
 
 @given(parts, parts)

@@ -3,6 +3,7 @@
 import zlib
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,23 @@ def test_changes_are_a_function_of_seed_epoch_and_sample_alone():
         assert all(np.array_equal(a[0], t[i]) for a, t in zip(alone, together, strict=True))
     for other in (augment.changes(8, 3, ids, FULL), augment.changes(7, 4, ids, FULL)):
         assert not np.array_equal(other.down, together.down)
+
+
+def mixed(x):
+    """The finaliser of SplitMix64, as published."""
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+    return x ^ x >> 31
+
+
+@pytest.mark.parametrize("key", [(0, 0, 0), (-3, 7, 2**40), (2**63, 2**20, 5)])
+def test_numbers_are_those_of_earlier_releases(key):
+    """In Python's integers: what a run drew before it was stopped, it draws after it."""
+    golden, (state, *others) = 0x9E3779B97F4A7C15, key
+    for part in others:
+        state = mixed(mixed((state + golden) % 2**64) ^ part)
+    expected = [mixed((state + i * golden) % 2**64) >> 32 for i in range(1, 10)]
+    assert augment.draws(key[0], key[1], np.array([key[2]])).tolist() == [expected]
 
 
 def test_no_two_keys_have_the_same_numbers():

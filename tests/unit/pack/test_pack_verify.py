@@ -261,13 +261,14 @@ def test_an_evaluation_pack_loses_photographs_with_all_of_their_pairs(jpeg_pairs
         for i, label in enumerate(people)
         for kind in range(3)
     ]
-    names = ["a", "b", "c"]
+    names = ["a", "b", "(forgotten 1)"]  # as somebody may be called
     write_pack(tmp_path / "pack", pairs, 21, identities=names, kinds=kinds, photographs=7,
                purpose="evaluation")  # fmt: skip
     (done,) = forget("b", tmp_path / "pack")
     manifest = read_pack(tmp_path / "pack", verify_digest=True).manifest
     assert (done.pairs, manifest.pairs, manifest.photographs) == (9, 12, 4)
     assert manifest.pairs_per_kind == dict.fromkeys(kinds, 4)
+    assert manifest.identities == ["a", "(forgotten 2)", "(forgotten 1)"]
 
 
 def test_a_new_contact_sheet_shows_a_few_people_of_each_single_kind(jpeg_pairs, tmp_path):

@@ -101,6 +101,7 @@ def test_nothing_is_ever_run(tmp_path, monkeypatch, protocol):
         ({"a": 1}, "instruction EMPTY_DICT"),
         ([b"a", b"b"], "not two lists"),
         (b"a", "not two lists"),
+        (([b"a", b"b"], [True], [], []), "not two lists"),
         (1.5, "instruction BINFLOAT"),
         (([b"a", b"b"], [None]), "instruction NONE"),
     ],
