@@ -195,6 +195,15 @@ def test_partners_are_other_photos_of_the_person():
     assert np.abs(shares - 1 / 3).max() < 0.04
 
 
+def test_kinds_and_the_other_photo_are_drawn_apart_from_each_other():
+    ids, epochs = np.arange(20_000), np.zeros(20_000, np.int64)
+    drawn = SecondMaker(4, dict.fromkeys(KINDS, 0.5)).draw(epochs, ids)
+    steps = (Partners(np.array([20_000])).of(4, epochs, ids) - ids) % 20_000
+    rows = [steps, *((drawn >> place) & 1 for place in range(len(KINDS)))]
+    found = np.corrcoef(np.stack(rows)) - np.eye(1 + len(KINDS))
+    assert np.abs(found).max() < 5 / np.sqrt(20_000)
+
+
 def test_only_pose_and_eyes_need_another_photo():
     bits = np.array([way_bits(kind) for kind in KINDS])
     assert [kind for kind, yes in zip(KINDS, needs_partner(bits), strict=True) if yes] == [

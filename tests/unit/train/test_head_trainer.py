@@ -148,8 +148,14 @@ def test_a_skipped_step_leaves_nothing() -> None:
 
 
 def test_norms_are_joined_and_what_is_none_stays_none() -> None:
-    three, four = torch.tensor(3.0), torch.tensor(4.0)
-    assert joint_norm(three, four) == 5.0
+    three = torch.tensor(3.0)
+    for one, other, both in (
+        (3.0, 4.0, 5.0),
+        (0.375, 0.5, 0.625),
+        (0.0, 0.5, 0.5),
+        (0.0, 0.0, 0.0),
+    ):
+        assert joint_norm(torch.tensor(one), torch.tensor(other)) == both
     for broken in (float("nan"), float("inf"), -1.0):
         assert joint_norm(three, torch.tensor(broken)) == float("inf")
         assert joint_norm(torch.tensor(broken), three) == float("inf")
