@@ -66,6 +66,11 @@ def test_by_image_no_group_is_on_both_sides(case, seed):
         assert bool(mine) == bool(alone and len(groups) > 1)
     absent = {p.label for p in photos} - {p.label for p in split.held}
     assert split.not_held == len(absent)
+    by_lot = by_image(photos, np.arange(len(photos)), seed, fraction, names).held
+    moved = {p.row for p in by_lot} ^ {p.row for p in split.held}
+    sizes = np.bincount(group_of)[group_of]
+    assert split.moved == sum(int(sizes[row]) > 1 for row in moved)
+    assert split.groups == (np.bincount(group_of) > 1).sum()
 
 
 @settings(deadline=None)
