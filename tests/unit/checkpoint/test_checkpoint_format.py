@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -132,6 +134,27 @@ def test_any_names_and_shapes_are_read_by_the_library(tmp_path_factory, found):
     back = load_file(path)
     assert back.keys() == tensors.keys()
     assert all(torch.equal(back[name], tensors[name]) for name in tensors)
+
+
+class AFewBytes(io.FileIO):
+    """As where a disk is nearly full, or a signal comes."""
+
+    def write(self, data):
+        return super().write(data[:7])
+
+
+def test_a_file_that_takes_a_few_bytes_at_a_time_is_written_whole(tmp_path, monkeypatch):
+    tensors = {"a": torch.randn(40), "b": torch.arange(5)}
+    path, whole = tmp_path / "few", tmp_path / "whole"
+    for each in (whole, path):
+        writer = ShardWriter(each, specs_of(tensors), ShardLabel("run", 1, 0, 1))
+        for tensor in tensors.values():
+            writer.add(tensor)
+        writer.close()
+        monkeypatch.setattr(Path, "open", lambda each, mode, **_: AFewBytes(each, "x"))
+    monkeypatch.undo()
+    assert path.read_bytes() == whole.read_bytes()
+    assert writer.entry.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

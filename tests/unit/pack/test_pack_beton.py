@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.data import beton
-from distill.data.beton import HEADER, PAIRS, BetonWriter
+from distill.data.beton import ALLOCATION, HEADER, PAIRS, BetonWriter
 from distill.data.beton_index import read_index
 from distill.errors import UserError
 
@@ -142,6 +142,16 @@ def row(place, field, value, part=None):
     return change
 
 
+def entry(place, part, field, value):
+    def change(data):
+        start = int(np.frombuffer(data, HEADER, 1)["alloc_table_ptr"][0])
+        table = np.frombuffer(data, ALLOCATION, 12, start).reshape(6, 2).copy()
+        table[field][place, part] = value
+        return data[:start] + table.tobytes()
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -165,6 +175,11 @@ def row(place, field, value, part=None):
         (row(3, "second", 1, "mode"), "second image is not a 112x112 JPEG"),
         (row(0, "first", 2**63, "data_ptr"), "disagree"),
         (row(0, "second", 0, "data_ptr"), "disagree"),
+        (entry(4, 1, "sample_id", 3), "disagree"),
+        (entry(1, 1, "size", 0), "an image lies outside the data area"),
+        (entry(1, 0, "size", beton.PAGE_SIZE + 1), "an image lies outside the data area"),
+        (entry(3, 0, "size", 200_000), "images overlap"),
+        (entry(5, 1, "size", beton.PAGE_SIZE), "images overlap, or lie outside the data area"),
         (lambda d: d.replace(b"second", b"socond", 1), "other fields"),
         (lambda d: b"MZ" + d[2:], "version"),
     ],

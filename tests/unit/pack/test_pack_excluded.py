@@ -18,7 +18,7 @@ from distill.data.gaps import Gaps
 from distill.data.loader import make_photograph_loader, make_train_loader
 from distill.data.online_rows import OnlineRows
 from distill.data.order import Blocks, Line, Order, Share
-from distill.data.second.online import Partners
+from distill.data.second.online import Partners, way_bits
 from distill.data.training_set import TrainingSet
 from distill.errors import UserError
 from distill.plan import training_set
@@ -177,7 +177,9 @@ def test_online_no_second_image_is_made_from_one_that_is_left_out(online, tmp_pa
     rows = OnlineRows.of(left, 5)
     ids = np.setdiff1d(np.arange(len(labels)), out)
     for epoch in range(30):
-        partners = rows.draw(np.stack([np.full_like(ids, epoch), ids], 1)).partner
+        drawn = rows.draw(np.stack([np.full_like(ids, epoch), ids], 1))
+        partners, needed = drawn.partner, drawn.bits & (way_bits("pose") | way_bits("eyes"))
+        assert np.array_equal(drawn.read, np.where(needed > 0, partners, -1))
         assert not set(partners.tolist()) & set(out)
         assert (labels[partners] == labels[ids])[partners >= 0].all()
         assert partners[0] == -1  # the only one that its person has left
