@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from tensors import TensorsEngine, lines_of_a_save
 
 from distill.checkpoint import RunFacts, TrainState, latest_verified, load, save
+from distill.checkpoint.find import verified
 from distill.checkpoint.stored import open_weights
 from distill.checkpoint.weights import header_of
 from distill.engine_parts.fragments import WEIGHT, Fragment
@@ -128,6 +129,14 @@ def test_a_file_of_weights_that_one_rank_cannot_read_ends_both(tmp_path: Path) -
             pytest.raises(UserError, match=r"1\.safetensors' cannot"),
         ):
             open_weights(tmp_path / f"{rank}.safetensors", stack, ranks)
+
+    assert in_two_ranks(tmp_path, look) == [0, 0]
+
+
+def test_one_rank_may_look_at_a_checkpoint_alone(two_steps: Path, tmp_path: Path) -> None:
+    def look(rank: int) -> None:
+        if rank == 0:
+            assert verified(two_steps / "step-00000002").step == 2
 
     assert in_two_ranks(tmp_path, look) == [0, 0]
 
