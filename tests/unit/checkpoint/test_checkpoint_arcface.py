@@ -103,6 +103,7 @@ train = {{steps = 1, global_batch_pairs = 4, zero_stage = 3}}
 def test_what_is_no_such_backbone_is_refused(r18, tmp_path):
     path, state = r18
     cases = {
+        "number of blocks is": {n: t for n, t in state.items() if not n.startswith("layer3.")},
         "number of blocks": {**state, "layer3.2.bn1.weight": torch.ones(256)},
         "'layer1.0.se.weight' has no place": {**state, "layer1.0.se.weight": torch.ones(1)},
         "features.weight is not one": {**state, "features.weight": 2 * torch.ones(32)},

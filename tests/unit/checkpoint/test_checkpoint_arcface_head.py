@@ -106,6 +106,7 @@ def test_heads_of_another_form_are_refused(whole, engine, tmp_path):
     save_file({**state, "softmax_fc.weight": head_of(PEOPLE, 16)}, tmp_path / "narrow.safetensors")
     with pytest.raises(UserError, match=r"head\.weight: \(7, 16\) there -> \(7, 32\) here"):
         start_from(tmp_path / "narrow.safetensors", engine(), LABELS)
+    assert start_from(tmp_path / "narrow.safetensors", engine(), LABELS, head=False).new == PEOPLE
 
 
 def test_the_backbone_is_used_and_the_head_names_nobody(whole):

@@ -150,7 +150,9 @@ def test_a_file_that_takes_a_few_bytes_at_a_time_is_written_whole(tmp_path, monk
         writer = ShardWriter(each, specs_of(tensors), ShardLabel("run", 1, 0, 1))
         for tensor in tensors.values():
             writer.add(tensor)
+        size = each.stat().st_size
         writer.close()
+        assert size == each.stat().st_size, "nothing may wait in memory when the file is synced"
         monkeypatch.setattr(Path, "open", lambda each, mode, **_: AFewBytes(each, "x"))
     monkeypatch.undo()
     assert path.read_bytes() == whole.read_bytes()
