@@ -216,7 +216,7 @@ class _Bounded:
 
 
 def _truth(number: object) -> bool:
-    if number not in (0, 1, False, True):
+    if number not in (0, 1):
         raise Unusable(f"{number!r} where a truth value should be")
     return bool(number)
 

@@ -202,6 +202,9 @@ def test_kinds_and_the_other_photo_are_drawn_apart_from_each_other():
     rows = [steps, *((drawn >> place) & 1 for place in range(len(KINDS)))]
     found = np.corrcoef(np.stack(rows)) - np.eye(1 + len(KINDS))
     assert np.abs(found).max() < 5 / np.sqrt(20_000)
+    seeds = (0, 1, 4, 128, 2**32, 2**64 - 1)
+    others = [SecondMaker(seed, dict.fromkeys(KINDS, 0.5)).draw(epochs, ids) for seed in seeds]
+    assert len({each.tobytes() for each in others}) == len(seeds)
 
 
 def test_only_pose_and_eyes_need_another_photo():

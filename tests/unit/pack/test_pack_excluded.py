@@ -292,11 +292,13 @@ def test_photographs_come_once_each_over_all_ranks(small_pack, online, make_pack
     """Of a pack with two pairs a photograph: the first of each two."""
     twofold = make_pack(tmp_path / "twofold", count=52, photographs=26)
     for opened, step in ((small_pack, 1), (online, 1), (twofold, 2)):
-        ids = [
-            batch.sample_ids
+        batches = [
+            batch
             for rank in range(3)
             for batch in make_photograph_loader(
                 opened, DataConfig(), rank=rank, world_size=3, batch_images=4
             )
         ]
-        assert torch.cat(ids).tolist() == list(range(0, opened.manifest.pairs, step))
+        ids = torch.cat([batch.sample_ids for batch in batches])
+        assert ids.tolist() == list(range(0, opened.manifest.pairs, step))
+        assert all(batch.second is None for batch in batches)

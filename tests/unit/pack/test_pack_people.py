@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill.data.excluded import Excluded
+from distill.data.gaps import Gaps
 from distill.data.pack_index import Renumbering
 from distill.data.second.online import Partners
-from distill.data.training_set import joined_people
+from distill.data.training_set import People, TrainingSet, joined_people
 from distill.errors import UserError
 
 quick = settings(max_examples=150, deadline=None, derandomize=True)
@@ -109,3 +111,14 @@ def test_partners_are_photos_of_the_person_in_any_pack(runs):
     for i in ids.tolist():
         others = {j for j in ids.tolist() if owner[j] == owner[i] and j != i}
         assert seen[i] == (others or {-1})
+
+
+def test_people_are_emptied_who_had_pairs_and_have_none():
+    """Somebody who was forgotten had none before."""
+    counts = ([3, 0, 2, 1], [0, 4])
+    packs = [SimpleNamespace(manifest=SimpleNamespace(pairs_per_identity=c)) for c in counts]
+    names = ["ann", "(forgotten 1)", "bob", "cid", "dan"]
+    people = People(names, [np.arange(4), np.array([2, 4])], 0)
+    out = {3: 2, 4: 2, 5: 3, 6: 5}  # both of bob's, cid's, and one of dan's
+    left_out = Excluded(Gaps(np.array(list(out))), np.array(list(out.values())))
+    assert TrainingSet(tuple(packs), people, ["blur"], left_out).emptied == 2

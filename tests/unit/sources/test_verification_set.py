@@ -95,6 +95,7 @@ def test_nothing_is_ever_run(tmp_path, monkeypatch, protocol):
         (([b"a", "b"], [True]), "instruction"),
         (([b"a", 3], [True]), "where a truth value should be"),
         (([b"a", b"b"], [2]), "where a truth value should be"),
+        (([b"a", b"b"], [-1]), "where a truth value should be"),
         (([b"a", True], [True]), "no list of bytes"),
         (([b"a", b"b"], [b"c"]), "no list of truth values"),
         (([[b"a"], b"b"], [True]), "other than bytes"),
