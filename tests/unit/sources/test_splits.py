@@ -128,6 +128,13 @@ def test_every_seed_draws_anew_and_everything_is_as_likely(split):
     assert np.abs(held.mean(axis=0) - 0.25).max() < 4 * np.sqrt(0.25 * 0.75 / 100)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_where_all_groups_are_too_large_the_smallest_is_held_out(seed):
+    group_of = np.array([0, 0, 0, 3, 3, 3, 3, 7, 7, 9, 9, 9])
+    split = by_image(photos_of([0] * 12), group_of, seed, 0.1, ["x"])
+    assert [photo.row for photo in split.held] == [7, 8]
+
+
 def test_what_moved_is_counted():
     photos, group_of = photos_of([0] * 10), np.arange(10)
     free = by_image(photos, group_of, 0, 0.3, ["x"])
