@@ -15,7 +15,7 @@ from distill.config.tree import DataConfig
 from distill.data.batch import OrderState
 from distill.data.excluded import NEEDED, read_excluded
 from distill.data.gaps import Gaps
-from distill.data.loader import make_photograph_loader, make_train_loader
+from distill.data.loader import make_train_loader
 from distill.data.online_rows import OnlineRows
 from distill.data.order import Blocks, Line, Order, Share
 from distill.data.second.online import Partners, way_bits
@@ -286,19 +286,3 @@ def test_what_is_no_list_is_refused(small_pack, tmp_path, content, said):
         path.write_bytes(content)
     with pytest.raises(UserError, match=said):
         read_excluded([path], [small_pack])
-
-
-def test_photographs_come_once_each_over_all_ranks(small_pack, online, make_pack, tmp_path):
-    """Of a pack with two pairs a photograph: the first of each two."""
-    twofold = make_pack(tmp_path / "twofold", count=52, photographs=26)
-    for opened, step in ((small_pack, 1), (online, 1), (twofold, 2)):
-        batches = [
-            batch
-            for rank in range(3)
-            for batch in make_photograph_loader(
-                opened, DataConfig(), rank=rank, world_size=3, batch_images=4
-            )
-        ]
-        ids = torch.cat([batch.sample_ids for batch in batches])
-        assert ids.tolist() == list(range(0, opened.manifest.pairs, step))
-        assert all(batch.second is None for batch in batches)

@@ -12,7 +12,7 @@ from single_packs import encoded
 from distill.config.tree import DataConfig
 from distill.data import python_reader
 from distill.data.batch import OrderState
-from distill.data.loader import make_eval_loader, make_train_loader
+from distill.data.loader import make_eval_loader, make_photograph_loader, make_train_loader
 from distill.data.online_rows import OnlineRows
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.data.training_set import TrainingSet
@@ -178,3 +178,19 @@ def test_a_pack_that_does_not_fit_the_setting_is_refused_as_ever(online, small_p
 def test_evaluation_has_both(small_pack):
     batches = make_eval_loader(small_pack, DataConfig(), rank=0, world_size=1, batch_pairs=20)
     assert all(len(side) == len(batch) for batch in batches for side in batch.both)
+
+
+def test_photographs_come_once_each_over_all_ranks(small_pack, online, make_pack, tmp_path):
+    """Of a pack with two pairs a photograph: the first of each two."""
+    twofold = make_pack(tmp_path / "twofold", count=52, photographs=26)
+    for opened, step in ((small_pack, 1), (online, 1), (twofold, 2)):
+        batches = [
+            batch
+            for rank in range(3)
+            for batch in make_photograph_loader(
+                opened, DataConfig(), rank=rank, world_size=3, batch_images=4
+            )
+        ]
+        ids = torch.cat([batch.sample_ids for batch in batches])
+        assert ids.tolist() == list(range(0, opened.manifest.pairs, step))
+        assert all(batch.second is None for batch in batches)
