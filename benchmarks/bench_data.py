@@ -36,9 +36,9 @@ import torch
 from data_bench import images, loading, others, packing, report
 from data_bench.measure import in_turn, stream_speed
 
-from distill.cores import usable_cores
 from distill.data.pack.workers import team
 from distill.data.pack_writer import write_pack
+from distill.processes.cores import usable_cores
 
 
 def bench_loading(args: argparse.Namespace, folder: Path) -> list[report.Line]:

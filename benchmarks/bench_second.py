@@ -11,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from distill.cores import usable_cores
 from distill.data.images import decode
 from distill.data.locate import locate
 from distill.data.pack.options import DEFAULT_KINDS
 from distill.data.second import KINDS, SecondOptions
 from distill.data.second.online import SecondMaker, face_row, face_rows, way_bits
 from distill.data.sources.openpeople import OpenPeopleSource
+from distill.processes.cores import usable_cores
 
 PAIRS = 512
 

@@ -36,10 +36,10 @@ from distill.data.pack_writer import EncodedPair, write_pack
 from distill.losses import PairLossSpec, pair_loss
 from distill.models.classifier import build_classifier
 from distill.models.registry import BACKBONES
+from distill.processes.spawn import spawn_local, spawned_rank
+from distill.processes.watchdog import Watchdog
 from distill.ranks import from_environment
-from distill.spawn import spawn_local, spawned_rank
 from distill.train import train
-from distill.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from distill.checkpoint import TrainState

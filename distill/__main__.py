@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from distill.interrupt import INTERRUPTED, interrupted, watch_for_interrupts
-from distill.leave import run_and_leave
-from distill.streams import open_closed_streams
+from distill.processes.interrupt import INTERRUPTED, interrupted, watch_for_interrupts
+from distill.processes.leave import run_and_leave
+from distill.processes.streams import open_closed_streams
 
 
 def main() -> None:
-    """Run the command line as all that this process does (`distill.leave`)."""
+    """Run the command line as all that this process does (`distill.processes.leave`)."""
     open_closed_streams()
     watch_for_interrupts()
     run_and_leave(_run)

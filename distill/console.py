@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from distill.streams import leave_lost_terminal
+from distill.processes.streams import leave_lost_terminal
 from distill.tables import print_table
 
 if TYPE_CHECKING:

@@ -50,8 +50,8 @@ from distill.engine_parts.optimizer import (
 from distill.engine_parts.settings import check_precision, deepspeed_settings
 from distill.models.classifier import ShardedClassifier
 from distill.models.compiled import uncompiled
+from distill.processes.variables import variable
 from distill.ranks import init_process_group
-from distill.variables import variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,10 +20,10 @@ from distill.engine import Engine
 from distill.errors import UserError
 from distill.monitor import Monitor
 from distill.plan import Plan
+from distill.processes.stop import StopRequests
+from distill.processes.watchdog import Watchdog
 from distill.ranks import Ranks, gather_objects, init_process_group, leave_process_group, together
-from distill.stop import StopRequests
 from distill.watch import LossSpikes
-from distill.watchdog import Watchdog
 
 
 @dataclass

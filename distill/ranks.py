@@ -4,8 +4,8 @@ A job runs on W ranks. Each finds itself in one of three ways (`from_environment
 
 1. torchrun or a Slurm launcher set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR
    and MASTER_PORT;
-2. `distill.spawn.spawn_local` (``pairdistill train --ranks N``) set the same variables, and left a
-   listening socket to rank 0, so that no port can be lost between choosing and using it;
+2. `distill.processes.spawn.spawn_local` (``pairdistill train --ranks N``) set the same variables
+   and left a listening socket to rank 0, so that no port can be lost between choosing and using it;
 3. nothing is set: a job of one rank. The collectives here work in it too, with or without a
    process group.
 """
@@ -25,9 +25,9 @@ import torch.distributed as dist
 from torch.distributed import HashStore, Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
-from distill.cores import usable_cores
 from distill.errors import TrainingStopped, UserError
-from distill.spawn import LISTEN_FD, spawn_local
+from distill.processes.cores import usable_cores
+from distill.processes.spawn import LISTEN_FD, spawn_local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

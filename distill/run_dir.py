@@ -7,7 +7,7 @@ RUN/                      created with mode 0700: models of faces are personal d
     metrics.jsonl         one JSON object for each logged step
     tensorboard/          event files
     checkpoints/          step-NNNNNNNN/ folders, see `distill.checkpoint`
-    ranks/                the newest sign of life of each rank, see `distill.watchdog`
+    ranks/                the newest sign of life of each rank, see `distill.processes.watchdog`
     report/               report.json and report.png of the last evaluation
     model.safetensors     the trained weights
     complete.json         written last: the run needs nothing more

@@ -27,9 +27,9 @@ from distill.data.batch import PairBatch
 from distill.data.keyed import keyed_rng
 from distill.objective import BatchLoss, Objective, PairAnswers, objective_of
 from distill.on_host import OnHost, to_device
+from distill.processes.stop import agreed_signal
 from distill.ranks import all_reduce_sum, gather_objects
 from distill.schedules import learning_rate, temperature_at, weight_at
-from distill.stop import agreed_signal
 
 if TYPE_CHECKING:
     from distill.engine import Engine
@@ -89,7 +89,7 @@ def train_step(
         batches: ``train.accumulation`` micro-batches of the same size.
         recipe: what stays the same.
         step: steps made before this one.
-        stop_flags: `distill.stop.StopRequests.flags` of this rank.
+        stop_flags: `distill.processes.stop.StopRequests.flags` of this rank.
         answers_of: pairs of the last micro-batch whose answers are reported, for pictures; alike
             on all ranks.
         mark: called with the name of each phase as it begins.

@@ -34,11 +34,11 @@ from distill.monitor import Monitor
 from distill.monitor.pictures import captioned, pair_grid
 from distill.monitor.usage import Pace, memory
 from distill.plan import make_plan
+from distill.processes.stop import StopRequests
+from distill.processes.watchdog import Watchdog
 from distill.ranks import gather_objects, set_threads, together
 from distill.step import Recipe, StepReport, train_step
-from distill.stop import StopRequests
 from distill.watch import nonfinite_text
-from distill.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable

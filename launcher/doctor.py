@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 
-from distill.doctor import Check
+from distill.doctor.machine import Check
 from distill.errors import UserError
 from launcher import slurm
 from launcher.site import folders, load_site

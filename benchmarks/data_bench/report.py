@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_bench.measure import Ratio, Speed
-from distill.cores import usable_cores
+from distill.processes.cores import usable_cores
 
 PACKAGES = (
     "pairdistill", "torch", "ffcv", "simplejpeg", "opencv-python-headless", "numpy", "numba",

@@ -30,7 +30,7 @@ from distill.cli.plan import plan_command
 from distill.cli.train import train_command
 from distill.cli.verify import verify_command
 from distill.errors import UserError
-from distill.interrupt import interrupted
+from distill.processes.interrupt import interrupted
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo_command,

@@ -115,7 +115,7 @@ def audit_here(weights: Path, words: Sequence[str], folder: Path, asked: Asked) 
     from distill.cli.among_ranks import among_ranks, units_bar
     from distill.cli.pipes import results
     from distill.console import say, warn
-    from distill.spawn import spawned_rank
+    from distill.processes.spawn import spawned_rank
 
     with spawned_rank(), results(), ExitStack() as stack:
         trained, stored, pack = prepared(weights, words, folder, asked, stack)

@@ -13,7 +13,7 @@ from distill.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from distill.doctor import Check
+    from distill.doctor.machine import Check
 
 EXTRA_CHECKS = "pairdistill.checks"
 """Entry points of other packages' checks."""
@@ -38,7 +38,7 @@ def doctor_command(
 
     Example: `pairdistill doctor --json > doctor.json`
     """
-    from distill.doctor import all_needed_work
+    from distill.doctor.machine import all_needed_work
 
     if job and not slurm:
         raise UserError("--job without --slurm", fix="write doctor --slurm --job")
@@ -63,7 +63,7 @@ def _examine_slurm(*, job: bool) -> list[Check]:
 
 def _examine() -> list[Check]:
     from distill.console import progress_bar
-    from distill.doctor import CHECKS, run_checks
+    from distill.doctor.machine import CHECKS, run_checks
 
     checks = []
     with progress_bar("examining", len(CHECKS)) as bar:

@@ -141,7 +141,7 @@ def evaluate_here(
 ) -> None:
     """Be one rank, in this process; rank 0 writes and shows the report."""
     from distill.cli.pipes import results
-    from distill.spawn import spawned_rank
+    from distill.processes.spawn import spawned_rank
 
     with spawned_rank(), results():
         from distill.data.protocols.found import is_set

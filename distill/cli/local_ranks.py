@@ -26,14 +26,14 @@ def wants_local_ranks(ranks: int) -> bool:
 
 def is_local_rank() -> bool:
     """Whether this process was started by `on_local_ranks`, which has found no mistake."""
-    from distill.spawn import PARENT
+    from distill.processes.spawn import PARENT
 
     return PARENT in os.environ
 
 
 def on_local_ranks(words: Sequence[str], ranks: int) -> int:
     """Run this program with ``words`` on local ranks, with its own ``--debug``; the exit status."""
-    from distill.spawn import spawn_local
+    from distill.processes.spawn import spawn_local
 
     debug = ["--debug"] if "--debug" in sys.argv else []
     return spawn_local([*debug, *words], ranks)

@@ -76,7 +76,7 @@ def run_training(config: Config, words: list[str], ranks: int) -> int:
 
 def _train_here(config: Config) -> int:
     """Be one rank, in this process."""
-    from distill.spawn import spawned_rank
+    from distill.processes.spawn import spawned_rank
 
     with spawned_rank():
         from distill.ranks import from_environment

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol, Self
 import numpy as np
 
 from distill.config.tree import DataConfig
-from distill.cores import usable_cores
 from distill.data.augment import NONE, Amplitudes
 from distill.data.batch import OrderState, PairBatch
 from distill.data.manifest import Pack
@@ -29,6 +28,7 @@ from distill.data.reading import Pass, Reader, ReaderOptions
 from distill.data.shard_files import ShardFiles, Windows
 from distill.data.training_set import TrainingSet
 from distill.errors import UserError
+from distill.processes.cores import usable_cores
 
 if TYPE_CHECKING:
     from distill.data.online_rows import OnlineRows

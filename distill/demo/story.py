@@ -18,7 +18,7 @@ from distill.demo.arms import ARMS, Arm, arm_config
 from distill.demo.comparison import Numbers, comparison_json, comparison_table
 from distill.errors import UserError
 from distill.files import disk_errors, write_together, write_whole
-from distill.spawn import STOP_SIGNALS
+from distill.processes.spawn import STOP_SIGNALS
 
 HOLDOUT = 0.3
 SECOND_PER_IMAGE = 4

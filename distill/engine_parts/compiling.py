@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distill.variables import variable
+from distill.processes.variables import variable
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

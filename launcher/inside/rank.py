@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from distill.config import load_config
 from distill.errors import UserError
 from distill.files import write_whole
-from distill.leave import run_and_leave
-from distill.notes import NOTES
+from distill.processes.leave import run_and_leave
+from distill.processes.notes import NOTES
+from distill.processes.spawn import PARENT, spawn_local, spawned_rank
+from distill.processes.stop import StopRequests
 from distill.run_dir import JobDir, RunDir
-from distill.spawn import PARENT, spawn_local, spawned_rank
-from distill.stop import StopRequests
 from launcher.inside.binding import bind
 from launcher.inside.outcome import OUTCOME
 from launcher.inside.rendezvous import place, way
@@ -59,7 +59,7 @@ def _prepare_notes(job: JobDir, environment: MutableMapping[str, str]) -> None:
 
 
 def run_rank(job_file: Path) -> dict[str, Any]:
-    """Be one rank; does not return where it fails, but leaves a note (see `distill.spawn`)."""
+    """Be one rank; does not return where it fails, but leaves a note (`processes.notes`)."""
     os.umask(0o077)
     with spawned_rank(), StopRequests() as stops:
         outcome = _train(job_file, stops)

@@ -1,7 +1,7 @@
 """How ranks find each other, in three named ways; a partial environment is an error in each.
 
 `slurm`     started by srun: place and meeting point from Slurm's variables
-`torchrun`  RANK, WORLD_SIZE and the others are set already (also by `distill.spawn`)
+`torchrun`  RANK, WORLD_SIZE and the others are set already (also by `distill.processes.spawn`)
 `single`    none of them: a job of one rank
 """
 

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distill.errors import TrainingStopped, UserError, one_line
-from distill.notes import Note
+from distill.processes.notes import Note
+from distill.processes.watchdog import read_beats
 from distill.run_dir import JobDir, RunDir
-from distill.watchdog import read_beats
 from launcher import slurm
 from launcher.inside.outcome import OUTCOME
 from launcher.jobfile import JobFile

@@ -16,9 +16,9 @@ from distill.models.classifier import build_for_training
 from distill.planner.choose import costs_of, job_of
 from distill.planner.facts import Choice
 from distill.planner.memory import memory_of
+from distill.processes.stop import STOP_SIGNALS
 from distill.ranks import Ranks, init_process_group, leave_process_group
 from distill.step import Recipe, train_step
-from distill.stop import STOP_SIGNALS
 
 pytestmark = pytest.mark.gpu
 PAIRS, CLASSES = 64, 200_000

@@ -27,9 +27,9 @@ from distill.engine import Engine
 from distill.engine_parts import settings
 from distill.losses.live_memory import LiveMemory
 from distill.models.classifier import build_for_training
+from distill.processes.stop import STOP_SIGNALS
 from distill.ranks import Ranks, leave_process_group
 from distill.step import Recipe, train_step
-from distill.stop import STOP_SIGNALS
 
 SHARDED, FUSED, FEW = "head.placement=sharded", "loss.form=fused", "loss.kept_scores_mb=4"
 TOPK = "loss.topk_classes=50"

@@ -29,7 +29,7 @@ import torch._dynamo  # every optimizer asks for it  # noqa: F401
 import distill.checkpoint
 import distill.engine
 import distill.step  # noqa: F401
-from distill.leave import run_and_leave
+from distill.processes.leave import run_and_leave
 
 POLL_SECONDS = 0.02
 

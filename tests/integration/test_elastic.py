@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 LAUNCH = """
 import sys
-from distill.spawn import spawn_local
+from distill.processes.spawn import spawn_local
 sys.exit(spawn_local(sys.argv[3:], int(sys.argv[2]), program=[sys.executable, sys.argv[1]]))
 """
 RANK = """

@@ -64,7 +64,7 @@ import contextlib, json, sys
 import distill.train
 from distill.config import load_config
 from distill.ranks import from_environment, init_process_group, leave_process_group
-from distill.spawn import spawned_rank
+from distill.processes.spawn import spawned_rank
 
 with spawned_rank():
     path, runs = sys.argv[1], json.loads(sys.argv[2])
@@ -78,7 +78,7 @@ with spawned_rank():
 """
 LAUNCH = """
 import sys
-from distill.spawn import spawn_local
+from distill.processes.spawn import spawn_local
 sys.exit(spawn_local(sys.argv[2:], 2, program=[sys.executable, sys.argv[1]]))
 """
 SETTINGS = """

@@ -32,9 +32,9 @@ from distill.data.pack_writer import EncodedPair, write_pack
 from distill.errors import UserError
 from distill.job import steps_if_complete
 from distill.plan import make_plan
+from distill.processes.stop import StopRequests
 from distill.ranks import Ranks
 from distill.run_dir import RunDir
-from distill.stop import StopRequests
 from distill.train import train
 
 pytestmark = pytest.mark.slow
@@ -46,7 +46,7 @@ STEPS = 12
 
 LAUNCH = """
 import sys
-from distill.spawn import spawn_local
+from distill.processes.spawn import spawn_local
 sys.exit(spawn_local(sys.argv[2:], 2, program=[sys.executable, sys.argv[1]]))
 """
 RANK = """
@@ -86,7 +86,7 @@ import contextlib, os, signal, sys
 import distill.evaluate, distill.train
 from distill.config import load_config
 from distill.ranks import from_environment, init_process_group, leave_process_group
-from distill.spawn import spawned_rank
+from distill.processes.spawn import spawned_rank
 
 @contextlib.contextmanager
 def one_group(path, words):  # many runs in the same two processes

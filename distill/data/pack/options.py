@@ -9,7 +9,6 @@ from importlib.metadata import version
 from typing import Any, get_args
 
 from distill import __version__
-from distill.cores import usable_cores
 from distill.data.beton import LAYOUTS, LayoutName
 from distill.data.locate import LandmarkChoice
 from distill.data.manifest import FORMAT, Pack
@@ -18,6 +17,7 @@ from distill.data.second import SecondOptions
 from distill.data.second.options import GlassesMode
 from distill.data.splits import SPLITS, SplitBy
 from distill.errors import UserError
+from distill.processes.cores import usable_cores
 
 DEFAULT_KINDS = {"pose": 0.3, "eyes": 0.2, "glasses": 0.35, "forehead": 0.35, "blur": 0.5}
 """Chance of each processing of a second image."""

@@ -24,7 +24,7 @@ import cv2
 from threadpoolctl import threadpool_limits
 
 from distill.errors import UserError, signal_name
-from distill.variables import variable
+from distill.processes.variables import variable
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

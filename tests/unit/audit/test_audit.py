@@ -20,7 +20,7 @@ from distill.cli.app import build_app
 from distill.data.excluded import pack_key, read_excluded
 from distill.data.manifest import read_pack
 from distill.errors import UserError
-from distill.spawn import PARENT
+from distill.processes.spawn import PARENT
 
 LABELS = np.repeat(np.arange(PEOPLE), EACH)
 

@@ -13,8 +13,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from distill import doctor, doctor_loss
 from distill.cli.doctor import doctor_command
+from distill.doctor import loss as doctor_loss
+from distill.doctor import machine as doctor
 
 
 def invoke(*arguments: str) -> tuple[int, str]:
@@ -97,7 +98,7 @@ def test_cores_are_those_of_the_affinity() -> None:
 
 def test_ranks_that_cannot_meet_say_why() -> None:
     broken = {"GLOO_SOCKET_IFNAME": "no-such-card"}
-    answer = doctor.run([sys.executable, "-m", "distill.doctor_ring"], broken)
+    answer = doctor.run([sys.executable, "-m", "distill.doctor.ring"], broken)
     assert answer.returncode != 0
     assert "no-such-card" in answer.stderr
 

@@ -18,8 +18,8 @@ from distill.checkpoint import start_from
 from distill.config import load_config
 from distill.engine import Engine
 from distill.models.classifier import build_for_training
+from distill.processes.spawn import spawned_rank
 from distill.ranks import from_environment, init_process_group, leave_process_group
-from distill.spawn import spawned_rank
 
 PLACES = {"flat": ("replicated", 1), "cut": ("replicated", 3), "by labels": ("sharded", 2)}
 PEOPLE = 7

@@ -21,7 +21,7 @@ from distill.trained import restore, restore_backbone
 PEOPLE = arcface_ranks.PEOPLE
 LAUNCH = """
 import sys
-from distill.spawn import spawn_local
+from distill.processes.spawn import spawn_local
 sys.exit(spawn_local(sys.argv[2:], 2, program=[sys.executable, sys.argv[1]]))
 """
 LABELS = [str(label) for label in range(PEOPLE)]

@@ -31,7 +31,7 @@ program.main()
 """
 IN_A_RANK = """
 import os, signal
-from distill.spawn import spawned_rank
+from distill.processes.spawn import spawned_rank
 with spawned_rank():
     try:
         os.kill(os.getpid(), signal.SIGINT)
@@ -40,7 +40,7 @@ with spawned_rank():
 """
 THRICE = """
 import os, signal
-from distill.interrupt import watch_for_interrupts
+from distill.processes.interrupt import watch_for_interrupts
 watch_for_interrupts()
 for _ in range(3):
     try:
@@ -76,7 +76,7 @@ def test_whatever_fails_after_ctrl_c_was_interrupted(what: str) -> None:
 
 def test_no_library_sees_ctrl_c_in_an_import(tmp_path: Path) -> None:
     (tmp_path / "compiled.py").write_text(IMPORTED)
-    code = "from distill.interrupt import watch_for_interrupts as w; w(); import compiled"
+    code = "from distill.processes.interrupt import watch_for_interrupts as w; w(); import compiled"
     done = run(code, PYTHONPATH=str(tmp_path))
     assert done == (INTERRUPTED, "", "error: interrupted\n")
 
@@ -95,7 +95,7 @@ def test_the_third_ctrl_c_does_not_wait_for_a_clean_up() -> None:
 def test_jobs_in_the_background_stay_deaf_to_ctrl_c() -> None:
     code = (
         "import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "from distill.interrupt import watch_for_interrupts as w; w()\n"
+        "from distill.processes.interrupt import watch_for_interrupts as w; w()\n"
         "os.kill(os.getpid(), signal.SIGINT); print('still here')"
     )
     assert run(code) == (0, "still here\n", "")

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import atexit, ctypes, os, sys, threading, time
-from distill.leave import run_and_leave
+from distill.processes.leave import run_and_leave
 
 class Heavy:
     def __del__(self) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from distill import trained
 from distill.cli.app import build_app
 from distill.errors import UserError
-from distill.spawn import PARENT
+from distill.processes.spawn import PARENT
 
 
 def here(*words):

@@ -11,7 +11,7 @@ import pytest
 
 LAUNCH = """
 import sys
-from distill.spawn import spawn_local
+from distill.processes.spawn import spawn_local
 sys.exit(spawn_local(sys.argv[2:], 3, program=[sys.executable, "-c", sys.argv[1]]))
 """
 RANK = """
@@ -26,7 +26,7 @@ from distill.config import load_config
 from distill.errors import UserError
 from distill.ranks import from_environment, init_process_group, leave_process_group
 from distill.run_dir import RunDir
-from distill.spawn import spawned_rank
+from distill.processes.spawn import spawned_rank
 from launcher.inside import checks
 from launcher.jobfile import JobFile
 

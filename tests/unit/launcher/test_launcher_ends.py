@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from fake_slurm import FakeSlurm
 
-from distill.notes import Note
+from distill.processes.notes import Note
+from distill.processes.watchdog import Beat
 from distill.run_dir import JobDir, RunDir
-from distill.watchdog import Beat
 from launcher.inside.checks import judge
 from launcher.inside.verdict import conclude
 from launcher.jobfile import JobFile

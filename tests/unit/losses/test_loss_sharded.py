@@ -21,7 +21,7 @@ from distill.losses.linear_state import Choices, State
 from distill.losses.linear_stream import numbers_told
 from distill.losses.registration import NO_CLASS
 from distill.losses.sharded import columns_told
-from distill.spawn import spawn_local
+from distill.processes.spawn import spawn_local
 
 sys.path.insert(0, str(Path(__file__).parent))
 from linear_cases import loss_of, make_inputs

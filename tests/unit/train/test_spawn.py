@@ -13,20 +13,20 @@ import psutil
 import pytest
 
 from distill.errors import UserError
-from distill.spawn import check_cores, spawn_local
+from distill.processes.spawn import check_cores, spawn_local
 
 PARENT = """
 import sys
-import distill.spawn
-from distill.spawn import spawn_local
-distill.spawn.STOP_GRACE_SECONDS = 1.0
+import distill.processes.spawn
+from distill.processes.spawn import spawn_local
+distill.processes.spawn.STOP_GRACE_SECONDS = 1.0
 sys.exit(spawn_local(sys.argv[1:], 2, program=[sys.executable, "-c", RANK]))
 """
 RANK = """
 import os, signal, sys, time
 from pathlib import Path
 from distill.errors import UserError
-from distill.spawn import spawned_rank
+from distill.processes.spawn import spawned_rank
 
 rank, (folder, mode) = int(os.environ["RANK"]), sys.argv[1:]
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from distill.stop import StopRequests, agreed_signal
+from distill.processes.stop import StopRequests, agreed_signal
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
@@ -49,7 +49,7 @@ def test_ranks_agree_from_the_sum_of_their_flags() -> None:
 def test_a_second_ctrl_c_leaves_at_once() -> None:
     code = """
 import os, signal
-from distill.stop import StopRequests
+from distill.processes.stop import StopRequests
 with StopRequests():
     os.kill(os.getpid(), signal.SIGINT)
     print("still here", flush=True)

@@ -9,12 +9,12 @@ import sys
 import time
 from pathlib import Path
 
-from distill.watchdog import HUNG, Beat, Watchdog, blame, read_beats
+from distill.processes.watchdog import HUNG, Beat, Watchdog, blame, read_beats
 
 CODE = """
 import sys, time
 from pathlib import Path
-from distill.watchdog import Watchdog
+from distill.processes.watchdog import Watchdog
 
 def sleeping_beauty():
     time.sleep(60)

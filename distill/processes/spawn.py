@@ -32,10 +32,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distill.cores import usable_cores
 from distill.errors import UserError, one_line, signal_name
-from distill.interrupt import leave_on_interrupt
-from distill.notes import NOTES, Note, leave, lost_peer, own_rank
+from distill.processes.cores import usable_cores
+from distill.processes.interrupt import leave_on_interrupt
+from distill.processes.notes import NOTES, Note, leave, lost_peer, own_rank
 
 GRACE_SECONDS = 5.0
 """Time the other ranks get to leave after one failed."""

@@ -1,6 +1,6 @@
 """The native pair loss on every device that it was built for and that is here, against plain torch.
 
-`python -m distill.doctor_loss` says how it was built and where it was tried, and leaves with status
+`python -m distill.doctor.loss` says how it was built and where it was tried, and leaves with status
 0 where its values and gradients are right on all of these.
 """
 

@@ -1,6 +1,6 @@
 """Two processes of this machine meet and add up a number, the way ranks of a training run do.
 
-`python -m distill.doctor_ring` starts them and leaves with status 0 when both got the right sum.
+`python -m distill.doctor.ring` starts them and leaves with status 0 when both got the right sum.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from distill.spawn import spawn_local, spawned_rank
+from distill.processes.spawn import spawn_local, spawned_rank
 
 RANKS = 2
 
@@ -19,7 +19,7 @@ def main() -> int:
         with spawned_rank():
             add_up()
         return 0
-    return spawn_local([], RANKS, program=(sys.executable, "-m", "distill.doctor_ring"))
+    return spawn_local([], RANKS, program=(sys.executable, "-m", "distill.doctor.ring"))
 
 
 def add_up() -> None:

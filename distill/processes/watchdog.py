@@ -28,7 +28,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from distill.notes import leave
+from distill.processes.notes import leave
 
 HUNG = 4
 """Exit status of a run that a watchdog ended."""

@@ -7,7 +7,7 @@ It raises `KeyboardInterrupt`, so that what was begun is cleared away. Two cases
 - any library may turn it into an error of its own: so it is remembered, and what fails after it
   was interrupted.
 
-A run that trains has handlers of its own (`distill.stop`).
+A run that trains has handlers of its own (`distill.processes.stop`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def watch_for_interrupts() -> None:
 def leave_on_interrupt() -> None:
     """From now on Ctrl-C ends this process at once: a rank's peers may hang, and it has no files.
 
-    A clean-up would wait for them; a run that trains saves first (`distill.stop`).
+    A clean-up would wait for them; a run that trains saves first (`distill.processes.stop`).
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda _number, _frame: leave_interrupted())

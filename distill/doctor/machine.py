@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.cores import usable_cores
+from distill.processes.cores import usable_cores
 
 PROBE_TIMEOUT_SECONDS = 120
 PROBES_AT_ONCE = 2
@@ -83,7 +83,7 @@ def check_torch() -> Check:
 
 def check_native_loss() -> Check:
     """Whether the native pair loss is built, and right on each device it was built for."""
-    seen = run([sys.executable, "-m", "distill.doctor_loss"])
+    seen = run([sys.executable, "-m", "distill.doctor.loss"])
     found = last_line(seen.stderr or seen.stdout if seen.returncode else seen.stdout)
     fix = f"{SET_UP}; for a GPU with nvcc on the PATH, or PAIRDISTILL_CUDA=0 for the CPU alone"
     return _check("native loss", seen.returncode == 0, found, fix)
@@ -128,7 +128,7 @@ def check_detector() -> Check:
 
 def check_ranks() -> Check:
     """Whether two processes of this machine can form a process group."""
-    seen = run([sys.executable, "-m", "distill.doctor_ring"])
+    seen = run([sys.executable, "-m", "distill.doctor.ring"])
     found = "2 processes met and added up" if seen.returncode == 0 else last_line(seen.stderr)
     fix = "allow connections on 127.0.0.1; if set, unset GLOO_SOCKET_IFNAME and http_proxy"
     return _check("several ranks", seen.returncode == 0, found, fix)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
-from distill.spawn import STOP_SIGNALS, as_stop
+from distill.processes.spawn import STOP_SIGNALS, as_stop
 
 
 class StopRequests:
