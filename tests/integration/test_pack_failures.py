@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 
 import cv2
@@ -82,12 +83,16 @@ def read_then_die(number):
     return b"no image"
 
 
-def test_a_worker_that_dies_later_is_told_by_where(tmp_path):
+@pytest.mark.parametrize("before", [False, True])
+def test_a_worker_that_dies_later_is_told_by_where(tmp_path, before):
     class Source:
         name, expected = "planted", None
 
         def __iter__(self):
             for i in range(400):
+                # Both are there; one dies before results are waited for, or while they are.
+                while before and i == 28 and len(active_children()) > 1:
+                    time.sleep(0.01)
                 yield Sample(f"ann/{i}.png", "ann", partial(read_then_die, i))
 
     with pytest.raises(UserError, match=r"was killed by SIGKILL near ann/\d+\.png: out of memory"):

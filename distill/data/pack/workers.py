@@ -92,7 +92,9 @@ class Team:
         pending: deque[tuple[list[Task], Future[tuple[list[Result], float]]]] = deque()
         for chunk in chunks:
             with self._watching(name(chunk[0])):
-                pending.append((chunk, _submit(self._executor, _timed, work, chunk, shared)))
+                future = _submit(self._executor, _timed, work, chunk, shared)
+            future.add_done_callback(self._note)
+            pending.append((chunk, future))
             if len(pending) >= self._window:
                 yield self._finished(*pending.popleft(), name, size)
         while pending:
@@ -117,9 +119,12 @@ class Team:
                 f"a worker failed near {near}: {type(error).__name__}: {error}",
                 fix="leave that photograph out, and report this",
             ) from error
-        self._worked = True
         size.took(len(chunk), seconds)
         return chunk, results
+
+    def _note(self, future: Future[Any]) -> None:
+        """Some work is done, whether or not anybody has taken it yet."""
+        self._worked |= not future.cancelled() and future.exception() is None
 
     @contextmanager
     def _watching(self, near: str) -> Iterator[None]:
