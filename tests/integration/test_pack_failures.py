@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
-from multiprocessing import active_children
 from pathlib import Path
 
 import cv2
@@ -17,7 +15,6 @@ import psutil
 import pytest
 
 from distill.data.pack import PackOptions, open_source, pack
-from distill.data.sources import Sample
 from distill.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -38,65 +35,6 @@ def people(tmp_path_factory):
 
 def options(**changes) -> PackOptions:
     return PackOptions(**{"aligned": True, "workers": 1, **changes})
-
-
-def bad_source(read):
-    class Source:
-        name = "planted"
-        expected = None
-
-        def __iter__(self):
-            for i in range(40):
-                yield Sample(f"ann/{i}.png", "ann", read)
-
-    return Source()
-
-
-@pytest.mark.parametrize(
-    ("read", "said"),
-    [
-        (
-            partial(signal.raise_signal, signal.SIGKILL),
-            r"was killed by SIGKILL before any work was done \(the first: ann/.*: out of memory\?;",
-        ),
-        (
-            partial(signal.raise_signal, signal.SIGSEGV),
-            r"was killed by SIGSEGV before any work was done \(the first: ann/[0-9]+.png\);",
-        ),
-        (partial(signal.raise_signal, 40), r"was killed by signal 40 before any work was done \("),
-        (partial(int, "planted"), "a worker failed near ann/.*ValueError: invalid literal"),
-    ],
-    ids=["killed", "crashes", "unnamed", "raises"],
-)
-def test_a_worker_that_fails_ends_packing_at_once(tmp_path, read, said):
-    began = time.monotonic()
-    with pytest.raises(UserError, match=said):
-        pack(bad_source(read), tmp_path / "out", options(workers=2))
-    assert time.monotonic() - began < 60
-    assert list(tmp_path.iterdir()) == []
-
-
-def read_then_die(number):
-    """An image, after so many the end of the process."""
-    if number >= 20:
-        signal.raise_signal(signal.SIGKILL)
-    return b"no image"
-
-
-@pytest.mark.parametrize("before", [False, True])
-def test_a_worker_that_dies_later_is_told_by_where(tmp_path, before):
-    class Source:
-        name, expected = "planted", None
-
-        def __iter__(self):
-            for i in range(400):
-                # Both are there; one dies before results are waited for, or while they are.
-                while before and i == 28 and len(active_children()) > 1:
-                    time.sleep(0.01)
-                yield Sample(f"ann/{i}.png", "ann", partial(read_then_die, i))
-
-    with pytest.raises(UserError, match=r"was killed by SIGKILL near ann/\d+\.png: out of memory"):
-        pack(Source(), tmp_path / "out", options(workers=2))
 
 
 UNGUARDED = """
