@@ -85,6 +85,13 @@ class Alike(NamedTuple):
         return cls(torch.zeros(0), *torch.zeros(2, 0, dtype=torch.int64))
 
     @classmethod
+    def of_lists(cls, columns: list[list[float]]) -> Self:
+        """Pairs whose columns are lists, as ranks tell them; empty ones have no type."""
+        types = (torch.float32, torch.int64, torch.int64)
+        both = zip(columns, types, strict=True)
+        return cls(*(torch.tensor(column, dtype=dtype) for column, dtype in both))
+
+    @classmethod
     def joined(cls, parts: list[Self]) -> Self:
         """The pairs of all parts, one after the other."""
         return cls(*(torch.cat(column) for column in zip(*parts, strict=True)))

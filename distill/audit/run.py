@@ -196,7 +196,7 @@ def _counted(votes: Numbers, centres: Centres, ranks: Ranks, asked: Asked, bar: 
             advance=advance,
         )
     parts = gather_objects([column.tolist() for column in mine])
-    pairs = Alike.joined([Alike(*map(torch.tensor, part)) for part in parts])
+    pairs = Alike.joined([Alike.of_lists(part) for part in parts])
     return Found(looked, dominant, pairs.nearest(ALIKE_LIMIT))
 
 
