@@ -88,7 +88,7 @@ def verified(path: Path, ranks: Ranks | None = None, *, compared: bool = False) 
     """
     try:
         if compared:
-            reason = _first_damage(path, part=None)
+            reason = _first_damage(path, slice(0))
         else:
             reason = _reason(path, ranks) if ranks else reason_against(path)
     except OSError as error:
@@ -108,10 +108,10 @@ def reason_against(path: Path) -> str:
 
 
 def _reason(path: Path, ranks: Ranks | None) -> str:
-    part, parts = (ranks.rank, ranks.world_size) if ranks else (0, 1)
+    mine_of_all = slice(ranks.rank, None, ranks.world_size) if ranks else slice(None)
     with together():
         try:
-            mine = _first_damage(path, part, parts)
+            mine = _first_damage(path, mine_of_all)
         except OSError as error:
             raise UserError(
                 f"checkpoint {str(path)!r} cannot be read: {error}", fix="mend its permissions"
@@ -119,11 +119,11 @@ def _reason(path: Path, ranks: Ranks | None) -> str:
     return next((reason for reason in gather_objects(mine) if reason), "")
 
 
-def _first_damage(path: Path, part: int | None = 0, parts: int = 1) -> str:
-    """Check the manifest, and every ``parts``-th shard from ``part`` on; none where it is None."""
+def _first_damage(path: Path, shards: slice = slice(None)) -> str:
+    """Check the manifest, and all shards or a slice of them."""
     try:
         manifest = Manifest.read(path)
-        for name in sorted(manifest.files)[part::parts] if part is not None else ():
+        for name in sorted(manifest.files)[shards]:
             entry = manifest.files[name]
             verify_label(path / name, manifest, entry.rank)
             verify_file(path / name, entry)
