@@ -24,7 +24,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from distill.data.faces import AlignedFace, FaceDetector, align_face
+from distill.data.detector import FaceDetector
+from distill.data.faces import AlignedFace, align_face
 from distill.data.images import decode
 from distill.data.keyed import keyed_rng
 from distill.data.second import SecondOptions, process

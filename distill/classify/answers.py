@@ -12,7 +12,7 @@ import torch
 
 from distill.classify.photographs import NotOneFace, aligned_face, find_photographs
 from distill.data.batch import as_network_input
-from distill.data.faces import FaceDetector
+from distill.data.detector import FaceDetector
 from distill.data.images import Pixels, Unusable
 from distill.finite import check_finite
 from distill.trained import Trained, restore

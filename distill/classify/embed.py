@@ -13,7 +13,7 @@ import torch
 
 from distill.classify.answers import BATCH_PHOTOGRAPHS, chunks, face_or_reason
 from distill.data.batch import as_network_input
-from distill.data.faces import FaceDetector
+from distill.data.detector import FaceDetector
 from distill.data.images import Pixels
 from distill.finite import check_finite
 from distill.models.both_ways import both_ways

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill.data.faces import FaceDetector, align, resized
+from distill.data.detector import FaceDetector
+from distill.data.faces import align, resized
 from distill.data.images import Pixels, decode
 from distill.data.sources.folder import IMAGE_ENDINGS, is_image, other_endings_of, read_file
 from distill.errors import UserError

@@ -1,24 +1,13 @@
-"""Faces in photographs: found by libfacedetection, moved onto ArcFace's 112x112 template.
-
-libfacedetection (by Shiqi Yu, BSD; its small model is inside) gives a box and five points in whole
-pixels. Photographs are searched at two sizes, so that a portrait that fills
-the picture and a face in a group are both found; then each face is looked at once more at a size
-where the points are fine enough for an aligned crop.
-
-It runs on OpenMP threads: worker processes that detect must be spawned, not forked, and should
-be started with ``OMP_NUM_THREADS=1``.
-"""
+"""Faces moved onto ArcFace's 112x112 template, by the similarity of five landmarks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from distill.data import libfacedetection
 from distill.data.images import Pixels, Unusable
 
 Points = npt.NDArray[np.float32]
@@ -38,37 +27,6 @@ TEMPLATE: Points = np.array(
 )
 """Where the five points lie in an aligned 112x112 face (Deng et al., "ArcFace", CVPR 2019)."""
 
-COARSE_SIDE, FINE_SIDE = 320, 960
-"""Longest side, in pixels, of the two copies of a photograph that are searched."""
-MAX_ENLARGEMENT = 3.0
-"""Small crops are enlarged by at most this before the search."""
-REFINED_FACE = 160.0
-"""Longest side, in pixels, that a face is brought to before its points are taken."""
-MAX_REFINED = 32
-"""Faces of one photograph that get a second look (by falling score)."""
-MIN_OVERLAP = 0.35
-"""Two finds that overlap by more than this (intersection over union) are one face."""
-
-
-@dataclass(frozen=True)
-class Face:
-    """A face in a photograph.
-
-    Attributes:
-        box: left, top, right, bottom in pixels, (4,) float32; may reach outside the photograph.
-        points: five landmarks, (5, 2) float32, see `Points`.
-        score: the detector's confidence in [0, 1].
-    """
-
-    box: npt.NDArray[np.float32]
-    points: Points
-    score: float
-
-    @property
-    def side(self) -> float:
-        """Longest side of the box, in pixels."""
-        return float(max(self.box[2] - self.box[0], self.box[3] - self.box[1]))
-
 
 @dataclass(frozen=True)
 class AlignedFace:
@@ -81,31 +39,6 @@ class AlignedFace:
 
     rgb: Pixels
     points: Points
-
-
-@dataclass(frozen=True)
-class FaceDetector:
-    """Finds faces. Holds no state beyond its settings, so it can be sent to worker processes.
-
-    Attributes:
-        min_score: finds below this confidence are dropped, in [0, 1].
-    """
-
-    min_score: float = 0.7
-
-    def detect(self, rgb: Pixels) -> list[Face]:
-        """The faces of a photograph, surest first.
-
-        Args:
-            rgb: (H, W, 3) uint8 of any size.
-
-        Returns:
-            Faces by falling score (then by size and place); none is an empty list.
-        """
-        found = [face for scale in _scales(rgb) for face in _find(rgb, scale, self.min_score)]
-        faces = _suppressed(sorted(found, key=_rank))
-        refined = [_refined(rgb, face) for face in faces[:MAX_REFINED]]
-        return sorted(refined + faces[MAX_REFINED:], key=_rank)
 
 
 def align(rgb: Pixels, points: Points, size: int = FACE_SIZE) -> Pixels:
@@ -186,71 +119,6 @@ def apply(matrix: npt.NDArray[np.floating], points: npt.ArrayLike) -> Points:
     p = np.asarray(points, np.float64)
     moved: Points = (p @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
     return moved
-
-
-def _scales(rgb: Pixels) -> list[float]:
-    """The one or two enlargements at which a photograph is searched."""
-    longest = max(rgb.shape[:2])
-    coarse, fine = (min(side / longest, MAX_ENLARGEMENT) for side in (COARSE_SIDE, FINE_SIDE))
-    # A small crop is not enlarged to the fine size: there is nothing more in it to be found.
-    fine = min(fine, max(1.0, coarse))
-    return [coarse] if fine < 1.25 * coarse else [coarse, fine]
-
-
-def _find(rgb: Pixels, scale: float, min_score: float) -> Iterator[Face]:
-    """Finds in one resized copy, in the coordinates of ``rgb``."""
-    h, w = rgb.shape[:2]
-    size = (max(1, round(w * scale)), max(1, round(h * scale)))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    bgr = np.ascontiguousarray(cv2.resize(rgb, size, interpolation=how)[:, :, ::-1])
-    per_x, per_y = w / size[0], h / size[1]
-    scores, boxes, points = libfacedetection.detect(bgr)
-    for score, (x, y, bw, bh), five in zip(scores, boxes, points, strict=True):
-        if score < 100 * min_score or bw <= 0 or bh <= 0:
-            continue
-        box = np.array([x * per_x, y * per_y, (x + bw) * per_x, (y + bh) * per_y], np.float32)
-        # Pixel centres: position p of the copy lies at (p + 0.5) * per - 0.5 of the original.
-        xy = (five.reshape(5, 2) + 0.5) * np.array([per_x, per_y]) - 0.5
-        yield Face(box, xy.astype(np.float32), float(score) / 100)
-
-
-def _rank(face: Face) -> tuple[float, ...]:
-    """Sort key: surest, then largest, then from left to right and top to bottom."""
-    return (-face.score, -face.side, *map(float, face.box[:2]))
-
-
-def _suppressed(faces: list[Face]) -> list[Face]:
-    """Greedy non-maximum suppression; ``faces`` come surest first."""
-    kept: list[Face] = []
-    for face in faces:
-        if all(not _same(face.box, other.box) for other in kept):
-            kept.append(face)
-    return kept
-
-
-def _same(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
-    """Whether two boxes are one face: they overlap, or one lies mostly inside the other."""
-    wh = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    shared = float(max(wh[0], 0) * max(wh[1], 0))
-    areas = [float((box[2] - box[0]) * (box[3] - box[1])) for box in (a, b)]
-    return shared > MIN_OVERLAP * (sum(areas) - shared) or shared > 0.7 * min(areas)
-
-
-def _refined(rgb: Pixels, face: Face) -> Face:
-    """The same face with points taken from a copy where it is `REFINED_FACE` pixels tall."""
-    h, w = rgb.shape[:2]
-    margin = face.side / 2
-    left, top = (max(0, int(v - margin)) for v in face.box[:2])
-    right, bottom = min(w, int(face.box[2] + margin)), min(h, int(face.box[3] + margin))
-    if right - left < 2 or bottom - top < 2:
-        return face
-    scale = min(REFINED_FACE / face.side, MAX_ENLARGEMENT)
-    shift = np.array([left, top], np.float32)
-    for again in sorted(_find(rgb[top:bottom, left:right], scale, 0.5), key=_rank):
-        moved = replace(again, box=again.box + np.tile(shift, 2), points=again.points + shift)
-        if _same(moved.box, face.box):
-            return replace(moved, score=face.score)
-    return face
 
 
 def _reduced(

@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from distill.data.faces import FACE_SIZE, TEMPLATE, AlignedFace, Face, FaceDetector, align_face
+from distill.data.detector import FaceDetector
+from distill.data.faces import FACE_SIZE, TEMPLATE, AlignedFace, align_face
 from distill.data.images import Pixels, Unusable
 
 LandmarkChoice = Literal["auto", "source", "detector", "template"]
@@ -61,20 +62,12 @@ def find_face(rgb: Pixels, size: int = FACE_SIZE) -> tuple[AlignedFace, str]:
     Raises:
         Unusable: no face.
     """
-    faces = FaceDetector().detect(rgb)
-    if not faces:
+    found = FaceDetector().foremost(rgb)
+    if found is None:
         raise Unusable("no face found")
-    face = max(faces, key=lambda face: prominence(face, rgb))
-    note = f"{len(faces)} faces, the most prominent taken" if len(faces) > 1 else ""
+    face, count = found
+    note = f"{count} faces, the most prominent taken" if count > 1 else ""
     return align_face(rgb, face.points, size), note
-
-
-def prominence(face: Face, rgb: Pixels) -> float:
-    """Side of the face in pixels, halved at a corner of the photograph and whole at its centre."""
-    middle = np.array(rgb.shape[1::-1]) / 2
-    centre = (face.box[:2] + face.box[2:]) / 2
-    distance = float(np.linalg.norm(centre - middle) / np.linalg.norm(middle))
-    return face.side * (1 - 0.5 * min(distance, 1.0))
 
 
 def _at_points(rgb: Pixels, given: Sequence[tuple[float, float]], size: int) -> AlignedFace:

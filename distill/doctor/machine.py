@@ -119,7 +119,7 @@ def check_ffcv() -> Check:
 def check_detector() -> Check:
     """Whether the face detector loads and runs."""
     seen = probe(
-        "import numpy as np; from distill.data.faces import FaceDetector; "
+        "import numpy as np; from distill.data.detector import FaceDetector; "
         "faces = FaceDetector().detect(np.zeros((160, 160, 3), np.uint8)); "
         "print('loads and runs' if faces == [] else f'sees {len(faces)} faces in a black picture')"
     )

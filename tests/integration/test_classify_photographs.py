@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 from distill.classify import classify, rendered
 from distill.cli.app import build_app
 from distill.config.tree import Config, ModelConfig
-from distill.data.faces import FaceDetector, align
+from distill.data.detector import FaceDetector
+from distill.data.faces import align
 from distill.data.images import decode, encode_jpeg
 from distill.data.sources.openpeople import OpenPeopleSource
 from distill.errors import UserError
@@ -140,7 +141,7 @@ def test_order_and_batches_do_not_matter(weights, folder, answers, monkeypatch):
 
 
 def test_aligned_faces_are_taken_as_they_are(weights, crops, tmp_path, monkeypatch):
-    monkeypatch.setattr("distill.data.faces.FaceDetector.detect", None)
+    monkeypatch.setattr("distill.data.detector.FaceDetector.detect", None)
     large = cv2.resize(crops[2], (224, 224), interpolation=cv2.INTER_CUBIC)
     pictures = {"a.png": crops[0], "b.png": large, "c.png": crops[1][:, :100]}
     for name, rgb in pictures.items():

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distill.data.faces import AlignedFace, FaceDetector, align_face
+from distill.data.detector import FaceDetector
+from distill.data.faces import AlignedFace, align_face
 from distill.data.images import decode
 from distill.data.second.frame_finder import plane
 from distill.data.sources.openpeople import OpenPeopleSource

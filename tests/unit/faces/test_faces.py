@@ -1,8 +1,6 @@
-"""Alignment against independent solutions, and detection on real photographs."""
+"""Alignment against independent solutions."""
 
 from __future__ import annotations
-
-import pickle
 
 import cv2
 import numpy as np
@@ -12,14 +10,12 @@ from hypothesis import strategies as st
 
 from distill.data.faces import (
     TEMPLATE,
-    Face,
-    FaceDetector,
     align,
     align_face,
     apply,
     similarity,
 )
-from distill.data.images import Unusable, decode
+from distill.data.images import Unusable
 
 
 def least_squares(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -98,54 +94,6 @@ def test_landmarks_outside_the_photograph_give_black(shift):
     assert align(photo, TEMPLATE * 3 + shift).max() == 0
 
 
-def test_the_faces_of_openpeople_are_found_where_they_are(photographs):
-    for data in list(photographs.values())[::3]:
-        faces = FaceDetector().detect(decode(data))
-        assert len(faces) == 1
-        assert faces[0].score > 0.8
-        assert (faces[0].points >= faces[0].box[:2] - 3).all()
-        assert (faces[0].points <= faces[0].box[2:] + 3).all()
-
-
 def test_eyes_noses_and_mouths_are_in_their_order(frontal):
     for face in frontal.values():
         assert np.abs(face.points - TEMPLATE).max() < 8
-
-
-@pytest.mark.parametrize("scale", [0.35, 1.0, 3.0, 5.0])
-def test_one_face_at_any_size_in_the_same_place(photographs, scale):
-    rgb = decode(photographs["P003/selfie.jpg"])
-    size = (round(rgb.shape[1] * scale), round(rgb.shape[0] * scale))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    faces = FaceDetector().detect(cv2.resize(rgb, size, interpolation=how))
-    reference = FaceDetector().detect(rgb)[0]
-    assert len(faces) == 1
-    eye_distance = np.hypot(*(reference.points[1] - reference.points[0]))
-    moved = (faces[0].points + 0.5) / scale - 0.5
-    assert np.abs(moved - reference.points).max() < 0.10 * eye_distance
-
-
-def test_several_faces_surest_first_and_each_once(photographs):
-    parts = [decode(photographs[f"P{p:03d}/portrait.jpg"]) for p in (1, 3, 5)]
-    parts[1] = cv2.resize(parts[1], (160, 160), interpolation=cv2.INTER_AREA)
-    parts[1] = cv2.copyMakeBorder(parts[1], 0, len(parts[0]) - 160, 0, 0, cv2.BORDER_REPLICATE)
-    faces = FaceDetector().detect(np.hstack(parts))
-    assert len(faces) == 3
-    assert [f.score for f in faces] == sorted((f.score for f in faces), reverse=True)
-
-
-def test_no_face_no_find(picture):
-    assert FaceDetector().detect(picture) == []
-    assert FaceDetector().detect(np.zeros((16, 16, 3), np.uint8)) == []
-    assert FaceDetector().detect(np.full((20, 3000, 3), 128, np.uint8)) == []
-
-
-def test_detector_travels_to_other_processes_and_repeats_itself(photographs):
-    rgb = decode(photographs["P008/portrait.jpg"])
-    first = FaceDetector(0.6).detect(rgb)
-    again = pickle.loads(pickle.dumps(FaceDetector(0.6))).detect(rgb)
-    assert [as_bytes(f) for f in first] == [as_bytes(f) for f in again]
-
-
-def as_bytes(face: Face) -> bytes:
-    return face.box.tobytes() + face.points.tobytes()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distill.data.faces import TEMPLATE, FaceDetector, align_face
+from distill.data.detector import FaceDetector
+from distill.data.faces import TEMPLATE, align_face
 from distill.data.images import Unusable, decode
 from distill.data.locate import locate
 

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from distill.data.faces import FaceDetector
+from distill.data.detector import FaceDetector
 from distill.data.images import Unusable, decode, encode_jpeg
 from distill.data.sources.folder import FolderSource, read_file
 from distill.data.sources.openpeople import PANELS, OpenPeopleSource

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from written_lfw import FOLDS, HALF, PEOPLE, write_lfw
 
 from distill.cli.app import build_app
-from distill.data.faces import FaceDetector, align_face
-from distill.data.locate import prominence
+from distill.data.detector import FaceDetector, prominence
+from distill.data.faces import align_face
 from distill.data.protocols.found import is_set, is_set_word, read_sets
 from distill.data.protocols.pairs_txt import face_of, middle, read_pairs_txt
 from distill.data.sources.openpeople import OpenPeopleSource
