@@ -37,9 +37,8 @@ MISSING = "missing.jpg"
 @pytest.fixture(scope="module")
 def portraits():
     """One clear photograph of each of three people, decoded."""
-    samples = iter(OpenPeopleSource(people=3))
     by_person = {}
-    for sample in samples:
+    for sample in OpenPeopleSource(people=3):
         if "portrait" in sample.origin:
             by_person[sample.identity] = decode(sample.read())
     return list(islice(by_person.values(), 3))
