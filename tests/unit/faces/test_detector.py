@@ -125,6 +125,28 @@ def test_a_face_that_the_small_copy_does_not_show_is_found(photographs):
     assert FaceDetector().foremost(scene) is not None  # 210 pixels: enlarged
 
 
+@pytest.mark.parametrize("side", [2900, 250])
+def test_photographs_of_many_pixels_are_searched_in_halves_of_them(photographs, monkeypatch, side):
+    """Nothing but the place where the picture is reduced differs; small faces lose nothing."""
+    scene = group(photographs, [side], width=4001, height=3003)
+    with monkeypatch.context() as whole:
+        whole.setattr(detector, "_halved", lambda rgb: (rgb, 1))
+        wanted, _ = FaceDetector().foremost(scene)
+    taken: list[tuple[int, ...]] = []
+    real = cv2.resize
+
+    def noted(picture, *args, **kwargs):
+        taken.append(picture.shape[:2])
+        return real(picture, *args, **kwargs)
+
+    monkeypatch.setattr(cv2, "resize", noted)
+    face, _ = FaceDetector().foremost(scene)
+    assert [shape for shape in taken if max(shape) > 2001] == [(3002, 4000)]
+    assert np.abs(face.points - wanted.points).max() < 0.05 * wanted.side
+    (same,) = FaceDetector().detect(scene)
+    assert np.abs(same.points - wanted.points).max() < 0.08 * wanted.side
+
+
 def moved(rgb: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """The photograph turned, scaled and shifted a little; and the matrix back."""
     height, width = rgb.shape[:2]
