@@ -94,12 +94,14 @@ def process(
         drawn |= 1 << KINDS.index(kind)
         keys[KINDS.index(kind)] = rng_of(kind).integers(0, 2**64, dtype=np.uint64)
     looked_for = "glasses" in kinds and chosen.glasses != "draw"
-    worn, worn_other = (worn_of(f) if looked_for else 0 for f in (face, donor))
+    # After `pose` with another photo the picture shows that one, and glasses are its own.
+    shown = donor if "pose" in kinds else face
+    worn = worn_of(shown) if looked_for else 0
     out, moved = np.empty_like(_own(face.rgb)), np.empty((5, 2), np.float32)
     told = np.zeros((len(KINDS), compiled.TOLD))
     compiled.combine(
         compiled.pointers(drawn), drawn, _own(face.rgb), _own(face.points), _own(donor.rgb),
-        _own(donor.points), other is not None, worn, worn_other, chosen.numbers(), keys, out, moved,
+        _own(donor.points), other is not None, worn, worn, chosen.numbers(), keys, out, moved,
         told,
     )  # fmt: skip
     how = [f"{k}: {words(k, told[i])}" for i, k in enumerate(KINDS) if drawn >> i & 1]

@@ -25,6 +25,7 @@ from distill.data.images import Pixels
 from distill.data.second.pixels import glasses
 from distill.data.second.pixels.face import Plane, plane_of
 from distill.data.second.pixels.lens import APART, CANDIDATES, DROP, HEIGHT, SQUARE, WIDTH
+from distill.data.second.pixels.rings import best_ring
 
 Floats = npt.NDArray[np.float32]
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -166,18 +167,14 @@ def _is_grey(patch: Pixels) -> bool:
 
 def _features(patch: Pixels, maps: Floats) -> npt.NDArray[np.float64]:
     """The eight numbers."""
-    scores = [_ring_scores(m) for m in (*maps, maps.max(axis=0))]
-    across = _across(patch)
-    rings = [float(s.max()) for s in scores]
-    return np.array([*rings, *across])
+    rings = [_ring_score(m) for m in (*maps, maps.max(axis=0))]
+    return np.array([*rings, *_across(patch)])
 
 
-def _ring_scores(evidence: Floats) -> Floats:
-    """How well each candidate's rim is drawn in ``evidence``: along it, less inside and outside."""
+def _ring_score(evidence: Floats) -> float:
+    """How well the best candidate's rims are drawn in ``evidence``, (h, w)."""
     near = cv2.dilate(evidence, np.ones((3, 3), np.uint8))
-    on, inside, outside = (near[rows, columns].mean(axis=2) for rows, columns in _rings())
-    # A frame has two rims: the weaker one counts.
-    return np.asarray(on.min(1) - 0.3 * inside.mean(1) - 0.5 * outside.mean(1), np.float32)
+    return float(best_ring(near.reshape(-1), *_rings()))
 
 
 def _across(patch: Pixels) -> list[float]:
@@ -206,19 +203,24 @@ def _level(line: Floats, x: tuple[float, float], y: tuple[float, float]) -> floa
 
 def _eye_brightness(patch: Pixels) -> float:
     """Upper quartile of the brightness about the eyes, as a share of the skin's."""
-    rows, columns = np.mgrid[: patch.shape[0], : patch.shape[1]] / PER_UNIT
-    x, y = np.abs(columns + LEFT), rows + TOP
-    eyes = np.hypot((x - 0.52) / 0.24, (y - 0.10) / 0.16) < 1
-    luma = patch[eyes].astype(np.float32) @ LUMA
+    luma = patch[_about_eyes(patch.shape[:2])].astype(np.float32) @ LUMA
     return float(np.percentile(luma, 75)) / _skin_brightness(patch)
 
 
-Places = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+@lru_cache(maxsize=1)
+def _about_eyes(shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Two ellipses, on a patch of this height and width."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]] / PER_UNIT
+    x, y = np.abs(columns + LEFT), rows + TOP
+    return np.asarray(np.hypot((x - 0.52) / 0.24, (y - 0.10) / 0.16) < 1)
+
+
+Places = npt.NDArray[np.intp]
 
 
 @lru_cache(maxsize=1)
 def _rings() -> tuple[Places, Places, Places]:
-    """Rows and columns on, inside and outside the lower rims of all candidates; (K, 2, P) each."""
+    """Pixels on, inside and outside the lower rims of all candidates; (K, 2, P) each."""
     angle = np.linspace(0, 2 * np.pi, POINTS, endpoint=False)
     lower = np.sin(angle) > -0.35  # brows lie along the upper half
     on, inside, outside = (
@@ -238,7 +240,8 @@ def _outline(lens: npt.NDArray[np.float64], share: float, side: int) -> npt.NDAr
 
 
 def _places(outlines: npt.NDArray[np.float64]) -> Places:
-    """Face coordinates to rows and columns of the patch, kept inside it."""
+    """Face coordinates to numbers of the patch's pixels, kept inside it."""
     pixels = np.rint((outlines - (LEFT, TOP)) * PER_UNIT).astype(np.intp)
-    rows = np.clip(pixels[..., 1], 0, round((BOTTOM - TOP) * PER_UNIT) - 1)
-    return rows, np.clip(pixels[..., 0], 0, round((RIGHT - LEFT) * PER_UNIT) - 1)
+    width, height = round((RIGHT - LEFT) * PER_UNIT), round((BOTTOM - TOP) * PER_UNIT)
+    rows = np.clip(pixels[..., 1], 0, height - 1)
+    return np.asarray(rows * width + np.clip(pixels[..., 0], 0, width - 1))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from distill.data import second
 from distill.data.faces import AlignedFace
 from distill.data.keyed import keyed_rng
 from distill.data.second import SecondOptions, make_second, process
@@ -18,6 +21,7 @@ from distill.data.second.pixels.lens import (
     lens_place,
 )
 from distill.data.second.pixels.outline import fitted, half_width
+from distill.data.second.pixels.rings import best_ring
 from distill.data.second.words import LENSES
 
 
@@ -193,3 +197,31 @@ def test_auto_draws_where_nothing_is_found_and_else_removes(frontal):
 
 def test_turned_heads_are_not_searched(aligned):
     assert worn_of(aligned["P001/head_left.jpg"]) == 0
+
+
+@settings(deadline=None)  # the first call compiles
+@given(seed=st.integers(0, 2**32 - 1), lenses=st.integers(1, 40), steps=st.integers(1, 8))
+def test_the_best_ring_is_that_of_all_of_them(seed, lenses, steps):
+    """Whatever is left out on the way to it: equal rims, none drawn at all, few places."""
+    rng = np.random.default_rng(seed)
+    evidence = rng.choice([0.0, 0.25, 1.0], 90, p=rng.dirichlet(np.ones(3))).astype(np.float32)
+    on, inside, outside = rng.integers(0, 90, (3, lenses, 2, steps))
+    drawn, within, beyond = (evidence[places].mean(axis=2) for places in (on, inside, outside))
+    scores = drawn.min(axis=1) - 0.3 * within.mean(axis=1) - 0.5 * beyond.mean(axis=1)
+    assert best_ring(evidence, on, inside, outside) == pytest.approx(scores.max(), abs=1e-6)
+
+
+def test_frames_are_sought_once_on_the_photo_that_is_shown(frontal, monkeypatch):
+    bare, worn = frontal["P001/portrait.jpg"], wearing(frontal["P003/portrait.jpg"], 4)
+    sought = []
+    monkeypatch.setattr(second, "worn_of", lambda face: sought.append(face) or worn_of(face))
+    options = SecondOptions(glasses="remove")
+    told = {}
+    for kinds in (["glasses"], ["pose", "glasses"], ["pose"], ["eyes", "glasses"]):
+        for other in (None, worn):
+            sought.clear()
+            _, how = process(kinds, bare, lambda _: keyed_rng(3), other=other, options=options)
+            told[*kinds, other is None] = "frames removed" in how
+            shown = worn if "pose" in kinds and other is worn else bare
+            assert sought == ([shown] if "glasses" in kinds else [])
+    assert [how for how, removed in told.items() if removed] == [("pose", "glasses", False)]
