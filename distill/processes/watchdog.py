@@ -130,6 +130,7 @@ class Watchdog:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
+        self._say()  # steps were made since the last look: failures at the same step are counted
         faulthandler.cancel_dump_traceback_later()
 
     def mark(self, phase: str, step: int | None = None) -> None:

@@ -87,7 +87,10 @@ def _copy(pack: Path, target: Path) -> None:
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        shutil.copytree(pack, partial)
+        # A pack that a team shares may be writable for a group, or read-only (`check_private`).
+        shutil.copytree(pack, partial, copy_function=shutil.copyfile)
+        for path in (partial, *partial.rglob("*")):
+            path.chmod(0o700 if path.is_dir() else 0o600)
         read_pack(partial, verify_digest=True)
     except UserError as error:
         raise UserError(

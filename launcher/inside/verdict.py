@@ -114,7 +114,7 @@ def last_step(start: Start) -> int:
     if not ours:
         return max(start.run.checkpoint_steps(), default=0)
     beats = read_beats(start.run.ranks, start.file.world_size)  # more ranks may have been there
-    return max((beat.step for beat in beats), default=int(ours[-1]["step"]))
+    return max([int(ours[-1]["step"]), *(beat.step for beat in beats)])
 
 
 def killed(start: Start) -> str:

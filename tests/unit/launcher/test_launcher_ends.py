@@ -9,7 +9,7 @@ import pytest
 from fake_slurm import FakeSlurm
 
 from distill.processes.notes import Note
-from distill.processes.watchdog import Beat
+from distill.processes.watchdog import Beat, beat_path
 from distill.run_dir import JobDir, RunDir
 from launcher.inside.checks import judge
 from launcher.inside.verdict import conclude
@@ -190,6 +190,19 @@ def test_ranks_of_an_earlier_start_that_are_no_more_do_not_count(job: JobDir) ->
     beat(RunDir(job.root.parents[1]), 2, 95)
     conclude(job.root, 1)
     assert last(job)["step"] == 31
+
+
+def test_ranks_that_fail_before_their_first_look_have_made_the_steps_they_began_with(
+    job: JobDir,
+) -> None:
+    """Their beats still say 0; a failure below the newest checkpoint would count as none."""
+    run = RunDir(job.root.parents[1])
+    beat(run, 0, 0)
+    conclude(job.root, 1)
+    assert last(job)["step"] == 20
+    beat_path(run.ranks, 0).unlink()  # its disk was full
+    conclude(job.root, 1)
+    assert last(job)["step"] == 20
 
 
 def test_what_to_do_by_hand_is_printed(

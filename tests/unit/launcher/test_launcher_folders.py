@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cloudpickle
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.errors import UserError
@@ -137,6 +137,27 @@ def test_links_are_refused(job: JobDir) -> None:
         check_private(job.root)
 
 
+@pytest.mark.parametrize("name", ["0.pkl", "slurm/0.pkl"])
+def test_what_is_renamed_meanwhile_is_no_fault(
+    job: JobDir, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The job may begin while `submit` still writes, and ranks of a node copy at the same time."""
+    for folder in (job.root, job.slurm):
+        (folder / "0.pkl").touch()
+    lstat = Path.lstat
+
+    def late(path: Path) -> os.stat_result:
+        if path == job.root / name and path.exists():
+            path.rename(path.with_name("1.pkl"))
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", late)
+    check_private(job.root)
+    assert not (job.root / name).exists()
+    with pytest.raises(FileNotFoundError):
+        check_private(job.root / "nothing")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a file away")
 def test_what_belongs_to_others_is_refused(job: JobDir) -> None:
     os.chown(job.slurm, 12345, -1)
@@ -144,6 +165,7 @@ def test_what_belongs_to_others_is_refused(job: JobDir) -> None:
         check_private(job.root)
 
 
+@settings(deadline=None)  # it waits for a disk
 @given(st.lists(st.sampled_from(["0001", "0002", "0010", "notes", "x", "9999"]), unique=True))
 def test_a_fresh_folder_for_each_submission(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:

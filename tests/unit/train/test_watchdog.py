@@ -115,6 +115,14 @@ def test_a_slow_rank_is_left_alone(tmp_path: Path) -> None:
     assert (last.phase, last.step) == ("slow", 6)
 
 
+def test_the_last_beat_is_that_of_the_end(tmp_path: Path) -> None:
+    """Between two looks many steps are made: whoever counts failures at a step needs the last."""
+    with Watchdog(tmp_path, 0, 1, 3600.0) as dog:
+        dog.mark("forward", 57)
+    (last,) = read_beats(tmp_path, 1)
+    assert (last.phase, last.step) == ("forward", 57)
+
+
 def test_a_clock_that_is_set_forward_is_no_time_without_progress(tmp_path: Path) -> None:
     (child,) = start(tmp_path, 4.0, "clock3600")
     _, errors = child.communicate(timeout=300)
