@@ -34,7 +34,9 @@ def disk_error(path: Path, error: OSError) -> UserError:
         return UserError(
             f"{path}: not writable ({error.strerror})", fix="choose a folder you may write to"
         )
-    reason = error.strerror or str(error)
+    # Of a tree of files each that failed is listed, as (from, to, why): the first one will do.
+    first = error.args[0][0][2] if isinstance(error, shutil.Error) else str(error)
+    reason = error.strerror or first
     return UserError(
         f"{path}: cannot be written ({reason})", fix="check the path, or write elsewhere"
     )

@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import UserError
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 OWN_LOCK_SECONDS = 120.0
 """How long an earlier start of the same job may still hold the lock."""
+_LOOK_SECONDS = 1.0
+"""How long a lock may be busy before it counts as that of a job: `is_held` has it for a moment."""
+_POLL_SECONDS = 0.2
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -37,12 +40,33 @@ def held(lock: Path) -> Iterator[None]:
     handle = _opened(lock)
     try:
         _take(lock, handle)
-        os.ftruncate(handle, 0)
-        os.write(handle, json.dumps(_this_process()).encode())
+        _say(handle, json.dumps(_this_process()).encode())
         yield
-        os.ftruncate(handle, 0)
+        _say(handle, b"")
     finally:
         os.close(handle)
+
+
+def _say(handle: int, holder: bytes) -> None:
+    """Name the holder, or nobody; a full disk keeps the name away, not the lock."""
+    with suppress(OSError):
+        os.ftruncate(handle, 0)
+        os.write(handle, holder)
+
+
+def is_held(lock: Path) -> bool:
+    """Whether some process holds a lock, as far as this one can see; it leaves no trace."""
+    try:
+        handle = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    finally:
+        os.close(handle)
+    return False
 
 
 def not_writable(run: Path, error: OSError) -> UserError:
@@ -61,12 +85,13 @@ def _opened(lock: Path) -> int:
 
 
 def _take(lock: Path, handle: int) -> None:
-    deadline = time.monotonic() + OWN_LOCK_SECONDS
+    began = time.monotonic()
     try:
         while not _flocked(handle):
-            if not _held_by_own_job(lock) or time.monotonic() > deadline:
+            patience = OWN_LOCK_SECONDS if _held_by_own_job(lock) else _LOOK_SECONDS
+            if time.monotonic() - began > patience:
                 raise BlockingIOError
-            time.sleep(1.0)
+            time.sleep(_POLL_SECONDS)
     except BlockingIOError as error:
         raise UserError(
             f"run.dir = {str(lock.parent)!r}: another job works here ({_holder(lock)})",

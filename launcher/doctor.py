@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 from distill.doctor.machine import Check
 from distill.errors import UserError
@@ -56,11 +57,10 @@ def _joined(text: str) -> str:
 
 
 def _accounting() -> Check:
-    """Without it a job that dies is never known to have ended."""
-    fix = "`status` needs accounting: ask whoever runs the cluster for slurmdbd"
-    return _asked(
-        "accounting", fix, "sacct", "-n", "-X", "-S", "now", say=lambda _: "sacct answers"
-    )
+    """Jobs are submitted and followed without it; how they ended is known for some minutes only."""
+    fix = "`status` forgets jobs soon without it: ask whoever runs the cluster for slurmdbd"
+    argv = ("sacct", "-n", "-X", "-S", "now")
+    return replace(_asked("accounting", fix, *argv, say=lambda _: "sacct answers"), needed=False)
 
 
 def _sites() -> Check:

@@ -6,6 +6,7 @@ reads `#SBATCH` at the start of a line.
 
 from __future__ import annotations
 
+import os
 import re
 
 from distill.errors import UserError
@@ -64,6 +65,21 @@ def checked_path(name: str, value: str) -> str:
                 f"{name} = {value!r}: Slurm gives {forbidden} in a path a meaning of its own",
                 fix="choose a path without it",
             )
+    return value
+
+
+def checked_folder(name: str, value: str) -> str:
+    """A folder whose copy of the sources can stand in PYTHONPATH, where colons part the folders.
+
+    Raises:
+        UserError: it holds one.
+    """
+    if os.pathsep in value:
+        raise UserError(
+            f"{name} = {value!r}: Python reads {os.pathsep} as the end of a folder's name, and"
+            " would not find the copy of the sources there",
+            fix="choose a path without it",
+        )
     return value
 
 

@@ -35,20 +35,21 @@ def check_with_cluster(wanted: Resources, site: Site) -> None:
         UserError: unknown partition or account, or more than any node of the partition has; or
             Slurm names no partition.
     """
-    known = slurm.partitions()
+    known, default = slurm.partitions()
     if not known:
         raise UserError(
             "sinfo names no partition: there is nothing that a job could run on",
             fix="see `sinfo -a` and the cluster's documentation, or ask who looks after it",
         )
-    partition = wanted.partition or known[0]
-    if partition not in known:
+    partition = wanted.partition or default
+    if partition and partition not in known:
         raise UserError(f"--partition {partition!r}: no such partition", fix=_one_of(known))
     if wanted.account:
         check_account(wanted.account, site.accounts or slurm.accounts_of_user())
     if wanted.after and not slurm.accounted([wanted.after]):
         raise UserError(f"--after {wanted.after}: Slurm knows no such job", fix="see `squeue`")
-    check_nodes(wanted, partition, slurm.node_kinds(partition))
+    if partition:  # else a plugin of the cluster chooses one, or sbatch says no
+        check_nodes(wanted, partition, slurm.node_kinds(partition))
 
 
 def check_with_profile(wanted: Resources, site: Site) -> None:

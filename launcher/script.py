@@ -69,7 +69,7 @@ def make_executor(job: JobDir, name: str, wanted: Resources, site: Site, **more:
 
 def _parameters(wanted: Resources, site: Site) -> dict[str, Any]:
     """What submitit and Slurm are to know; what is empty is left to the cluster."""
-    more: dict[str, Any] = {"requeue": True}
+    more: dict[str, Any] = {"requeue": True, "signal": f"USR2@{site.signal_seconds}"}
     optional = {
         "partition": wanted.partition,
         "account": wanted.account,
@@ -84,10 +84,12 @@ def _parameters(wanted: Resources, site: Site) -> dict[str, Any]:
         "ntasks_per_node": wanted.ranks_per_node,
         "cpus_per_task": wanted.cpus_per_rank,
         "time": wanted.time_min,
-        "signal_delay_s": site.signal_seconds,
         "stderr_to_stdout": True,
         "srun_args": _srun(wanted, site),
+        # submitit's own are not asked for: a signal that a variable of it names, which the ranks
+        # would not heed, and a wckey, which a cluster that checks them refuses.
         "additional_parameters": more,
+        "wckey": None,
         **{name: value for name, value in optional.items() if value},
     }
 

@@ -86,7 +86,12 @@ def ask(*argv: str) -> str:
     require(argv[0])
     try:
         done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+            argv,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise UserError(
@@ -104,18 +109,22 @@ def run_in_job(argv: Sequence[str], *, seconds: float) -> str:
     """What a command under srun writes, whatever its status; it may wait for a node.
 
     Raises:
-        UserError: it does not end in time.
+        UserError: it does not end in time; nothing of it stays in the queue.
     """
     require(argv[0])
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds, check=False)
-    except subprocess.TimeoutExpired:
-        raise UserError(
-            f"{argv[0]}: no node within {seconds:.0f} s", fix="try again later"
-        ) from None
-    if not done.stdout:
-        raise UserError(f"{argv[0]}: {_last(done.stderr) or f'status {done.returncode}'}")
-    return done.stdout
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True, errors="replace") as srun:
+        try:
+            answer, errors = srun.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            srun.terminate()  # killed, it would leave its job in the queue
+            srun.communicate()
+            raise UserError(
+                f"{argv[0]}: no node within {seconds:.0f} s", fix="try again later"
+            ) from None
+    if not answer:
+        raise UserError(f"{argv[0]}: {_last(errors) or f'status {srun.returncode}'}")
+    return answer
 
 
 def _last(text: str) -> str:
@@ -123,11 +132,11 @@ def _last(text: str) -> str:
     return lines[-1].strip() if lines else ""
 
 
-def partitions() -> list[str]:
-    """Names of the partitions, the default one first."""
+def partitions() -> tuple[list[str], str]:
+    """Names of the partitions, and which is the default one; empty where there is none."""
     names = ask("sinfo", "-h", "-o", "%P").split()
-    default = [name.rstrip("*") for name in names if name.endswith("*")]
-    return list(dict.fromkeys([*default, *(name.rstrip("*") for name in names)]))
+    default = next((name.rstrip("*") for name in names if name.endswith("*")), "")
+    return list(dict.fromkeys(name.rstrip("*") for name in names)), default
 
 
 def node_kinds(partition: str) -> list[NodeKind]:
@@ -181,12 +190,20 @@ def accounted(jobs: Sequence[str]) -> dict[str, Accounted]:
     The accounting knows those that have begun, the controller those that wait (a run of an array
     that is cancelled while it waits is known to neither). A start that ended is not the end of a
     job: for the accounting one whose node died has failed until it may begin again, minutes later.
-    Never submitit's own view, which remembers the first final state.
+    Where there is no accounting, or it does not answer, the controller alone is asked, which
+    forgets jobs some minutes after they end. Never submitit's own view, which remembers the first
+    final state.
+
+    Raises:
+        UserError: the controller does not answer.
     """
     if not jobs:
         return {}
     columns = "JobID,State,Reason,NodeList"
-    known = _jobs(ask("sacct", "-n", "-P", "-X", "-o", columns, "-j", ",".join(jobs)))
+    try:
+        known = _jobs(ask("sacct", "-n", "-P", "-X", "-o", columns, "-j", ",".join(jobs)))
+    except UserError:
+        known = {}
     doubtful = [job for job in jobs if job not in known or known[job].has_ended]
     if doubtful:
         there = in_queue()

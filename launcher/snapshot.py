@@ -28,6 +28,8 @@ _RECORDED = re.compile(
     r"|SLURM_CONF|HOSTNAME|LANG|MODULEPATH|LOADEDMODULES"
 )
 _SECRET = re.compile(r"TOKEN|SECRET|PASS|KEY|CREDENTIAL", re.IGNORECASE)
+_AS_BYTES = "surrogateescape"
+"""What git shows of sources need not be UTF-8; it is kept as it is."""
 
 
 def take_snapshot(job: JobDir) -> str:
@@ -44,7 +46,8 @@ def take_snapshot(job: JobDir) -> str:
     state = _git(sources, "status", "--porcelain", "--", *PACKAGES).splitlines()
     about = {"revision": revision, "changed": state, "digest": digest, "from": str(sources)}
     write_whole(job.code_json, json.dumps(about, indent=1).encode())
-    write_whole(job.code_diff, _git(sources, "diff", "HEAD", "--", *PACKAGES).encode())
+    patch = ("diff", "--no-color", "--no-ext-diff", "--binary", "HEAD", "--")
+    write_whole(job.code_diff, _git(sources, *patch, *PACKAGES).encode(errors=_AS_BYTES))
     write_whole(job.environment, json.dumps(environment(), indent=1).encode())
     return digest
 
@@ -62,7 +65,9 @@ def code_digest(folder: Path) -> str:
 
 def environment() -> dict[str, object]:
     """Versions and those variables that bear on a run; nothing that looks like a secret."""
-    packages = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    # One that an installation has left half-way has no name.
+    found = ((d.metadata["Name"], d.version) for d in importlib.metadata.distributions())
+    packages = {name: version for name, version in found if name}
     variables = {
         name: value
         for name, value in sorted(os.environ.items())
@@ -82,4 +87,7 @@ def _git(folder: Path, *words: str) -> str:
     if shutil.which("git") is None:
         return ""
     argv = ["git", "-C", str(folder), *words]
-    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+    done = subprocess.run(
+        argv, capture_output=True, encoding="utf-8", errors=_AS_BYTES, check=False
+    )
+    return done.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from distill.errors import UserError
 from distill.json_lines import objects_of
 from distill.run_dir import RunDir
+from distill.run_lock import is_held
 from launcher import slurm
 from launcher.starts import read_starts
 from launcher.submitted import Submitted
@@ -59,12 +61,17 @@ def find_runs(paths: Sequence[Path]) -> list[RunDir]:
     """The runs at or below ``paths``, by name.
 
     Raises:
-        UserError: a path that is no folder, or no run anywhere.
+        UserError: a path that is no folder or cannot be read, or no run anywhere.
     """
-    for path in paths:
-        if not path.is_dir():
-            raise UserError(f"{str(path)!r}: no such folder", fix="name a run folder")
-    found = [run for path in paths for run in _runs_below(path, _DEPTH)]
+    try:
+        for path in paths:
+            if not path.is_dir():
+                raise UserError(f"{str(path)!r}: no such folder", fix="name a run folder")
+        found = [run for path in paths for run in _runs_below(path, _DEPTH)]
+    except PermissionError as error:
+        raise UserError(
+            f"{error.filename!r}: cannot be read ({error.strerror})", fix="name runs of your own"
+        ) from None
     if not found:
         names = ", ".join(repr(str(path)) for path in paths)
         raise UserError(f"no run in {names}", fix="name a folder that `submit` or `train` wrote to")
@@ -77,8 +84,9 @@ def _runs_below(path: Path, depth: int) -> Iterator[RunDir]:
         yield run
     elif depth > 0:
         for child in sorted(path.iterdir()):
-            if child.is_dir() and not child.is_symlink():
-                yield from _runs_below(child, depth - 1)
+            with suppress(PermissionError, FileNotFoundError):  # of others, or removed meanwhile
+                if child.is_dir() and not child.is_symlink():
+                    yield from _runs_below(child, depth - 1)
 
 
 def statuses(runs: Iterable[RunDir]) -> list[RunStatus]:
@@ -172,10 +180,4 @@ def _local_state(run: RunDir, job: Submitted | None) -> str:
 
 def is_locked(run: RunDir) -> bool:
     """Whether a process of this machine, or one that shares its locks, works in the folder."""
-    if not run.lock.exists():
-        return False
-    try:
-        with run.acquire():
-            return False
-    except UserError:
-        return True
+    return is_held(run.lock)

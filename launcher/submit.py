@@ -24,6 +24,7 @@ from distill.files import disk_errors, write_whole
 from distill.run_dir import JobDir, RunDir
 from launcher import slurm
 from launcher.entry import Entry
+from launcher.fields import checked_folder
 from launcher.guard import check_private
 from launcher.jobfile import JobFile
 from launcher.limits import check_time, check_with_cluster, check_with_profile
@@ -121,8 +122,10 @@ def check_run(run: RunDir, *, resume: bool) -> None:
     """A fresh folder for a fresh run; one's own for a resumed one.
 
     Raises:
-        UserError: another job works or waits for it, or there is (or is not) a run to go on with.
+        UserError: another job works or waits for it, there is (or is not) a run to go on with, or
+            Python could not find sources there.
     """
+    checked_folder("run.dir", str(run.root))
     before = Submitted.of(run)
     if before is not None and (state := _state_if_alive(before)):
         raise UserError(

@@ -46,6 +46,10 @@ class Submitted:
         except OSError:
             return False
 
+    def log(self, rank: int) -> Path:
+        """The log of a rank."""
+        return Path(self.logs) / f"{self.number}_{rank}_log.out"
+
     def log_names(self) -> list[str]:
         """Names of the logs that its ranks have begun."""
         return sorted(path.name for path in Path(self.logs).glob(f"{self.number}_*_log.out"))
@@ -53,8 +57,13 @@ class Submitted:
     @classmethod
     def of(cls, run: RunDir) -> Submitted | None:
         """The newest submission of a run that got a number."""
-        for job in reversed(run.jobs()):
-            if job.submitted.exists():
-                said = json.loads(job.submitted.read_text(encoding="utf-8"))
-                return cls(**{**said, "logs": str((job.root / said["logs"]).resolve())})
-        return None
+        job = newest(run)
+        if job is None:
+            return None
+        said = json.loads(job.submitted.read_text(encoding="utf-8"))
+        return cls(**{**said, "logs": str((job.root / said["logs"]).resolve())})
+
+
+def newest(run: RunDir) -> JobDir | None:
+    """Folder of the newest submission of a run that got a number."""
+    return next((job for job in reversed(run.jobs()) if job.submitted.exists()), None)

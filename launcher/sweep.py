@@ -189,8 +189,13 @@ def submit_sweep(sweep: Sweep, requests: Mapping[int, Request], parallel: int) -
         folders = [_prepare_run(sweep, index, requests[index], digest, job) for index in requests]
     write_whole(job.tasks, json.dumps([str(folder.job_json) for folder in folders]).encode())
     first = next(iter(requests.values()))
-    more = {"array_parallelism": parallel} if parallel else {}
-    executor = make_executor(job, sweep.root.name, first.wanted, first.site, **more)
+    executor = make_executor(
+        job,
+        sweep.root.name,
+        first.wanted,
+        first.site,
+        array_parallelism=parallel or len(folders),
+    )
     try:
         numbers = hand_over(executor, [Entry(str(folder.job_json)) for folder in folders], job)
     except UserError:

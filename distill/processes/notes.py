@@ -40,6 +40,14 @@ class Note:
     secondary: bool
 
 
+def read_note(path: Path) -> Note | None:
+    """The note that a rank left at ``path``; None where it left none, or a disk has damaged it."""
+    try:
+        return Note(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
 def lost_peer(error: BaseException) -> bool:
     """Whether an error only says that another rank has gone."""
     return bool(_LOST_PEER.search(str(error)))
@@ -58,14 +66,16 @@ def leave(text: str, status: int, *, secondary: bool = False) -> NoReturn:
         status: exit status of this process.
         secondary: whether this rank only noticed that another one had gone.
     """
-    if notes := os.environ.get(NOTES):
-        rank = own_rank()
-        note = Note(rank, time.time_ns(), status, text, secondary)
-        partial = Path(notes) / f"rank{rank}.part"
-        partial.write_text(json.dumps(note.__dict__), encoding="utf-8")
-        partial.rename(Path(notes) / f"rank{rank}.json")
-    else:
+    try:
+        _write(Path(os.environ[NOTES]), Note(own_rank(), time.time_ns(), status, text, secondary))
+    except (KeyError, OSError):  # nobody asked for one; or a full disk, and the log is there
         sys.stderr.write(f"{text}\n")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _write(notes: Path, note: Note) -> None:
+    partial = notes / f"rank{note.rank}.part"
+    partial.write_text(json.dumps(note.__dict__), encoding="utf-8")
+    partial.rename(notes / f"rank{note.rank}.json")

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import signal
 import socket
@@ -35,7 +34,7 @@ from pathlib import Path
 from distill.errors import UserError, one_line, signal_name
 from distill.processes.cores import usable_cores
 from distill.processes.interrupt import leave_on_interrupt
-from distill.processes.notes import NOTES, Note, leave, lost_peer, own_rank
+from distill.processes.notes import NOTES, Note, leave, lost_peer, own_rank, read_note
 
 GRACE_SECONDS = 5.0
 """Time the other ranks get to leave after one failed."""
@@ -225,9 +224,8 @@ def _verdict(family: _Family) -> int:
 
 def _failures(family: _Family) -> Iterator[Note]:
     for rank, child in enumerate(family.children):
-        note = family.notes / f"rank{rank}.json"
-        if note.exists():
-            yield Note(**json.loads(note.read_text(encoding="utf-8")))
+        if note := read_note(family.notes / f"rank{rank}.json"):
+            yield note
         elif rank not in family.killed and -child.returncode not in (0, *family.asked):
             yield from _silent_death(family, rank, child.returncode)
 

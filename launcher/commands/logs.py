@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ def logs_command(
     """
     job = job_of(run)
     if follow:
-        _wait_for_any(run, job)
+        _wait_for_log(run, job, rank)
     path = log_path(run, job, rank)
     place = _show_from(path, 0)
     if follow:
@@ -69,7 +70,7 @@ def log_path(run: Path, job: Submitted, rank: int) -> Path:
     Raises:
         UserError: that rank has written nothing.
     """
-    path = Path(job.logs) / f"{job.number}_{rank}_log.out"
+    path = job.log(rank)
     if not path.exists():
         others = ", ".join(job.log_names())
         state = f"there are {others}" if others else _why_none(run)
@@ -82,13 +83,33 @@ def _why_none(run: Path) -> str:
     return over if _is_over(run) else "the job has not begun"
 
 
-def _wait_for_any(run: Path, job: Submitted) -> None:
-    """Wait while the job does; it has no logs then."""
-    if not job.log_names():
+def _wait_for_log(run: Path, job: Submitted, rank: int) -> None:
+    """Wait while the job does; ranks begin theirs some time after the script has begun that of 0.
+
+    Raises:
+        UserError: there will be no such rank.
+    """
+    ranks = _ranks_with_logs(run, job)
+    if rank >= ranks:
+        raise UserError(
+            f"--rank {rank}: there are {ranks} rank(s) with a log", fix="leave --rank away, for 0"
+        )
+    if not job.log(rank).exists():
         sys.stderr.write(f"job {job.number} has not begun; its log will appear here\n")
         for _ in _while_it_lasts(run):
-            if job.log_names():
+            if job.log(rank).exists():
                 return
+
+
+def _ranks_with_logs(run: Path, job: Submitted) -> int:
+    """On this machine what the others say goes through the first."""
+    from distill.run_dir import RunDir
+    from launcher.jobfile import JobFile
+    from launcher.submitted import newest
+
+    folder = newest(RunDir(run))
+    assert folder is not None
+    return JobFile.read(folder.job_json).world_size if job.cluster == "slurm" else 1
 
 
 def _while_it_lasts(run: Path) -> Iterator[None]:
@@ -101,11 +122,11 @@ def _while_it_lasts(run: Path) -> Iterator[None]:
 
 
 def _show_from(path: Path, place: int) -> int:
-    """Print what comes after ``place``; the new place."""
+    """Print what comes after ``place``, as it is: letters may be cut anywhere; the new place."""
     with path.open("rb") as file:
         file.seek(place)
-        while chunk := file.read(1 << 16):
-            sys.stdout.write(chunk.decode(errors="replace"))
+        sys.stdout.flush()
+        shutil.copyfileobj(file, sys.stdout.buffer)
         sys.stdout.flush()
         return file.tell()
 

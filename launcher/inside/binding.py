@@ -8,19 +8,24 @@ from collections.abc import Mapping, Sequence
 
 from distill.errors import UserError
 
+_NO_DEVICE = {"", "-1", "NoDevFiles"}
+"""What stands for no GPU at all: for CUDA, and for Slurm."""
+
 
 def gpu_of(environment: Mapping[str, str], local_rank: int, local_world_size: int) -> str | None:
     """What CUDA_VISIBLE_DEVICES of a rank is to be; None to leave it.
 
-    Slurm shows all GPUs of a job to each of its tasks. Each rank sees its own alone, so that no
-    library can open a context on that of another.
+    Slurm shows all GPUs of a job to each of its tasks, unless a site has it bind them. Each rank
+    sees its own alone, so that no library can open a context on that of another.
 
     Raises:
         UserError: there are fewer GPUs than ranks.
     """
     shown = environment.get("CUDA_VISIBLE_DEVICES", "")
-    devices = [device for device in shown.split(",") if device]
-    if not devices or (len(devices) == 1 and local_world_size == 1):
+    devices = [device for device in shown.split(",") if device not in _NO_DEVICE]
+    on_node = environment.get("SLURM_GPUS_ON_NODE", "")
+    bound = on_node.isdecimal() and int(on_node) >= local_world_size
+    if not devices or (len(devices) == 1 and (local_world_size == 1 or bound)):
         return None
     if len(devices) < local_world_size:
         raise UserError(

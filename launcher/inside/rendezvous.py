@@ -82,9 +82,7 @@ def _tasks_here(environment: Mapping[str, str]) -> int:
 
 def first_host(nodes: str) -> str:
     """The first of Slurm's list of nodes, e.g. ``gpu07`` of ``gpu[07-09,12],cpu1``."""
-    found = re.match(r"([^,\[\]]*)(?:\[(\d+)[^\]]*\]([^,\[\]]*))?", nodes)
-    assert found is not None
-    host = "".join(part or "" for part in found.groups())
-    if not host:
+    host = re.sub(r"\[(\d+)[^\]]*\]", r"\1", nodes).partition(",")[0]
+    if not host or set(host) & set("[]"):
         raise UserError(f"SLURM_STEP_NODELIST = {nodes!r}: not understood")
     return host

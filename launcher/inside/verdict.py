@@ -18,12 +18,14 @@ import json
 import os
 import re
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from distill.errors import TrainingStopped, UserError, one_line
-from distill.processes.notes import Note
+from distill.processes.notes import Note, read_note
 from distill.processes.watchdog import read_beats
 from distill.run_dir import JobDir, RunDir
 from launcher import slurm
@@ -42,6 +44,8 @@ from launcher.starts import (
 
 _ENDED = "pairdistill: start {restart} ended"
 _SRUN = re.compile(r"^srun: error: (\S+): (tasks? [\d,-]+: .+)$", re.MULTILINE)
+_PAUSES_SECONDS = (2.0, 8.0)
+"""A job that nears its limit, or is preempted, has not much longer."""
 _OWN = {UserError.exit_status, TrainingStopped.exit_status}
 
 
@@ -83,7 +87,7 @@ def this_start(folder: Path) -> Start:
 def failures_of(start: Start) -> list[Note]:
     """Why ranks failed, the first cause first."""
     paths = sorted(start.folder.notes(start.restart).glob("rank*.json"))
-    failures = [Note(**json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+    failures = [note for path in paths if (note := read_note(path))]
     return sorted(failures, key=lambda note: (note.secondary, note.when_ns))
 
 
@@ -129,7 +133,7 @@ def decide(start: Start, end: End) -> str:
     """`none`, `requeue`, or why the job is not started again."""
     if end.kind in ("complete", "mistake") or end.cause == "SIGINT":
         return "none"
-    state = slurm.state_now(start.job)
+    state = _patiently(lambda: slurm.state_now(start.job))
     if state != "RUNNING":  # Slurm has made up its mind
         return f"none: the job is {state or 'forgotten'}"
     if end.kind == "failed" and (hopeless := fails_again(start, end)):
@@ -152,12 +156,31 @@ def fails_again(start: Start, end: End) -> str:
 def requeue(start: Start) -> None:
     """Have Slurm start the job again, from the newest checkpoint."""
     try:
-        slurm.ask("scontrol", "requeue", start.job)
+        _patiently(lambda: slurm.ask("scontrol", "requeue", start.job))
     except UserError as error:
         say(
-            f"the job could not be requeued ({error.what}); its checkpoints are kept, by hand:"
-            f" scontrol requeue {start.job}"
+            f"the job could not be requeued ({error.what}); its checkpoints are kept,"
+            f" {by_hand(start)}"
         )
+
+
+def by_hand(start: Start) -> str:
+    """What a person is to do where Slurm could not be asked."""
+    return f"by hand: scontrol requeue {start.job}"
+
+
+def _patiently(ask: Callable[[], str]) -> str:
+    """Slurm's answer; a controller that is busy has one seconds later.
+
+    Raises:
+        UserError: none after `_PAUSES_SECONDS`.
+    """
+    for seconds in _PAUSES_SECONDS:
+        try:
+            return ask()
+        except UserError:
+            time.sleep(seconds)
+    return ask()
 
 
 def say(text: str) -> None:
@@ -175,7 +198,7 @@ def conclude(folder: Path, status: int) -> int:
     try:
         action = decide(start, end)
     except UserError as error:
-        action = f"none: {error.what}"
+        action = f"none: {error.what}; {by_hand(start)}"
     end = replace(end, cause=one_line(end.cause))
     try:  # written first: a requeue ends this process too
         add_end(start.run, start.job, start.restart, end, action)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -71,6 +75,34 @@ def test_a_folder_without_runs_is_a_mistake(tmp_path: Path) -> None:
         find_runs([tmp_path])
     with pytest.raises(UserError, match="no such folder"):
         find_runs([tmp_path / "nowhere"])
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """A block in which closed folders are closed for this process too."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+def test_runs_of_others_are_passed_over() -> None:
+    """Each of a team has private folders below a shared one."""
+    with tempfile.TemporaryDirectory() as folder:
+        mine, theirs = RunDir(Path(folder) / "mine"), RunDir(Path(folder) / "b" / "theirs")
+        for run in (mine, theirs):
+            run.root.mkdir(parents=True)
+            run.config_toml.write_text("")
+        Path(folder).chmod(0o755)
+        theirs.root.chmod(0)
+        with without_privileges():
+            assert find_runs([Path(folder)]) == [mine]
+            with pytest.raises(UserError, match=r"theirs.*': cannot be read \(Permission denied\)"):
+                find_runs([mine.root, theirs.root])
 
 
 def test_states_of_slurm_are_single_words(fake: FakeSlurm) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import pytest
 
 from distill.errors import UserError
 from distill.run_dir import RunDir
+from distill.run_lock import is_held
 
 HOLD = """
 import sys, time
@@ -47,6 +50,36 @@ def test_a_second_job_is_refused_and_told_who_holds(tmp_path: Path) -> None:
     assert str(process.pid) in run.lock.read_text(), "killed: the file stays behind"
     with run.acquire():  # but does not block
         assert str(os.getpid()) in run.lock.read_text()
+    assert run.lock.read_text() == ""
+
+
+def test_a_look_at_a_lock_neither_keeps_a_job_out_nor_changes_anything(tmp_path: Path) -> None:
+    """`status` may look just when a job begins: that is no other job."""
+    run = RunDir(tmp_path / "run")
+    assert not is_held(run.lock)
+    with run.acquire():
+        assert is_held(run.lock)
+        named = run.lock.read_text()
+    run.lock.write_text(named)  # as of a job that was killed
+    assert not is_held(run.lock)
+    assert run.lock.read_text() == named
+    look = os.open(run.lock, os.O_RDONLY)
+    fcntl.flock(look, fcntl.LOCK_SH)
+    threading.Timer(0.3, os.close, [look]).start()
+    with run.acquire():
+        assert is_held(run.lock)
+
+
+def test_a_full_disk_keeps_no_job_out(tmp_path: Path) -> None:
+    """Its lock has no name then: the kernel lets no file grow, as where no room is."""
+    run = RunDir(tmp_path / "run")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with run.acquire():
+            assert is_held(run.lock)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert run.lock.read_text() == ""
 
 
