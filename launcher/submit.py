@@ -172,15 +172,28 @@ def submit(request: Request) -> Submitted:
 def prepare(request: Request) -> JobDir:
     """The folder of a new submission, with all that the job needs."""
     job = request.run.next_job()
-    with disk_errors(job.root):
-        make_private(job)
-        digest = take_snapshot(job)
-    write_job(request, job, digest, job.slurm)
+    with private(job):
+        write_job(request, job, take_snapshot(job), job.slurm)
     return job
 
 
-def make_private(job: JobDir) -> None:
-    """The folders of a submission, for this user alone."""
+@contextmanager
+def private(job: JobDir) -> Iterator[None]:
+    """The folders of a submission, for this user alone; gone again where the block fails.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    with disk_errors(job.root):
+        _make_private(job)
+        try:
+            yield
+        except BaseException:
+            discard(job)
+            raise
+
+
+def _make_private(job: JobDir) -> None:
     run = job.root.parents[1]
     run.parent.mkdir(parents=True, exist_ok=True)
     for folder in (run, job.root.parent, job.root, job.slurm):

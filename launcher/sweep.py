@@ -15,13 +15,14 @@ import math
 import random
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from distill.config import as_override, parse_overrides
 from distill.errors import UserError
-from distill.files import disk_errors, write_whole
+from distill.files import write_whole
 from distill.monitor.metrics_file import read_metrics
 from distill.run_dir import JobDir, RunDir
 from launcher.entry import Entry
@@ -29,7 +30,7 @@ from launcher.script import make_executor
 from launcher.slurm import ENDED
 from launcher.snapshot import take_snapshot
 from launcher.status import RunStatus, statuses
-from launcher.submit import Request, discard, hand_over, make_private, write_job
+from launcher.submit import Request, discard, hand_over, private, write_job
 from launcher.submitted import Submitted
 
 MOST_POINTS = 1000
@@ -182,22 +183,19 @@ def submit_sweep(sweep: Sweep, requests: Mapping[int, Request], parallel: int) -
         UserError: a folder cannot be written, or Slurm refuses; then nothing is left of it.
     """
     job = RunDir(sweep.root).next_job()
-    with disk_errors(job.root):
-        make_private(job)
-        digest = take_snapshot(job)
-        sweep.write()
-        folders = [_prepare_run(sweep, index, requests[index], digest, job) for index in requests]
-    write_whole(job.tasks, json.dumps([str(folder.job_json) for folder in folders]).encode())
+    folders: list[JobDir] = []
     first = next(iter(requests.values()))
-    executor = make_executor(
-        job,
-        sweep.root.name,
-        first.wanted,
-        first.site,
-        array_parallelism=parallel or len(folders),
-    )
+    more = {"array_parallelism": parallel or len(requests)}
     try:
-        numbers = hand_over(executor, [Entry(str(folder.job_json)) for folder in folders], job)
+        with private(job):
+            digest = take_snapshot(job)
+            sweep.write()
+            for index, request in requests.items():
+                folders.append(_prepare_run(sweep, index, request, digest, job))
+            files = [str(folder.job_json) for folder in folders]
+            write_whole(job.tasks, json.dumps(files).encode())
+        executor = make_executor(job, sweep.root.name, first.wanted, first.site, **more)
+        numbers = hand_over(executor, [Entry(file) for file in files], job)
     except UserError:
         _discard(sweep, folders)
         raise
@@ -211,9 +209,9 @@ def _prepare_run(sweep: Sweep, index: int, request: Request, digest: str, array:
     """Folder of one run's submission; its sources and logs are those of the array."""
     (sweep.root / "runs").mkdir(mode=0o700, exist_ok=True)
     folder = sweep.run(index).next_job()
-    make_private(folder)
-    folder.slurm.rmdir()
-    write_job(request, folder, digest, array.slurm)
+    with private(folder):
+        folder.slurm.rmdir()
+        write_job(request, folder, digest, array.slurm)
     return folder
 
 
@@ -221,11 +219,11 @@ def _discard(sweep: Sweep, folders: Sequence[JobDir]) -> None:
     """Leave nothing in the runs of a submission that was refused; nor of a sweep without any."""
     for folder in folders:
         discard(folder)
-    runs = sweep.root / "runs"
-    if not any(runs.iterdir()):
-        runs.rmdir()
-        sweep.file.unlink()
-        sweep.root.rmdir()
+    if not any(run.root.exists() for run in sweep.runs):
+        sweep.file.unlink(missing_ok=True)
+        for empty in (sweep.root / "runs", sweep.root):
+            with suppress(OSError):  # it is not there, or there is something else in it
+                empty.rmdir()
 
 
 def failed(sweep: Sweep) -> list[int]:

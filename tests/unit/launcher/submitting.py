@@ -13,6 +13,7 @@ from distill.cli.groups import one_by_one
 from distill.run_dir import RunDir
 from launcher.commands.submit import submit_command
 from launcher.commands.sweep import sweep_command
+from launcher.jobfile import JobFile
 from launcher.starts import add_start
 from launcher.submitted import Submitted
 
@@ -62,6 +63,7 @@ def submitted_run(root: Path, number: str, step: int, *, complete: bool = False)
     job = run.next_job()
     job.slurm.mkdir(parents=True)
     Submitted(number, "slurm", str(job.slurm), "now").write(job)
+    JobFile(str(root), "", "", world_size=2).write(job.job_json)
     add_start(run, {"job": number, "restart": 0}, 0, 10)
     lines = [
         {"step": i, "loss/total": 10.0 - i, "loss/similarity": 0.5, "speed/seconds_per_step": 2.0}

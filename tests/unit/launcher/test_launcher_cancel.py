@@ -16,6 +16,7 @@ from distill.errors import UserError
 from launcher.commands.cancel import cancel, cancel_command
 from launcher.commands.logs import logs_command
 from launcher.commands.options import Cluster
+from launcher.slurm import run_in_job
 from launcher.starts import add_start
 from launcher.status import statuses
 from launcher.submitted import Submitted
@@ -104,6 +105,25 @@ def test_a_job_of_this_machine_is_known_before_it_holds_the_folder(config: Path)
     assert statuses([run])[0].state == "ENDED"
     Submitted(str(os.getpid()), "local", str(job.slurm), "now").write(job)
     assert cancel(run, save=False).endswith("does not run")
+
+
+def test_a_command_that_gets_no_node_in_time_leaves_no_job_in_the_queue(
+    fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Slurm whose nodes are busy keeps that of an srun that is killed, not of one told to end."""
+    (fake.folder / "srun").write_text("#!/bin/sh\nexec sleep 600\n")
+    (fake.folder / "srun").chmod(0o755)
+    sent: list[int] = []
+    send = subprocess.Popen.send_signal
+
+    def noted(process: subprocess.Popen[str], number: int) -> None:
+        sent.append(number)
+        send(process, number)
+
+    monkeypatch.setattr(subprocess.Popen, "send_signal", noted)
+    with pytest.raises(UserError, match="srun: no node within 0 s"):
+        run_in_job(["srun", "hostname"], seconds=0.1)
+    assert sent == [signal.SIGTERM]
 
 
 def test_logs_are_found_where_a_run_was_moved_to(

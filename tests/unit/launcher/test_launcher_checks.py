@@ -9,6 +9,9 @@ import sys
 
 import pytest
 
+from launcher.inside.checks import judge
+from launcher.jobfile import JobFile
+
 LAUNCH = """
 import sys
 from distill.processes.spawn import spawn_local
@@ -150,3 +153,32 @@ def test_where_the_network_is_slow_its_slowest_link_comes_first(found: dict[str,
     assert slowest.endswith(" GB/s between node0 and node2")
     assert other.endswith(" GB/s between node0 and node1")
     assert float(slowest.split()[0]) < float(other.split()[0])
+
+
+def report(rank: int, **other: object) -> dict[str, object]:
+    usual = {"rank": rank, "host": f"node{rank}", "code": "abc", "config": "x", "gpus": 2}
+    rest = {"clock": 100.0, "free_bytes": 100, "needed_bytes": 50, "sum_is_wrong": False}
+    return usual | rest | other
+
+
+CHECKED = JobFile("", "", "abc", 3, gpus_per_node=2)
+
+
+def test_nodes_that_agree_pass() -> None:
+    assert list(judge(CHECKED, [report(rank) for rank in range(3)])) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"code": "def"}, "other sources on node1"),
+        ({"config": "y"}, "other settings on node1"),
+        ({"gpus": 1}, "1 GPU(s) on node1 (rank 1), not 2"),
+        ({"sum_is_wrong": True}, "a wrong sum on node1"),
+        ({"clock": 107.0}, "the clock on node1 (rank 1) is +7.0 s off"),
+        ({"free_bytes": 10}, "are free on node1"),
+    ],
+)
+def test_each_fault_names_its_node(fault: dict[str, object], words: str) -> None:
+    (found,) = judge(CHECKED, [report(0), report(1, **fault), report(2)])
+    assert words in found

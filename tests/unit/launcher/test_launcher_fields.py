@@ -163,9 +163,29 @@ def test_nothing_of_a_folder_that_is_not_ours_is_run(tmp_path: Path) -> None:
     assert done.stderr == "error: the job folder is gone, or is not yours\n"
 
 
+def test_the_signal_is_one_that_ranks_heed_whatever_submitit_is_told(tmp_path: Path) -> None:
+    """It reads the variable when it is imported, so in a process of its own."""
+    code = (
+        "import sys; from pathlib import Path; from distill.run_dir import JobDir;"
+        "from launcher.resources import Resources; from launcher.site import Site;"
+        "from launcher.script import make_executor;"
+        "job = JobDir(Path(sys.argv[1]));"
+        "print(make_executor(job, 'x', Resources(), Site(signal_seconds=77)).script_text())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={**os.environ, "SUBMITIT_PREEMPT_SIGNAL": "USR1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    flags = [line for line in done.stdout.splitlines() if "--signal" in line]
+    assert flags == ["#SBATCH --signal=USR2@77"]
+
+
 def test_empty_means_that_the_cluster_decides(tmp_path: Path) -> None:
     bare = script(tmp_path, Resources(), Site())
-    for option in ("partition", "account", "mem", "gpus-per-node", "dependency", "qos"):
+    for option in ("partition", "account", "mem", "gpus-per-node", "dependency", "qos", "wckey"):
         assert f"--{option}" not in bare
     full = script(
         tmp_path,

@@ -16,12 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import distill
 from distill.errors import UserError
 from distill.run_dir import JobDir, RunDir
 from launcher.entry import Entry
 from launcher.guard import check_private
 from launcher.site import Site, load_site
-from launcher.snapshot import code_digest, take_snapshot
+from launcher.snapshot import code_digest, environment, take_snapshot
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -87,6 +88,38 @@ def test_what_differs_from_the_revision_is_kept(tmp_path: Path) -> None:
     assert "\n+CHANGED = True\n" in job.code_diff.read_text()
     assert (job.code / "launcher" / "new.py").is_file()
     assert "CHANGED" in (job.code / "distill" / "errors.py").read_text()
+
+
+def test_the_difference_is_kept_as_it_is_whatever_git_is_told_to_show(
+    job: JobDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that is not UTF-8, colours, and a program of the user's in place of git's own."""
+    sources = tmp_path / "sources"
+    (sources / "distill").mkdir(parents=True)
+    (sources / "distill" / "names.py").write_bytes(b"first\n")
+    git = ("git", "-C", str(sources), "-c", "user.name=x", "-c", "user.email=x@x")
+    for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "x")):
+        subprocess.run([*git, *words], check=True)
+    changed = b"J\xfcrgen\n"
+    (sources / "distill" / "names.py").write_bytes(changed)
+    for name, value in (("color.ui", "always"), ("diff.external", "true")):
+        subprocess.run([*git, "config", name, value], check=True)
+    monkeypatch.setattr("launcher.snapshot.PACKAGES", ("distill",))
+    monkeypatch.setattr(distill, "__file__", str(sources / "distill" / "__init__.py"))
+    take_snapshot(job)
+    subprocess.run([*git, "checkout", "-q", "."], check=True)
+    subprocess.run([*git, "apply", str(job.code_diff)], check=True, cwd=sources)
+    assert (sources / "distill" / "names.py").read_bytes() == changed
+
+
+def test_a_package_that_was_left_half_installed_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "~umpy-2.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    found = environment()["packages"]
+    assert isinstance(found, dict)
+    assert "numpy" in found
 
 
 def test_secrets_are_not_recorded(job: JobDir, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,8 @@ def test_a_partial_environment_of_torchrun_is_an_error(name: str) -> None:
         ("gpu[007-009,012],cpu1", "gpu007"),
         ("a,b[1-2]", "a"),
         ("rack[2,4]n", "rack2n"),
+        ("r[1-2]n[03-04],r3n1", "r1n03"),
+        ("a[1,3]b[2],c", "a1b2"),
     ],
 )
 def test_the_first_node_of_a_list(nodes: str, first: str) -> None:
@@ -111,6 +113,12 @@ def test_each_rank_sees_its_own_gpu() -> None:
     assert [gpu_of(shown, rank, 3) for rank in range(3)] == ["4", "5", "7"]
     assert gpu_of({}, 0, 2) is None
     assert gpu_of({"CUDA_VISIBLE_DEVICES": "1"}, 0, 1) is None
+    bound = {"SLURM_GPUS_ON_NODE": "2", "CUDA_VISIBLE_DEVICES": "1"}
+    assert gpu_of(bound, 1, 2) is None, "srun --gpu-bind=single:1 shows each its own"
+    with pytest.raises(UserError, match=rf"1 GPU\(s\) \(1\) for 3 ranks on {HOST}"):
+        gpu_of(bound, 1, 3)
+    for nothing in ("", "NoDevFiles", "-1"):
+        assert gpu_of({"CUDA_VISIBLE_DEVICES": nothing}, 1, 2) is None
     with pytest.raises(UserError, match=rf"3 GPU\(s\) \(4,5,7\) for 4 ranks on {HOST}"):
         gpu_of(shown, 3, 4)
 

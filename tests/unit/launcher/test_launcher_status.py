@@ -65,9 +65,27 @@ def test_a_job_that_the_accounting_does_not_know(tmp_path: Path, fake: FakeSlurm
     fake.answers("squeue", "")
     run = submitted_run(tmp_path / "run", "99", 3)
     assert statuses([run])[0].state == "UNKNOWN"
-    fake.answers("sacct", errors="sacct: error: slurmdbd is down\n", status=1)
-    with pytest.raises(UserError, match="slurmdbd is down"):
+    fake.answers("squeue", errors="slurm_load_jobs error: Unable to contact\n", status=1)
+    with pytest.raises(UserError, match="Unable to contact"):
         statuses([run])
+
+
+def test_without_an_accounting_the_controller_says_where_jobs_stand(
+    tmp_path: Path, fake: FakeSlurm
+) -> None:
+    """It knows all that live; a small cluster has no other, and that of a large one has pauses."""
+    fake.answers("sacct", errors="Slurm accounting storage is disabled\n", status=1)
+    names = ("12", "13", "14", "15")
+    runs = [submitted_run(tmp_path / n, n, 3, complete=n == "15") for n in names]
+    add_end(runs[2], "14", 0, End("failed", 3, "error: rank 1: no", 1), "none")
+    fake.queue("12|RUNNING|None|node1", "13|FAILED|NonZeroExitCode|node1")
+    found = statuses(runs)
+    assert [s.state for s in found] == ["RUNNING", "FAILED", "UNKNOWN", "COMPLETED"]
+    assert found[2].reason == "error: rank 1: no"
+    with pytest.raises(UserError, match=r"job 12 \(RUNNING\) owns it"):
+        check_run(runs[0], resume=True)
+    for run in runs[1:]:
+        check_run(run, resume=True)
 
 
 def test_a_folder_without_runs_is_a_mistake(tmp_path: Path) -> None:
@@ -196,4 +214,41 @@ def test_a_log_is_waited_for_and_followed_to_its_end(
     assert shown.out.startswith("begun\nline 41\n")
     assert shown.err == "job 12 has not begun; its log will appear here\n"
     with pytest.raises(UserError, match=r"12_7_log.out': no such log; there are 12_0_log.out"):
+        logs_command(run.root, 7)
+    with pytest.raises(UserError, match=r"--rank 7: there are 2 rank\(s\) with a log"):
         logs_command(run.root, 7, follow=True)
+
+
+def test_the_log_of_another_rank_is_waited_for_though_that_of_the_first_is_there(
+    tmp_path: Path,
+    fake: FakeSlurm,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The script begins that of rank 0, before it loads modules and starts ranks."""
+    run = submitted_run(tmp_path / "run", "12", 3)
+    (run.jobs()[0].slurm / "12_0_log.out").touch()
+    fake.answers("sacct", "12|RUNNING|None|node1|\n")
+    fake.queue()
+    looks = itertools.count(1)
+
+    def pause(_: float) -> None:
+        look = next(looks)
+        if look == 30:
+            (run.jobs()[0].slurm / "12_1_log.out").write_text("rank 1\n")
+            fake.answers("sacct", "12|COMPLETED|None|node1|\n")
+
+    monkeypatch.setattr("launcher.commands.logs.time.sleep", pause)
+    logs_command(run.root, 1, follow=True)
+    assert capsys.readouterr().out == "rank 1\n"
+
+
+def test_letters_are_whole_wherever_a_log_is_cut(
+    tmp_path: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files are read in pieces, and a follower may look in the middle of a letter."""
+    run = submitted_run(tmp_path / "run", "12", 3)
+    text = "x" + "é" * 100_000
+    (run.jobs()[0].slurm / "12_0_log.out").write_text(text, encoding="utf-8")
+    logs_command(run.root)
+    assert capsys.readouterr().out == text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from submitting import pairdistill, run_of, submit, sweep
 from distill.config import load_config
 from distill.errors import UserError
 from distill.run_dir import RunDir
+from launcher.commands.options import Cluster
 from launcher.commands.tensorboard import link_runs
 from launcher.doctor import slurm_checks
 from launcher.submitted import Submitted
@@ -61,6 +63,26 @@ def test_a_refusal_of_slurm_leaves_nothing(config: Path, fake: FakeSlurm) -> Non
     assert not run_of(config).root.exists()
 
 
+def test_a_disk_that_is_full_is_told_in_a_line_and_holds_nothing_of_it(
+    config: Path, fake: FakeSlurm
+) -> None:
+    """The kernel refuses to write more than some bytes of a file, as it does where no room is."""
+    fake.cluster()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written \(.*File too large") as error:
+            submit(config)
+        with pytest.raises(UserError, match="File too large"):
+            sweep(config, ["loss.weight=1,2"], folder=config.parent / "sweep")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(str(error.value)) < 500
+    assert not run_of(config).root.exists()
+    assert not (config.parent / "sweep").exists()
+    assert not fake.calls("sbatch")
+
+
 def test_a_refused_sweep_can_be_asked_for_again(
     config: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +112,41 @@ def test_a_refused_sweep_can_be_asked_for_again(
     assert (done.number, Path(done.logs)) == ("21", RunDir(folder).jobs()[1].slurm)
     script = RunDir(folder).jobs()[1].script.read_text()
     assert f"export PYTHONPATH={folder}/jobs/0002/code" in script
+
+
+def test_a_folder_that_python_would_take_for_two_is_refused(config: Path, fake: FakeSlurm) -> None:
+    """A name with the time of day in it: the copy of the sources would not be what runs."""
+    fake.cluster()
+    for cluster in Cluster:
+        with pytest.raises(UserError, match=r"run\.dir = '.*/13:14': Python reads : as the end"):
+            submit(config, f"run.dir={config.parent}/13:14", cluster=cluster)
+    with pytest.raises(UserError, match=r"run\.dir = '.*/13:14/runs/000': Python"):
+        sweep(config, ["loss.weight=1,2"], folder=config.parent / "13:14")
+    assert not (config.parent / "13:14").exists()
+
+
+def test_all_runs_of_a_sweep_may_run_at_once_or_so_many_as_are_asked_for(
+    config: Path, fake: FakeSlurm
+) -> None:
+    """submitit itself would let 256 run."""
+    fake.cluster()
+    fake.answers("sbatch", "Submitted batch job 20\n")
+    sweep(config, [f"run.seed={','.join(map(str, range(3)))}"], folder=config.parent / "a")
+    sweep(config, ["run.seed=0,1,2"], folder=config.parent / "b", parallel=2)
+    for name, array in (("a", "0-2%3"), ("b", "0-2%2")):
+        (job,) = RunDir(config.parent / name).jobs()
+        assert f"#SBATCH --array={array}\n" in job.script.read_text()
+
+
+def test_a_cluster_whose_plugin_chooses_the_partition(config: Path, fake: FakeSlurm) -> None:
+    """There is no default one; the limits of some other mean nothing."""
+    fake.cluster()
+    script = fake.folder / "sinfo"
+    script.write_text(script.read_text().replace("test*", "test"))
+    with pytest.raises(UserError, match="--gpus-per-node = 3: partition 'high' has 2 at most"):
+        submit(config, gpus_per_node=3, partition="high")
+    submit(config, gpus_per_node=4)
+    assert Submitted.of(run_of(config)) is not None
 
 
 def test_who_names_no_account_needs_no_list_of_them(config: Path, fake: FakeSlurm) -> None:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from distill.errors import UserError
+from distill.processes.notes import NOTES
 from distill.processes.spawn import check_cores, spawn_local
 
 PARENT = """
@@ -206,3 +207,22 @@ def test_far_more_ranks_than_cores_are_refused_before_any_starts(
     with pytest.raises(UserError, match=f"--ranks {4 * cores + 1}: this process has {cores} cores"):
         spawn_local(["evaluate"], 4 * cores + 1)
     check_cores(4 * cores)
+
+
+LEAVE = """
+from distill.processes.notes import leave
+leave("error: rank 3: why", 7)
+"""
+
+
+def test_a_rank_whose_note_cannot_be_written_leaves_all_the_same(tmp_path: Path) -> None:
+    """Its disk is full, or the folder was removed: it must not stay among ranks that wait."""
+    where = {"RANK": "3", NOTES: str(tmp_path / "gone")}
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVE],
+        env={**os.environ, **where},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (7, "error: rank 3: why\n")
