@@ -267,7 +267,8 @@ def submit_here(request: Request, job: JobDir) -> str:
     os.environ["PYTHONSAFEPATH"] = "1"
     entry = Entry(str(job.job_json))
     if request.cluster == "debug":
-        submitit.DebugExecutor(folder=job.slurm).submit(entry).result()
+        with slurm.clean_environment():  # in `srun --pty bash` too there are ranks to be started
+            submitit.DebugExecutor(folder=job.slurm).submit(entry).result()
         return str(os.getpid())
     executor = submitit.LocalExecutor(folder=job.slurm)
     executor.update_parameters(timeout_min=request.wanted.time_min, tasks_per_node=1)

@@ -43,6 +43,7 @@ from launcher.starts import (
 )
 
 _ENDED = "pairdistill: start {restart} ended"
+_BEFORE = re.compile(r"^pairdistill: start \d+ ended", re.MULTILINE)
 _SRUN = re.compile(r"^srun: error: (\S+): (tasks? [\d,-]+: .+)$", re.MULTILINE)
 _PAUSES_SECONDS = (2.0, 8.0)
 """A job that nears its limit, or is preempted, has not much longer."""
@@ -124,8 +125,7 @@ def last_step(start: Start) -> int:
 def killed(start: Start) -> str:
     """The first rank that srun says was killed, in its words."""
     text = start.log.read_text(encoding="utf-8", errors="replace") if start.log.exists() else ""
-    this = text.rpartition(_ENDED.format(restart=start.restart - 1))[2]
-    found = _SRUN.search(this)
+    found = _SRUN.search(_BEFORE.split(text)[-1])
     return f"{found[2]} on {found[1]}" if found else ""
 
 

@@ -114,13 +114,24 @@ def test_a_mistake_is_not_repeated(job: JobDir, fake: FakeSlurm, status: int) ->
 def test_a_killed_rank_is_named_by_srun(job: JobDir, fake: FakeSlurm) -> None:
     log = job.slurm / "12_0_log.out"
     log.write_text(
-        "srun: error: node9: task 7: Killed\npairdistill: start -1 ended after step 3: failed\n"
+        "srun: error: node9: task 7: Killed\npairdistill: start 0 ended after step 3: failed\n"
         "srun: error: node2: task 1: Killed\nsrun: error: node1: task 0: Exited with exit code 1\n"
     )
     note(job, 0, 1, "error: rank 0: connection reset", when=1, secondary=True)
     assert conclude(job.root, 137) == 137
     assert last(job)["cause"] == "task 1: Killed on node2"
     assert requeued(fake)
+
+
+def test_what_an_earlier_start_died_of_is_not_taken_for_the_cause(
+    job: JobDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start between had no verdict: its node died."""
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    log = job.slurm / "12_0_log.out"
+    log.write_text("srun: error: node9: task 7: Killed\npairdistill: start 0 ended after step 3\n")
+    conclude(job.root, 9)
+    assert last(job)["cause"] == "status 9"
 
 
 def test_three_failures_at_one_step_are_enough(

@@ -225,8 +225,12 @@ def test_a_folder_of_other_things_is_refused(config: Path, fake: FakeSlurm) -> N
     assert len(run.jobs()) == 1
 
 
-def test_here_and_now(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In a process of its own: `debug` changes the environment."""
+def test_here_and_now(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own, as `debug` changes the environment; and in a shell under srun."""
+    step = ("STEP_ID", "PROCID", "LOCALID", "NODEID", "STEP_TASKS_PER_NODE", "NTASKS", "JOB_ID")
+    for name, value in zip(step, ("0", "0", "0", "0", "1", "1", "12"), strict=True):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "localhost")
     words = ["submit", str(config), "--cluster", "debug", "--ranks-per-node", "2"]
     done = pairdistill(*words)
     assert done.returncode == 0, done.stderr
