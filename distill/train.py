@@ -14,7 +14,7 @@ from signal import Signals
 from typing import TYPE_CHECKING, NamedTuple
 
 from distill.beginning import begin_or_resume
-from distill.checkpoint import check_space
+from distill.checkpoint import SaveFailed, check_space
 from distill.console import say
 from distill.data.copying import on_device
 from distill.engine import Engine
@@ -168,16 +168,20 @@ def _work(job: Job, state: TrainState, pairs: PairLoader) -> Outcome:
 
 
 def _save_stopped(job: Job, state: TrainState, by: Signals) -> None:
-    """Save where a signal stops the run; not while losses are not finite (`save_due`)."""
-    if not state.skipped_in_a_row:
-        save_now(job, state, must=True)
-        job.monitor.say(f"stopped by {by.name}; the same command goes on from here")
-        return
-    place = job.saved[1] or "the start"
-    job.monitor.say(
-        f"stopped by {by.name} while losses are not finite, so this step is not saved; "
-        f"the same command goes on from {place}"
-    )
+    """Save where a signal stops the run, if it can be; not with losses not finite (`save_due`).
+
+    On a full disk it is stopped all the same: the next start goes on from the last checkpoint, or
+    says that there is no room.
+    """
+    why = "losses are not finite" if state.skipped_in_a_row else ""
+    if not why:
+        try:
+            save_now(job, state, must=True)
+        except SaveFailed as error:
+            why = error.what
+    place = (job.saved[1] or "the start") if why else "here"
+    unsaved = f", and this step is not saved ({why})" if why else ""
+    job.monitor.say(f"stopped by {by.name}{unsaved}; the same command goes on from {place}")
 
 
 def _counted(job: Job, state: TrainState, report: StepReport) -> TrainState:
