@@ -41,34 +41,32 @@ def checked(field: str, value: str, *, name: str = "") -> str:
     raise UserError(f"{name or f'--{field}'} = {value!r}: not a name", fix=f"use {words}")
 
 
-def checked_text(name: str, value: str) -> str:
-    """``value``, if it can stand between quotes in a script: no control characters.
+def check_text(name: str, value: str) -> None:
+    """What can stand between quotes in a script: no control characters.
 
     Raises:
         UserError: there is one.
     """
-    if value.isprintable():
-        return value
-    raise UserError(f"{name} = {value!r}: holds a control character", fix="remove it")
+    if not value.isprintable():
+        raise UserError(f"{name} = {value!r}: holds a control character", fix="remove it")
 
 
-def checked_path(name: str, value: str) -> str:
+def check_path(name: str, value: str) -> None:
     """A path that Slurm takes as it is: it would replace ``%`` and read ``\\`` as an escape.
 
     Raises:
         UserError: it holds one of them, or a control character.
     """
-    checked_text(name, value)
+    check_text(name, value)
     for forbidden in "%\\":
         if forbidden in value:
             raise UserError(
                 f"{name} = {value!r}: Slurm gives {forbidden} in a path a meaning of its own",
                 fix="choose a path without it",
             )
-    return value
 
 
-def checked_folder(name: str, value: str) -> str:
+def check_folder(name: str, value: str) -> None:
     """A folder whose copy of the sources can stand in PYTHONPATH, where colons part the folders.
 
     Raises:
@@ -80,7 +78,6 @@ def checked_folder(name: str, value: str) -> str:
             " would not find the copy of the sources there",
             fix="choose a path without it",
         )
-    return value
 
 
 def job_name(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import submitit
 
 from distill.run_dir import JobDir
-from launcher.fields import checked_path, job_name
+from launcher.fields import check_path, job_name
 from launcher.resources import Resources
 from launcher.site import Site
 
@@ -53,7 +53,7 @@ def make_executor(job: JobDir, name: str, wanted: Resources, site: Site, **more:
     Raises:
         UserError: a path that Slurm would not take as it is.
     """
-    checked_path("run.dir", str(job.root))
+    check_path("run.dir", str(job.root))
     executor = Executor(
         folder=job.slurm, max_num_timeout=1000, python=shlex.quote(site.python or sys.executable)
     )

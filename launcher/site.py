@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from distill.config import Section
 from distill.errors import UserError, one_line
-from launcher.fields import checked, checked_path, checked_text
+from launcher.fields import check_path, check_text, checked
 
 SITES = "PAIRDISTILL_SITES"
 """Variable with a folder of profiles that is looked into first."""
@@ -122,10 +122,10 @@ def _check(site: Site, path: str) -> None:
     for module in site.modules:
         checked("module", module, name=f"{path}: modules")
     for word in site.container:
-        checked_text(f"{path}: container", word)
+        check_text(f"{path}: container", word)
     for name, value in site.variables.items():
         checked("variable", name, name=f"{path}: variables")
-        checked_text(f"{path}: variables.{name}", value)
-    checked_path(f"{path}: scratch", site.scratch)
-    checked_path(f"{path}: modules_init", site.modules_init)
-    checked_path(f"{path}: python", site.python)
+        check_text(f"{path}: variables.{name}", value)
+    check_path(f"{path}: scratch", site.scratch)
+    check_path(f"{path}: modules_init", site.modules_init)
+    check_path(f"{path}: python", site.python)

@@ -24,7 +24,7 @@ from distill.files import disk_errors, write_whole
 from distill.run_dir import JobDir, RunDir
 from launcher import slurm
 from launcher.entry import Entry
-from launcher.fields import checked_folder
+from launcher.fields import check_folder
 from launcher.guard import check_private
 from launcher.jobfile import JobFile
 from launcher.limits import check_time, check_with_cluster, check_with_profile
@@ -125,7 +125,7 @@ def check_run(run: RunDir, *, resume: bool) -> None:
         UserError: another job works or waits for it, there is (or is not) a run to go on with, or
             Python could not find sources there.
     """
-    checked_folder("run.dir", str(run.root))
+    check_folder("run.dir", str(run.root))
     before = Submitted.of(run)
     if before is not None and (state := _state_if_alive(before)):
         raise UserError(

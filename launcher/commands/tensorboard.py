@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -54,7 +55,8 @@ def link_runs(runs: Sequence[RunDir], folder: Path) -> None:
     having = [run for run in runs if run.tensorboard.is_dir()]
     if not having:
         raise UserError("no run has TensorBoard files yet", fix="set monitor.tensorboard=true")
-    for number, run in enumerate(having):
+    for run in having:
         name = run.root.name
-        name = name if not (folder / name).exists() else f"{name}-{number}"
-        (folder / name).symlink_to(run.tensorboard.absolute())
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        link = next(folder / name for name in names if not (folder / name).exists())
+        link.symlink_to(run.tensorboard.absolute())

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from distill.errors import UserError
 from distill.run_dir import JobDir
-from launcher.fields import _ALLOWED, checked, checked_path, job_name
+from launcher.fields import _ALLOWED, check_path, checked, job_name
 from launcher.resources import Resources, minutes
 from launcher.script import make_executor
 from launcher.site import Site
@@ -203,4 +203,4 @@ def test_empty_means_that_the_cluster_decides(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a%jb", "a\\b", "a\nb", "a\tb"])
 def test_paths_that_slurm_would_change_are_refused(name: str) -> None:
     with pytest.raises(UserError, match=r"run\.dir = "):
-        checked_path("run.dir", f"/runs/{name}")
+        check_path("run.dir", f"/runs/{name}")

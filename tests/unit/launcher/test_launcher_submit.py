@@ -23,7 +23,6 @@ from launcher.commands.options import Cluster
 from launcher.commands.tensorboard import link_runs
 from launcher.doctor import slurm_checks
 from launcher.submitted import Submitted
-from launcher.sweep import Sweep
 
 
 def test_a_job_is_handed_over_with_its_folder(config: Path, fake: FakeSlurm) -> None:
@@ -83,37 +82,6 @@ def test_a_disk_that_is_full_is_told_in_a_line_and_holds_nothing_of_it(
     assert not fake.calls("sbatch")
 
 
-def test_a_refused_sweep_can_be_asked_for_again(
-    config: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing is left of it; nor, in a sweep that has runs, of another try, from wherever."""
-    fake.cluster()
-    folder = config.parent / "sweep"
-    no = {"errors": "sbatch: error: No.\n", "status": 1}
-    fake.answers("sbatch", **no)
-    for _ in range(2):
-        with pytest.raises(UserError, match="Slurm refuses the job"):
-            sweep(config, ["loss.weight=1,2"], folder=folder)
-        assert not folder.exists()
-    fake.answers("sbatch", "Submitted batch job 20\n")
-    sweep(config, ["loss.weight=1,2"], folder=folder)
-    fake.answers("sacct", "20_0|FAILED|None|node1|\n20_1|RUNNING|None|node1|\n")
-    monkeypatch.chdir(config.parent)
-    fake.answers("sbatch", **no)
-    with pytest.raises(UserError, match="Slurm refuses the job"):
-        sweep(Path("sweep"), resubmit=True)
-    runs = Sweep.read(folder).runs
-    assert [len(run.jobs()) for run in runs] == [1, 1]
-    fake.answers("sbatch", "Submitted batch job 21\n")
-    sweep(Path("sweep"), resubmit=True)
-    assert [len(run.jobs()) for run in runs] == [2, 1]
-    done = Submitted.of(runs[0])
-    assert done is not None
-    assert (done.number, Path(done.logs)) == ("21", RunDir(folder).jobs()[1].slurm)
-    script = RunDir(folder).jobs()[1].script.read_text()
-    assert f"export PYTHONPATH={folder}/jobs/0002/code" in script
-
-
 def test_a_folder_that_python_would_take_for_two_is_refused(config: Path, fake: FakeSlurm) -> None:
     """A name with the time of day in it: the copy of the sources would not be what runs."""
     fake.cluster()
@@ -123,19 +91,6 @@ def test_a_folder_that_python_would_take_for_two_is_refused(config: Path, fake: 
     with pytest.raises(UserError, match=r"run\.dir = '.*/13:14/runs/000': Python"):
         sweep(config, ["loss.weight=1,2"], folder=config.parent / "13:14")
     assert not (config.parent / "13:14").exists()
-
-
-def test_all_runs_of_a_sweep_may_run_at_once_or_so_many_as_are_asked_for(
-    config: Path, fake: FakeSlurm
-) -> None:
-    """submitit itself would let 256 run."""
-    fake.cluster()
-    fake.answers("sbatch", "Submitted batch job 20\n")
-    sweep(config, [f"run.seed={','.join(map(str, range(3)))}"], folder=config.parent / "a")
-    sweep(config, ["run.seed=0,1,2"], folder=config.parent / "b", parallel=2)
-    for name, array in (("a", "0-2%3"), ("b", "0-2%2")):
-        (job,) = RunDir(config.parent / name).jobs()
-        assert f"#SBATCH --array={array}\n" in job.script.read_text()
 
 
 def test_a_cluster_whose_plugin_chooses_the_partition(config: Path, fake: FakeSlurm) -> None:
@@ -264,7 +219,8 @@ def test_other_sources_than_those_submitted_are_refused(config: Path, fake: Fake
 
 
 def test_runs_of_any_name_meet_in_one_board(tmp_path: Path) -> None:
-    runs = [RunDir(tmp_path / parent / "it's: a,b") for parent in ("x", "y")]
+    names = ("x/it's: a,b", "y/it's: a,b", "it's: a,b-2", "it's: a,b-3", "z/it's: a,b")
+    runs = [RunDir(tmp_path / name) for name in names]
     for run in runs:
         run.tensorboard.mkdir(parents=True)
     (tmp_path / "board").mkdir()

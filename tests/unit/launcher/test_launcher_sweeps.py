@@ -1,0 +1,73 @@
+"""Sweeps as they are submitted, to a Slurm of shell scripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_slurm import FakeSlurm
+from submitting import sweep
+
+from distill.errors import UserError
+from distill.run_dir import RunDir
+from launcher.submitted import Submitted
+from launcher.sweep import Sweep
+
+
+def test_a_refused_sweep_can_be_asked_for_again(
+    config: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left of it; nor, in a sweep that has runs, of another try, from wherever."""
+    fake.cluster()
+    folder = config.parent / "sweep"
+    no = {"errors": "sbatch: error: No.\n", "status": 1}
+    fake.answers("sbatch", **no)
+    for _ in range(2):
+        with pytest.raises(UserError, match="Slurm refuses the job"):
+            sweep(config, ["loss.weight=1,2"], folder=folder)
+        assert not folder.exists()
+    fake.answers("sbatch", "Submitted batch job 20\n")
+    sweep(config, ["loss.weight=1,2"], folder=folder)
+    fake.answers("sacct", "20_0|FAILED|None|node1|\n20_1|RUNNING|None|node1|\n")
+    monkeypatch.chdir(config.parent)
+    fake.answers("sbatch", **no)
+    with pytest.raises(UserError, match="Slurm refuses the job"):
+        sweep(Path("sweep"), resubmit=True)
+    runs = Sweep.read(folder).runs
+    assert [len(run.jobs()) for run in runs] == [1, 1]
+    fake.answers("sbatch", "Submitted batch job 21\n")
+    sweep(Path("sweep"), resubmit=True)
+    assert [len(run.jobs()) for run in runs] == [2, 1]
+    done = Submitted.of(runs[0])
+    assert done is not None
+    assert (done.number, Path(done.logs)) == ("21", RunDir(folder).jobs()[1].slurm)
+    script = RunDir(folder).jobs()[1].script.read_text()
+    assert f"export PYTHONPATH={folder}/jobs/0002/code" in script
+
+
+def test_all_runs_of_a_sweep_may_run_at_once_or_so_many_as_are_asked_for(
+    config: Path, fake: FakeSlurm
+) -> None:
+    """submitit itself would let 256 run."""
+    fake.cluster()
+    fake.answers("sbatch", "Submitted batch job 20\n")
+    sweep(config, [f"run.seed={','.join(map(str, range(3)))}"], folder=config.parent / "a")
+    sweep(config, ["run.seed=0,1,2"], folder=config.parent / "b", parallel=2)
+    for name, array in (("a", "0-2%3"), ("b", "0-2%2")):
+        (job,) = RunDir(config.parent / name).jobs()
+        assert f"#SBATCH --array={array}\n" in job.script.read_text()
+
+
+def test_runs_that_are_drawn_are_so_many_and_the_cluster_is_asked_once(
+    config: Path, fake: FakeSlurm
+) -> None:
+    fake.cluster()
+    fake.answers("sbatch", "Submitted batch job 20\n")
+    folder = config.parent / "drawn"
+    sweep(config, ["loss.weight=0.1..10"], folder=folder, random=3, seed=5, account="face")
+    weights = [point["loss.weight"] for point in Sweep.read(folder).points]
+    assert len(set(weights)) == 3
+    assert all(0.1 <= weight <= 10 for weight in weights)
+    assert fake.calls("sacctmgr").count("assoc") == 1
+    with pytest.raises(UserError, match="nothing to vary"):
+        sweep(config, [], folder=config.parent / "none", random=3)
