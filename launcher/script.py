@@ -115,6 +115,8 @@ def setup_lines(job: JobDir, site: Site) -> list[str]:
     lines += [f"export {name}={shlex.quote(value)}" for name, value in site.variables.items()]
     lines += [
         f"export PYTHONPATH={shlex.quote(str(job.code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        # On a node that of the job alone is asked, without the database that knows the others.
+        "unset SLURM_CLUSTERS",
         # Else the folder that one submits from would come before the copy.
         "export PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 OMP_WAIT_POLICY=PASSIVE",
         f"{_python()} -m launcher.guard {shlex.quote(str(job.root))} || exit 2",

@@ -16,7 +16,8 @@ from distill.errors import UserError
 TIMEOUT_SECONDS = 60
 _OF_A_JOB = re.compile(r"(SLURM|SLURMD|SRUN|SBATCH|SALLOC|PMI|PMIX|SUBMITIT)_")
 _OF_RANKS = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-_KEPT = {"SLURM_CONF"}
+_KEPT = {"SLURM_CONF", "SLURM_CLUSTERS"}
+"""What says where clients ask: the cluster that was asked what it has is to get the job."""
 ENDED = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"),
     *("OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),

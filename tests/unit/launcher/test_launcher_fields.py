@@ -116,7 +116,7 @@ def test_the_script_says_what_was_meant(parts: list[str], value: str) -> None:
 TELLERS = """
 tell() { for word in "$@"; do printf "%s|" "$word"; done; echo; }
 module() { tell module "$@"; }
-srun() { tell srun "$@"; return 7; }
+srun() { tell srun "$@"; [ -z "$SLURM_CLUSTERS" ] || tell elsewhere; return 7; }
 """
 
 
@@ -125,7 +125,14 @@ def executed(folder: Path, site: Site) -> subprocess.CompletedProcess[str]:
     text = script(folder, Resources(nodes=2, ranks_per_node=3), site)
     python = shlex.quote(sys.executable)
     program = TELLERS + text.replace(f"\n{python} ", "\ntell python ")
-    return subprocess.run(["bash"], input=program, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        ["bash"],
+        input=program,
+        env={**os.environ, "SLURM_CLUSTERS": "west,east"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_the_script_runs_its_parts_in_order(tmp_path: Path) -> None:

@@ -141,7 +141,9 @@ def test_a_job_inside_a_job_starts_clean(monkeypatch: pytest.MonkeyPatch) -> Non
     for name in ("SLURM_PROCID", "SBATCH_PARTITION", "RANK", "MASTER_ADDR", "SUBMITIT_EXECUTOR"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
+    monkeypatch.setenv("SLURM_CLUSTERS", "west")  # which sinfo and squeue have answered for
     kept = without_job()
+    assert kept["SLURM_CLUSTERS"] == "west"
     assert kept["SLURM_CONF"] == "/etc/slurm.conf"
     assert "PATH" in kept
     assert not {"SLURM_PROCID", "SBATCH_PARTITION", "RANK", "MASTER_ADDR"} & set(kept)
