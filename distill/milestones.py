@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from distill.checkpoint import SaveFailed, TrainState, export_weights, prune, save
-from distill.files import disk_errors, write_whole
+from distill.files import write_whole
 from distill.job import completion
 from distill.measure import measure, write_reports
 from distill.ranks import barrier, together
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from distill.job import Job
 
 
@@ -70,16 +72,24 @@ def save_now(job: Job, state: TrainState, *, must: bool = False) -> None:
         job.monitor.warn(f"{error}; training goes on, {last}")
         return
     job.saved = (state.step, path)
-    keep = job.config.checkpoint
-    with together(), disk_errors(folder):
+    with together():
         if job.ranks.is_first:
-            prune(
-                folder,
-                keep_last=keep.keep_last,
-                keep_best=keep.keep_best,
-                best_metric=keep.best_metric,
-                verified=path,
-            )
+            _prune(job, folder, path)
+
+
+def _prune(job: Job, folder: Path, newest: Path) -> None:
+    """Remove what need not be kept, if it can be: on NFS a file that is open keeps its folder."""
+    keep = job.config.checkpoint
+    try:
+        prune(
+            folder,
+            keep_last=keep.keep_last,
+            keep_best=keep.keep_best,
+            best_metric=keep.best_metric,
+            verified=newest,
+        )
+    except OSError as error:
+        job.monitor.warn(f"an old checkpoint cannot be removed ({error}); training goes on")
 
 
 def finish(job: Job, state: TrainState) -> None:
