@@ -212,6 +212,10 @@ def test_a_fresh_folder_for_each_submission(names: list[str]) -> None:
 
 BAD_SITES = {
     'partition = "a b"': "partition = 'a b': not a name",
+    'accounts = ["a b"]': "accounts = 'a b': not a name",
+    'qos = "-a"': "qos = '-a': not a name",
+    'constraint = "a,b"': "constraint = 'a,b': not a name",
+    'modules_init = "/a\\\\b"': "modules_init = '/a\\\\b': Slurm gives \\",
     'modules = ["cuda; rm"]': "modules = 'cuda; rm': not a name",
     'scratch = "/a%j"': "scratch = '/a%j': Slurm gives %",
     'container = ["a\\nb"]': "container = 'a\\nb': holds a control character",

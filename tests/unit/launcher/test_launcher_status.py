@@ -40,7 +40,11 @@ def test_status_of_a_running_a_failed_and_a_waiting_run(tmp_path: Path, fake: Fa
     assert (broken.state, broken.eta_seconds) == ("FAILED", None)
     assert (waiting.state, waiting.reason, waiting.loss) == ("PENDING", "Priority", None)
     assert fake.calls("sacct")[-1] == "12,13,14", "asked once for all"
-    assert table([running, broken, waiting]).row_count == 3
+    columns = [list(map(str, column.cells)) for column in table([running, broken, waiting]).columns]
+    shown = list(zip(*columns, strict=True))
+    assert shown[0][1:] == ("12", "RUNNING", "4/10", "6", "", "12s", "4", "1")
+    assert shown[1][1:4] == ("13", "FAILED\nerror: rank 1: no", "7/10")
+    assert shown[2][1:] == ("14", "PENDING\nPriority", "0/10", "", "", "", "0", "1")
     fake.answers("sacct", "12|COMPLETED|BeginTime|node1|\n")
     fake.answers("squeue", "")
     assert statuses(runs[:1])[0].reason == "", "it waited once, before a requeue"
