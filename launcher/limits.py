@@ -88,16 +88,15 @@ def check_nodes(wanted: Resources, partition: str, kinds: Sequence[NodeKind]) ->
     Raises:
         UserError: the first quantity that is too large, and what there is.
     """
-    limits = [kind.max_time_min for kind in kinds]
-    longest = max((limit for limit in limits if limit is not None), default=0)
+    limits = [kind.max_time_min for kind in kinds if kind.max_time_min is not None]
     _at_most("gpus-per-node", wanted.gpus_per_node, max(k.gpus for k in kinds), partition)
     fitting = [kind for kind in kinds if kind.gpus >= wanted.gpus_per_node]
     _at_most(
         "ranks-per-node x --cpus", wanted.cpus_per_node, max(k.cpus for k in fitting), partition
     )
     _at_most("mem-gb", wanted.mem_gb, max(k.mem_gb for k in fitting), partition)
-    if None not in limits:
-        _at_most("time (minutes)", wanted.time_min, longest, partition)
+    if len(limits) == len(kinds):
+        _at_most("time (minutes)", wanted.time_min, max(limits), partition)
     _at_most("nodes", wanted.nodes, sum(k.count for k in fitting), partition)
 
 

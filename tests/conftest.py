@@ -15,8 +15,13 @@ if os.environ.get("PAIRDISTILL_TEST_GPU") != "1":
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import hypothesis
 import pytest
 import torch
+
+# No test fails because a machine is busy: an example may take as long as it takes.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.hookimpl(trylast=True)

@@ -123,6 +123,12 @@ def test_a_killed_rank_is_named_by_srun(job: JobDir, fake: FakeSlurm) -> None:
     assert requeued(fake)
 
 
+def test_ranks_that_only_lost_another_are_the_cause_where_nothing_says_more(job: JobDir) -> None:
+    note(job, 1, 1, "trace\nerror: rank 1: connection reset", when=2, secondary=True)
+    conclude(job.root, 1)
+    assert (last(job)["kind"], last(job)["cause"]) == ("failed", "error: rank 1: connection reset")
+
+
 def test_what_an_earlier_start_died_of_is_not_taken_for_the_cause(
     job: JobDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:

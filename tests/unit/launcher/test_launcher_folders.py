@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cloudpickle
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import distill
@@ -198,7 +198,6 @@ def test_what_belongs_to_others_is_refused(job: JobDir) -> None:
         check_private(job.root)
 
 
-@settings(deadline=None)  # it waits for a disk
 @given(st.lists(st.sampled_from(["0001", "0002", "0010", "notes", "x", "9999"]), unique=True))
 def test_a_fresh_folder_for_each_submission(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:

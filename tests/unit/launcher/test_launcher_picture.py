@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.status import RunStatus
@@ -27,7 +27,6 @@ class Panel(MagicMock):
         return [SimpleNamespace(get_color=lambda: "red")]
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from([8, 1, 3]), st.sampled_from(["kl", "ce"]), st.floats(0, 9)),

@@ -88,7 +88,11 @@ def test_failed_runs_of_a_sweep_and_its_results(tmp_path: Path, fake: FakeSlurm)
     found = results(again)
     assert [result.value for result in found] == [0.0, 5.0, 4.0, None]
     assert draw(found, "loss/total", tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").read_bytes()[:4] == b"\x89PNG"
+    picture = (tmp_path / "picture.png").read_bytes()
+    assert picture[:4] == b"\x89PNG"
+    other = [Result(found[0].point, found[0].status, 3.0), *found[1:]]
+    assert draw(other, "loss/total", tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes() != picture
     assert not draw(found[3:], "loss/total", tmp_path / "none.png")
 
 
