@@ -238,6 +238,8 @@ def test_a_bad_profile_names_file_and_field(
         load_site("here")
     assert str(tmp_path / "here.toml") in error.value.what
     assert BAD_SITES[text] in error.value.what
+    if text.startswith("patrition"):
+        assert "partition, " in error.value.fix
 
 
 def test_the_profiles_that_come_along_can_be_read() -> None:

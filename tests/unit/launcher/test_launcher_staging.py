@@ -55,6 +55,8 @@ def test_settings_point_to_the_copy(pack: Path, tmp_path: Path) -> None:
     config = Config.model_validate({"data": {"train": str(pack)}})
     assert staged(config, "") is config
     moved = staged(config, str(tmp_path / "scratch"))
+    (home,) = (tmp_path / "scratch").iterdir()
+    assert home.stat().st_mode & 0o777 == 0o700
     assert Path(moved.data.train).parent.parent == tmp_path / "scratch"
     assert moved.data.evaluation == ""
     assert moved.model_copy(update={"data": config.data}) == config

@@ -21,6 +21,7 @@ from launcher.slurm import accounted
 from launcher.starts import End, add_end
 from launcher.status import find_runs, statuses
 from launcher.submit import check_run
+from launcher.submitted import Submitted
 from launcher.sweep import Sweep, failed
 
 ACCOUNTED = "12|RUNNING|None|node1|\n13|FAILED|NonZeroExitCode|node2|\n"
@@ -245,6 +246,14 @@ def test_the_log_of_another_rank_is_waited_for_though_that_of_the_first_is_there
     monkeypatch.setattr("launcher.commands.logs.time.sleep", pause)
     logs_command(run.root, 1, follow=True)
     assert capsys.readouterr().out == "rank 1\n"
+
+
+def test_on_this_machine_there_is_one_log(tmp_path: Path) -> None:
+    run = submitted_run(tmp_path / "run", "12", 3)
+    (job,) = run.jobs()
+    Submitted("12", "local", str(job.slurm), "now").write(job)
+    with pytest.raises(UserError, match=r"--rank 1: there are 1 rank\(s\) with a log"):
+        logs_command(run.root, 1, follow=True)
 
 
 def test_letters_are_whole_wherever_a_log_is_cut(

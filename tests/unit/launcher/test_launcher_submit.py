@@ -25,7 +25,9 @@ from launcher.doctor import slurm_checks
 from launcher.submitted import Submitted
 
 
-def test_a_job_is_handed_over_with_its_folder(config: Path, fake: FakeSlurm) -> None:
+def test_a_job_is_handed_over_with_its_folder(
+    config: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
     fake.cluster()
     submit(config, nodes=2, gpus_per_node=2, time="1h", partition="high")
     run = run_of(config)
@@ -39,6 +41,8 @@ def test_a_job_is_handed_over_with_its_folder(config: Path, fake: FakeSlurm) -> 
     assert (done.number, done.cluster) == ("12", "slurm")
     assert json.loads(job.job_json.read_text())["world_size"] == 4
     assert run.root.stat().st_mode & 0o777 == 0o700
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == f"job 12 submitted: 4 rank(s) on 2 node(s); run folder {run.root}"
 
 
 def test_every_pack_of_several_is_looked_for_and_named_absolutely(
