@@ -13,6 +13,7 @@ from fake_slurm import FakeSlurm
 from submitting import pairdistill, run_of, submit, wait_for
 
 from distill.errors import UserError
+from distill.run_dir import RunDir
 from launcher.commands.cancel import cancel, cancel_command
 from launcher.commands.logs import logs_command
 from launcher.commands.options import Cluster
@@ -27,9 +28,14 @@ def test_here_in_the_background_and_cancelled(config: Path) -> None:
     begun = pairdistill("submit", str(config), *words)
     assert begun.returncode == 0, begun.stderr
     run = run_of(config)
+    with pytest.raises(UserError, match="no job was submitted for it; stop `train` by Ctrl-C"):
+        cancel(RunDir(config.parent), save=True)
     try:
         wait_for(lambda: run.metrics.exists() and run.metrics.stat().st_size > 0)
         assert statuses([run])[0].state == "RUNNING"
+        job = Submitted.of(run)
+        assert job is not None
+        assert job.log_names() == [job.log(0).name], "one process, which starts the ranks"
     finally:
         assert cancel(run, save=True).endswith("saves and ends")
     wait_for(lambda: statuses([run])[0].state == "ENDED")

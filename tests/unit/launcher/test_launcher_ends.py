@@ -173,6 +173,7 @@ def test_a_damaged_history_costs_no_other_line(job: JobDir, fake: FakeSlurm, dam
         file.write(damage)
     add_end(run, "12", 1, End("failed", 31, "again", 1), "requeue")
     assert failures_in_a_row(run, "12", 31, 31) == 2
+    assert b"\n\n" not in run.starts.read_bytes()
     conclude(job.root, 1)
     assert not requeued(fake)
 

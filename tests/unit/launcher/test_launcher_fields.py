@@ -138,10 +138,16 @@ def executed(folder: Path, site: Site) -> subprocess.CompletedProcess[str]:
 def test_the_script_runs_its_parts_in_order(tmp_path: Path) -> None:
     folder = tmp_path / "it's $(here)" / "jobs" / "0001"
     folder.mkdir(parents=True)
-    site = Site(modules=["cuda/12.4"], container=["apptainer", "exec", "/images/it's.sif"])
+    init = tmp_path / "it's.sh"
+    init.write_text('module() { tell defined module "$@"; }')
+    site = Site(
+        modules_init=str(init),
+        modules=["cuda/12.4"],
+        container=["apptainer", "exec", "/images/it's.sif"],
+    )
     done = executed(folder, site)
     guard, srun, verdict = (line.split("|")[:-1] for line in done.stdout.splitlines()[1:])
-    assert done.stdout.startswith("module|load|cuda/12.4|\n")
+    assert done.stdout.startswith("defined|module|load|cuda/12.4|\n")
     assert guard == ["python", "-m", "launcher.guard", str(folder)]
     assert verdict == ["python", "-m", "launcher.inside.verdict", str(folder), "7"]
     assert "--kill-on-bad-exit=1" in srun

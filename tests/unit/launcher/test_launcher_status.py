@@ -61,6 +61,8 @@ def test_a_run_that_was_not_submitted_knows_its_length_once_it_has_begun(tmp_pat
         with run.acquire():
             found = statuses([run])[0]
         assert (found.state, found.total_steps, found.eta_seconds) == ("RUNNING", total, left)
+        *_, saved, starts = (list(map(str, column.cells)) for column in table([found]).columns)
+        assert (saved, starts) == ([""], [""])
     run.complete.write_text('{"steps": 30, "train": "digest"}')
     assert (statuses([run])[0].state, statuses([run])[0].total_steps) == ("COMPLETED", 30)
 

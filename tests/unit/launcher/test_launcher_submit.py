@@ -58,6 +58,16 @@ def test_every_pack_of_several_is_looked_for_and_named_absolutely(
     assert packs == [str(config.parent / "train")] * 2
 
 
+def test_lists_and_sets_that_are_not_there_are_named(config: Path, fake: FakeSlurm) -> None:
+    """In days, on a node, it would be late."""
+    fake.cluster()
+    for word, field in (("evaluate.sets", "evaluate.sets"), ("data.exclude", "data.exclude")):
+        with pytest.raises(UserError, match=rf"{field}: '.*/nowhere': no such file or folder"):
+            submit(config, f'{word}=["{config.parent}/nowhere"]')
+    submit(config, f'evaluate.sets=["{config.parent}"]')
+    assert Submitted.of(run_of(config)) is not None
+
+
 def test_a_refusal_of_slurm_leaves_nothing(config: Path, fake: FakeSlurm) -> None:
     fake.cluster()
     fake.answers("sbatch", errors="sbatch: error: Batch job submission failed: No.\n", status=1)

@@ -30,6 +30,7 @@ def test_a_grid_is_every_combination() -> None:
 
 def test_tables_and_text_with_commas_are_one_value() -> None:
     ramp = "{start = 0.0, end = 1.0, over_steps = 5}"
+    assert len(grid([f"loss.weight={ramp},0.5,[1,2],3"])) == 4
     found = grid([f"loss.weight=0.5,{ramp}", "run.dir='a,b','c'"])
     assert [point["run.dir"] for point in found] == ["a,b", "c"] * 2
     config = load_config(None, overrides_of(found[2]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_all_runs_of_a_sweep_may_run_at_once_or_so_many_as_are_asked_for(
 
 
 def test_runs_that_are_drawn_are_so_many_and_the_cluster_is_asked_once(
-    config: Path, fake: FakeSlurm
+    config: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake.cluster()
     fake.answers("sbatch", "Submitted batch job 20\n")
@@ -69,5 +70,14 @@ def test_runs_that_are_drawn_are_so_many_and_the_cluster_is_asked_once(
     assert len(set(weights)) == 3
     assert all(0.1 <= weight <= 10 for weight in weights)
     assert fake.calls("sacctmgr").count("assoc") == 1
+    fake.answers("sacct", "20_0|RUNNING|None|node1|\n")
+    capsys.readouterr()
+    sweep(folder, json=True)
+    plain = json.loads(capsys.readouterr().out)
+    assert [result["point"]["loss.weight"] for result in plain] == weights
+    assert [result["state"] for result in plain] == ["RUNNING", "UNKNOWN", "UNKNOWN"]
+    sweep(folder)
+    shown = capsys.readouterr().out
+    assert all(f"{weight}" in shown for weight in weights)
     with pytest.raises(UserError, match="nothing to vary"):
         sweep(config, [], folder=config.parent / "none", random=3)

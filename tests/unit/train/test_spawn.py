@@ -226,3 +226,10 @@ def test_a_rank_whose_note_cannot_be_written_leaves_all_the_same(tmp_path: Path)
         check=False,
     )
     assert (done.returncode, done.stderr) == (7, "error: rank 3: why\n")
+
+
+def test_who_starts_ranks_listens_as_before_when_they_have_ended() -> None:
+    heard = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in heard]
+    assert spawn_local([], 1, program=[sys.executable, "-c", "pass"]) == 0
+    assert [signal.getsignal(number) for number in heard] == before
