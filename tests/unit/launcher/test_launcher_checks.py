@@ -8,7 +8,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from distill.ranks import Ranks
+from launcher.inside import checks
 from launcher.inside.checks import judge
 from launcher.jobfile import JobFile
 
@@ -162,6 +165,14 @@ def report(rank: int, **other: object) -> dict[str, object]:
 
 
 CHECKED = JobFile("", "", "abc", 3, gpus_per_node=2)
+
+
+def test_the_figure_of_an_all_reduce_is_that_of_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of 16 MiB each in two seconds, by a clock of ours; one rank contributes 1."""
+    monkeypatch.setattr(checks.time, "perf_counter", iter((5.0, 7.0)).__next__)
+    speed, wrong = checks.all_reduce(Ranks(0, 1, 0, 1, torch.device("cpu")))
+    assert speed == pytest.approx(3 * 16 * 1024**2 / 2 / 1e9)
+    assert not wrong
 
 
 def test_nodes_that_agree_pass() -> None:

@@ -200,9 +200,11 @@ def test_empty_means_that_the_cluster_decides(tmp_path: Path) -> None:
     bare = script(tmp_path, Resources(), Site())
     for option in ("partition", "account", "mem", "gpus-per-node", "dependency", "qos", "wckey"):
         assert f"--{option}" not in bare
+    wanted = Resources(4, 8, 8, 6, 200, 90, "gpu", "face", "12_3")
+    assert (wanted.world_size, wanted.cpus_per_node) == (32, 48)
     full = script(
         tmp_path,
-        Resources(4, 8, 8, 6, 200, 90, "gpu", "face", "12_3"),
+        wanted,
         Site(qos="long", constraint="a100|h100", signal_seconds=300),
     )
     for flag in (

@@ -58,14 +58,18 @@ def test_every_pack_of_several_is_looked_for_and_named_absolutely(
     assert packs == [str(config.parent / "train")] * 2
 
 
-def test_lists_and_sets_that_are_not_there_are_named(config: Path, fake: FakeSlurm) -> None:
+def test_lists_and_sets_that_are_not_there_are_named(
+    config: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In days, on a node, it would be late."""
     fake.cluster()
     for word, field in (("evaluate.sets", "evaluate.sets"), ("data.exclude", "data.exclude")):
         with pytest.raises(UserError, match=rf"{field}: '.*/nowhere': no such file or folder"):
             submit(config, f'{word}=["{config.parent}/nowhere"]')
-    submit(config, f'evaluate.sets=["{config.parent}"]')
-    assert Submitted.of(run_of(config)) is not None
+    monkeypatch.chdir(config.parent)
+    submit(config, 'evaluate.sets=["train"]')
+    (job,) = run_of(config).jobs()
+    assert load_config(job.config_toml).evaluate.sets == [str(config.parent / "train")]
 
 
 def test_a_refusal_of_slurm_leaves_nothing(config: Path, fake: FakeSlurm) -> None:
