@@ -15,6 +15,8 @@ FLOAT_BYTES = 4
 """Weights, gradients and moments are float32 for every precision (see `distill.engine`)."""
 IMAGE_VALUES = 3 * IMAGE_SIZE**2
 """Values of an image; a byte each where they come from the loader."""
+PERSISTENT_ELEMENTS = 10**5
+"""Weights smaller than this stay whole on every rank in stage 3."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ class NetworkCost:
         cast_bytes: those lower-precision copies of weights; 0 where blocks are made again.
         backward_kept_bytes: most alive in backward where gradients stay.
         backward_freed_bytes: the same where each is taken away as soon as it is there.
+        backward_gathered_bytes: the same with the weights that stage 3 has made whole in forward,
+            each of which goes with its gradient.
         flops: of forward and backward.
         moved_bytes: that operators read and write in forward and backward.
     """
@@ -123,6 +127,7 @@ class NetworkCost:
     cast_bytes: int
     backward_kept_bytes: int
     backward_freed_bytes: int
+    backward_gathered_bytes: int
     flops: float
     moved_bytes: float
 

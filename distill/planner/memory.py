@@ -11,8 +11,9 @@ tests. With P the bytes of all weights in the engine (float32), W ranks, m momen
 
 b is the bucket, or P if that is less. "Own tensors" are those with an element in the rank's slice,
 and they count whole: a head larger than a slice is a whole gradient on every rank that has some of
-it. Stage 3 gathers all weights in forward and lets go of them in backward, as long as they are
-no more than `LIVE_ELEMENTS`.
+it. Stage 3 gathers all weights in forward, as long as they are no more than `LIVE_ELEMENTS`, and
+lets go of each in backward once its gradient is there: before the first layers none is left, where
+blocks that are made again hold most.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from distill.planner.facts import (
     FLOAT_BYTES,
     IMAGE_VALUES,
+    PERSISTENT_ELEMENTS,
     Choice,
     HeadCost,
     Job,
@@ -32,8 +34,6 @@ from distill.planner.facts import (
 
 LIVE_ELEMENTS = 10**9
 """DeepSpeed's `stage3_max_live_parameters`, and its `stage3_max_reuse_distance`."""
-PERSISTENT_ELEMENTS = 10**5
-"""Weights smaller than this stay whole on every rank in stage 3."""
 ALL_REDUCE_ELEMENTS = 500_000_000
 """Gradients that stage 0 joins for one all-reduce."""
 UNTOLD_BYTES = {2: 4 * 4 + 2 * 8, 1: 4 * 4 + 8}
@@ -170,7 +170,7 @@ def memory_of(job: Job, choice: Choice, network: NetworkCost, head: HeadCost) ->
         "between steps": base,
         "forward": in_step + forward + carried + _prefetched(choice, engine),
         "loss": in_step + saved + carried + _loss(job, choice, network, head),
-        "backward": in_step + mine + _backward(job, choice, network, head, engine),
+        "backward": base + sample + mine + _backward(job, choice, network, head, engine),
         "reduction": base + sample + mine + _reduction(job, choice, engine),
         "update": base + sample + mine + _update(job, choice, head, engine),
     }
@@ -212,6 +212,13 @@ def _gathered(choice: Choice, engine: Engine) -> Parts:
     return Parts(gathered=engine.gathered_bytes if choice.zero_stage == 3 else 0)
 
 
+def _gathered_still(network: NetworkCost, engine: Engine) -> Parts:
+    """Those of them that are left where backward holds most; the head's went before."""
+    if engine.ranks == 1 or engine.bytes > FLOAT_BYTES * LIVE_ELEMENTS:
+        return Parts(gathered=engine.gathered_bytes)  # none, or they come anew in backward
+    return Parts(gathered=network.backward_gathered_bytes - network.backward_freed_bytes)
+
+
 def _prefetched(choice: Choice, engine: Engine) -> Parts:
     """Where stage 3 receives weights before each gets its own place."""
     if choice.zero_stage < 3 or engine.ranks == 1:
@@ -251,6 +258,8 @@ def _backward(
         parts += Parts(gradients=inside, activations=network.backward_kept_bytes)
     else:
         parts += Parts(activations=network.backward_freed_bytes)
+    if stage == 3:
+        parts += _gathered_still(network, engine)
     if stage == 2 and not first_of_many and engine.bytes > engine.bucket_bytes:
         parts += Parts(gradients=engine.own_tensors_bytes)
     return _with_casts(parts, network)

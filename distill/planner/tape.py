@@ -22,11 +22,15 @@ class Tape(LiveMemory):  # type: ignore[no-untyped-call]
 
     Attributes:
         moved_bytes: of arguments and results, each counted once for each operator.
+        beside_bytes: alive at the moment, and made by no operator; for whoever uses it to set.
+        peak_with_beside_bytes: the most that these and live memory have been together.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.moved_bytes = 0
+        self.beside_bytes = 0
+        self.peak_with_beside_bytes = 0
 
     def __torch_dispatch__(
         self,
@@ -40,6 +44,8 @@ class Tape(LiveMemory):  # type: ignore[no-untyped-call]
         if _moves(func):
             tensors = [t for t in tree_leaves((args, result)) if isinstance(t, torch.Tensor)]
             self.moved_bytes += sum(t.numel() * t.element_size() for t in tensors)
+        together = self.live_bytes + self.beside_bytes
+        self.peak_with_beside_bytes = max(self.peak_with_beside_bytes, together)
         return result
 
 

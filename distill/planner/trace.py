@@ -32,7 +32,7 @@ from distill.losses.linear_stream import linear_values
 from distill.losses.pair import reduce_terms
 from distill.models.recompute import recompute_blocks
 from distill.models.registry import build_backbone
-from distill.planner.facts import FLOAT_BYTES, HeadCost, NetworkCost
+from distill.planner.facts import FLOAT_BYTES, PERSISTENT_ELEMENTS, HeadCost, NetworkCost
 from distill.planner.tape import Tape, as_fake, autocast, counting, on_meta, weights_of
 
 TEMPERATURE = 2.0
@@ -66,9 +66,7 @@ def network_cost(
         network.zero_grad()
         kept, forward, saved, embeddings = _run_network(network, rows, precision)
         network.zero_grad()
-        for p in network.parameters():
-            p.register_post_accumulate_grad_hook(_take_away)  # type: ignore[no-untyped-call]
-        freed, *_ = _run_network(network, rows, precision)
+        freed, *_ = _run_network(network, rows, precision, take_away=True)
         # Made again with its block, a copy lives no longer than what is called an activation.
         copied = precision in AUTOCAST_DTYPES and recompute == "none"
         return NetworkCost(
@@ -80,29 +78,46 @@ def network_cost(
             cast_bytes=sum(n for n, wide in weights_of(network) if wide) * 2 if copied else 0,
             backward_kept_bytes=kept.peak_bytes,
             backward_freed_bytes=freed.peak_bytes,
+            backward_gathered_bytes=freed.peak_with_beside_bytes,
             flops=float(flops.get_total_flops()),
             moved_bytes=kept.moved_bytes,
         )
 
 
-def _take_away(parameter: torch.Tensor) -> None:
-    parameter.grad = None
-
-
 def _run_network(
-    network: nn.Module, rows: int, precision: str
+    network: nn.Module, rows: int, precision: str, *, take_away: bool = False
 ) -> tuple[Tape, int, int, torch.Tensor]:
-    """Forward and backward; the tape, whose peak is that of backward, and bytes in forward.
+    """Forward and backward; the tape, whose peaks are those of backward, and bytes in forward.
 
-    Those are the most that was alive, and what is alive after it.
+    Those are the most that was alive, and what is alive after it. Gradients stay, or are taken
+    away as they come, and the weight that stage 3 has made whole with each.
     """
     with Tape() as tape:
         with autocast(precision):
             embeddings = network(torch.empty(rows, 3, IMAGE_SIZE, IMAGE_SIZE))
         most, saved = tape.peak_bytes, tape.live_bytes
-        tape.peak_bytes = saved
+        if take_away:
+            _take_away_gradients(network, tape)
+        tape.peak_bytes, tape.peak_with_beside_bytes = saved, saved + tape.beside_bytes
         embeddings.backward(torch.empty_like(embeddings))
     return tape, most, saved, embeddings
+
+
+def _take_away_gradients(network: nn.Module, tape: Tape) -> None:
+    """As soon as they are there; the weights of stage 3 are what is beside."""
+
+    def take_away(parameter: torch.Tensor) -> None:
+        parameter.grad = None
+        tape.beside_bytes -= _gathered_bytes(parameter)
+
+    for parameter in network.parameters():
+        tape.beside_bytes += _gathered_bytes(parameter)
+        parameter.register_post_accumulate_grad_hook(take_away)  # type: ignore[no-untyped-call]
+
+
+def _gathered_bytes(weight: torch.Tensor) -> int:
+    """What stage 3 makes of ``weight`` for a step."""
+    return weight.nbytes if weight.numel() >= PERSISTENT_ELEMENTS else 0
 
 
 def stored_head_cost(config: Config, classes: int, rows: int, embedding_bytes: int) -> HeadCost:

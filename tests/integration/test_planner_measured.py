@@ -66,6 +66,14 @@ def test_the_peak_is_within_ten_percent(measured, ranks, name) -> None:
     )
 
 
+@pytest.mark.parametrize("name", [name for name in scenarios(2) if name.startswith("backbone 3")])
+def test_weights_of_stage_3_go_as_backward_does(measured, name) -> None:
+    """None is whole any more where blocks that are made again hold most, else nearly all are."""
+    seen = [one[name] for one in measured[2]]
+    memory, _ = predicted(2, name)
+    assert memory.phases["backward"].total() == pytest.approx(most(seen, "backward"), rel=0.01)
+
+
 @pytest.mark.parametrize(("ranks", "name"), CASES)
 def test_each_part_is_right(measured, ranks, name) -> None:
     """Between steps all there is, and who holds it; at the update what that adds."""

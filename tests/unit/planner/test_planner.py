@@ -28,7 +28,9 @@ from distill.planner.trace import network_cost, streamed_head_cost
 ROOT = Path(__file__).resolve().parents[3]
 H100 = Machine(gpu_named("h100"))
 SMALL = ("model.name=tiny", "model.embedding_dim=32", "train.global_batch_pairs=64")
-NETWORK = NetworkCost(((1_000_000, True), (24, False)), 0, 4, 6000, 5000, 0, 9000, 7000, 8e9, 3e9)
+NETWORK = NetworkCost(
+    ((1_000_000, True), (24, False)), 0, 4, 6000, 5000, 0, 9000, 7000, 7600, 8e9, 3e9
+)
 HEAD = HeadCost(((4_000_000, True),), 600, 40_000_000, 16_000_000, 6e9, 2e9, True)
 RECIPES = {"ms1mv3": (8, 93_431), "glint360k": (8, 360_232), "webface42m": (32, 2_059_906)}
 
@@ -91,6 +93,20 @@ def test_parts_by_hand() -> None:
     assert memory_of(job, whole, NETWORK, HEAD).phases["reduction"]["buckets"] == P
     alone = job_of(load_config(None, SMALL), 500_000, 1)
     assert not memory_of(alone, whole, NETWORK, HEAD).phases["reduction"]["buckets"]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "classes", "left"),
+    [(4, 8_000, 600), (1, 8_000, 0), (4, 4_000_000, 4 * (10**9 + 50_000_000))],
+)
+def test_weights_of_stage_3_that_are_left_in_backward(ranks: int, classes: int, left: int) -> None:
+    """What the trace saw; on one rank none is gathered, and too many are gathered once more."""
+    job = job_of(load_config(None, SMALL), classes, ranks)
+    head = replace(HEAD, weights=((classes * 512, True),))
+    phases = memory_of(job, Choice(3, "replicated", "plain"), NETWORK, head).phases
+    assert phases["backward"]["gathered"] == left
+    whole = 4 * min(classes * 512 + 1_000_024, 10**9 + 50_000_000)
+    assert phases["loss"]["gathered"] == (whole if ranks > 1 else 0)
 
 
 def test_network_by_hand() -> None:
