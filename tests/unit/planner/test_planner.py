@@ -96,17 +96,20 @@ def test_parts_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ranks", "classes", "left"),
-    [(4, 8_000, 600), (1, 8_000, 0), (4, 4_000_000, 4 * (10**9 + 50_000_000))],
+    ("ranks", "elements", "in_loss", "left"),
+    [
+        (4, 4_000_000, 4 * 9_000_024, 600),
+        (1, 4_000_000, 0, 0),
+        (4, 600_000_000, 4 * (10**9 + 50_000_000), 4 * (10**9 + 50_000_000)),
+    ],
 )
-def test_weights_of_stage_3_that_are_left_in_backward(ranks: int, classes: int, left: int) -> None:
+def test_weights_of_stage_3_that_are_left_in_backward(ranks, elements, in_loss, left) -> None:
     """What the trace saw; on one rank none is gathered, and too many are gathered once more."""
-    job = job_of(load_config(None, SMALL), classes, ranks)
-    head = replace(HEAD, weights=((classes * 512, True),))
+    job = job_of(load_config(None, SMALL), 500_000, ranks)
+    head = replace(HEAD, weights=((elements, True),) * 2)
     phases = memory_of(job, Choice(3, "replicated", "plain"), NETWORK, head).phases
+    assert phases["loss"]["gathered"] == in_loss
     assert phases["backward"]["gathered"] == left
-    whole = 4 * min(classes * 512 + 1_000_024, 10**9 + 50_000_000)
-    assert phases["loss"]["gathered"] == (whole if ranks > 1 else 0)
 
 
 def test_network_by_hand() -> None:
