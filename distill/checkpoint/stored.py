@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
     from distill.ranks import Ranks
 
-EXPORTED = "pairdistill-weights-1"
-"""What the header of an exported file says that it is."""
+EXPORTED, EXPORTED_WITH_NAMES_APART = "pairdistill-weights-1", "pairdistill-weights-2"
+"""What the header of an exported file says that it is; in the second one identities are no part of
+the header, which takes 100 MB, but a tensor."""
+NAMES = "identities.json"
+"""That tensor, the bytes of a list in JSON: as it stands in the header else."""
 WHAT_TO_NAME = "name a run folder, a step-… folder in its checkpoints, or a model.safetensors"
 
 
@@ -181,17 +184,19 @@ def _exported(path: Path, stack: ExitStack) -> Stored:
     reader = Reader(path, places, lambda key: whole.get(key, []), stack)
     if is_arcface(shapes):
         return _of_arcface(path, reader, shapes)
-    if about.get("format") != EXPORTED:
+    if about.get("format") not in (EXPORTED, EXPORTED_WITH_NAMES_APART):
         raise UserError(
             f"{str(path)!r} holds no exported weights of this program",
             fix="name a model.safetensors written by a run",
         )
+    apart = shapes.pop(NAMES, None) is not None
+    names = reader.tensor(NAMES).numpy().tobytes() if apart else about["identities"]
     return Stored(
         reader=reader,
         keys={key: key for key in shapes},
         shapes=shapes,
         config=json.loads(about["config"]),
-        identities=json.loads(about["identities"]),
+        identities=json.loads(names),
         step=int(about["step"]),
         run_id=about["run_id"],
         origin=path,

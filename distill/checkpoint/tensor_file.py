@@ -111,8 +111,23 @@ class TensorWriter:
         self._file.close()
 
 
+def header_fits(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> bool:
+    """Whether the library reads a file with this header."""
+    return len(_header_text(specs, metadata)) <= LONGEST_HEADER
+
+
 def _header(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> bytes:
-    """Length and JSON header, padded so that the tensors start at a multiple of 8 bytes."""
+    """Length and JSON header."""
+    text = _header_text(specs, metadata)
+    if len(text) > LONGEST_HEADER:
+        raise OSError(
+            errno.EMSGSIZE, f"a header of {len(text)} bytes, and safetensors takes {LONGEST_HEADER}"
+        )
+    return len(text).to_bytes(8, "little") + text
+
+
+def _header_text(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> bytes:
+    """JSON, padded so that the tensors start at a multiple of 8 bytes."""
     entries: dict[str, object] = {"__metadata__": dict(metadata)}
     offset = 0
     for spec in specs:
@@ -124,9 +139,4 @@ def _header(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> bytes:
         }
         offset = end
     text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    if len(text) > LONGEST_HEADER:
-        raise OSError(
-            errno.EMSGSIZE, f"a header of {len(text)} bytes, and safetensors takes {LONGEST_HEADER}"
-        )
-    return len(text).to_bytes(8, "little") + text
+    return text + b" " * (-len(text) % 8)

@@ -6,12 +6,20 @@ import json
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from distill.checkpoint.stored import EXPORTED, open_weights
-from distill.checkpoint.tensor_file import TensorSpec, TensorWriter, library_order
+import torch
+
+from distill.checkpoint.stored import EXPORTED, EXPORTED_WITH_NAMES_APART, NAMES, open_weights
+from distill.checkpoint.tensor_file import (
+    TensorSpec,
+    TensorWriter,
+    header_fits,
+    library_order,
+    specs_of,
+)
 from distill.files import whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from distill.checkpoint.stored import Stored
@@ -20,8 +28,9 @@ if TYPE_CHECKING:
 def export_weights(checkpoint: Path, out: Path) -> Path:
     """Write the weights of a checkpoint as one safetensors file, whatever ZeRO stage it is of.
 
-    The file appears at once; configuration and identities stand in its header. Bytes go from the
-    mapped shards into it: no tensor is ever in memory, whatever the size of the head.
+    The file appears at once; configuration and identities stand in its header, names that are too
+    long for it in a tensor of bytes, `NAMES`. Bytes go from the mapped shards into it: no tensor of
+    the network is ever in memory, whatever the size of the head.
 
     Raises:
         UserError: the checkpoint is damaged, or ``out`` cannot be written.
@@ -37,13 +46,25 @@ def _write(stored: Stored, path: Path) -> None:
     """The tensors of ``stored`` by name, as the library would write them; a part after another."""
     reader = stored.reader
     dtypes = {name: reader.dtype(key) for name, key in stored.keys.items()}
-    specs = [TensorSpec(name, dtypes[name], shape) for name, shape in stored.shapes.items()]
-    ordered = library_order(specs)
+    ordered = library_order(
+        [TensorSpec(name, dtypes[name], shape) for name, shape in stored.shapes.items()]
+    )
     about = header_of(stored.config, stored.identities, stored.step, stored.run_id)
+    names = torch.zeros(0, dtype=torch.uint8)
+    if not header_fits(ordered, about):
+        names = torch.frombuffer(bytearray(about.pop("identities").encode()), dtype=torch.uint8)
+        about["format"] = EXPORTED_WITH_NAMES_APART
+        ordered = library_order([*ordered, *specs_of({NAMES: names})])
     with TensorWriter(path, ordered, about) as writer:
         for spec in ordered:
-            for part in reader.parts(stored.keys[spec.key]):
-                writer.add(reader.tensor(part.key))
+            for piece in [names] if spec.key == NAMES else _pieces(stored, spec.key):
+                writer.add(piece)
+
+
+def _pieces(stored: Stored, name: str) -> Iterator[torch.Tensor]:
+    """The parts of a tensor, in their order."""
+    for part in stored.reader.parts(stored.keys[name]):
+        yield stored.reader.tensor(part.key)
 
 
 def header_of(

@@ -50,14 +50,9 @@ def check_compiled(config: Config, device: torch.device) -> None:
     Raises:
         UserError: ZeRO 3, a cache that others may write to, or no compiler that works.
     """
+    check_stage(config)
     if not config.model.compile:
         return
-    if config.train.zero_stage == 3:
-        raise UserError(
-            "model.compile = true: not with train.zero_stage = 3, whose hooks gather the weights"
-            " of every layer and cut the graph there",
-            fix="set train.zero_stage to 0, 1 or 2, or model.compile to false",
-        )
     try:
         _check_cache()
         torch.compile(_anything, dynamic=False, options=_OPTIONS)(torch.ones(8, device=device))
@@ -69,6 +64,20 @@ def check_compiled(config: Config, device: torch.device) -> None:
             fix=f"install {_NEEDS[device.type]} and Python's headers, or set model.compile to"
             f" false; {_CACHE} says where there is room for what is compiled",
         ) from error
+
+
+def check_stage(config: Config) -> None:
+    """Refuse a compiled backbone whose weights are gathered layer by layer.
+
+    Raises:
+        UserError: ZeRO 3.
+    """
+    if config.model.compile and config.train.zero_stage == 3:
+        raise UserError(
+            "model.compile = true: not with train.zero_stage = 3, whose hooks gather the weights"
+            " of every layer and cut the graph there",
+            fix="set train.zero_stage to 0, 1 or 2, or model.compile to false",
+        )
 
 
 def _anything(x: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ from distill.engine_parts.settings import bucket_elements, micro_batch_pairs
 from distill.errors import UserError
 from distill.losses import PairLossSpec
 from distill.losses.linear_stream import numbers_told
+from distill.models.compiled import check_stage
 from distill.objective.checks import check_head
 from distill.planner.clock import Machine, Seconds, seconds_of
 from distill.planner.facts import (
@@ -39,6 +40,7 @@ NEARLY = 1.02
 SAMPLE_RATES_TRIED = (0.5, 0.2, 0.1, 0.05)
 RECOMPUTE = "recompute blocks"
 """The remedy model.recompute="blocks", in words."""
+NOT_COMPILED = "model.compile: memory and time are those of the network without it"
 MOST_TIMES = 64
 """More ranks than this many times those asked for are not proposed."""
 
@@ -74,12 +76,14 @@ class Comparison:
         machine: where it runs.
         rows: what each choice takes.
         best: the one to take; None where none fits.
+        notes: what the figures leave out.
     """
 
     job: Job
     machine: Machine
     rows: list[Row]
     best: Row | None
+    notes: tuple[str, ...] = ()
 
 
 def job_of(config: Config, classes: int, ranks: int) -> Job:
@@ -135,8 +139,11 @@ def _check_choice(config: Config, job: Job, choice: Choice) -> None:
     changed = {
         "head": config.head.model_copy(update=head),
         "loss": config.loss.model_copy(update={"form": choice.form}),
+        "train": config.train.model_copy(update={"zero_stage": choice.zero_stage}),
     }
-    check_head(config.model_copy(update=changed), job.classes, job.ranks)
+    chosen = config.model_copy(update=changed)
+    check_head(chosen, job.classes, job.ranks)
+    check_stage(chosen)
 
 
 def costs_of(config: Config, job: Job, choice: Choice) -> tuple[NetworkCost, HeadCost]:
@@ -213,7 +220,8 @@ def compare(
     rows = [row_of(config, job, choice, machine) for choice in choices_for(config, job, all_rates)]
     if remedies:
         rows = [row if row.fits else _mended(config, job, row, machine) for row in rows]
-    return Comparison(job, machine, rows, best_of(rows, wanted))
+    notes = (NOT_COMPILED,) if config.model.compile else ()
+    return Comparison(job, machine, rows, best_of(rows, wanted), notes)
 
 
 def best_of(rows: list[Row], rate: float) -> Row | None:

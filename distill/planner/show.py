@@ -13,7 +13,7 @@ GIB = 2**30
 
 
 def heading(found: Comparison, network: str) -> str:
-    """What was asked, in two lines."""
+    """What was asked, in two lines, and what the figures leave out, a line each."""
     job, machine = found.job, found.machine
     times = f" in {job.accumulation} forward passes" if job.accumulation > 1 else ""
     return (
@@ -22,6 +22,7 @@ def heading(found: Comparison, network: str) -> str:
         f" {job.micro_pairs * job.accumulation} each{times}\n"
         f"{machine.gpu.name}, {machine.gpu.memory_gib:g} GiB, of which"
         f" {machine.usable_bytes / GIB:.1f} for tensors. All figures are predicted, none measured."
+        + "".join(f"\n{note}" for note in found.notes)
     )
 
 
@@ -97,6 +98,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
     """Everything, in bytes and seconds."""
     return {
         "predicted": True,
+        "notes": list(found.notes),
         "job": vars(found.job),
         "gpu": vars(found.machine.gpu),
         "usable_bytes": int(found.machine.usable_bytes),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import itertools
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
 
-from distill.checkpoint import Manifest, TrainState, export_weights, save, tensor_file
+from distill.checkpoint import Manifest, TrainState, export_weights, open_weights, save, tensor_file
 from distill.checkpoint.manifest import TensorEntry, parts_of
 from distill.checkpoint.shard import ShardLabel, ShardWriter
 from distill.checkpoint.tensor_file import TensorWriter, specs_of
@@ -168,6 +172,31 @@ def test_what_a_killed_export_left_is_replaced(save_steps, tmp_path):
     left.write_bytes(b"half")
     assert len(load_file(export_weights(path, tmp_path / "model.safetensors"))) == 5
     assert not left.exists()
+
+
+def test_names_that_no_header_takes_are_a_tensor(engine_of, facts, tmp_path, monkeypatch):
+    """The library takes 100 MB; up to there files are as they were."""
+    people = ["ann", 'o"hara', "\N{SNOWMAN} \U0001f600", ""]
+    facts = dataclasses.replace(facts, identities=people)
+    path = save(tmp_path, engine_of(1), TrainState(1), facts)
+    usual = export_weights(path, tmp_path / "usual.safetensors")
+    size = int.from_bytes(usual.read_bytes()[:8], "little")
+    found = {}
+    for most in (size, size - 1):
+        monkeypatch.setattr(tensor_file, "LONGEST_HEADER", most)
+        out = export_weights(path, tmp_path / f"{most}.safetensors")
+        with safe_open(out, "pt") as file:
+            about = file.metadata()
+        found[most] = load_file(out)
+        with ExitStack() as stack:
+            stored = open_weights(out, stack)
+            assert stored.identities == people
+            assert set(stored.shapes) == set(stored.keys) == set(load_file(usual))
+    assert (tmp_path / f"{size}.safetensors").read_bytes() == usual.read_bytes()
+    assert about["format"] == "pairdistill-weights-2" and "identities" not in about
+    names = found[size - 1].pop("identities.json")
+    assert json.loads(bytes(names.tolist())) == people
+    assert_close(found[size - 1], found[size], rtol=0, atol=0)
 
 
 def test_a_header_that_the_library_would_not_read_is_refused(

@@ -78,3 +78,18 @@ def test_mistakes(run: Path, words: tuple[str, ...], message: str) -> None:
     done = plan(run, *words)
     assert isinstance(done.exception, UserError)
     assert message in str(done.exception)
+
+
+def test_with_a_compiled_network_it_says_what_the_figures_are_of(run: Path) -> None:
+    """And offers no stage that training would refuse."""
+    words = (run, "model.compile=true", "--identities", "5000")
+    line = "model.compile: memory and time are those of the network without it"
+    assert line in plan(*words).stdout
+    compiled, plain = (
+        json.loads(plan(*asked, "--json").stdout)
+        for asked in (words, (run, "--identities", "5000"))
+    )
+    assert (compiled["notes"], plain["notes"]) == ([line], [])
+    usual = [row for row in plain["choices"] if "train.zero_stage=3" not in row["settings"]]
+    assert len(usual) < len(plain["choices"])
+    assert compiled["choices"] == usual
