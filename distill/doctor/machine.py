@@ -7,7 +7,6 @@ their own, so that one that crashes is a failed row, not the end of the examinat
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -76,9 +75,10 @@ def check_torch() -> Check:
     )
     if seen.returncode:
         return _check("torch", False, last_line(seen.stderr), SET_UP)
-    version = tuple(int(part) for part in seen.stdout.split(".")[:2])
+    found = last_line(seen.stdout)  # before it stands what others say as they are imported
+    version = tuple(int(part) for part in found.split(".")[:2])
     fix = f"torch 2.{MIN_TORCH[1]} or newer is needed: {SET_UP}"
-    return _check("torch", version >= MIN_TORCH, last_line(seen.stdout), fix)
+    return _check("torch", version >= MIN_TORCH, found, fix)
 
 
 def check_native_loss() -> Check:
@@ -95,8 +95,10 @@ def check_cuda() -> Check:
     if nvcc is None:
         fix = "only for GPUs: install the CUDA toolkit that torch was built for, then make setup"
         return _check("CUDA compiler", False, "no nvcc on PATH", fix, needed=False)
-    answer = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False)
-    return _check("CUDA compiler", True, f"{nvcc}: {last_line(answer.stdout)}", needed=False)
+    answer = run([nvcc, "--version"])
+    found = f"{nvcc}: {last_line(answer.stderr if answer.returncode else answer.stdout)}"
+    fix = "only for GPUs: install the CUDA toolkit anew, or put one that works first on the PATH"
+    return _check("CUDA compiler", answer.returncode == 0, found, fix, needed=False)
 
 
 def check_deepspeed() -> Check:
@@ -222,7 +224,10 @@ def probe(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def run(
     argv: list[str], environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``argv`` to its end, or for `PROBE_TIMEOUT_SECONDS`; what it wrote, as text."""
+    """Run ``argv`` to its end, or for `PROBE_TIMEOUT_SECONDS`; what it wrote, as text.
+
+    A program that cannot be started is one that failed and said why.
+    """
     env = {**os.environ, **(environment or {})}
     try:
         return subprocess.run(
@@ -237,6 +242,8 @@ def run(
     except subprocess.TimeoutExpired:
         message = f"no answer within {PROBE_TIMEOUT_SECONDS} seconds"
         return subprocess.CompletedProcess(argv, 1, stdout="", stderr=message)
+    except OSError as error:
+        return subprocess.CompletedProcess(argv, 1, stdout="", stderr=str(error))
 
 
 def last_line(text: str) -> str:
@@ -258,7 +265,8 @@ def _import_check(name: str, seen: subprocess.CompletedProcess[str], fix: str) -
 
 def _installed(name: str, package: str, fix: str, *, needed: bool = True) -> Check:
     """Whether ``package`` is installed; found by its metadata, without importing it."""
-    if importlib.util.find_spec(package) is None:
+    try:
+        version = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
         return _check(name, False, f"{package} is not installed", fix, needed=needed)
-    version = importlib.metadata.version(package)
     return _check(name, True, f"{package} {version}", needed=needed)

@@ -142,6 +142,43 @@ def test_a_failing_native_loss_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None
     assert "PAIRDISTILL_CUDA=0" in row.fix
 
 
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [("#!/bin/sh\necho no licence >&2\nexit 3\n", "no licence"), ("", "Exec format error")],
+)
+def test_a_cuda_compiler_that_does_not_run_is_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, found: str
+) -> None:
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text(content or "\x7fELF of another machine")
+    nvcc.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    row = doctor.check_cuda()
+    assert not row.ok and str(nvcc) in row.found and found in row.found
+    assert "install the CUDA toolkit" in row.fix
+
+
+def test_a_folder_of_its_name_is_no_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "no_such_library").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    row = doctor._installed("thing", "no_such_library", "pip it")
+    assert (row.ok, row.found, row.fix) == (False, "no_such_library is not installed", "pip it")
+
+
+@pytest.mark.parametrize(("version", "ok"), [("2.10.1+cpu", False), ("2.11.0", True)])
+def test_torch_is_asked_for_its_version_whatever_others_say(
+    monkeypatch: pytest.MonkeyPatch, version: str, ok: bool
+) -> None:
+    said = f"A plugin greets you.\n{version} built for CPU, no CUDA device\n"
+    monkeypatch.setattr(
+        doctor, "run", lambda *_: subprocess.CompletedProcess([], 0, stdout=said, stderr="")
+    )
+    row = doctor.check_torch()
+    assert (row.ok, row.found) == (ok, f"{version} built for CPU, no CUDA device")
+
+
 def test_every_needed_part_of_this_machine_works(tmp_path: Path) -> None:
     """The real thing, as a user calls it, away from the repository."""
     argv = [sys.executable, "-m", "distill", "doctor", "--json"]
