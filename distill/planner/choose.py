@@ -245,7 +245,11 @@ def _mended(config: Config, job: Job, row: Row, machine: Machine) -> Row:
     least = max(row.memory.phases[phase].total() for phase in whatever_batch)
     smaller_batch_helps = least <= machine.usable_bytes
     changes = _changes(job, row.choice, smaller_batch_helps=smaller_batch_helps)
-    found = (words for changed, words in changes if row_of(config, *changed, machine).fits)
+    found = (
+        words
+        for changed, words in changes
+        if _possible(config, *changed) and row_of(config, *changed, machine).fits
+    )
     words = [next(found, "")]
     if smaller_batch_helps and _fits_made_again(config, job, row.choice, machine):
         words.append(RECOMPUTE)

@@ -218,6 +218,18 @@ def test_a_remedy_is_one_and_the_smallest() -> None:
     assert peaks[1] <= usable < peaks[0]
 
 
+def test_no_remedy_is_one_that_training_refuses() -> None:
+    """Six people are no sharded head of eight ranks, however much of the backbone these save."""
+    words = ("model.embedding_dim=8192", "train.global_batch_pairs=16")
+    choice, found = Choice(1, "sharded", "fused"), {}
+    for classes in (6, 8):
+        job = job_of(load_config(None, [*SMALL, *words]), classes, 4)
+        peak = row_of(load_config(None, [*SMALL, *words]), job, choice, H100).memory.peak_bytes
+        rows = compared(*words, classes=classes, ranks=4, gib=0.92 * peak / 0.9 / 2**30).rows
+        found[classes] = next(row.remedy for row in rows if row.choice == choice)
+    assert found == {6: "", 8: "8 ranks"}
+
+
 def test_blocks_that_are_made_again_are_a_remedy_for_activations() -> None:
     """Where they would fit, and neither where they would not nor where they are asked for."""
     config, words = load_config(None, SMALL), ["model.recompute=blocks"]
