@@ -220,10 +220,10 @@ def _gathered_still(network: NetworkCost, engine: Engine) -> Parts:
 
 
 def _prefetched(choice: Choice, engine: Engine) -> Parts:
-    """Where stage 3 receives weights before each gets its own place."""
+    """Where stage 3 receives weights before each gets its place: a bucket, and what fills it."""
     if choice.zero_stage < 3 or engine.ranks == 1:
         return Parts()
-    return Parts(buckets=min(engine.bytes, max(engine.bucket_bytes, engine.largest_bytes)))
+    return Parts(buckets=min(engine.bytes, engine.bucket_bytes + engine.largest_bytes))
 
 
 def _sample(choice: Choice, head: HeadCost) -> Parts:

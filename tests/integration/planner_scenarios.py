@@ -88,6 +88,7 @@ CASES: dict[int, dict[str, tuple[str, ...]]] = {
         "backbone 3": (),
         "backbone 0 recompute": (RECOMPUTE, *MORE_PAIRS, "train.accumulation=2"),
         "backbone 1 recompute bf16": (RECOMPUTE, *MORE_PAIRS, "train.precision=bf16"),
+        "backbone 3 small buckets": (),
         "backbone 3 recompute": (RECOMPUTE, *MORE_PAIRS),
         "backbone 3 recompute bf16": (RECOMPUTE, *MORE_PAIRS, "train.precision=bf16"),
     },

@@ -74,6 +74,13 @@ def test_weights_of_stage_3_go_as_backward_does(measured, name) -> None:
     assert memory.phases["backward"].total() == pytest.approx(most(seen, "backward"), rel=0.01)
 
 
+@pytest.mark.parametrize("name", ["backbone 3", "backbone 3 small buckets"])
+def test_stage_3_receives_weights_in_buckets_that_are_full_to_the_brim(measured, name) -> None:
+    seen = [one[name] for one in measured[2]]
+    memory, _ = predicted(2, name)
+    assert memory.phases["forward"].total() == pytest.approx(most(seen, "forward"), rel=0.015)
+
+
 @pytest.mark.parametrize(("ranks", "name"), CASES)
 def test_each_part_is_right(measured, ranks, name) -> None:
     """Between steps all there is, and who holds it; at the update what that adds."""
