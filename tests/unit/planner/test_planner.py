@@ -96,6 +96,34 @@ def test_parts_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
+    ("stage", "device", "times"), [(0, "cuda", 0), (1, "cuda", 1), (2, "cuda", 2), (2, "cpu", 1)]
+)
+def test_buckets_in_backward_by_hand(stage: int, device: str, times: int) -> None:
+    """One of 200 MB, or of all weights; on CUDA stage 2 fills one while another travels."""
+    job = job_of(load_config(None, [*SMALL, f"run.device={device}"]), 500_000, 4)
+    phases = memory_of(job, Choice(stage, "replicated", "plain"), NETWORK, HEAD).phases
+    assert phases["backward"]["buckets"] == times * 4 * 5_000_024
+    large = replace(HEAD, weights=((60_000_000, True),))
+    phases = memory_of(job, Choice(stage, "replicated", "plain"), NETWORK, large).phases
+    assert phases["backward"]["buckets"] == times * 200_000_000
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_gradients_of_earlier_passes_are_there_in_forward(accumulation: int) -> None:
+    """Of the backbone where it is no ZeRO 3, and of a head by ranges of classes."""
+    words = [*SMALL, f"train.accumulation={accumulation}"]
+    job, earlier = job_of(load_config(None, words), 500_000, 4), accumulation - 1
+    apart, whole = (
+        memory_of(job, Choice(1, placement, "fused"), NETWORK, HEAD).phases["forward"]["gradients"]
+        for placement in ("sharded", "replicated")
+    )
+    assert apart == earlier * (4 * 1_000_024 + 16_000_000)
+    assert whole == earlier * 4 * 5_000_024
+    third = memory_of(job, Choice(3, "replicated", "fused"), NETWORK, HEAD).phases["forward"]
+    assert third["gradients"] == 5_000_024  # its share of four
+
+
+@pytest.mark.parametrize(
     ("ranks", "elements", "in_loss", "left"),
     [
         (4, 4_000_000, 4 * 9_000_024, 600),
