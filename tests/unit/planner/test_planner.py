@@ -223,6 +223,15 @@ def test_time_is_the_slowest_of_three() -> None:
     assert found.step == found.memory and found.bound_by == "memory"
 
 
+@pytest.mark.parametrize(("ranks", "gb_s"), [(8, 450), (16, 50)])
+def test_a_node_has_its_own_links_for_all_of_its_ranks(ranks: int, gb_s: float) -> None:
+    job, choice = job_of(load_config(None, SMALL), 500_000, ranks), Choice(0, "sharded", "plain")
+    traffic = traffic_of(job, choice, NETWORK, HEAD)
+    found = seconds_of(job, choice, NETWORK, HEAD, traffic, H100)
+    sent = sum(one.bytes_a_rank(ranks) for one in traffic)
+    assert found.network == pytest.approx(sent / (0.75e9 * gb_s))
+
+
 def test_the_fastest_that_fits_is_taken() -> None:
     found = compared()
     fitting = [row for row in found.rows if row.fits]
