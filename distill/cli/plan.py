@@ -46,7 +46,8 @@ def plan_command(
     Exit status 2 where nothing fits.
     """
     from distill.config import load_config
-    from distill.planner.choose import compare, what_would_fit
+    from distill.planner.choose import compare
+    from distill.planner.show import what_would_fit
 
     config = load_config(config_path, overrides or [])
     planned_for = machine(gpu, shares, config.train.precision)

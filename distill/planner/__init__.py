@@ -2,6 +2,7 @@
 
 facts.py     what is asked and what is known: the job, a choice, the costs of network and head
 trace.py     costs by running network, head and loss on tensors without memory (needs torch)
+engine.py    weights inside of DeepSpeed, and how ZeRO cuts them
 memory.py    bytes a rank, by phase of a step and by part
 network.py   bytes over the network, by collective
 gpus.py      peak figures of GPUs, and where they come from

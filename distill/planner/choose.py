@@ -281,26 +281,3 @@ def _changes(
         for rate in SAMPLE_RATES_TRIED:
             if rate < choice.sample_rate:
                 yield (job, replace(choice, sample_rate=rate)), f"sample rate {rate:g}"
-
-
-def what_would_fit(found: Comparison) -> UserError:
-    """What to say where no choice fits."""
-    usable = found.machine.usable_bytes / 2**30
-    least = min(found.rows, key=lambda row: row.memory.peak_bytes)
-    needed = least.memory.peak_bytes / 2**30
-    what = (
-        f"nothing fits: {usable:.1f} GiB of a {found.machine.gpu.memory_gib:g} GiB GPU are for"
-        f" tensors, and the least that any choice takes is {needed:.1f} GiB"
-        f" ({' '.join(least.choice.overrides)})"
-    )
-    mended = [row for row in found.rows if row.remedy]
-    if not mended:
-        gib = needed / (1.0 - found.machine.headroom)
-        return UserError(what, fix=f"take GPUs of {math.ceil(gib)} GiB, or a smaller network")
-    first = min(mended, key=lambda row: (not _on_as_many(row.remedy), row.seconds.step))
-    return UserError(what, fix=f"{first.remedy} with {' '.join(first.choice.overrides)} would fit")
-
-
-def _on_as_many(remedy: str) -> bool:
-    """Whether it asks for no other GPUs and no other training."""
-    return remedy.startswith("accumulation") or RECOMPUTE in remedy

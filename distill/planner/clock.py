@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from distill.planner.engine import engine_of
 from distill.planner.facts import Choice, HeadCost, Job, NetworkCost
 from distill.planner.gpus import Gpu
-from distill.planner.memory import engine_of
 from distill.planner.network import Traffic
 
 PASSES = {"sgd": 12, "adamw": 16}

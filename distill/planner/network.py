@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from distill.planner.engine import LIVE_ELEMENTS, engine_of
 from distill.planner.facts import (
     FLOAT_BYTES,
     Choice,
@@ -17,7 +18,6 @@ from distill.planner.facts import (
     NetworkCost,
     seen_rows,
 )
-from distill.planner.memory import LIVE_ELEMENTS, engine_of
 
 ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER = "all-reduce", "all-gather", "reduce-scatter"
 

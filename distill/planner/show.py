@@ -1,12 +1,14 @@
-"""What the planner found, as tables of a terminal and as JSON."""
+"""What the planner found, as tables of a terminal, as JSON, and as the error where nothing fits."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.table import Table
 
-from distill.planner.choose import Comparison, Row
+from distill.errors import UserError
+from distill.planner.choose import RECOMPUTE, Comparison, Row
 from distill.planner.memory import PARTS
 
 GIB = 2**30
@@ -121,3 +123,26 @@ def _row_as_json(found: Comparison, row: Row) -> dict[str, Any]:
         "network": traffic,
         "seconds": vars(row.seconds) | {"step": row.seconds.step, "slowest": row.seconds.bound_by},
     }
+
+
+def what_would_fit(found: Comparison) -> UserError:
+    """What to say where no choice fits."""
+    usable = found.machine.usable_bytes / 2**30
+    least = min(found.rows, key=lambda row: row.memory.peak_bytes)
+    needed = least.memory.peak_bytes / 2**30
+    what = (
+        f"nothing fits: {usable:.1f} GiB of a {found.machine.gpu.memory_gib:g} GiB GPU are for"
+        f" tensors, and the least that any choice takes is {needed:.1f} GiB"
+        f" ({' '.join(least.choice.overrides)})"
+    )
+    mended = [row for row in found.rows if row.remedy]
+    if not mended:
+        gib = needed / (1.0 - found.machine.headroom)
+        return UserError(what, fix=f"take GPUs of {math.ceil(gib)} GiB, or a smaller network")
+    first = min(mended, key=lambda row: (not _on_as_many(row.remedy), row.seconds.step))
+    return UserError(what, fix=f"{first.remedy} with {' '.join(first.choice.overrides)} would fit")
+
+
+def _on_as_many(remedy: str) -> bool:
+    """Whether it asks for no other GPUs and no other training."""
+    return remedy.startswith("accumulation") or RECOMPUTE in remedy
