@@ -51,6 +51,8 @@ def test_a_trace_counts_what_a_real_pass_holds(name: str, precision: str, recomp
         embeddings.backward(torch.ones_like(embeddings))
     assert found.saved_bytes == pytest.approx(saved, rel=0.01)
     assert found.backward_kept_bytes == pytest.approx(memory.peak_bytes, rel=0.01)
+    wide = sum(p.numel() for p in network.parameters() if p.ndim > 1)
+    assert found.cast_bytes == (2 * wide if (precision, recompute) == ("bf16", "none") else 0)
 
 
 def test_flops_are_three_times_those_of_forward() -> None:
@@ -101,6 +103,22 @@ def test_buckets_in_backward_by_hand(stage: int, device: str, times: int) -> Non
     large = replace(HEAD, weights=((60_000_000, True),))
     phases = memory_of(job, Choice(stage, "replicated", "plain"), NETWORK, large).phases
     assert phases["backward"]["buckets"] == times * 200_000_000
+
+
+@pytest.mark.parametrize("elements", [4_000_000, 60_000_000])
+def test_gradients_and_buckets_while_they_are_reduced_by_hand(elements: int) -> None:
+    """The first rank's slice has some of every tensor, so that whole gradients are its own."""
+    job = job_of(load_config(None, SMALL), 500_000, 4)
+    head = replace(HEAD, weights=((elements, True),))
+    whole = own = 4 * (elements + 1_000_024)
+    bucket = min(whole, 200_000_000)
+    phases = [
+        memory_of(job, Choice(stage, "replicated", "plain"), NETWORK, head).phases["reduction"]
+        for stage in range(4)
+    ]
+    found = [(phase["gradients"], phase["buckets"]) for phase in phases]
+    moved = whole - bucket + own
+    assert found == [(whole, whole), (moved, bucket), (own, bucket), (whole // 4, bucket)]
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

@@ -54,6 +54,7 @@ def test_a_remedy_is_one_and_the_smallest() -> None:
     gib = 0.8 * largest / 2**30 / 0.9
     found = compared(ranks=1, gib=gib)
     row = next(r for r in found.rows if not r.fits and r.remedy.startswith("accumulation"))
+    assert not any(row.remedy for row in found.rows if row.fits)
     times = int(row.remedy.split()[1])
     config = load_config(None, SMALL)
     job, usable = job_of(config, 5000, 1), found.machine.usable_bytes
