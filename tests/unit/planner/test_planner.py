@@ -220,6 +220,23 @@ def test_time_is_the_slowest_of_three() -> None:
     assert found.step == found.memory and found.bound_by == "memory"
 
 
+@pytest.mark.parametrize(
+    ("precision", "low_precision", "network_tflops", "head_tflops"),
+    [("fp32", True, 67, 67), ("bf16", False, 989, 67), ("bf16", True, 989, 989)],
+)
+def test_products_in_float32_have_a_peak_of_their_own(
+    precision: str, low_precision: bool, network_tflops: int, head_tflops: int
+) -> None:
+    """And a rank updates its part of weights and head alone."""
+    job = job_of(load_config(None, [*SMALL, f"train.precision={precision}"]), 500_000, 8)
+    head = replace(HEAD, low_precision=low_precision)
+    found = seconds_of(job, Choice(1, "sharded", "fused"), NETWORK, head, [], H100)
+    seconds = 8e9 / (0.5e12 * network_tflops) + 6e9 / (0.5e12 * head_tflops)
+    assert found.arithmetic == pytest.approx(seconds)
+    updated = 4 * 1_000_024 / 8 + 16_000_000
+    assert found.memory == pytest.approx((5e9 + 12 * updated) / (0.75 * 3350e9))
+
+
 @pytest.mark.parametrize(("ranks", "gb_s"), [(8, 450), (16, 50)])
 def test_a_node_has_its_own_links_for_all_of_its_ranks(ranks: int, gb_s: float) -> None:
     job, choice = job_of(load_config(None, SMALL), 500_000, ranks), Choice(0, "sharded", "plain")

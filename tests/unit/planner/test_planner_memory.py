@@ -90,8 +90,17 @@ def test_a_sample_is_copied_and_has_moments_of_its_own() -> None:
 def test_running_statistics_and_weights_that_stage_3_leaves_whole() -> None:
     choice = Choice(3, "replicated", "plain")
     assert phases_of(job_with(), choice)["between steps"]["weights"] == WHOLE // 4 + 96 + 1000
-    alone = phases_of(job_with(ranks=1), choice)["between steps"]["weights"]
-    assert alone == WHOLE + 1000
+    alone = phases_of(job_with(ranks=1), choice)
+    assert alone["between steps"]["weights"] == WHOLE + 1000
+    assert alone["forward"]["buckets"] == alone["between steps"]["buckets"]
+
+
+@pytest.mark.parametrize(("ranks", "joined"), [(1, 0), (2, 3_200_000_000)])
+def test_gradients_of_stage_0_are_joined_half_a_billion_at_a_time(ranks: int, joined: int) -> None:
+    """And the tensor that is beyond it."""
+    large = replace(HEAD, weights=((300_000_000, True),) * 3)
+    found = phases_of(job_with(ranks=ranks), Choice(0, "replicated", "plain"), large)
+    assert found["reduction"]["buckets"] == joined
 
 
 def test_collectives_of_a_head_by_ranges_and_of_more_weights_than_stay() -> None:
