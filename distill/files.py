@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+import psutil
 
 from distill.errors import UserError
 
@@ -130,6 +133,7 @@ def whole_file(path: Path, *, named: Path | None = None, alone: bool = False) ->
     partial = path.with_name(f".{path.name}{owner}.partial")
     with disk_errors(named or path):
         try:
+            _clear_left(path)
             partial.unlink(missing_ok=True)
             yield partial
             partial.replace(path)
@@ -152,6 +156,7 @@ def whole_files(*paths: Path) -> Iterator[Path]:
     folder = last.with_name(f".{last.name}.{os.getpid()}.partial")
     with disk_errors(last):
         try:
+            _clear_left(last)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             yield folder
@@ -164,6 +169,22 @@ def whole_files(*paths: Path) -> Iterator[Path]:
             sync_folder(last.parent)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear_left(path: Path) -> None:
+    """Remove what processes that were killed while they made ``path`` have left: perhaps much.
+
+    Whether one lives is known of this machine alone; that another makes the same file is not
+    reckoned with.
+    """
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        process = partial.suffixes[-2].removeprefix(".")
+        if not process.isdecimal() or psutil.pid_exists(int(process)):
+            continue
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

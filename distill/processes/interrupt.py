@@ -38,10 +38,12 @@ def watch_for_interrupts() -> None:
 def leave_on_interrupt() -> None:
     """From now on Ctrl-C ends this process at once: a rank's peers may hang, and it has no files.
 
-    A clean-up would wait for them; a run that trains saves first (`distill.processes.stop`).
+    A clean-up would wait for them; a run that trains saves first (`distill.processes.stop`). One
+    that came before and was kept waiting (`distill.processes.spawn`) is heard here.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda _number, _frame: leave_interrupted())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def interrupted() -> bool:

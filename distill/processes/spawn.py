@@ -146,6 +146,15 @@ def check_cores(ranks: int) -> None:
 
 
 def _start(family: _Family, command: list[str], ranks: int, door: socket.socket) -> None:
+    """Start the ranks, who inherit a mask that keeps Ctrl-C waiting until they have a handler."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        _start_all(family, command, ranks, door)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_all(family: _Family, command: list[str], ranks: int, door: socket.socket) -> None:
     for rank in range(ranks):
         log = (family.notes / f"rank{rank}.log").open("wb") if rank else None
         family.children.append(

@@ -30,6 +30,10 @@ from distill.errors import UserError
 from distill.processes.spawn import spawned_rank
 
 rank, (folder, mode) = int(os.environ["RANK"]), sys.argv[1:]
+if mode == "early":
+    Path(folder, f"pid{rank}").write_text(str(os.getpid()))
+    while not Path(folder, "asked").exists():
+        time.sleep(0.02)
 
 def save_and_leave(number, frame):
     time.sleep(0.2)
@@ -169,6 +173,16 @@ def test_a_stop_is_passed_on_and_the_ranks_may_save(tmp_path: Path, number: sign
     assert err == "err 0\n"
     for rank in range(2):
         assert (tmp_path / f"saved{rank}").read_text() == str(int(number))
+    assert gone(pids)
+
+
+def test_ctrl_c_while_ranks_begin_is_no_error_of_theirs(tmp_path: Path) -> None:
+    process, pids = started(tmp_path, "early")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    (tmp_path / "asked").touch()
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "error: interrupted\n")
     assert gone(pids)
 
 
