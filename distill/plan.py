@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from distill.config import Config
-    from distill.config.tree import DataConfig
+    from distill.config.tree import CheckpointConfig, DataConfig
     from distill.ranks import Ranks
 
 
@@ -78,7 +78,8 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
     pairs, batch = train.pairs, config.train.global_batch_pairs
     check_global_batch(pairs, batch, train.name)
     evaluation = _evaluation(config.data.evaluation) if config.data.evaluation else None
-    sets = _sets(config.evaluate.sets, evaluation)
+    sets = _sets(config.evaluate.set_paths, evaluation)
+    _check_best_metric(config.checkpoint, evaluation, sets)
     check_compiled(config, ranks.device)  # last, since it takes seconds
     return Plan(
         run=RunDir(Path(config.run.dir)),
@@ -94,7 +95,8 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
 def training_set(data: DataConfig) -> TrainingSet:
     """The packs to train on, as one, without what is to be left out of them."""
     folders = data.train_packs or [""]
-    packs = [_open("data.train", folder, "train") for folder in folders]
+    how = "--layout singles" if data.second == "online" else "--holdout 0.2"
+    packs = [_open("data.train", folder, "train", how) for folder in folders]
     train = TrainingSet.of(packs, data.same_names)
     lists = [Path(path) for path in data.exclude_lists]
     return train.without(read_excluded(lists, packs)) if lists else train
@@ -115,7 +117,7 @@ def _sets(paths: Sequence[str], evaluation: Pack | None) -> list[AnySet]:
         sets = read_sets([Path(path) for path in paths])
     except UserError as error:
         raise UserError(f"evaluate.sets: {error.what}", fix=error.fix) from error
-    taken = {"clean", "processed", *(evaluation.manifest.kinds if evaluation else ())}
+    taken = {"clean", "processed", *_conditions(evaluation)}
     for found in sets:
         if found.name in taken:
             raise UserError(
@@ -125,9 +127,34 @@ def _sets(paths: Sequence[str], evaluation: Pack | None) -> list[AnySet]:
     return sets
 
 
-def _open(field: str, folder: str, purpose: str) -> Pack:
-    """The pack named by a field of the settings."""
-    make_it = f"make one with `pairdistill pack PHOTOGRAPHS OUT --holdout 0.2` and set {field}"
+def _conditions(evaluation: Pack | None) -> list[str]:
+    """What numbers of the held-out pack are filed under."""
+    return ["clean", "processed", *evaluation.manifest.kinds] if evaluation else []
+
+
+def _check_best_metric(
+    keep: CheckpointConfig, evaluation: Pack | None, sets: Sequence[AnySet]
+) -> None:
+    """What decides which checkpoint is kept as best is of something that will be measured.
+
+    The default is let pass: it does not say that anybody asked for it. So is all where nothing is
+    measured.
+
+    Raises:
+        UserError: it is of something else.
+    """
+    measured = [*_conditions(evaluation), *(found.name for found in sets)]
+    asked = keep.keep_best and keep.best_metric != type(keep)().best_metric
+    if asked and measured and keep.best_metric.partition("/")[0] not in measured:
+        raise UserError(
+            f"checkpoint.best_metric = {keep.best_metric!r}: measured is {', '.join(measured)}",
+            fix="begin it with one of these, as in clean/top1 and lfw/accuracy",
+        )
+
+
+def _open(field: str, folder: str, purpose: str, how: str = "--holdout 0.2") -> Pack:
+    """The pack named by a field of the settings; ``how`` such a one is made."""
+    make_it = f"make one with `pairdistill pack PHOTOGRAPHS OUT {how}` and set {field}"
     if not folder:
         raise UserError(f"{field} is empty: there is nothing to train on", fix=make_it)
     if Path(folder).is_file():

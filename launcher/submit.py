@@ -62,13 +62,16 @@ class Request:
 def absolute(config: Config) -> Config:
     """The settings with paths that mean the same wherever the job runs."""
     moved = config.with_packs(lambda pack: str(Path(pack).absolute()))
-    sets = [str(Path(path).absolute()) for path in config.evaluate.sets]
+    lists = [str(Path(path).absolute()) for path in config.data.exclude_lists]
+    data = moved.data.model_copy(update={"exclude": lists})
+    sets = [str(Path(path).absolute()) for path in config.evaluate.set_paths]
     evaluate = config.evaluate.model_copy(update={"sets": sets})
     run = config.run.model_copy(update={"dir": str(Path(config.run.dir).absolute())})
     model = config.model
     if model.init_from:
         model = model.model_copy(update={"init_from": str(Path(model.init_from).absolute())})
-    return moved.model_copy(update={"run": run, "model": model, "evaluate": evaluate})
+    changed = {"run": run, "data": data, "model": model, "evaluate": evaluate}
+    return moved.model_copy(update=changed)
 
 
 def check_request(request: Request, *, resume: bool, ask_cluster: bool) -> None:
@@ -108,7 +111,7 @@ def check_settings(config: Config, wanted: Resources) -> None:
                 f"{field} = {folder!r}: no pack there",
                 fix="make one with `pairdistill pack`, on a disk that the nodes see",
             )
-    files = [("evaluate.sets", path, "lfw.bin") for path in config.evaluate.sets]
+    files = [("evaluate.sets", path, "lfw.bin") for path in config.evaluate.set_paths]
     files += [("data.exclude", path, "audit.csv") for path in config.data.exclude_lists]
     for field, path, example in files:
         if not Path(path).exists():

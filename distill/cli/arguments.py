@@ -14,10 +14,11 @@ MaybeConfigPath: TypeAlias = Annotated[Path | None, _SETTINGS]
 
 
 def settings_like(begun: str) -> list[str]:
-    """The settings whose name begins so, for the shell to complete."""
+    """The settings whose name begins so, for the shell to complete; of a ramp first the whole."""
     from distill.config.explain import known_keys
 
-    return [f"{key}=" for key in known_keys() if "." in key and key.startswith(begun)]
+    dots = max(1, begun.count("."))
+    return [f"{key}=" for key in known_keys() if key.count(".") == dots and key.startswith(begun)]
 
 
 Overrides: TypeAlias = Annotated[

@@ -126,10 +126,16 @@ def prepared(weights: Path, words: Sequence[str], folder: Path, out: Path) -> tu
         UserError: bad weights or settings, no evaluation pack, or a folder that cannot be written.
     """
     from distill.data.manifest import read_pack
+    from distill.data.protocols.found import is_set_word
     from distill.evaluate.run import check_purpose
     from distill.files import make_folder
     from distill.trained import restore
 
+    if more := [word for word in words if is_set_word(word)]:
+        raise UserError(
+            f"{more[0]!r} behind the pack {folder}: neither a setting a.b=c nor measured with it",
+            fix="evaluate packs and verification sets one after the other",
+        )
     trained, pack = restore(weights, words, compared=is_local_rank()), read_pack(folder)
     check_purpose(pack)
     make_folder(out)

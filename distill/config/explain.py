@@ -6,6 +6,7 @@ import difflib
 import sys
 import types
 import typing
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -17,6 +18,8 @@ from distill.errors import UserError
 UTF8_FIX = "set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
 _MEMBERS = {"float", "constrained-float", "int", "str", "bool"}
 """What pydantic calls the members of a union, besides sections and `list[str]`."""
+_TYPES = {"bool_type": "must be true or false", "int_type": "must be a whole number"}
+"""What pydantic calls a valid boolean and a valid integer."""
 _BOUNDS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
 
 
@@ -84,7 +87,7 @@ def _rule(detail: ErrorDetails) -> str:
         if sys.getfilesystemencoding() == "utf-8":
             return "is no UTF-8, which settings are (rename it)"
         return f"{file_names_here()} ({UTF8_FIX})"
-    return detail["msg"].replace("Input should be", "must be")
+    return _TYPES.get(detail["type"]) or detail["msg"].replace("Input should be", "must be")
 
 
 def file_names_here() -> str:
@@ -104,14 +107,17 @@ def _did_you_mean(path: str) -> str:
 
 def _siblings(path: str) -> list[str]:
     parent = path.rpartition(".")[0]
-    inside = [key for key in known_keys() if key.startswith(f"{parent}.")] if parent else []
+    inside = [key for key in known_keys() if parent and key.rpartition(".")[0] == parent]
     return inside or list(Config.model_fields)
 
 
 def known_keys() -> list[str]:
-    """Every `section.field` of the configuration, and the sections themselves."""
-    keys = list(Config.model_fields)
-    for name, field in Config.model_fields.items():
-        for section in _models_in(field.annotation):
-            keys += [f"{name}.{inner}" for inner in section.model_fields]
-    return keys
+    """Every `section.field` of the configuration, the sections, and the keys of ramps."""
+    return list(_keys_below("", Config))
+
+
+def _keys_below(prefix: str, section: type[BaseModel]) -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        for inner in _models_in(field.annotation)[:1]:
+            yield from _keys_below(f"{prefix}{name}.", inner)

@@ -20,6 +20,12 @@ Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 
 
+def _listed(paths: str | list[str]) -> list[str]:
+    """Of a setting that takes one path or several."""
+    found = [paths] if isinstance(paths, str) else paths
+    return found if any(found) else []
+
+
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys and silent conversions."""
 
@@ -117,14 +123,12 @@ class DataConfig(Section):
     @property
     def train_packs(self) -> list[str]:
         """Folders of the training packs; none where the setting is empty."""
-        folders = [self.train] if isinstance(self.train, str) else self.train
-        return folders if any(folders) else []
+        return _listed(self.train)
 
     @property
     def exclude_lists(self) -> list[str]:
         """Files that say what not to train on; none where the setting is empty."""
-        files = [self.exclude] if isinstance(self.exclude, str) else self.exclude
-        return files if any(files) else []
+        return _listed(self.exclude)
 
 
 class ModelConfig(Section):
@@ -295,16 +299,21 @@ class CheckpointConfig(Section):
 class EvaluateConfig(Section):
     """Measuring on the held-out pack and on verification sets."""
 
-    sets: list[str] = []
-    """Verification sets (InsightFace's `.bin` files or folders of them, a `pairs.txt`, folders of
-    IJB) that a run measures whenever it evaluates; `lfw/accuracy` of `lfw.bin` may then be
-    `checkpoint.best_metric`."""
+    sets: str | list[str] = []
+    """Verification set (InsightFace's `.bin` file or a folder of them, a `pairs.txt`, a folder of
+    IJB), or a list of several, that a run measures whenever it evaluates; `lfw/accuracy` of
+    `lfw.bin` may then be `checkpoint.best_metric`."""
     every_steps: Count = 0
     """Steps between evaluations while training; 0 evaluates at the end only."""
     batch_images: AtLeastOne = 64
     """Images of one forward pass a rank."""
     impostor_pairs_max: AtLeastOne = 1_000_000
     """Different-person pairs of the verification curves; drawn at random where there are more."""
+
+    @property
+    def set_paths(self) -> list[str]:
+        """Files and folders of the verification sets; none where the setting is empty."""
+        return _listed(self.sets)
 
 
 class MonitorConfig(Section):

@@ -155,7 +155,7 @@ def point_out(out: Path, runs: dict[str, Path], seconds: dict[str, float]) -> No
         "report": out / "report.png",
         "its numbers": out / "report.json",
         "report of the third arm": runs["similarity"] / "report" / "report.png",
-        "TensorBoard": f"tensorboard --logdir {out / 'runs'}",
+        "TensorBoard": f"pairdistill tensorboard {out / 'runs'}",
     }
     console.heading("where it all is")
     for title, place in places.items():

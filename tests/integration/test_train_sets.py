@@ -95,7 +95,8 @@ def test_a_run_finds_of_itself_what_evaluate_finds_of_its_weights(
 
 @pytest.mark.parametrize(
     ("sets", "said"),
-    [("lfw.bin", "evaluate.sets = 'lfw.bin'"), (["x.bin"], "evaluate.sets: x.bin: No such file"),
+    [("lfw.bin", "evaluate.sets: lfw.bin: No such file"),
+     (["x.bin"], "evaluate.sets: x.bin: No such file"),
      (["blur.bin"], "evaluate.sets: blur.bin: the numbers of 'blur'")],
 )  # fmt: skip
 def test_mistakes_are_found_before_the_run(

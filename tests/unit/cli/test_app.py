@@ -14,6 +14,7 @@ import pytest
 import typer
 
 from distill.cli import app as program
+from distill.demo.story import point_out
 from distill.errors import UserError
 
 
@@ -165,6 +166,15 @@ def test_a_rank_starts_no_ranks(
     assert "leave --ranks away under torchrun" in told
 
 
+def test_the_demo_ends_with_a_command_of_this_program(capsys: pytest.CaptureFixture[str]) -> None:
+    point_out(Path("runs/demo"), {"similarity": Path("run")}, {"train": 1.0})
+    named = re.search(
+        r"^TensorBoard: +pairdistill (\w+) runs/demo/runs$", capsys.readouterr().out, re.M
+    )
+    assert named
+    assert named[1] in typer.main.get_command(program.build_app()).commands  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -173,6 +183,8 @@ def test_a_rank_starts_no_ranks(
         ("train run.toml train.pre", ["train.precision="]),
         ("train run.toml checkpoint.keep", ["checkpoint.keep_last=", "checkpoint.keep_best="]),
         ("demo model.n", ["model.name="]),
+        ("train run.toml loss.weig", ["loss.weight="]),
+        ("train run.toml loss.weight.e", ["loss.weight.end="]),
     ],
 )
 def test_the_shell_completes_commands_options_and_settings(line: str, words: list[str]) -> None:

@@ -55,8 +55,10 @@ def test_a_ramp_is_read_from_a_table_and_from_overrides() -> None:
         ("loss.temperature={start=3.0,end=0.0,over_steps=9}", "loss.temperature.end = 0.0: must"),
         ("run.dir=", "run.dir = '': must not be empty"),
         ("loss.similarity=kll", "must be one of 'kl', 'ce', 'mmd' or 'none'"),
-        ("train.steps=1.5", "train.steps = 1.5: must be a valid integer"),
-        ("train.steps=many", "train.steps = 'many': must be a valid integer"),
+        ("loss.weight={start=0.0,ende=1.0,over_steps=9}", "ende (did you mean loss.weight.end?)"),
+        ("train.steps=1.5", "train.steps = 1.5: must be a whole number"),
+        ("train.steps=many", "train.steps = 'many': must be a whole number"),
+        ("model.compile=yes", "model.compile = 'yes': must be true or false"),
         ("train.zero_stage=4", "train.zero_stage = 4: must be at most 3"),
         ("optimizer.lr=nan", "optimizer.lr = nan: must be a finite number"),
         ("data.flip_probability=true", "data.flip_probability = True: must be a valid number"),
@@ -194,6 +196,13 @@ def test_one_training_pack_needs_no_list() -> None:
     alone = load_config(None, ["data.train=a"]).with_packs(str.upper).data
     assert (alone.train, alone.evaluation) == ("A", "")
     assert Config().with_packs(str.upper) == Config()
+
+
+def test_one_verification_set_needs_no_list() -> None:
+    assert load_config(None, ["evaluate.sets=lfw.bin"]).evaluate.set_paths == ["lfw.bin"]
+    both = load_config(None, ['evaluate.sets=["lfw.bin", "cfp_fp.bin"]']).evaluate
+    assert both.set_paths == ["lfw.bin", "cfp_fp.bin"]
+    assert load_config(None, ["evaluate.sets="]).evaluate.set_paths == []
 
 
 def test_settings_with_lists_can_be_keys_too() -> None:

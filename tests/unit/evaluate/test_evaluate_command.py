@@ -47,6 +47,7 @@ def test_two_ranks_and_one_agree(weights, pack, tmp_path):
         ("purpose", "a training pack"),
         ("pack", "no pack there"),
         ("setting", "evaluate.batch_image"),
+        ("set", "'lfw.bin' behind the pack"),
     ],
 )
 def test_mistakes_leave_nothing(weights, pack, tmp_path, spoil, words, ranks):
@@ -58,7 +59,7 @@ def test_mistakes_leave_nothing(weights, pack, tmp_path, spoil, words, ranks):
         folder = tmp_path / "none"
         folder.mkdir()
     else:
-        overrides = ["evaluate.batch_image=3"]
+        overrides = ["lfw.bin" if spoil == "set" else "evaluate.batch_image=3"]
     out = tmp_path / "report"
     result = here(weights, folder, *overrides, "--ranks", ranks, "--out", out)
     assert isinstance(result.exception, UserError) and words in str(result.exception)

@@ -67,9 +67,10 @@ def test_lists_and_sets_that_are_not_there_are_named(
         with pytest.raises(UserError, match=rf"{field}: '.*/nowhere': no such file or folder"):
             submit(config, f'{word}=["{config.parent}/nowhere"]')
     monkeypatch.chdir(config.parent)
-    submit(config, 'evaluate.sets=["train"]')
+    submit(config, "evaluate.sets=train", "data.exclude=train")
     (job,) = run_of(config).jobs()
-    assert load_config(job.config_toml).evaluate.sets == [str(config.parent / "train")]
+    told = load_config(job.config_toml)
+    assert told.evaluate.set_paths == [str(config.parent / "train")] == told.data.exclude_lists
 
 
 def test_a_refusal_of_slurm_leaves_nothing(config: Path, fake: FakeSlurm) -> None:

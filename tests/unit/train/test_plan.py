@@ -46,6 +46,7 @@ def test_epochs_follow_each_other_without_a_gap(packs: Path) -> None:
         ("train.global_batch_pairs=7", r"global_batch_pairs = 7.*multiple of 2"),
         ("train.accumulation=2", r"global_batch_pairs = 6: not divisible by 2 ranks"),
         ("train.global_batch_pairs=20", r"18 pairs do not fill one global batch of 20"),
+        ("checkpoint.best_metric=cleen/top5", r"measured is clean, processed, .*lfw/accuracy"),
         ("train.precision=fp16", r"train\.precision = .*fp16"),
         ("head.sample_rate=0.5", r"head\.sample_rate = 0\.5: a replicated head"),
     ],
@@ -115,6 +116,18 @@ def test_what_an_evaluation_will_need_is_asked_for_at_the_start(
     )
     with pytest.raises(UserError, match=r"pairs\.csv: 1 rows for 12 pairs"):
         make_plan(config(packs, f"data.evaluation={tmp_path}/evaluation"), TWO)
+
+
+def test_what_is_measured_may_decide_which_checkpoint_is_best(packs: Path) -> None:
+    for words in (["processed/auc"], ["cleen/top1", "checkpoint.keep_best=0"],
+                  ["lfw/accuracy", "data.evaluation="]):  # fmt: skip
+        make_plan(config(packs, *["checkpoint.best_metric=" + words[0], *words[1:]]), TWO)
+
+
+def test_the_way_to_a_pack_is_that_of_the_pack_that_is_needed(packs: Path) -> None:
+    words = "data.train=/no/such", "data.second=online"
+    with pytest.raises(UserError, match=r"pack PHOTOGRAPHS OUT --layout singles`"):
+        make_plan(config(packs, *words), TWO)
 
 
 def test_several_packs_are_one_set(packs: Path) -> None:
