@@ -21,6 +21,7 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
+from distill.data.jpeg_scans import scans_of
 from distill.errors import one_line
 
 Pixels = npt.NDArray[np.uint8]
@@ -212,8 +213,7 @@ def _pixels(image: Image.Image, data: bytes) -> Pixels:
 
 def _jpeg_pixels(image: Image.Image, data: bytes) -> Pixels:
     """Strict decoding by libjpeg-turbo; CMYK, which it does not convert, through Pillow."""
-    # Inside coded data 0xff is always followed by 0, so this counts start-of-scan markers.
-    if data.count(b"\xff\xda") > MAX_SCANS:
+    if scans_of(data) > MAX_SCANS:
         raise Unusable(f"too many JPEG scans (at most {MAX_SCANS})")
     if image.mode not in ("RGB", "L"):
         image.load()

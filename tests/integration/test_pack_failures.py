@@ -235,6 +235,40 @@ def test_an_unfinished_pack_of_another_request_is_begun_anew(people, tmp_path):
     assert result.train.manifest.pairs == 21
 
 
+class Stops:
+    """A bar of which the evaluation pack's stops the packer, as Ctrl-C does, after some pairs."""
+
+    def __init__(self, after):
+        self.left = after
+
+    @contextlib.contextmanager
+    def __call__(self, title, _total):
+        self.stops = "evaluation" in title
+        yield self
+
+    def advance(self, by=1):
+        self.left -= by * self.stops
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("after", [0, 8])
+def test_a_whole_training_pack_is_kept_while_the_evaluation_pack_is_made(people, tmp_path, after):
+    wanted = options(holdout=0.3, shard_bytes=1 << 16, kinds={"blur": 1.0, "light": 1.0})
+    source = open_source(str(people))
+    pack(source, tmp_path / "whole", wanted)
+    with pytest.raises(KeyboardInterrupt):
+        pack(source, tmp_path / "out", wanted, Stops(after))
+    states = {p.name: p.stat() for p in (tmp_path / ".out.partial" / "train").glob("*.beton")}
+    assert len(states) >= 2
+    made = pack(source, tmp_path / "out", wanted)
+    for name, state in states.items():
+        now = (made.train.path / name).stat()
+        assert (now.st_ino, now.st_mtime_ns) == (state.st_ino, state.st_mtime_ns)
+    for part in ("train", "evaluation"):
+        assert content(tmp_path / "out" / part) == content(tmp_path / "whole" / part)
+
+
 def test_two_packers_of_one_folder(people, tmp_path):
     process, to = begun(tmp_path, people, lambda f: (f / "journal.jsonl").exists())
     with pytest.raises(UserError, match="another process is packing to it"):

@@ -13,6 +13,7 @@ from distill.data.pack.journal import JOURNAL_NAME, Journal
 from distill.data.pack.options import PackOptions, PackResult, request_digest, versions
 from distill.data.pack.parts import Part, PartWriter
 from distill.data.pack.photos import Rejected, Survey, source_digest, survey
+from distill.data.pack.resume import remove_what_only_a_resume_needs
 from distill.data.pack.scratch import new_folder
 from distill.data.pack.sides import split_survey, with_own_labels
 from distill.data.pack.standing import REJECTED_NAME, opened, reusable
@@ -89,8 +90,11 @@ def pack(
             found = survey(source, options, journal, spool, workers, bar.advance)
         sides = _sides(found, folder, options, workers, progress) if options.holdout else None
         write_rejected(chain(found.rejected(), _dropped(sides)), folder, out)
-        for part in parts_of(found, sides, folder, options):
+        parts = parts_of(found, sides, folder, options)
+        for part in parts:
             write_part(part, found, sides, source, out, options, workers, progress)
+        for part in parts:
+            remove_what_only_a_resume_needs(part.folder)
         for name in (SPOOL_NAME, JOURNAL_NAME):
             (folder / name).unlink()
     return opened(out, holdout=options.holdout > 0)

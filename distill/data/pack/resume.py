@@ -124,7 +124,7 @@ class RowFiles:
             self._table = None
 
     def join(self, path: Path) -> None:
-        """Puts all rows into one table, and removes what only a resume needs."""
+        """Puts all rows into one table; those of each shard stay until the whole pack is done."""
         with Table(path, self._named, *COLUMNS):
             pass
         with disk_errors(self._named), path.open("ab") as joined:
@@ -134,6 +134,14 @@ class RowFiles:
                         joined.write(chunk)
             joined.flush()
             os.fsync(joined.fileno())
-        for number in range(self._number):
-            (self._folder / _rows_name(number)).unlink()
-            (self._folder / _facts_name(number)).unlink()
+
+
+def remove_what_only_a_resume_needs(folder: Path) -> None:
+    """Leaves the folder of one pack as it will be.
+
+    The last shard is the first of which nothing is known any more: what a kill in between leaves
+    is still a row of finished shards from the first on.
+    """
+    for pattern in (".facts-*.json", ".rows-*.csv"):
+        for entry in sorted(folder.glob(pattern), reverse=True):
+            entry.unlink()

@@ -10,9 +10,12 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from distill.data.images import BACKGROUND, MAX_SCANS, Unusable, decode, encode_jpeg
+from distill.data.jpeg_scans import scans_of
 
 EXACT = ["PNG", "BMP", "TIFF", "PPM"]
 
@@ -192,6 +195,45 @@ def test_a_jpeg_of_endless_scans_is_refused(picture, save):
     bomb = data[:last] + data[last:-2] * (MAX_SCANS + 1) + data[-2:]
     with pytest.raises(Unusable, match="scans"):
         decode(bomb)
+
+
+def in_segments(data):
+    """Bytes as a camera's own segments (APP2)."""
+    parts = [data[start : start + 60_000] for start in range(0, len(data), 60_000)]
+    return b"".join(b"\xff\xe2" + struct.pack(">H", len(part) + 2) + part for part in parts)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("where", ["behind", "before"])
+def test_what_phones_add_to_a_photograph_holds_no_scans(picture, save, where, progressive):
+    """A film behind it, a preview before it: any bytes, among them those of a scan's marker."""
+    data = save(Image.fromarray(picture), "JPEG", progressive=progressive)
+    film = np.random.default_rng(0).bytes(60_000) + b"\xff\xda\xff\xd9" * (MAX_SCANS + 1)
+    more = data + film if where == "behind" else data[:2] + in_segments(film) + data[2:]
+    assert np.array_equal(decode(more), decode(data))
+
+
+@pytest.mark.parametrize("hidden", [b"\xff\xd0", b"\xff" * 9, b"\xff\x01", b"\0"])
+def test_scans_are_counted_whatever_stands_between_them(picture, save, hidden):
+    data = save(Image.fromarray(picture), "JPEG", progressive=True, restart_marker_rows=1)
+    last = data.rindex(b"\xff\xda")
+    bomb = data[:last] + (hidden + data[last:-2]) * (MAX_SCANS + 1) + data[-2:]
+    with pytest.raises(Unusable, match="scans"):
+        decode(bomb)
+
+
+@given(st.binary(max_size=200), st.integers(1, 40))
+def test_scans_of_any_bytes_are_told_in_time(noise, count):
+    """Never more than look like some, and all of those of a plain file."""
+    looking = noise.count(b"\xff\xda")
+    assert 0 <= scans_of(noise) <= looking
+    scan = b"\xff\xda\0\3x" + noise.replace(b"\xff", b"\xff\0") + b"\0"
+    assert scans_of(b"\xff\xd8" + scan * count + b"\xff\xd9" + b"\xff\xda" * 50) == count
+
+
+def test_scans_behind_a_million_markers_are_still_counted():
+    data = b"\xff\xd8" + b"\xff\x01" * 1_000_000 + b"\xff\xda\0\2" * 3 + b"\xff\xd9\xff\xda"
+    assert scans_of(data) == 4  # the last one only looks like it: nobody walks that far
 
 
 def test_a_reason_is_one_line():
