@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,20 +27,37 @@ MAX_FILE_BYTES = 256 * 2**20
 """Files larger than this are not read."""
 
 
+class Names:
+    """Paths relative to one folder, in their order: as many bytes in memory as they have letters.
+
+    Args:
+        paths: as the file system has them.
+    """
+
+    def __init__(self, paths: Sequence[bytes]) -> None:
+        self._count, self._joined = len(paths), b"\0".join(paths)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[str]:
+        return map(os.fsdecode, self._joined.split(b"\0")) if self._count else iter(())
+
+
 @dataclass(frozen=True)
 class FolderSource:
     """The photographs below a folder of identities, sorted by person and path.
 
     Attributes:
         root: the folder; each folder directly in it is a person.
-        people: the people, sorted, with their photographs (at least one each).
+        people: the people, sorted, with their photographs below ``root`` (at least one each).
         empty: names of the people's folders that hold no image.
         stray: image files directly in ``root``, which belong to nobody.
         other_endings: endings of the files that are not tried, lower case, with their numbers.
     """
 
     root: Path
-    people: dict[str, list[Path]] = field(init=False)
+    people: dict[str, Names] = field(init=False)
     empty: list[str] = field(init=False)
     stray: list[Path] = field(init=False)
     other_endings: Counter[str] = field(init=False)
@@ -52,12 +69,12 @@ class FolderSource:
             UserError: the folder is missing, is no folder, cannot be read or holds no image.
         """
         people, empty, others = _people(Path(self.root))
-        stray = [f for f in _entries(Path(self.root)) if f.is_file() and is_image(f)]
+        files = [Path(entry.path) for entry in _entries(self.root) if not _is_folder(entry)]
         for name, value in (
             ("root", Path(self.root)),
             ("people", people),
             ("empty", empty),
-            ("stray", stray),
+            ("stray", [f for f in files if f.is_file() and is_image(f)]),
             ("other_endings", others),
         ):
             object.__setattr__(self, name, value)
@@ -75,9 +92,8 @@ class FolderSource:
 
     def __iter__(self) -> Iterator[Sample]:
         for person, photographs in self.people.items():
-            for path in photographs:
-                origin = path.relative_to(self.root).as_posix()
-                yield Sample(origin, person, partial(read_file, path))
+            for origin in photographs:
+                yield Sample(origin, person, partial(read_file, self.root / origin))
 
     def __len__(self) -> int:
         return sum(map(len, self.people.values()))
@@ -102,73 +118,94 @@ def read_file(path: Path) -> bytes:
         raise Unusable(f"cannot be read: {fault.strerror or fault}") from None
 
 
-def _people(root: Path) -> tuple[dict[str, list[Path]], list[str], Counter[str]]:
+def _people(root: Path) -> tuple[dict[str, Names], list[str], Counter[str]]:
     """People with their photographs, people without any, and the endings of all other files."""
-    people: dict[str, list[Path]] = {}
+    people: dict[str, Names] = {}
     empty: list[str] = []
     others: Counter[str] = Counter()
-    for folder in _entries(root):
-        if not folder.is_dir():
-            others.update(other_endings_of([folder]))
+    entries = _entries(root)  # which says what is wrong with the root
+    above = {_identity(folder) for folder in (root.resolve(), *root.resolve().parents)}
+    start = len(os.path.join(root, ""))  # noqa: PTH118  (a name's first letter, behind the slash)
+    for entry in entries:
+        files = _files_below(entry.path, above) if _is_folder(entry) else [entry.path]
+        images = [path for path in files if ending_of(path) in IMAGE_ENDINGS]
+        others.update(map(ending_of, files))
+        if not _is_folder(entry):
             continue
-        files = list(_files_below(folder, root))
-        images = [f for f in files if is_image(f)]
-        others.update(other_endings_of(files))
         if images:
-            people[folder.name] = images
+            people[entry.name] = Names([os.fsencode(path[start:]) for path in images])
         else:
-            empty.append(folder.name)
+            empty.append(entry.name)
+    for ending in IMAGE_ENDINGS:
+        others.pop(ending, None)
     return people, empty, others
 
 
-def _files_below(folder: Path, root: Path) -> Iterator[Path]:
-    """Visible files at any depth, sorted; no folder is entered twice, nor ``root`` from below."""
-    walked = {_identity(f) for f in (root.resolve(), *root.resolve().parents)}
-    pending, found = [folder], list[Path]()
+def _files_below(folder: str, above: Set[tuple[int, int]]) -> list[str]:
+    """Visible files at any depth, sorted; no folder is entered twice, nor one that is ``above``.
+
+    What is no folder is not asked for anything but its name: there may be many millions.
+    """
+    walked, pending, found = set(above), [folder], list[str]()
     while pending:
         here = pending.pop()
         if _identity(here) in walked:
             continue
         walked.add(_identity(here))
-        entries = _entries(here)
+        folders: list[os.DirEntry[str]] = []
+        for entry in _entries(here):  # pipes and broken links are told of, too
+            if _is_folder(entry):
+                folders.append(entry)
+            else:
+                found.append(entry.path)
         # Last in, first out: real folders are walked before links to them.
-        pending += [e for e in entries if e.is_dir() and e.is_symlink()]
-        pending += [e for e in reversed(entries) if e.is_dir() and not e.is_symlink()]
-        found += [e for e in entries if not e.is_dir()]  # pipes and broken links are told of, too
-    return iter(sorted(found, key=_order))
+        pending += [e.path for e in folders if e.is_symlink()]
+        pending += [e.path for e in reversed(folders) if not e.is_symlink()]
+    return sorted(found, key=os.fsencode)
 
 
-def _identity(folder: Path) -> tuple[int, int]:
+def _identity(folder: str | Path) -> tuple[int, int]:
     """What tells one folder from another, whatever path leads to it."""
-    state = folder.stat()
+    state = os.stat(folder)  # noqa: PTH116
     return state.st_dev, state.st_ino
 
 
-def _entries(folder: Path) -> list[Path]:
-    """Visible entries of a folder, sorted by the bytes of their names."""
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; of a link to itself nothing is known."""
     try:
-        return sorted((e for e in folder.iterdir() if not e.name.startswith(".")), key=_order)
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    """Visible entries of a folder, sorted by the bytes of their names, the same in any locale."""
+    try:
+        with os.scandir(folder) as entries:
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
     except FileNotFoundError:
         raise UserError(f"{folder}: no such folder", fix="give a folder of people") from None
     except NotADirectoryError:
         raise UserError(f"{folder}: not a folder", fix="give a folder of people") from None
     except OSError as fault:
         raise UserError(f"{folder}: {fault.strerror}", fix="make it readable") from None
+    return sorted(visible, key=lambda entry: os.fsencode(entry.name))
 
 
-def _order(path: Path) -> bytes:
-    """Sort key that is the same under every locale."""
-    return os.fsencode(path)
+def ending_of(path: str) -> str:
+    """The ending of a file's name in small letters, with its dot; nothing where there is none."""
+    ending = os.path.splitext(path)[1].lower()  # noqa: PTH122
+    return "" if ending == "." else ending
 
 
 def is_image(path: Path) -> bool:
     """Whether a file is tried, by its ending."""
-    return path.suffix.lower() in IMAGE_ENDINGS
+    return ending_of(path.name) in IMAGE_ENDINGS
 
 
 def other_endings_of(files: list[Path]) -> list[str]:
     """Endings, lower case, of the files that are not tried."""
-    return [f.suffix.lower() for f in files if not is_image(f)]
+    return [ending_of(f.name) for f in files if not is_image(f)]
 
 
 def _check_not_empty(source: FolderSource) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
+import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -135,6 +138,52 @@ def test_files_that_cannot_be_read_are_unusable(root):
 
 def test_the_manifest_never_sees_where_the_folder_lies(root):
     assert FolderSource(root).name == f"folder:{root.name}"
+
+
+def test_the_list_is_that_of_a_plain_walk(root):
+    (root / "a b" / "no ending").write_bytes(b"")
+    (root / "a b" / "dot.").write_bytes(b"")
+    (root / "a b" / "film.MP4").write_bytes(b"")
+    (root / "readme").write_bytes(b"")
+    files = [p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()]
+    images = [f for f in files if f.lower().endswith((".jpg", ".jpeg", ".png", ".webp"))]
+    source = FolderSource(root)
+    assert [s.origin for s in source] == sorted(images, key=os.fsencode)
+    assert source.other_endings == {"": 3, ".mp4": 1}
+
+
+@pytest.mark.parametrize("spelt", [".", "./", "../{}", "{}/"])
+def test_the_list_is_the_same_however_the_folder_is_named(root, monkeypatch, spelt):
+    expected = [(s.origin, s.identity, s.read()) for s in FolderSource(root)]
+    monkeypatch.chdir(root if "{" not in spelt or ".." in spelt else root.parent)
+    source = FolderSource(Path(spelt.format(root.name)))
+    assert [(s.origin, s.identity, s.read()) for s in source] == expected
+
+
+def test_a_photograph_more_costs_its_name_and_no_look_at_it(tmp_path, monkeypatch):
+    """Of tens of millions, in memory and in questions to a file server."""
+    looks = []
+    monkeypatch.setattr(os, "stat", lambda *a, see=os.stat, **k: looks.append(a) or see(*a, **k))
+
+    def listed(count):
+        folder = tmp_path / f"{count:05d}" / "person"
+        folder.mkdir(parents=True)
+        for i in range(count):
+            (folder / f"photograph {i:06d}.jpg").touch()
+        looks.clear()
+        gc.collect()
+        tracemalloc.start()
+        source = FolderSource(folder.parent)
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert len(list(source)) == len(source) == count
+        return held, len(looks)
+
+    listed(100)  # what is loaded once
+    (few, asked), (many, asked_of_many) = listed(500), listed(3_500)
+    assert asked == asked_of_many
+    assert 25 < (many - few) / 3_000 < 40  # bytes; its path has 28 letters
 
 
 def test_openpeople_has_26_faces_of_each():
