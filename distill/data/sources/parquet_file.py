@@ -29,9 +29,10 @@ def bomb(group: Any, image: str) -> str:
 def fault_of_type(kind: Any) -> str:
     """What a column that is no image holds; nothing if it can be one."""
     types = arrow_library().types
-    bytes_of = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary)
-    text = (types.is_string, types.is_large_string)
-    if any(test(kind) for test in (*bytes_of, *text)):
+    bytes_of = (types.is_binary, types.is_large_binary, types.is_binary_view)
+    text = (types.is_string, types.is_large_string, types.is_string_view)
+    values = kind.value_type if types.is_dictionary(kind) else kind
+    if any(test(values) for test in (*bytes_of, *text, types.is_fixed_size_binary)):
         return ""
     if types.is_struct(kind) and {"bytes", "path"} & {kind.field(i).name for i in range(len(kind))}:
         return ""

@@ -105,7 +105,10 @@ class Group:
         elif is_label:
             if ending in self.labels:
                 self.fault = self.fault or f"two files {member.name}"
-            self.labels[ending] = _content(file, member)
+            try:
+                self.labels[ending] = _content(file, member)
+            except OSError as fault:
+                self.fault = f"{member.name}: cannot be read: {fault.strerror or fault}"
 
     def sample(self, path: Path, shard: str) -> Sample:
         """The photograph, or why there is none."""
@@ -131,6 +134,8 @@ def _samples(path: Path, shard: str, file: BinaryIO, size: int) -> Iterator[Samp
     group: Group | None = None
     for member in members(file, size):
         key, ending = _split(member.name)
+        if key.rpartition("/")[2] == "" and ending.startswith("._"):
+            continue  # what the tar of macOS writes of a file's attributes, before each file
         if group is not None and (not member.name or key != group.key):
             yield group.sample(path, shard)
             group = None

@@ -125,24 +125,39 @@ def _header(file: BinaryIO, place: int) -> tarfile.TarInfo | None:
         DamagedTar: neither of the two.
     """
     try:
-        file.seek(place)
-        block = file.read(BLOCK)
+        block = _read(file, place, BLOCK)
         if block.count(0) == BLOCK:
             return None
         info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except (tarfile.HeaderError, ValueError, OSError) as fault:
+    except (tarfile.HeaderError, ValueError) as fault:
         raise DamagedTar(f"no tar header at byte {place} ({fault})") from None
     if info.size < 0:
         raise DamagedTar(f"header at byte {place} tells of {info.size} bytes")
     return info
 
 
+def _read(file: BinaryIO, place: int, count: int) -> bytes:
+    """So many bytes from ``place`` on, fewer where the file ends.
+
+    Raises:
+        DamagedTar: the disk does not give them.
+    """
+    try:
+        file.seek(place)
+        return file.read(count)
+    except OSError as fault:
+        raise DamagedTar(f"byte {place} cannot be read ({fault.strerror or fault})") from None
+
+
 def _extended(file: BinaryIO, place: int, info: tarfile.TarInfo, before: Extended) -> Extended:
-    """What an extended header says of the member after it, added to what came before."""
+    """What an extended header says of the member after it, added to what came before.
+
+    Raises:
+        DamagedTar: it cannot be read.
+    """
     if info.size > MAX_EXTENDED_BYTES:
         return before._replace(fault=f"extended header of {info.size} bytes")
-    file.seek(place + BLOCK)
-    content = file.read(info.size)
+    content = _read(file, place + BLOCK, info.size)
     if info.type == tarfile.GNUTYPE_LONGNAME:
         return before._replace(name=_text(content.rstrip(b"\0")))
     if info.type not in _EXTENDED or info.type == tarfile.XGLTYPE:

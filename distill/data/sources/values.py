@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 
 from distill.data.images import Unusable
@@ -34,10 +34,12 @@ def identity_of(value: object) -> str:
         value = value.decode("utf-8", "surrogateescape")
     if isinstance(value, str):
         return _named(value.strip())
+    if isinstance(value, Decimal):  # what data bases have in place of whole numbers
+        value = int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Unusable(f"label {str(value)[:80]!r} is no person")
-    if not math.isfinite(value) or value != int(value) or value < 0:
-        raise Unusable(f"label {value} is no person's number")
+    if not 0 <= value < 10**MAX_NAME_CHARACTERS or value != int(value):  # also where it is NaN
+        raise Unusable(f"label {str(value)[:80]} is no person's number")
     return str(int(value))
 
 
@@ -71,7 +73,7 @@ def landmarks_of(values: object) -> Landmarks:
 def _coordinate(value: object) -> float:
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise Unusable(f"landmark {str(value)[:40]!r} is no number") from None
     if not abs(number) <= _MAX_COORDINATE:  # also where it is NaN
         raise Unusable(f"landmark {number} is no place in an image")

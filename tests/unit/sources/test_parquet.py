@@ -6,6 +6,7 @@ import json
 import random
 import sys
 import tracemalloc
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,7 +32,10 @@ def of(path, *more, **named):
     return ParquetSource.at(str(path), *more, **named)
 
 
-@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+KINDS = [pa.binary(), pa.large_binary(), pa.binary_view(), pa.dictionary(pa.int8(), pa.binary())]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=["bytes", "large", "view", "dictionary"])
 @pytest.mark.parametrize("rows", [1, 2, 100])
 def test_bytes_in_order(tmp_path, kind, rows):
     columns = {"label": PEOPLE, "image": pa.array(IMAGES, kind), "junk": list("abcdef")}
@@ -90,6 +94,23 @@ def test_people_that_are_nobody(tmp_path, labels):
     found = outcome(of(written(tmp_path / "a.parquet", {"image": IMAGES[:3], "label": labels})))
     assert found[0] == ("0", IMAGES[0])
     assert all(who == "" and "person" in what for who, what in found[1:])
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.dictionary(pa.int8(), pa.string())])
+def test_paths_of_any_kind_of_text(tmp_path, kind):
+    (tmp_path / "0.jpg").write_bytes(jpeg(0))
+    columns = {"path": pa.array(["0.jpg", "../0.jpg"], kind), "identity": pa.array(["a"] * 2, kind)}
+    found = outcome(of(written(tmp_path / "a.parquet", columns)))
+    assert found[0] == ("a", jpeg(0)) and "leads out" in found[1][1]
+
+
+def test_people_of_a_data_base_are_decimals(tmp_path):
+    labels = [Decimal(0), Decimal(10**25), Decimal("1.5"), Decimal(-1), None]
+    kind = pa.decimal128(38, 1)
+    columns = {"image": IMAGES[:5], "label": pa.array(labels, kind)}
+    found = outcome(of(written(tmp_path / "a.parquet", columns)))
+    assert found[:2] == [("0", IMAGES[0]), (str(10**25), IMAGES[1])]
+    assert all(who == "" and "person" in what for who, what in found[2:])
 
 
 def test_landmarks(tmp_path):

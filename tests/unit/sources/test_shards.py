@@ -93,6 +93,9 @@ def test_who_it_is(tmp_path):
         (".json", b'{"label": -2}', "no person's number"),
         (".json", b'{"label": 1.5}', "no person's number"),
         (".json", b'{"label": [1]}', "is no person"),
+        (".json", b'{"label": -1%s}' % (b"0" * 400), "no person's number"),
+        (".json", b'{"label": 1%s}' % (b"0" * 2000), "no person's number"),
+        (".json", b'{"label": 1, "landmarks": [1%s]}' % (b"0" * 400), "is no number"),
         (".json", b'{"label": 1, "landmarks": [1, 2]}', "2 numbers, ten are needed"),
         (".json", b'{"label": 1, "landmarks": "x"}', "no number"),
         (".json", b'{"label": 1, "landmarks": [1,2,3,4,5,6,7,8,9,NaN]}', "no place"),
@@ -104,6 +107,25 @@ def test_labels_that_are_nobody(tmp_path, ending, content, reason):
     found = outcome(of(shard(tmp_path / "a.tar", files)))
     assert found[0][0] == "" and reason in found[0][1]
     assert found[1:] == [("1", jpeg(4))]
+
+
+def test_a_number_of_any_length_is_a_name(tmp_path):
+    files = [("a.jpg", jpeg(0)), ("a.json", b'{"label": 18446744073709551615%s}' % (b"0" * 400))]
+    assert outcome(of(shard(tmp_path / "a.tar", files))) == [(f"{2**64 - 1}{'0' * 400}", jpeg(0))]
+
+
+def test_what_macos_writes_before_each_file_is_passed_over(tmp_path):
+    """The attributes of x.jpg, as a file ._x.jpg: else no label would stand by its image."""
+    files = [(f"people/{name}", content) for name, content in simple(3)]
+    doubled = [
+        each
+        for name, content in files
+        for each in ((name.replace("/", "/._"), b"\0\5\x16\7 Mac OS X"), (name, content))
+    ]
+    expected = [(str(i), jpeg(i)) for i in range(3)]
+    assert outcome(of(shard(tmp_path / "a.tar", doubled))) == expected
+    on_top = [(name.rpartition("/")[2], content) for name, content in doubled]
+    assert outcome(of(shard(tmp_path / "b.tar", on_top))) == expected
 
 
 def special(name, kind, target=""):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import random
 import tarfile
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from written import good, jpeg, shard
+from written import good, jpeg, outcome, shard
 
-from distill.data.sources.shards import ShardSource
+from distill.data.sources.shards import ShardSource, _samples
 from distill.data.sources.tar import members
 
 FORMS = [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT]
@@ -54,3 +56,36 @@ def test_damaged_files_never_mix_people(tmp_path_factory, rng):
     for who, image in good(of(path)):
         # A name whose own letters were damaged is nobody's; it must not be somebody else's.
         assert who == people.get(image, who) or who not in names
+
+
+class Failing(io.BytesIO):
+    """A file of which some bytes cannot be read any more."""
+
+    bad = range(0)
+
+    def read(self, size=-1):
+        if self.bad and self.tell() < self.bad.stop and self.tell() + size > self.bad.start:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read(size)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_places_that_the_disk_does_not_give_cost_what_lies_there(tmp_path, monkeypatch, form):
+    names = [f"{'far/' * 40}{i}" for i in range(4)]  # long: with headers that are read apart
+    if form == tarfile.USTAR_FORMAT:
+        names = [str(i) for i in range(4)]
+    files = [
+        (f"{n}.{e}", c) for n in names for e, c in (("cls", n[-1:].encode()), ("jpg", jpeg(0)))
+    ]
+    path = shard(tmp_path / "a.tar", files, form)
+    data, whole = path.read_bytes(), [(str(i), jpeg(0)) for i in range(4)]
+    for place in range(0, len(data), 512):
+        file = Failing(data)
+        file.bad = range(place, place + 1)
+        found = list(_samples(path, "a.tar", file, len(data)))
+        told = [(sample.identity, sample.read()) for sample in found if sample.identity]
+        assert len(told) >= 3 and set(told) <= set(whole)
+        assert [each for each in whole if each in told] == told
+        lost = [outcome([sample])[0][1] for sample in found if not sample.identity]
+        assert not lost or any("cannot be read" in reason for reason in lost)
+        assert len(told) == 4 or lost
