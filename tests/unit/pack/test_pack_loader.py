@@ -1,10 +1,7 @@
 """Loaders: the same pairs from both readers, resumable; no thread, error or pixel astray."""
 
-# over 300 lines: what a loader gives and what it does with damage share their helpers.
-
 import logging
 import os
-import shutil
 import threading
 import time
 from itertools import islice
@@ -14,28 +11,17 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
+from pair_loaders import ONE_RANK, decoding_threads, train_loader
 
 from distill.config.tree import DataConfig
-from distill.data import decoded_rows, decoder
+from distill.data import decoder
 from distill.data.augment import Amplitudes, changes
 from distill.data.batch import OrderState
 from distill.data.loader import make_eval_loader, make_train_loader
-from distill.data.manifest import read_pack
 from distill.errors import UserError
 
 FIELDS = ("first", "second", "labels", "kinds", "sample_ids")
-ONE_RANK = SimpleNamespace(rank=0, world_size=1)
-
-
-BEGINNING = OrderState(0, 0)
 AMPLITUDES = Amplitudes.from_config(DataConfig())
-
-
-def train_loader(pack, reader="ffcv", ranks=ONE_RANK, batch=8, state=BEGINNING, **settings):
-    data = DataConfig(reader=reader, workers=2, **settings)
-    return make_train_loader(
-        pack, data, seed=5, ranks=ranks, batch_pairs_per_rank=batch, state=state
-    )
 
 
 def taken(count, *args, **kwargs):
@@ -45,11 +31,6 @@ def taken(count, *args, **kwargs):
 
 def same(a, b):
     return all(torch.equal(getattr(a, f), getattr(b, f)) for f in FIELDS)
-
-
-def decoding_threads():
-    names = [t.name for t in threading.enumerate()]
-    return [n for n in names if n.startswith(("pairdistill", "EpochIterator", "Thread-"))]
 
 
 def test_both_readers_give_the_same_pairs_over_epochs(small_pack):
@@ -234,122 +215,6 @@ def test_more_workers_than_cores_are_clamped_with_a_note(small_pack, caplog):
 def test_a_pack_smaller_than_the_global_batch_is_refused(small_pack):
     with pytest.raises(UserError, match="53 pairs do not fill one global batch of 64"):
         train_loader(small_pack, ranks=SimpleNamespace(rank=1, world_size=2), batch=32)
-
-
-# damage
-
-
-@pytest.fixture
-def copy(small_pack, tmp_path):
-    shutil.copytree(small_pack.path, tmp_path / "copy")
-    return read_pack(tmp_path / "copy")
-
-
-def overwrite(pack, sample, which, replacement, *, fix_checksum=False):
-    """Replaces the start of a packed JPEG."""
-    (index,) = pack.index.shards
-    with index.path.open("r+b") as file:
-        file.seek(int(index.pointers[sample, which]))
-        file.write(replacement)
-    if fix_checksum:
-        from distill.data.beton import PAIRS, pair_checksum
-
-        data = bytearray(index.path.read_bytes())
-        rows = np.frombuffer(data, PAIRS.row, len(index), PAIRS.metadata_start)
-        images = [
-            bytes(data[p : p + s])
-            for p, s in zip(index.pointers[sample], index.sizes[sample], strict=True)
-        ]
-        numbers = int(rows["label"][sample]), int(rows["kind"][sample])
-        rows["checksum"][sample] = pair_checksum(*images, *numbers)
-        index.path.write_bytes(data)
-
-
-def read_all(pack, reader):
-    data = DataConfig(reader=reader, workers=2)
-    for batch in make_eval_loader(pack, data, rank=0, world_size=1, batch_pairs=10):
-        yield from batch.sample_ids.tolist()
-
-
-@pytest.mark.parametrize("reader", ["ffcv", "python"])
-@pytest.mark.parametrize("which", [0, 1])
-def test_altered_bytes_are_named_before_their_batch(copy, reader, which):
-    overwrite(copy, 23, which, b"\xff\xd8\xff\xdb\0C\0\x02")
-    seen = []
-    said = f"{('first', 'second')[which]} image of pair 23 is corrupt: its bytes are not those"
-    with pytest.raises(UserError, match=said) as caught:
-        for sample in read_all(copy, reader):
-            seen.append(sample)
-    assert seen == list(range(20))
-    assert str(copy.index.shards[0].path) in caught.value.what
-    assert decoding_threads() == []
-
-
-@pytest.mark.parametrize("reader", ["ffcv", "python"])
-def test_a_jpeg_that_no_decoder_takes_is_named(copy, reader):
-    overwrite(copy, 23, 0, b"not a JPEG at all", fix_checksum=True)
-    with pytest.raises(UserError, match="pair 23 is corrupt: it is not a readable JPEG of"):
-        list(read_all(copy, reader))
-
-
-@pytest.mark.parametrize("field", ["label", "kind"])
-def test_an_altered_label_is_found_even_within_its_range(copy, field):
-    from distill.data.beton import PAIRS
-
-    data = bytearray(copy.index.shards[0].path.read_bytes())
-    rows = np.frombuffer(data, PAIRS.row, 53, PAIRS.metadata_start)
-    rows[field][7] = 1 - min(rows[field][7], 1)
-    copy.index.shards[0].path.write_bytes(data)
-    with pytest.raises(UserError, match="pair 7 is corrupt"):
-        list(read_all(copy, "ffcv"))
-
-
-@pytest.mark.parametrize(("module", "name"), [(decoder, "read_pairs"), (decoded_rows, "changes")])
-def test_an_exception_in_a_decoding_thread_reaches_the_consumer(
-    small_pack, monkeypatch, module, name
-):
-    def fail(*_):
-        raise ZeroDivisionError("planted")
-
-    with train_loader(small_pack) as loader:
-        next(loader)
-        monkeypatch.setattr(module, name, fail)
-        with pytest.raises(ZeroDivisionError, match="planted"):
-            list(islice(loader, 10))
-    assert decoding_threads() == []
-
-
-def test_a_dead_loader_thread_is_noticed_with_the_cause(small_pack, monkeypatch):
-    with train_loader(small_pack) as loader:
-        next(loader)
-        monkeypatch.setattr(decoded_rows, "_fresh", None)
-        with pytest.raises(RuntimeError, match="thread died") as caught:
-            list(islice(loader, 10))
-    assert "'NoneType' object is not callable" in str(caught.value.__cause__)
-
-
-def cut_off(index):
-    """The file ends before its table."""
-    os.truncate(index.path, index.table)
-
-
-def spoil_table(index):
-    """Images stand beyond what a file can have."""
-    with index.path.open("r+b") as file:
-        file.seek(index.table)
-        file.write(b"\xff" * (index.path.stat().st_size - index.table))
-
-
-@pytest.mark.parametrize("reader", ["ffcv", "python"])
-@pytest.mark.parametrize(("damage", "said"), [(cut_off, "damaged|ends"), (spoil_table, "damaged")])
-def test_damage_while_blocks_are_read_is_named_too(copy, reader, damage, said):
-    """Where the system is told which blocks come next, a damaged table is met before its images."""
-    with train_loader(copy, reader, shuffle="block", block_pairs=5, window_blocks=2) as loader:
-        next(loader)
-        damage(copy.index.shards[0])
-        with pytest.raises(UserError, match=f"image of pair .* is corrupt: .*({said})"):
-            list(islice(loader, 20))
-    assert decoding_threads() == []
 
 
 def test_changes_differ_between_epochs(small_pack):
