@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from written import good, jpeg, outcome, shard
 
 from distill.data.sources.shards import ShardSource, _samples
-from distill.data.sources.tar import members
+from distill.data.sources.tar import _pax, members
 
 FORMS = [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT]
 
@@ -56,6 +56,54 @@ def test_damaged_files_never_mix_people(tmp_path_factory, rng):
     for who, image in good(of(path)):
         # A name whose own letters were damaged is nobody's; it must not be somebody else's.
         assert who == people.get(image, who) or who not in names
+
+
+def test_damage_is_called_by_its_place(tmp_path):
+    path = shard(tmp_path / "a.tar", [("0.jpg", jpeg(0)), ("0.txt", b"ann"), ("1.jpg", jpeg(1))])
+    data = path.read_bytes()
+    place = data.index(b"0.txt")
+    path.write_bytes(data[:place] + b"\xff" * 512 + data[place + 512 :])
+    assert [s.origin for s in of(path)][:2] == ["a.tar/0.jpg", f"a.tar/@{place}"]
+
+
+@pytest.mark.parametrize(("more", "fits"), [(62, True), (63, False)])
+def test_files_of_one_name_are_counted(tmp_path, more, fits):
+    files = [("0.jpg", jpeg(0)), ("0.txt", b"ann"), *((f"0.x{i}", b"") for i in range(more))]
+    path = shard(tmp_path / "a.tar", files)
+    assert outcome(of(path))[0] == (
+        ("ann", jpeg(0)) if fits else ("", "more than 64 files of one name")
+    )
+
+
+@pytest.mark.parametrize(("zeros", "whole"), [(0, False), (1, True), (2, True), (20, True)])
+def test_one_block_of_zeros_is_an_end(tmp_path, zeros, whole):
+    path = shard(tmp_path / "a.tar", [("0.jpg", jpeg(0)), ("0.txt", b"ann")])
+    with tarfile.open(path) as tar:
+        end = tar.getmembers()[-1].offset_data + 512
+    path.write_bytes(path.read_bytes()[:end] + bytes(512 * zeros))
+    found = outcome(of(path))
+    assert found[0] == ("ann", jpeg(0))
+    assert found[1:] == [] if whole else "without its end mark" in found[1][1]
+
+
+def pax(key: bytes, value: bytes) -> bytes:
+    """One record of an extended header: its length, which counts its own digits, first."""
+    rest = b" " + key + b"=" + value + b"\n"
+    lengths = (n for n in range(len(rest), len(rest) + 5) if len(b"%d" % n + rest) == n)
+    return b"%d" % next(lengths) + rest
+
+
+KEY = st.binary(min_size=1, max_size=120).filter(lambda key: b"=" not in key)
+
+
+@given(st.lists(st.tuples(KEY, st.binary(max_size=120))), st.binary(max_size=40), st.integers(1, 4))
+def test_extended_headers_come_back_and_any_bytes_behind_them_are_damage(told, noise, cut):
+    content = b"".join(pax(*each) for each in told)
+    assert list(_pax(content)) == told
+    assert list(_pax(content + noise))[: len(told)] == told
+    if told:
+        assert list(_pax(content[:-cut] + noise))[: len(told) - 1] == told[:-1]
+    assert list(_pax(b"x" + content)) == list(_pax(b"9" * 9 + content)) == [(b"", b"")]
 
 
 class Failing(io.BytesIO):
