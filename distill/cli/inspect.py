@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distill.cli.alike import tell_alike
 from distill.cli.not_tried import tell_passed_over
 from distill.cli.source_options import SourceWords
 
@@ -62,6 +63,7 @@ def inspect_command(
         print_json(found.described(min_images))
     else:
         show_inspection(found, min_images)
+    tell_alike(found.people)
     tell_passed_over(photographs)
     note_sets(Path(source))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distill.cli.alike import tell_alike
 from distill.cli.not_tried import tell_passed_over
 from distill.cli.pack_options import PackWords
 from distill.cli.source_options import SourceWords
@@ -59,6 +60,7 @@ def pack_command(
         return
     result = pack(photographs, out, clamped(options), progress_bar)
     show_result(result, out)
+    tell_alike({name for made in packs_of(result) for name in made.manifest.identities})
     tell_passed_over(photographs)
 
 
@@ -103,7 +105,7 @@ def show_result(result: PackResult, out: Path) -> None:
 
     if result.reused:
         say(f"{out}: up to date, made by the same request before")
-    packs = [pack for pack in (result.train, result.evaluation) if pack is not None]
+    packs = packs_of(result)
     show(counts(packs))
     manifest = result.train.manifest
     rejected = f"{manifest.samples_rejected} of {manifest.samples_seen} photographs rejected"
@@ -113,6 +115,11 @@ def show_result(result: PackResult, out: Path) -> None:
         online = made.manifest.second == "online"
         note = "data.second = 'online'" if online else "pairs by kind: contact_sheet.png"
         say(f"{made.manifest.purpose}: {made.path} ({note})")
+
+
+def packs_of(result: PackResult) -> list[Pack]:
+    """The one or two packs that were made."""
+    return [pack for pack in (result.train, result.evaluation) if pack is not None]
 
 
 def counts(packs: list[Pack]) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,17}")
 _AS_BYTES = re.compile(r"\\x[0-9a-f]{2}|[\udc80-\udcff]")
@@ -58,3 +58,15 @@ def reason_against(count: int, low: int, high: int) -> str:
     if high and count > high:
         return f"person has {count} usable photographs, more than {high}"
     return ""
+
+
+def alike_but_for_capitals(names: Collection[str]) -> list[list[str]]:
+    """Names that differ in nothing but capital letters, together, sorted.
+
+    A disk that does not tell capitals from small letters, or a hand that wrote a list, makes two
+    people of one that way; of data sets, whose names tell them apart, nobody but their maker knows.
+    """
+    found: dict[str, list[str]] = {}
+    for name in () if are_numbers(names) else names:
+        found.setdefault(composed(name.casefold()), []).append(name)
+    return sorted(sorted(same) for same in found.values() if len(same) > 1)

@@ -1,6 +1,7 @@
 """`pairdistill pack` as it is typed: help, tables, and mistakes in one line with exit status 2."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -105,6 +106,19 @@ def test_what_was_not_tried_and_too_many_workers_are_told(capsys, people, tmp_pa
     assert "4 file(s) not tried, for their ending is of no image that is read: 2 .heic," in notes
     listed = (tmp_path / "out" / "rejected.csv").read_text()
     assert "ann/pipe.png,not a regular file" in listed and "bob/gone.png,no such file" in listed
+
+
+def test_people_who_differ_in_capitals_alone_are_told(capsys, people, tmp_path):
+    shutil.copytree(people / "ann", people / "Ann")
+    for number, file in enumerate(sorted((people / "Ann").iterdir())):
+        cv2.imwrite(str(file), np.full((112, 112, 3), 40 + number, np.uint8))
+    words = ("pack", people, tmp_path / "out", "--aligned", "--workers", 1, "--kinds", "blur")
+    status, _, notes = run(capsys, *words)
+    said = "2 people have names that differ in capital letters alone: Ann, ann; if they are one"
+    assert status == 0 and said in " ".join(notes.split())
+    assert said in " ".join(run(capsys, "inspect", people)[2].split())
+    (people / "Ann").rename(people / "Anna")
+    assert "capital letters" not in run(capsys, "inspect", people)[2]
 
 
 def test_what_it_makes_is_for_its_owner_alone(people, tmp_path):

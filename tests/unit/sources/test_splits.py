@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 
 from distill.data.pack.photos import Found
 from distill.data.pairs import Photo, Photos
-from distill.data.people import people_taken, person_name, reason_against
+from distill.data.people import (
+    alike_but_for_capitals,
+    people_taken,
+    person_name,
+    reason_against,
+)
 from distill.data.splits import split_by_identity, split_by_image
 from distill.errors import UserError
 
@@ -187,3 +192,13 @@ def test_two_spellings_of_a_name_are_one_person() -> None:
         found.add(f"{number}.png", name, face=True, sha256=bytes(32))
     assert list(found.people) == ["Zo\u00eb", "Zoe"]
     assert found.persons.tolist() == [0, 1, 0]
+
+
+def test_people_whose_names_differ_in_capitals_alone():
+    names = ["ann", "Bob", "Ann", "ANN", "Zo\u00eb", "ZO\u00cb", "STRASSE", "stra\u00dfe", "10"]
+    together = [["ANN", "Ann", "ann"], ["STRASSE", "stra\u00dfe"], ["ZO\u00cb", "Zo\u00eb"]]
+    assert alike_but_for_capitals(names) == together
+    assert (
+        alike_but_for_capitals(["ann", "bob", "ann b"]) == alike_but_for_capitals(["1", "2"]) == []
+    )
+    assert alike_but_for_capitals([]) == []
