@@ -83,7 +83,8 @@ def numbered(path: Path, raw: Iterable[bytes], first: int) -> Iterator[Line]:
     """
     for number, line in enumerate(raw, first):
         try:
-            fields = line.decode().split()
+            # What some editors mark a text with (BOM) is no letter of its first word.
+            fields = line.decode("utf-8-sig" if number == 1 else "utf-8").split()
         except UnicodeDecodeError:
             raise Line(path, number, []).wrong("no UTF-8 text") from None
         if fields:

@@ -47,6 +47,17 @@ def test_pairs_folds_and_photographs(lfw):
     assert len(set(found.photographs)) == len(found) < 2 * len(told), "each is embedded once"
 
 
+def test_a_list_that_an_editor_marked_as_utf_8_is_the_same(lfw):
+    marked = lfw.with_name("marked.txt")
+    marked.write_bytes(b"\xef\xbb\xbf" + lfw.read_bytes().replace(b"\n", b"\r\n"))
+    try:
+        found, plain = read_pairs_txt(marked), read_pairs_txt(lfw)
+    finally:
+        marked.unlink()
+    assert found.photographs == plain.photographs and found.same == plain.same
+    assert np.array_equal(found.pairs, plain.pairs)
+
+
 def bin_of(lfw, path):
     """The same pairs as InsightFace would pickle them."""
     images = [
