@@ -40,7 +40,7 @@ class SecondOptions:
         gaussian_sigma: in pixels.
         motion_length: of the streak, in pixels.
         defocus_radius: of the disc, in pixels.
-        resize_side: side that the face is reduced to and enlarged from, in pixels.
+        resize_side: side that a face of any size is reduced to and enlarged from, in pixels.
         jpeg_quality: on libjpeg's scale.
         noise: chance of sensor noise on top of another blur.
         shot_electrons: counted for white; fewer are noisier (shot noise).

@@ -46,7 +46,7 @@ def blur(
         convolved(image, disc_kernel(told[1] * scale), out)
     elif style == RESIZE:
         told[1] = round(_within(o.resize_side, share))
-        _down_and_up(image, max(2, round(told[1] * scale)), out)
+        _down_and_up(image, max(2, round(told[1])), out)  # whatever the size of the image
     noisy = uniform(state) < o.noise or style == NOISE
     electrons = np.exp(between(state, np.log(o.shot_electrons[0]), np.log(o.shot_electrons[1])))
     read = between(state, o.read_electrons[0], o.read_electrons[1])
