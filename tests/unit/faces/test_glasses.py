@@ -12,6 +12,7 @@ from distill.data.faces import AlignedFace
 from distill.data.keyed import keyed_rng
 from distill.data.second import SecondOptions, make_second, process
 from distill.data.second.frame_finder import find_frames, plane, worn_of
+from distill.data.second.pixels.face import look_at
 from distill.data.second.pixels.lens import (
     BAND_BOTTOM,
     BAND_TOP,
@@ -21,6 +22,7 @@ from distill.data.second.pixels.lens import (
     lens_place,
 )
 from distill.data.second.pixels.outline import fitted, half_width
+from distill.data.second.pixels.rims import _likeness
 from distill.data.second.pixels.rings import best_ring
 from distill.data.second.words import LENSES
 
@@ -159,6 +161,26 @@ def test_outlines_are_fitted_to_any_shape(frontal, half):
         assert (seen * again).sum() > 0.6 * seen.sum()
         if not half:
             assert 0.02 <= half_width(p, found, seen, False, 0) <= 0.045
+
+
+@pytest.mark.parametrize("rim", [(120, 100, 140), (200, 40, 40), (240, 240, 250)])
+def test_what_looks_like_rim_is_of_a_colour_from_the_skins_to_its(frontal, rim):
+    """As far along that line as the pixel is mixed; far beside the line, nothing does."""
+    face = frontal["P001/portrait.jpg"]
+    look = look_at(face.rgb, plane(face))
+    way = np.array(rim) - look.skin
+    beside = np.cross(way, (1.0, 2.0, 3.0))
+    beside *= np.linalg.norm(way) / np.linalg.norm(beside)
+    along, off = np.meshgrid(np.linspace(0, 1.1, 12), np.linspace(-1.5, 1.5, 21))
+    colours = look.skin + along[..., None] * way + off[..., None] * beside
+    inside = ((colours >= 0) & (colours <= 255)).all(axis=2)
+    image = np.clip(np.rint(colours), 0, 255).astype(np.uint8)
+    like = _likeness(image, look, np.array(rim, np.float64), np.ones(along.shape, np.float32), 0)
+    expected = np.where(abs(off) < 0.8, np.clip(along, 0, 1), 0.0)
+    assert inside[abs(off) < 0.8].sum() > 20 and inside[abs(off) > 0.8].any()
+    assert np.abs(like - expected)[inside].max() < 0.03
+    faint = np.zeros(along.shape, np.float32)
+    assert not _likeness(image, look, np.array(rim, np.float64), faint, 0).any()
 
 
 def test_reflections_on_lenses_are_taken_off_too(frontal):

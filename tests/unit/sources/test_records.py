@@ -206,6 +206,15 @@ def test_an_index_that_ends_early(tmp_path):
     assert "bytes from here on are in no good line of train.idx" in found[-1][1]
 
 
+def test_an_index_of_nothing_leaves_the_whole_file_told(tmp_path):
+    path = record_file(tmp_path, IMAGES[:2])
+    path.with_suffix(".idx").write_text("")
+    (left,) = RecordSource.at(path)
+    size = path.stat().st_size
+    assert left.origin == "train.rec/@0"
+    assert outcome([left]) == [("", f"{size} bytes from here on are in no good line of train.idx")]
+
+
 def test_files_that_are_none(tmp_path):
     (tmp_path / "empty.rec").touch()
     with pytest.raises(UserError, match=r"empty \(zero bytes\)"):
