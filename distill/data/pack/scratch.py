@@ -21,7 +21,7 @@ from distill.files import disk_errors, sync_folder, write_whole
 
 _REQUEST_NAME, _LOCK_NAME = "request.json", "lock"
 _WORTH_KEEPING = 1000
-"""Photographs looked at from which on an unfinished folder is kept after a failure."""
+"""Photographs looked at, or pairs of finished shards, with which a folder outlives a failure."""
 
 
 @contextmanager
@@ -82,8 +82,9 @@ def _same_request(partial: Path, out: Path, request: dict[str, Any]) -> None:
 
 
 def _much_work(partial: Path) -> bool:
-    """Whether there is a finished shard, or many photographs have been looked at."""
-    if any(finished_shards(folder) for folder in (partial, *partial.glob("*/"))):
+    """Whether there are finished shards, or a large one, or many photographs were looked at."""
+    shards = [each for folder in (partial, *partial.glob("*/")) for each in finished_shards(folder)]
+    if len(shards) > 1 or sum(shard.pairs for shard in shards) >= _WORTH_KEEPING:
         return True
     journal = partial / JOURNAL_NAME
     if not journal.exists():

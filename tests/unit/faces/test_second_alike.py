@@ -66,3 +66,17 @@ def test_what_is_drawn_is_as_dark_as_the_photograph(frontal, variant):
             drawn &= np.abs(dark - dim.rgb).max(axis=2) > 10
             assert drawn.sum() > 60
             assert dark[drawn].mean() < 0.85 * lit[drawn].mean()
+
+
+def test_bright_rims_are_darker_in_a_dark_photograph(frontal):
+    face = frontal["P003/portrait.jpg"]
+    dim = AlignedFace((face.rgb * 0.4).astype(np.uint8), face.points)
+    options, seen = SecondOptions(glasses="draw", sunglasses=0.0), 0
+    for seed in range(30):
+        made = [make_second("glasses", f, keyed_rng(seed), options=options) for f in (face, dim)]
+        rims = made[1][0].astype(int).min(axis=2) > dim.rgb.min(axis=2).astype(int) + 30
+        if ("silver" in made[0][1] or "gold" in made[0][1]) and rims.sum() > 60:
+            lit, dark = (float(rgb[rims].mean()) for rgb, _ in made)
+            assert dark < 0.8 * lit
+            seen += 1
+    assert seen >= 3
