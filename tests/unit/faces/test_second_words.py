@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distill.data.second.frame_finder import LEFT, PER_UNIT, TOP, _outline, _rings
+from distill.data.second.frame_finder import LEFT, PER_UNIT, RIGHT, TOP, _outline, _rings
 from distill.data.second.options import CHOICES
 from distill.data.second.pixels.lens import APART, CANDIDATES, DROP, HEIGHT, SQUARE, WIDTH, beyond
 from distill.data.second.words import CLOTHS, CUTS, LENSES, RIMS, words
@@ -62,7 +62,7 @@ def test_rings_lie_on_the_lenses(side):
 
 
 def test_rings_leave_out_the_upper_part_where_brows_are():
-    rows, columns = _rings()[0]
+    rows, columns = divmod(_rings()[0], round((RIGHT - LEFT) * PER_UNIT))
     for number, lens in enumerate(CANDIDATES):
         for side in (0, 1):
             x = columns[number, side] / PER_UNIT + LEFT
