@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import glob
 import os
+import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -129,7 +130,7 @@ def whole_file(path: Path, *, named: Path | None = None, alone: bool = False) ->
     Raises:
         UserError: the disk is full or the folder not writable; nothing is left behind.
     """
-    owner = "" if alone else f".{os.getpid()}"
+    owner = "" if alone else f".{_here()}-{os.getpid()}"
     partial = path.with_name(f".{path.name}{owner}.partial")
     with disk_errors(named or path):
         try:
@@ -153,7 +154,7 @@ def whole_files(*paths: Path) -> Iterator[Path]:
         UserError: the disk is full or the folder not writable; nothing is left behind.
     """
     last = paths[-1]
-    folder = last.with_name(f".{last.name}.{os.getpid()}.partial")
+    folder = last.with_name(f".{last.name}.{_here()}-{os.getpid()}.partial")
     with disk_errors(last):
         try:
             _clear_left(last)
@@ -172,19 +173,20 @@ def whole_files(*paths: Path) -> Iterator[Path]:
 
 
 def _clear_left(path: Path) -> None:
-    """Remove what processes that were killed while they made ``path`` have left: perhaps much.
-
-    Whether one lives is known of this machine alone; that another makes the same file is not
-    reckoned with.
-    """
-    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        process = partial.suffixes[-2].removeprefix(".")
+    """Remove what processes of this machine left that were killed while they made ``path``."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.{_here()}-*.partial"):
+        process = partial.suffixes[-2].rpartition("-")[2]
         if not process.isdecimal() or psutil.pid_exists(int(process)):
             continue
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         else:
             partial.unlink(missing_ok=True)
+
+
+def _here() -> str:
+    """This machine's name: on a file system that several share, only here is it known who lives."""
+    return "".join(filter(str.isalnum, platform.node()))[:32]
 
 
 def _sync(path: Path) -> None:
