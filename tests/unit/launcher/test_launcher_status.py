@@ -122,7 +122,8 @@ def test_runs_of_others_are_passed_over() -> None:
         for run in (mine, theirs):
             run.root.mkdir(parents=True)
             run.config_toml.write_text("")
-        Path(folder).chmod(0o755)
+        for readable in (Path(folder), mine.root, theirs.root.parent):
+            readable.chmod(0o755)  # whatever umask the process has by now
         theirs.root.chmod(0)
         with without_privileges():
             assert find_runs([Path(folder)]) == [mine]
