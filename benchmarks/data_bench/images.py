@@ -1,8 +1,12 @@
-"""Noise with the spectrum of a photograph, as pairs and as photographs with landmarks."""
+"""Noise with the spectrum of a photograph, as pairs; and photographs of faces with landmarks.
+
+Noise will not do for packing: whether a face wears glasses decides what is done with it.
+"""
 
 from __future__ import annotations
 
 import csv
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +14,11 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from distill.data.detector import FaceDetector
+from distill.data.faces import similarity, warped
+from distill.data.images import Pixels, decode
 from distill.data.pack_writer import EncodedPair
+from distill.data.sources.openpeople import OpenPeopleSource
 from distill.data.sources.table import POINT_COLUMNS
 
 PEOPLE = 100
@@ -35,16 +43,30 @@ def pairs(count: int) -> Iterator[EncodedPair]:
 
 
 def write_photographs(folder: Path, count: int) -> Path:
-    """Photographs, and the CSV file that lists them; its path."""
+    """Photographs, and the CSV file that lists them; its path. No two are the same."""
     folder.mkdir()
-    rng = np.random.default_rng(1)
+    portraits, rng = faces(), np.random.default_rng(1)
     table = folder / "photographs.csv"
     with table.open("w", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(["path", "identity", *POINT_COLUMNS])
         for i in range(count):
-            (folder / f"{i}.jpg").write_bytes(drawn(rng, PHOTO_SIDE, 90))
+            grain = rng.integers(0, 4, (PHOTO_SIDE, PHOTO_SIDE, 3), dtype=np.uint8)
+            photograph = cv2.add(portraits[i % len(portraits)], grain)
+            data = simplejpeg.encode_jpeg(photograph, quality=90, colorsubsampling="444")
+            (folder / f"{i}.jpg").write_bytes(data)
             lines.writerow(
                 [f"{i}.jpg", i % PEOPLE, *(value for point in POINTS for value in point)]
             )
     return table
+
+
+@functools.cache
+def faces() -> list[Pixels]:
+    """The embedded people, with their landmarks at `POINTS`; detected once."""
+    found = []
+    for sample in OpenPeopleSource():
+        rgb = decode(sample.read())
+        if seen := FaceDetector().foremost(rgb):
+            found.append(warped(rgb, similarity(seen[0].points, POINTS), PHOTO_SIDE))
+    return found
