@@ -92,18 +92,20 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_whole(path: Path, data: bytes, *, named: Path | None = None) -> None:
+def write_whole(path: Path, data: bytes, *, named: Path | None = None, alone: bool = False) -> None:
     """Writes ``data`` under a temporary name, syncs it and renames it to ``path``.
 
     Args:
         path: the file to make.
         data: its content.
         named: what errors speak of instead of ``path``.
+        alone: nobody else makes this file; the folder, of many files perhaps, is not looked through
+            then for what killed processes have left of it.
 
     Raises:
         UserError: the disk is full or the folder not writable; nothing is left behind.
     """
-    with whole_file(path, named=named) as partial:
+    with whole_file(path, named=named, alone=alone) as partial:
         _write_synced(partial, data)
 
 
@@ -134,7 +136,8 @@ def whole_file(path: Path, *, named: Path | None = None, alone: bool = False) ->
     partial = path.with_name(f".{path.name}{owner}.partial")
     with disk_errors(named or path):
         try:
-            _clear_left(path)
+            if not alone:
+                _clear_left(path)
             partial.unlink(missing_ok=True)
             yield partial
             partial.replace(path)

@@ -175,9 +175,4 @@ def _local_state(run: RunDir, job: Submitted | None) -> str:
         return "COMPLETED"
     if job is not None and job.cluster == "slurm":
         return "UNKNOWN"
-    return "RUNNING" if is_locked(run) or (job and job.lives_here()) else "ENDED"
-
-
-def is_locked(run: RunDir) -> bool:
-    """Whether a process of this machine, or one that shares its locks, works in the folder."""
-    return is_held(run.lock)
+    return "RUNNING" if is_held(run.lock) or (job and job.lives_here()) else "ENDED"

@@ -98,11 +98,11 @@ def _listens(run: RunDir, number: str) -> bool:
 
 def _cancel_here(run: RunDir, job: Submitted) -> str:
     """On this machine: the parent of the ranks passes it on, and they save."""
-    from launcher.status import is_locked
+    from distill.run_lock import is_held
 
     if not job.lives_here():
         return "does not run"
-    number, saves = job.number, is_locked(run)
+    number, saves = job.number, is_held(run.lock)
     with suppress(FileNotFoundError, ProcessLookupError):  # it ends by itself
         tasks = Path(f"/proc/{number}/task/{number}/children").read_text().split()
         for process in tasks or [number]:

@@ -43,7 +43,7 @@ from launcher.starts import (
 )
 
 _ENDED = "pairdistill: start {restart} ended"
-_BEFORE = re.compile(r"^pairdistill: start \d+ ended", re.MULTILINE)
+_BEFORE = re.compile("^" + _ENDED.format(restart=r"\d+"), re.MULTILINE)
 _SRUN = re.compile(r"^srun: error: (\S+): (tasks? [\d,-]+: .+)$", re.MULTILINE)
 _PAUSES_SECONDS = (2.0, 8.0)
 """A job that nears its limit, or is preempted, has not much longer."""

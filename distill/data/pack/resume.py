@@ -62,12 +62,11 @@ def verified_shards(folder: Path) -> list[ShardFacts]:
         good.append(facts)
     for entry in folder.glob(".*.partial"):
         entry.unlink()
-    for entry in folder.glob("*.beton"):
-        if entry.name not in {facts.name for facts in good}:
-            entry.unlink()
-    for entry in folder.glob(".facts-*.json"):
-        if entry.name not in {_facts_name(i) for i in range(len(good))}:
-            entry.unlink()
+    known = {facts.name for facts in good} | {_facts_name(i) for i in range(len(good))}
+    for pattern in ("*.beton", ".facts-*.json"):
+        for entry in folder.glob(pattern):
+            if entry.name not in known:
+                entry.unlink()
     return good
 
 
@@ -114,7 +113,8 @@ class RowFiles:
     def end(self, facts: ShardFacts) -> None:
         """The first shard of which this was not told is whole: it counts as finished."""
         text = facts.model_dump_json().encode()
-        write_whole(self._folder / _facts_name(self._whole), text, named=self._named)
+        path = self._folder / _facts_name(self._whole)
+        write_whole(path, text, named=self._named, alone=True)
         self._whole += 1
 
     def close(self) -> None:

@@ -68,8 +68,9 @@ class FolderSource:
         Raises:
             UserError: the folder is missing, is no folder, cannot be read or holds no image.
         """
-        people, empty, others = _people(Path(self.root))
-        files = [Path(entry.path) for entry in _entries(self.root) if not _is_folder(entry)]
+        entries = _entries(self.root)
+        people, empty, others = _people(Path(self.root), entries)
+        files = [Path(entry.path) for entry in entries if not _is_folder(entry)]
         for name, value in (
             ("root", Path(self.root)),
             ("people", people),
@@ -118,20 +119,22 @@ def read_file(path: Path) -> bytes:
         raise Unusable(f"cannot be read: {fault.strerror or fault}") from None
 
 
-def _people(root: Path) -> tuple[dict[str, Names], list[str], Counter[str]]:
+def _people(
+    root: Path, entries: Sequence[os.DirEntry[str]]
+) -> tuple[dict[str, Names], list[str], Counter[str]]:
     """People with their photographs, people without any, and the endings of all other files."""
     people: dict[str, Names] = {}
     empty: list[str] = []
     others: Counter[str] = Counter()
-    entries = _entries(root)  # which says what is wrong with the root
     above = {_identity(folder) for folder in (root.resolve(), *root.resolve().parents)}
     start = len(os.path.join(root, ""))  # noqa: PTH118  (a name's first letter, behind the slash)
     for entry in entries:
-        files = _files_below(entry.path, above) if _is_folder(entry) else [entry.path]
-        images = [path for path in files if ending_of(path) in IMAGE_ENDINGS]
-        others.update(map(ending_of, files))
         if not _is_folder(entry):
+            others[ending_of(entry.name)] += 1
             continue
+        files = _files_below(entry.path, above)
+        others.update(map(ending_of, files))
+        images = [path for path in files if ending_of(path) in IMAGE_ENDINGS]
         if images:
             people[entry.name] = Names([os.fsencode(path[start:]) for path in images])
         else:

@@ -192,17 +192,22 @@ def test_the_length_of_a_run_that_went_on_by_hand(tmp_path: Path, fake: FakeSlur
     assert statuses([run])[0].total_steps == 30
 
 
+@pytest.fixture
+def running(tmp_path: Path, fake: FakeSlurm) -> RunDir:
+    """A submitted run of job 12, of whose log nothing is there yet."""
+    fake.answers("sacct", "12|RUNNING|None|node1|\n")
+    fake.queue()
+    return submitted_run(tmp_path / "run", "12", 3)
+
+
 def test_a_log_is_waited_for_and_followed_to_its_end(
-    tmp_path: Path,
+    running: RunDir,
     fake: FakeSlurm,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The job waits, writes, and ends after that: each between two looks."""
-    run = submitted_run(tmp_path / "run", "12", 3)
-    log = run.jobs()[0].slurm / "12_0_log.out"
-    fake.answers("sacct", "12|RUNNING|None|node1|\n")
-    fake.queue()
+    log = running.jobs()[0].slurm / "12_0_log.out"
     looks = itertools.count(1)
 
     def pause(_: float) -> None:
@@ -216,38 +221,36 @@ def test_a_log_is_waited_for_and_followed_to_its_end(
             fake.answers("sacct", "12|COMPLETED|None|node1|\n")
 
     monkeypatch.setattr("launcher.commands.logs.time.sleep", pause)
-    logs_command(run.root, 0, follow=True)
+    logs_command(running.root, 0, follow=True)
     shown = capsys.readouterr()
     assert shown.out == log.read_text()
     assert shown.out.startswith("begun\nline 41\n")
     assert shown.err == "job 12 has not begun; its log will appear here\n"
     with pytest.raises(UserError, match=r"12_7_log.out': no such log; there are 12_0_log.out"):
-        logs_command(run.root, 7)
+        logs_command(running.root, 7)
     with pytest.raises(UserError, match=r"--rank 7: there are 2 rank\(s\) with a log"):
-        logs_command(run.root, 7, follow=True)
+        logs_command(running.root, 7, follow=True)
 
 
 def test_the_log_of_another_rank_is_waited_for_though_that_of_the_first_is_there(
-    tmp_path: Path,
+    running: RunDir,
     fake: FakeSlurm,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The script begins that of rank 0, before it loads modules and starts ranks."""
-    run = submitted_run(tmp_path / "run", "12", 3)
-    (run.jobs()[0].slurm / "12_0_log.out").touch()
-    fake.answers("sacct", "12|RUNNING|None|node1|\n")
-    fake.queue()
+    logs = running.jobs()[0].slurm
+    (logs / "12_0_log.out").touch()
     looks = itertools.count(1)
 
     def pause(_: float) -> None:
         look = next(looks)
         if look == 30:
-            (run.jobs()[0].slurm / "12_1_log.out").write_text("rank 1\n")
+            (logs / "12_1_log.out").write_text("rank 1\n")
             fake.answers("sacct", "12|COMPLETED|None|node1|\n")
 
     monkeypatch.setattr("launcher.commands.logs.time.sleep", pause)
-    logs_command(run.root, 1, follow=True)
+    logs_command(running.root, 1, follow=True)
     assert capsys.readouterr().out == "rank 1\n"
 
 
