@@ -18,6 +18,7 @@ from distill.data.keyed import keyed_rng
 from distill.data.locate import LandmarkChoice, locate
 from distill.data.second import KINDS, SecondOptions, process
 from distill.data.second.options import CHOICES
+from distill.data.second.pixels.frontal import MAX_TURN_DEGREES, pose_of
 from distill.data.sources import Source
 from distill.errors import UserError
 from distill.files import disk_errors
@@ -26,8 +27,11 @@ PICTURE_NAME, PAGE_NAME = "gallery.png", "index.html"
 FACE, GAP, LABEL, TITLE, MARGIN = 112, 3, 112, 40, 24
 """Side of a face in the picture, space between faces, widths of labels, height of titles, edge."""
 PAPER, INK, FAINT = (250, 250, 248), (28, 30, 34), (112, 116, 122)
+FIRST_WARP = CHOICES["pose_styles"][0]
 COLUMNS = 2
 """Columns of kinds in the picture."""
+PHOTOS = 32
+"""Photographs of a person that are looked at."""
 QUALITY = 88
 """JPEG quality of the faces inside the page."""
 
@@ -58,11 +62,14 @@ class Person:
         name: of the person.
         face: the sample.
         other: another photo.
+        turned: of the other photos, the one on which the head is turned most and still shows its
+            front, for `pose`.
     """
 
     name: str
     face: AlignedFace
     other: AlignedFace
+    turned: AlignedFace
 
 
 class Made(NamedTuple):
@@ -105,9 +112,7 @@ def people_of(source: Source, count: int, choice: LandmarkChoice) -> list[Person
     found: dict[str, list[AlignedFace]] = {}
     for sample in source:
         faces = found.setdefault(sample.identity, [])
-        if len(faces) == 2:
-            if len(found) == count:
-                break
+        if len(faces) == PHOTOS:
             continue
         if len(found) > count:
             found.popitem()
@@ -116,14 +121,21 @@ def people_of(source: Source, count: int, choice: LandmarkChoice) -> list[Person
             faces.append(locate(decode(sample.read()), choice, sample.landmarks)[0])
         except Unusable:
             continue
-    people = [Person(name, faces[0], faces[-1]) for name, faces in found.items() if faces]
+    people = [_person(name, faces) for name, faces in found.items() if faces]
     if not people:
         raise UserError(f"{source.name}: no usable photograph", fix="give photographs of faces")
     return people
 
 
+def _person(name: str, faces: Sequence[AlignedFace]) -> Person:
+    others = faces[1:] or faces
+    turns = [abs(np.rad2deg(pose_of(face.points)[0])) for face in others]
+    shown = [turn if turn <= MAX_TURN_DEGREES else -1 for turn in turns]
+    return Person(name, faces[0], others[0], others[int(np.argmax(shown))])
+
+
 def make_rows(people: Sequence[Person], seed: int) -> Rows:
-    """Every variant of every person; where frames come off, also the faces that wore them."""
+    """Every variant of every person, and what some are made from: other photos, worn frames."""
     rows: Rows = []
     for row in variants():
         shown = people
@@ -131,6 +143,9 @@ def make_rows(people: Sequence[Person], seed: int) -> Rows:
             shown = [replace(person, face=_wearing(person, seed)) for person in people]
             worn = Variant(row.kind, "to be removed", {})
             rows.append((worn, [Made(person.face.rgb, "before") for person in shown]))
+        if row.kind == "pose" and row.name == FIRST_WARP:
+            shown_from = Variant(row.kind, "other photo", {})
+            rows.append((shown_from, [Made(person.turned.rgb, "before") for person in people]))
         rows.append((row, [_made(row, person, seed) for person in shown]))
     return rows
 
@@ -143,7 +158,8 @@ def _wearing(person: Person, seed: int) -> AlignedFace:
 
 
 def _made(row: Variant, person: Person, seed: int) -> Made:
-    other = person.other if row.other else None
+    donor = person.turned if row.kind == "pose" else person.other
+    other = donor if row.other else None
     rng = _rng(person, seed, row.kind, row.name)
     options = SecondOptions(**row.options)
     made, how = process([row.kind], person.face, lambda _: rng, other=other, options=options)

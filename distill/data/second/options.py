@@ -16,7 +16,7 @@ Range = tuple[float, float]
 GlassesMode = Literal["remove", "draw", "auto"]
 ForeheadStyle = Literal["skin", "fringe", "cap", "beanie", "hat"]
 BlurStyle = Literal["gaussian", "motion", "defocus", "resize", "jpeg", "noise"]
-PoseStyle = Literal["similarity", "affine", "piecewise"]
+PoseStyle = Literal["frontal", "similarity", "affine", "piecewise"]
 MaskStyle = Literal["surgical", "respirator", "cloth"]
 LightStyle = Literal["lamp", "gamma", "temperature", "exposure"]
 CropStyle = Literal["tight", "loose", "cut"]
@@ -45,7 +45,8 @@ class SecondOptions:
         noise: chance of sensor noise on top of another blur.
         shot_electrons: counted for white; fewer are noisier (shot noise).
         read_electrons: deviation of the read noise.
-        pose_styles: warps of another photo to the template, each as likely as the others.
+        pose_styles: warps of another photo to the template, each as likely as the others:
+            `frontal` turns the head, the rest move its pixels in the plane.
         pose_degrees: largest turn of the random affine (no other photo).
         pose_scale: enlargement along each axis of the random affine.
         pose_shear: largest shear of the random affine, as a tangent.
@@ -80,7 +81,7 @@ class SecondOptions:
     noise: float = 0.25
     shot_electrons: Range = (150.0, 2500.0)
     read_electrons: Range = (1.0, 6.0)
-    pose_styles: tuple[PoseStyle, ...] = get_args(PoseStyle)
+    pose_styles: tuple[PoseStyle, ...] = ("frontal", "similarity")
     pose_degrees: float = 10.0
     pose_scale: Range = (0.90, 1.12)
     pose_shear: float = 0.12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,14 +24,16 @@ from distill.data.gallery import (
 from distill.data.images import encode_jpeg
 from distill.data.second import KINDS
 from distill.data.second.options import CHOICES
+from distill.data.second.pixels.frontal import pose_of
 from distill.data.sources import damaged, held
 from distill.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def people(frontal) -> list[Person]:
+    shots = ("portrait", "emotions_01", "selfie")
     return [
-        Person(f"{name} <b>", frontal[f"{name}/portrait.jpg"], frontal[f"{name}/selfie.jpg"])
+        Person(f"{name} <b>", *(frontal[f"{name}/{shot}.jpg"] for shot in shots))
         for name in ("P001", "P005")
     ]
 
@@ -82,8 +85,24 @@ def test_people_are_the_first_ones_that_can_be_used(frontal):
     assert [person.name for person in found] == ["b", "c", "d"]
     assert found[0].other is found[0].face
     assert not np.array_equal(found[1].other.rgb, found[1].face.rgb)
+    assert np.array_equal(found[1].turned.rgb, found[1].other.rgb)
     with pytest.raises(UserError, match="no usable photograph"):
         people_of(Listed(samples[:1]), 4, "template")
+
+
+def test_for_pose_the_photograph_that_is_turned_most_is_shown(aligned):
+    """But no profile."""
+    shots = ("portrait", "emotions_00", "head_left", "selfie", "emotions_01")
+    faces = [aligned[f"P003/{shot}.jpg"] for shot in shots]
+    samples = [
+        replace(held(f"a/{i}", "a", encode_jpeg(face.rgb, 95)), landmarks=face.points)
+        for i, face in enumerate(faces)
+    ]
+    (person,) = people_of(Listed(samples), 1, "source")
+    off = [abs(np.rad2deg(pose_of(face.points)[0])) for face in faces]
+    best = max((1, 3, 4), key=lambda i: off[i])
+    assert off[2] > 55 > off[best]
+    assert np.abs(person.turned.points - faces[best].points).max() < 1e-3
 
 
 def test_the_command_writes_both_files(tmp_path, frontal):

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.data.faces import TEMPLATE, AlignedFace, apply
+from distill.data.faces import TEMPLATE, AlignedFace
 from distill.data.images import encode_jpeg
 from distill.data.keyed import keyed_rng
 from distill.data.second import (
@@ -28,8 +28,6 @@ from distill.data.second import (
 )
 from distill.data.second.options import parse_options
 from distill.data.second.pixels.blur import disc_kernel, motion_kernel
-from distill.data.second.pixels.pose import affine, tamed
-from distill.data.second.pixels.warp import similarity
 from distill.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -140,48 +138,6 @@ def test_pasted_eyes_are_the_other_photos(frontal):
 def test_eyes_of_a_profile_are_not_pasted_on_a_front_view(aligned):
     face, profile = aligned["P001/portrait.jpg"], aligned["P001/head_left.jpg"]
     assert make_second("eyes", face, keyed_rng(1), other=profile)[1] == "eyes: own, jittered"
-
-
-def to_front(points: np.ndarray) -> np.ndarray:
-    """The affine warp of `pose`."""
-    target = TEMPLATE.astype(np.float64)
-    return tamed(affine(points, target), similarity(points.astype(np.float64), target))
-
-
-def test_pose_brings_the_points_to_the_template(aligned):
-    rng = np.random.default_rng(0)
-    for origin, face in aligned.items():
-        for _ in range(3):
-            tilt = np.eye(2) + rng.uniform(-0.15, 0.15, (2, 2))
-            points = (face.points @ tilt.T + rng.uniform(-8, 8, 2)).astype(np.float32)
-            if "head" not in origin:
-                matrix = to_front(points)
-                expected = by_normal_equations(points)
-                if np.linalg.cond(expected[:, :2]) < 1.5:
-                    assert np.allclose(matrix, expected, atol=1e-3)
-                after = np.linalg.norm(apply(matrix, points) - TEMPLATE)
-                assert after < np.linalg.norm(points - TEMPLATE)
-
-
-def by_normal_equations(points: np.ndarray) -> np.ndarray:
-    """Least squares in float64."""
-    a = np.hstack([points.astype(np.float64), np.ones((5, 1))])
-    return (np.linalg.inv(a.T @ a) @ a.T @ TEMPLATE.astype(np.float64)).T
-
-
-def test_pose_of_a_profile_is_not_stretched(aligned):
-    for origin, face in aligned.items():
-        if "head" in origin:
-            assert np.linalg.cond(to_front(face.points)[:, :2]) <= 1.5 + 1e-6
-
-
-def test_pose_takes_the_other_photo(frontal):
-    face, other = frontal["P001/portrait.jpg"], frontal["P001/selfie.jpg"]
-    rgb, how = make_second("pose", face, keyed_rng(0), other=other)
-    assert how.startswith("pose: other photo, ")
-    near = np.abs(rgb.astype(int) - other.rgb).mean()
-    assert near < 0.5 * np.abs(rgb.astype(int) - face.rgb).mean()
-    assert make_second("pose", face, keyed_rng(0))[1] == "pose: random affine"
 
 
 @pytest.mark.parametrize("style", ["gaussian", "motion", "defocus", "resize", "jpeg"])

@@ -10,7 +10,6 @@ import simplejpeg
 from distill.data.faces import TEMPLATE, AlignedFace, apply
 from distill.data.keyed import keyed_rng
 from distill.data.second import SecondOptions, make_second, process
-from distill.data.second.pixels import pose as pose_file
 from distill.data.second.pixels.blur import sensor_noise
 from distill.data.second.pixels.filters import median, smoothed
 from distill.data.second.pixels.jpeg import coded
@@ -125,8 +124,9 @@ def test_crops_move_pixels_and_points_together(frontal, style):
         apart, before = (np.hypot(*(p[1] - p[0])) for p in (made.points, face.points))
         assert abs(apart / before - (zoom if style == "tight" else 1 / zoom)) < 0.01
         matrix = cv2.estimateAffine2D(face.points, made.points)[0]
-        wanted = cv2.warpAffine(face.rgb, matrix, (112, 112), borderMode=cv2.BORDER_REPLICATE)
-        assert np.abs(made.rgb[5:-5, 5:-5].astype(int) - wanted[5:-5, 5:-5]).mean() < 1.5
+        wanted = cv2.warpAffine(face.rgb, matrix, (112, 112))
+        inside = cv2.warpAffine(np.ones((112, 112), np.uint8), matrix, (112, 112)) > 0
+        assert np.abs(made.rgb.astype(int) - wanted)[inside].mean() < 1.5
 
 
 def test_a_cut_takes_one_side_only(frontal):
@@ -184,44 +184,3 @@ def test_median_is_the_upper_middle():
     for count in (1, 2, 7, 40):
         values = rng.normal(size=50)
         assert median(values, count) == np.sort(values[:count])[count // 2]
-
-
-def test_the_mesh_of_the_piecewise_warp_tiles_the_square():
-    target = np.array(TEMPLATE, np.float64)
-    assert np.allclose(pose_file.NODES[:5] * 112, target, atol=1e-3)
-    areas = []
-    for triangle in pose_file.TRIANGLES:
-        a, b, c = pose_file.NODES[triangle]
-        areas.append(np.cross(b - a, c - a) / 2)
-    assert min(areas) > 0
-    side = pose_file.NODES[:, 0].max() - pose_file.NODES[:, 0].min()
-    assert np.isclose(sum(areas), side**2)
-
-
-def test_piecewise_pose_puts_every_point_on_the_template(frontal):
-    options = SecondOptions(pose_styles=("piecewise",))
-    rng = np.random.default_rng(3)
-    for face in frontal.values():
-        bent = AlignedFace(face.rgb, face.points + rng.uniform(-1.5, 1.5, (5, 2)).astype("f4"))
-        made, how = process(["pose"], face, lambda _: keyed_rng(0), other=bent, options=options)
-        assert how == "pose: other photo, piecewise"
-        plain = process(
-            ["pose"], face, lambda _: keyed_rng(0), other=bent,
-            options=SecondOptions(pose_styles=("affine",)),
-        )[0]  # fmt: skip
-        assert np.abs(made.points - TEMPLATE).max() <= np.abs(plain.points - TEMPLATE).max() + 1e-3
-        assert np.abs(made.points - TEMPLATE).max() < 0.6
-
-
-def test_piecewise_warp_moves_marks_where_its_points_say():
-    face = AlignedFace(np.full((112, 112, 3), 90, np.uint8), TEMPLATE.copy())
-    shifted = TEMPLATE + np.array([[2, 0], [-1, 2], [0, -3], [1, 1], [-2, 0]], np.float32)
-    rgb = np.full((112, 112, 3), 90, np.uint8)
-    for x, y in shifted.round().astype(int):
-        rgb[y - 1 : y + 2, x - 1 : x + 2] = 250
-    other = AlignedFace(rgb, shifted.round().astype(np.float32))
-    options = SecondOptions(pose_styles=("piecewise",))
-    made = process(["pose"], face, lambda _: keyed_rng(0), other=other, options=options)[0]
-    for point in made.points:
-        x, y = point.round().astype(int)
-        assert made.rgb[y, x].min() > 180

@@ -9,9 +9,10 @@ import numpy as np
 from distill.data.compiled import compiled
 from distill.data.second.pixels import warp
 from distill.data.second.pixels.draws import between, choice_of
+from distill.data.second.pixels.frontal import turned_to_front
 
-SIMILARITY, AFFINE, PIECEWISE = range(3)
-RANDOM = 3
+FRONTAL, SIMILARITY, AFFINE, PIECEWISE = range(4)
+RANDOM = 4
 MAX_STRETCH = 1.5
 """Largest ratio of the two axes of an affine warp: a profile is not drawn into a front view."""
 MAX_AREA = 1.8
@@ -59,6 +60,11 @@ def pose(
         warp.warped(image, matrix, out)
         warp.moved(matrix, points, moved)
         return
+    if style == FRONTAL:
+        if turned_to_front(other, others, out, moved):
+            told[0] = FRONTAL
+            return
+        style = SIMILARITY  # of a profile there is no front view
     told[0] = style
     rigid = warp.similarity(others.astype(np.float64), NODES[:5] * size)
     matrix = rigid if style == SIMILARITY else tamed(affine(others, NODES[:5] * size), rigid)

@@ -8,13 +8,42 @@ import numpy as np
 
 from distill.data.compiled import compiled
 
+TAPS = 9
+"""Places along the edge that one outside the image is the mean of."""
+
 
 @compiled
 def sample(image: Any, x: Any, y: Any, pixel: Any) -> None:
-    """Bilinear colour of a uint8 image at (x, y) into ``pixel`` (3,); the edge is repeated."""
+    """Bilinear colour of a uint8 image at (x, y) into ``pixel`` (3,).
+
+    Outside, the edge is repeated, and the more out of focus the further away: a mean of `TAPS`
+    along the edge, as wide to each side as the place is far from it. Repeated sharp, single
+    pixels would become streaks.
+    """
     height, width = image.shape[:2]
-    x = min(max(x, 0.0), width - 1.0)
-    y = min(max(y, 0.0), height - 1.0)
+    inside_x = min(max(x, 0.0), width - 1.0)
+    inside_y = min(max(y, 0.0), height - 1.0)
+    aside, above = abs(x - inside_x), abs(y - inside_y)
+    if max(aside, above) < 1:
+        _bilinear(image, inside_x, inside_y, pixel)
+        return
+    total, tap = np.zeros(3), np.empty(3)
+    for i in range(TAPS):
+        at = 2 * (i + 0.5) / TAPS - 1
+        dx, dy = (0.0, at * aside) if aside > above else (at * above, 0.0)
+        tap_x = min(max(inside_x + dx, 0.0), width - 1.0)
+        tap_y = min(max(inside_y + dy, 0.0), height - 1.0)
+        _bilinear(image, tap_x, tap_y, tap)
+        for c in range(3):
+            total[c] += tap[c] / TAPS
+    for c in range(3):
+        pixel[c] = total[c]
+
+
+@compiled
+def _bilinear(image: Any, x: Any, y: Any, pixel: Any) -> None:
+    """Colour at (x, y) inside the image."""
+    height, width = image.shape[:2]
     left, top = int(x), int(y)
     right, bottom = min(left + 1, width - 1), min(top + 1, height - 1)
     u, v = x - left, y - top
