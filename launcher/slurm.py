@@ -198,8 +198,17 @@ def accounted(jobs: Sequence[str]) -> dict[str, Accounted]:
     Raises:
         UserError: the controller does not answer.
     """
+    known, silence = accounted_so_far(jobs)
+    if silence is not None:
+        raise silence
+    return known
+
+
+def accounted_so_far(jobs: Sequence[str]) -> tuple[dict[str, Accounted], UserError | None]:
+    """`accounted`, and why the controller did not answer; then of the accounting alone."""
     if not jobs:
-        return {}
+        return {}, None
+    silence = None
     columns = "JobID,State,Reason,NodeList"
     try:
         known = _jobs(ask("sacct", "-n", "-P", "-X", "-o", columns, "-j", ",".join(jobs)))
@@ -207,10 +216,13 @@ def accounted(jobs: Sequence[str]) -> dict[str, Accounted]:
         known = {}
     doubtful = [job for job in jobs if job not in known or known[job].has_ended]
     if doubtful:
-        there = in_queue()
+        try:
+            there = in_queue()
+        except UserError as error:
+            there, silence = {}, error
         alive = {job: there[job] for job in doubtful if job in there and not there[job].has_ended}
         known = there | known | alive
-    return {job: known[job] for job in jobs if job in known}
+    return {job: known[job] for job in jobs if job in known}, silence
 
 
 def in_queue() -> dict[str, Accounted]:

@@ -20,6 +20,7 @@ from launcher.submitted import Submitted
 
 _DEPTH = 3
 _TAIL_BYTES = 1 << 16
+_NO_ANSWER = slurm.Accounted("NO ANSWER", "", "")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class RunStatus:
     Attributes:
         run: its folder.
         job: number of its newest job; empty for a run that was not submitted.
-        state: Slurm's state of it, or `COMPLETED`, `RUNNING`, `ENDED` of a run on this machine.
+        state: Slurm's state of it, or `COMPLETED`, `RUNNING`, `ENDED` of a run on this machine;
+            `UNKNOWN` where Slurm has forgotten it, `NO ANSWER` where Slurm said nothing.
         reason: why it waits, or how its last start ended; empty where it is complete.
         nodes: where it is or was.
         step: newest logged step.
@@ -90,11 +92,28 @@ def _runs_below(path: Path, depth: int) -> Iterator[RunDir]:
 
 
 def statuses(runs: Iterable[RunDir]) -> list[RunStatus]:
-    """Where each run stands; Slurm is asked once for all."""
+    """Where each run stands; Slurm is asked once for all.
+
+    Raises:
+        UserError: it does not answer.
+    """
+    found, silence = statuses_so_far(runs)
+    if silence is not None:
+        raise silence
+    return found
+
+
+def statuses_so_far(runs: Iterable[RunDir]) -> tuple[list[RunStatus], UserError | None]:
+    """`statuses` to be looked at, and why Slurm did not answer: what runs wrote is there all the
+    same, and a job that only the controller knows is at `NO ANSWER`.
+    """
     submitted = [(run, Submitted.of(run)) for run in runs]
     numbers = [job.number for _, job in submitted if job and job.cluster == "slurm"]
-    known = slurm.accounted(numbers)
-    return [_status(run, job, known.get(job.number if job else "")) for run, job in submitted]
+    known, silence = slurm.accounted_so_far(numbers)
+    if silence is not None:
+        known = dict.fromkeys(numbers, _NO_ANSWER) | known
+    found = [_status(run, job, known.get(job.number if job else "")) for run, job in submitted]
+    return found, silence
 
 
 def _status(run: RunDir, job: Submitted | None, known: slurm.Accounted | None) -> RunStatus:
@@ -103,6 +122,8 @@ def _status(run: RunDir, job: Submitted | None, known: slurm.Accounted | None) -
     ends = [line for line in lines if line["event"] == "end"]
     newest = _newest_numbers(run)
     total = _steps_here(run) or (int(starts[-1]["total_steps"]) if starts else 0)
+    if known is _NO_ANSWER and run.complete.exists():
+        known = None
     state = known.state if known else _local_state(run, job)
     step = int(newest.get("step", 0))
     return RunStatus(

@@ -74,8 +74,12 @@ def absolute(config: Config) -> Config:
     return moved.model_copy(update=changed)
 
 
-def check_request(request: Request, *, resume: bool, ask_cluster: bool) -> None:
+def check_request(
+    request: Request, *, resume: bool, ask_cluster: bool, is_over: bool = False
+) -> None:
     """Find here what would otherwise be found hours later, on a node.
+
+    With ``is_over`` the run's last job is known to have ended, and Slurm is not asked for it.
 
     Raises:
         UserError: settings that do not fit the request, packs that are not there, a run that is
@@ -93,7 +97,7 @@ def check_request(request: Request, *, resume: bool, ask_cluster: bool) -> None:
             fix="leave --nodes away",
         )
     check_settings(request.config, request.wanted)
-    check_run(request.run, resume=resume)
+    check_run(request.run, resume=resume, is_over=is_over)
 
 
 def check_settings(config: Config, wanted: Resources) -> None:
@@ -121,8 +125,8 @@ def check_settings(config: Config, wanted: Resources) -> None:
             )
 
 
-def check_run(run: RunDir, *, resume: bool) -> None:
-    """A fresh folder for a fresh run; one's own for a resumed one.
+def check_run(run: RunDir, *, resume: bool, is_over: bool = False) -> None:
+    """A fresh folder for a fresh run; one's own for a resumed one, whose last job may be over.
 
     Raises:
         UserError: another job works or waits for it, there is (or is not) a run to go on with, or
@@ -130,7 +134,7 @@ def check_run(run: RunDir, *, resume: bool) -> None:
     """
     check_folder("run.dir", str(run.root))
     before = Submitted.of(run)
-    if before is not None and (state := _state_if_alive(before)):
+    if before is not None and not is_over and (state := _state_if_alive(before)):
         raise UserError(
             f"run.dir = {str(run.root)!r}: job {before.number} ({state}) owns it",
             fix=f"wait for it, `pairdistill cancel {shlex.quote(str(run.root))}`,"

@@ -29,9 +29,9 @@ from launcher.entry import Entry
 from launcher.script import make_executor
 from launcher.slurm import ENDED
 from launcher.snapshot import take_snapshot
-from launcher.status import RunStatus, statuses
+from launcher.status import RunStatus, statuses, statuses_so_far
 from launcher.submit import Request, discard, hand_over, private, write_job
-from launcher.submitted import Submitted
+from launcher.submitted import Submitted, newest
 
 MOST_POINTS = 1000
 Point = dict[str, Any]
@@ -66,6 +66,14 @@ class Sweep:
     def runs(self) -> list[RunDir]:
         """Folders of all runs."""
         return [self.run(index) for index in range(len(self.points))]
+
+    def recorded(self, index: int) -> Path | None:
+        """The settings that a run was last submitted with; None before anything was.
+
+        Where the folder of the run was removed, those of another one: they differ in its point.
+        """
+        jobs = (newest(run) for run in (self.run(index), *self.runs))
+        return next((job.config_toml for job in jobs if job is not None), None)
 
     def write(self) -> None:
         """Write sweep.json."""
@@ -242,10 +250,12 @@ class Result:
     value: float | None
 
 
-def results(sweep: Sweep) -> list[Result]:
-    """What has come of each run so far."""
-    found = zip(sweep.points, sweep.runs, statuses(sweep.runs), strict=True)
-    return [Result(point, status, _last(run, sweep.metric)) for point, run, status in found]
+def results(sweep: Sweep) -> tuple[list[Result], UserError | None]:
+    """What has come of each run so far; and why Slurm did not say where their jobs are."""
+    states, silence = statuses_so_far(sweep.runs)
+    found = zip(sweep.points, sweep.runs, states, strict=True)
+    shown = [Result(point, status, _last(run, sweep.metric)) for point, run, status in found]
+    return shown, silence
 
 
 def _last(run: RunDir, metric: str) -> float | None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distill.console import warn
 from distill.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,12 +42,13 @@ def logs_command(
         pairdistill logs runs/a --rank 7
     """
     job = job_of(run)
+    looks = _while_it_lasts(run)
     if follow:
-        _wait_for_log(run, job, rank)
+        _wait_for_log(run, job, rank, looks)
     path = log_path(run, job, rank)
     place = _show_from(path, 0)
     if follow:
-        for _ in _while_it_lasts(run):
+        for _ in looks:
             place = _show_from(path, place)
         _show_from(path, place)
 
@@ -80,10 +84,13 @@ def log_path(run: Path, job: Submitted, rank: int) -> Path:
 
 def _why_none(run: Path) -> str:
     over = "the job is over and wrote none: was it cancelled, or can the nodes not write there?"
-    return over if _is_over(run) else "the job has not begun"
+    try:
+        return over if _is_over(run) else "the job has not begun"
+    except UserError as silence:
+        return f"nor does Slurm say where the job is ({silence.what})"
 
 
-def _wait_for_log(run: Path, job: Submitted, rank: int) -> None:
+def _wait_for_log(run: Path, job: Submitted, rank: int, looks: Iterator[None]) -> None:
     """Wait while the job does; ranks begin theirs some time after the script has begun that of 0.
 
     Raises:
@@ -96,7 +103,7 @@ def _wait_for_log(run: Path, job: Submitted, rank: int) -> None:
         )
     if not job.log(rank).exists():
         sys.stderr.write(f"job {job.number} has not begun; its log will appear here\n")
-        for _ in _while_it_lasts(run):
+        for _ in looks:
             if job.log(rank).exists():
                 return
 
@@ -113,12 +120,41 @@ def _ranks_with_logs(run: Path, job: Submitted) -> int:
 
 
 def _while_it_lasts(run: Path) -> Iterator[None]:
-    """Again and again until the job is over; Slurm is asked now and then."""
+    """Again and again until the job is known to be over; Slurm is asked now and then.
+
+    A controller that does not answer is told of once: the log is there without it.
+    """
+    answer: Future[bool] | None = None
+    told = False
     for polls in itertools.count(1):
         time.sleep(_POLL_SECONDS)
-        if polls % _POLLS_PER_QUESTION == 0 and _is_over(run):
-            return
+        if answer is None and polls % _POLLS_PER_QUESTION == 0:
+            answer = _question(run)
+        if answer is not None and answer.done():
+            silence = answer.exception()
+            if silence is None and answer.result():
+                return
+            if silence is not None and not isinstance(silence, UserError):
+                raise silence
+            if silence is not None and not told:
+                warn(f"{silence.what}; the log is followed all the same, and Slurm asked again")
+                told = True
+            answer = None
         yield
+
+
+def _question(run: Path) -> Future[bool]:
+    """Whether the job is over, asked beside the reader: a busy controller takes minutes to say."""
+    answer: Future[bool] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(_is_over(run))
+        except Exception as error:  # noqa: BLE001 - it is raised where the answer is looked at
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()  # no end of the command waits for it
+    return answer
 
 
 def _show_from(path: Path, place: int) -> int:

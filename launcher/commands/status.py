@@ -12,6 +12,7 @@ from launcher.commands import options
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from distill.errors import UserError
     from launcher.status import RunStatus
 
 
@@ -31,13 +32,22 @@ def status_command(
     import json as plain
 
     from distill.console import show
-    from launcher.status import find_runs, statuses
+    from launcher.status import find_runs, statuses_so_far
 
-    found = statuses(find_runs(runs or [Path("runs")]))
+    found, silence = statuses_so_far(find_runs(runs or [Path("runs")]))
+    tell(silence)
     if json:
         typer.echo(plain.dumps([dataclasses.asdict(status) for status in found], indent=2))
     else:
         show(table(found))
+
+
+def tell(silence: UserError | None) -> None:
+    """Say that Slurm did not answer, if so, before what is known without it."""
+    from distill.console import warn
+
+    if silence is not None:
+        warn(f"{silence.what}; states are those of the accounting, if it has any")
 
 
 def table(found: list[RunStatus]) -> Table:

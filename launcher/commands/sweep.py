@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ import typer
 
 from distill.errors import UserError
 from launcher.commands import options
+from launcher.commands.status import tell
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -97,6 +99,7 @@ def sweep_command(
         return
     request = {
         "config": str(what.absolute()),
+        "config_sha256": digest_of(what),
         "site": site,
         "resources": asdict(asked),
         "parallel": wish.parallel,
@@ -115,18 +118,33 @@ def begin(sweep: Sweep) -> None:
 
 
 def submit_again(sweep: Sweep) -> None:
-    """Submit the failed runs of a sweep; they go on from their checkpoints."""
-    from distill.console import say
+    """Submit the failed runs of a sweep, as they were; they go on from their checkpoints."""
+    from distill.console import say, warn
     from launcher.sweep import failed
 
     indices = failed(sweep)
-    if indices:
-        _submit(sweep, indices, resume=True)
-    else:
+    if not indices:
         say(f"{sweep.root}: none has failed")
+        return
+    config, then = Path(sweep.request["config"]), sweep.request.get("config_sha256")
+    if then is not None and digest_of(config) != then:
+        warn(
+            f"{config} is not as it was when the sweep was submitted; its runs keep the settings of"
+            f" then, e.g. {sweep.recorded(indices[0])}. For others begin a new sweep"
+        )
+    _submit(sweep, indices, resume=True)
+
+
+def digest_of(config: Path) -> str:
+    """SHA-256 of a file of settings; empty where it cannot be read."""
+    try:
+        return hashlib.sha256(config.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _submit(sweep: Sweep, indices: list[int], *, resume: bool) -> None:
+    """Submit runs: fresh ones, or such as `failed` has just found to be over."""
     from distill.console import say
     from launcher.submit import check_request
     from launcher.sweep import submit_sweep
@@ -134,14 +152,15 @@ def _submit(sweep: Sweep, indices: list[int], *, resume: bool) -> None:
     requests = {index: _request(sweep, index) for index in indices}
     for index, request in requests.items():
         going_on = resume and bool(sweep.run(index).jobs())
-        check_request(request, resume=going_on, ask_cluster=index == indices[0])
+        first = index == indices[0]
+        check_request(request, resume=going_on, ask_cluster=first, is_over=going_on)
     number = submit_sweep(sweep, requests, int(sweep.request["parallel"]))
     say(f"job array {number} submitted: {len(indices)} run(s); folder {sweep.root}")
     say(f"see them with `pairdistill status {sweep.root}`, `pairdistill sweep {sweep.root}`")
 
 
 def _request(sweep: Sweep, index: int) -> Request:
-    """What one run asks for."""
+    """What one run asks for: its settings as they were submitted, where they were."""
     from distill.config import as_override, load_config
     from launcher.site import load_site
     from launcher.submit import Request, absolute
@@ -150,7 +169,8 @@ def _request(sweep: Sweep, index: int) -> Request:
     site = load_site(sweep.request["site"])
     wanted = options.Asked(**sweep.request["resources"]).resources(site)
     own = as_override("run.dir", str(sweep.run(index).root))
-    config = load_config(sweep.request["config"], [*overrides_of(sweep.points[index]), own])
+    settings = sweep.recorded(index) or sweep.request["config"]
+    config = load_config(settings, [*overrides_of(sweep.points[index]), own])
     return Request(absolute(config), wanted, site, "slurm")
 
 
@@ -162,7 +182,8 @@ def report(sweep: Sweep, *, as_json: bool) -> None:
     from launcher.sweep import as_plain, results
     from launcher.sweep_picture import draw
 
-    found = results(sweep)
+    found, silence = results(sweep)
+    tell(silence)
     if as_json:
         typer.echo(json.dumps([as_plain(result) for result in found], indent=2))
         return

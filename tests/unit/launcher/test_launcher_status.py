@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -16,12 +16,11 @@ from submitting import submitted_run
 from distill.errors import UserError
 from distill.run_dir import RunDir
 from launcher.commands.logs import logs_command
-from launcher.commands.status import table
+from launcher.commands.status import status_command, table
 from launcher.slurm import accounted
 from launcher.starts import End, add_end
 from launcher.status import find_runs, statuses
 from launcher.submit import check_run
-from launcher.submitted import Submitted
 from launcher.sweep import Sweep, failed
 
 ACCOUNTED = "12|RUNNING|None|node1|\n13|FAILED|NonZeroExitCode|node2|\n"
@@ -75,6 +74,24 @@ def test_a_job_that_the_accounting_does_not_know(tmp_path: Path, fake: FakeSlurm
     fake.answers("squeue", errors="slurm_load_jobs error: Unable to contact\n", status=1)
     with pytest.raises(UserError, match="Unable to contact"):
         statuses([run])
+
+
+def test_what_runs_wrote_is_shown_while_the_controller_does_not_answer(
+    tmp_path: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The accounting says what it knows; who would submit or end something waits for an answer."""
+    for number in ("12", "13", "14", "15"):
+        submitted_run(tmp_path / "runs" / number, number, 4, complete=number == "15")
+    fake.answers("sacct", ACCOUNTED)
+    fake.answers("squeue", errors="slurm_load_jobs error: Socket timed out\n", status=1)
+    status_command([tmp_path / "runs"], json=True)
+    shown = capsys.readouterr()
+    found = [(run["state"], run["step"]) for run in json.loads(shown.out)]
+    states = ("RUNNING", "FAILED", "NO ANSWER", "COMPLETED")
+    assert found == [(state, 4) for state in states]
+    assert shown.err.count("Socket timed out") == 1
+    with pytest.raises(UserError, match="Socket timed out"):
+        check_run(RunDir(tmp_path / "runs" / "13"), resume=True)
 
 
 def test_without_an_accounting_the_controller_says_where_jobs_stand(
@@ -190,84 +207,3 @@ def test_the_length_of_a_run_that_went_on_by_hand(tmp_path: Path, fake: FakeSlur
     run = submitted_run(tmp_path / "run", "12", 4)
     run.length.write_text('{"steps": 30}')  # by `train`, which is no submission
     assert statuses([run])[0].total_steps == 30
-
-
-@pytest.fixture
-def running(tmp_path: Path, fake: FakeSlurm) -> RunDir:
-    """A submitted run of job 12, of whose log nothing is there yet."""
-    fake.answers("sacct", "12|RUNNING|None|node1|\n")
-    fake.queue()
-    return submitted_run(tmp_path / "run", "12", 3)
-
-
-def test_a_log_is_waited_for_and_followed_to_its_end(
-    running: RunDir,
-    fake: FakeSlurm,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """The job waits, writes, and ends after that: each between two looks."""
-    log = running.jobs()[0].slurm / "12_0_log.out"
-    looks = itertools.count(1)
-
-    def pause(_: float) -> None:
-        look = next(looks)
-        if look == 30:
-            log.write_text("begun\n")
-        if look > 40:
-            with log.open("a") as file:
-                file.write(f"line {look}\n")
-        if look == 80:
-            fake.answers("sacct", "12|COMPLETED|None|node1|\n")
-
-    monkeypatch.setattr("launcher.commands.logs.time.sleep", pause)
-    logs_command(running.root, 0, follow=True)
-    shown = capsys.readouterr()
-    assert shown.out == log.read_text()
-    assert shown.out.startswith("begun\nline 41\n")
-    assert shown.err == "job 12 has not begun; its log will appear here\n"
-    with pytest.raises(UserError, match=r"12_7_log.out': no such log; there are 12_0_log.out"):
-        logs_command(running.root, 7)
-    with pytest.raises(UserError, match=r"--rank 7: there are 2 rank\(s\) with a log"):
-        logs_command(running.root, 7, follow=True)
-
-
-def test_the_log_of_another_rank_is_waited_for_though_that_of_the_first_is_there(
-    running: RunDir,
-    fake: FakeSlurm,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """The script begins that of rank 0, before it loads modules and starts ranks."""
-    logs = running.jobs()[0].slurm
-    (logs / "12_0_log.out").touch()
-    looks = itertools.count(1)
-
-    def pause(_: float) -> None:
-        look = next(looks)
-        if look == 30:
-            (logs / "12_1_log.out").write_text("rank 1\n")
-            fake.answers("sacct", "12|COMPLETED|None|node1|\n")
-
-    monkeypatch.setattr("launcher.commands.logs.time.sleep", pause)
-    logs_command(running.root, 1, follow=True)
-    assert capsys.readouterr().out == "rank 1\n"
-
-
-def test_on_this_machine_there_is_one_log(tmp_path: Path) -> None:
-    run = submitted_run(tmp_path / "run", "12", 3)
-    (job,) = run.jobs()
-    Submitted("12", "local", str(job.slurm), "now").write(job)
-    with pytest.raises(UserError, match=r"--rank 1: there are 1 rank\(s\) with a log"):
-        logs_command(run.root, 1, follow=True)
-
-
-def test_letters_are_whole_wherever_a_log_is_cut(
-    tmp_path: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Files are read in pieces, and a follower may look in the middle of a letter."""
-    run = submitted_run(tmp_path / "run", "12", 3)
-    text = "x" + "é" * 100_000
-    (run.jobs()[0].slurm / "12_0_log.out").write_text(text, encoding="utf-8")
-    logs_command(run.root)
-    assert capsys.readouterr().out == text

@@ -86,7 +86,8 @@ def test_failed_runs_of_a_sweep_and_its_results(tmp_path: Path, fake: FakeSlurm)
     assert failed(again) == [1, 3]
     with sweep.run(0).metrics.open("ab") as file:
         file.write(b"\xff damaged by a disk\n17\n")
-    found = results(again)
+    found, silence = results(again)
+    assert silence is None
     assert [result.value for result in found] == [0.0, 5.0, 4.0, None]
     assert draw(found, "loss/total", tmp_path / "picture.png")
     picture = (tmp_path / "picture.png").read_bytes()

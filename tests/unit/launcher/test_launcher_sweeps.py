@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from fake_slurm import FakeSlurm
 from submitting import sweep
 
+from distill.config import load_config
 from distill.errors import UserError
 from distill.run_dir import RunDir
 from launcher.submitted import Submitted
@@ -81,3 +83,68 @@ def test_runs_that_are_drawn_are_so_many_and_the_cluster_is_asked_once(
     assert all(f"{weight}" in shown for weight in weights)
     with pytest.raises(UserError, match="nothing to vary"):
         sweep(config, [], folder=config.parent / "none", random=3)
+
+
+def test_failed_runs_are_submitted_again_with_the_settings_of_then(
+    config: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file was edited for other runs since; a run that was removed begins as it was meant."""
+    fake.cluster()
+    fake.answers("sbatch", "Submitted batch job 20\n")
+    folder = config.parent / "sweep"
+    sweep(config, ["loss.weight=1,2,3"], folder=folder)
+    runs = Sweep.read(folder).runs
+    shutil.rmtree(runs[2].root)
+    fake.answers("sacct", "20_0|FAILED|None|node1|\n20_1|TIMEOUT|None|node1|\n")
+    fake.answers("sbatch", "Submitted batch job 21\n")
+    capsys.readouterr()
+    sweep(folder, resubmit=True)
+    assert "warning" not in capsys.readouterr().err
+    config.write_text(config.read_text().replace("steps = 3", "steps = 9"))
+    fake.answers("sacct", "21_0|FAILED|None|node1|\n21_1|FAILED|None|node1|\n")
+    sweep(folder, resubmit=True)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{config} is not as it was when the sweep was submitted" in said
+    assert f"the settings of then, e.g. {runs[0].root}/jobs/0002/config.toml" in said
+    config.unlink()
+    sweep(folder, resubmit=True)
+    assert [len(run.jobs()) for run in runs] == [4, 4, 3]
+    for weight, run in enumerate(runs, 1):
+        for job in run.jobs():
+            settings = load_config(job.config_toml)
+            found = settings.train.steps, settings.loss.weight, settings.run.dir
+            assert found == (3, weight, str(run.root))
+
+
+def test_slurm_is_asked_once_for_all_runs_that_are_submitted_again(
+    config: Path, fake: FakeSlurm
+) -> None:
+    """A busy accounting takes seconds for each question."""
+    fake.cluster()
+    fake.answers("sbatch", "Submitted batch job 20\n")
+    folder = config.parent / "sweep"
+    sweep(config, ["loss.weight=1,2,3"], folder=folder)
+    fake.answers("sacct", "".join(f"20_{i}|FAILED|None|node1|\n" for i in range(3)))
+    before = len(fake.calls("sacct")), len(fake.calls("squeue"))
+    sweep(folder, resubmit=True)
+    assert fake.calls("sacct")[before[0] :].count("-j") == 1
+    assert fake.calls("squeue")[before[1] :].count("-u") == 1
+
+
+def test_results_are_shown_while_slurm_does_not_answer_and_nothing_is_submitted(
+    config: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.cluster()
+    fake.answers("sbatch", "Submitted batch job 20\n")
+    folder = config.parent / "sweep"
+    sweep(config, ["loss.weight=1,2"], folder=folder)
+    fake.answers("sacct", "20_0|RUNNING|None|node1|\n")
+    fake.answers("squeue", errors="slurm_load_jobs error: Socket timed out\n", status=1)
+    capsys.readouterr()
+    sweep(folder, json=True)
+    shown = capsys.readouterr()
+    assert [run["state"] for run in json.loads(shown.out)] == ["RUNNING", "NO ANSWER"]
+    assert "Socket timed out" in shown.err
+    with pytest.raises(UserError, match="Socket timed out"):
+        sweep(folder, resubmit=True)
+    assert [len(run.jobs()) for run in Sweep.read(folder).runs] == [1, 1]
