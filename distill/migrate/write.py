@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from distill.config.load import toml_value
 from distill.errors import one_line
 from distill.migrate.settings import Setting
-from distill.migrate.translate import Migrated, pack_of
+from distill.migrate.translate import Migrated
 
 WIDTH = 98
+GPUS_OF_A_NODE = 8
+"""As its configurations have them."""
 OTHERWISE = (
     "Weight decay leaves biases, normalisations and slopes alone.",
     "The gradient is clipped by the norm of backbone and head together, there of the backbone.",
@@ -42,10 +44,8 @@ def _head(migrated: Migrated, name: str, ranks: int, out: str) -> Iterator[str]:
     yield one_line(f"From {name} of InsightFace's arcface_torch; what it does not say, from its")
     yield "configs/base.py. docs/arcface.md says more."
     yield ""
-    if migrated.rec:
-        words = ["pairdistill", "pack", migrated.rec, pack_of(migrated.rec)]
-        yield f"    {shlex.join([*words, '--aligned', '--layout', 'singles'])}"
-    yield f"    {shlex.join(['pairdistill', 'train', one_line(out), '--ranks', str(ranks)])}"
+    for words in _commands(migrated, ranks, out):
+        yield f"    {shlex.join(words)}"
     for title, told in (
         ("Not taken over:", migrated.lost),
         ("Not needed:", migrated.neutral),
@@ -55,6 +55,20 @@ def _head(migrated: Migrated, name: str, ranks: int, out: str) -> Iterator[str]:
             yield from ["", title]
         for each in told:
             yield from textwrap.wrap(each, WIDTH, initial_indent="- ", subsequent_indent="  ")
+
+
+def _commands(migrated: Migrated, ranks: int, out: str) -> Iterator[list[str]]:
+    """What to do next; more ranks than a machine has GPUs are a job of several."""
+    data = migrated.config.data
+    packs = data.train_packs
+    if migrated.rec and len(packs) == 1:
+        layout = ["--layout", "singles"] if data.second == "online" else []
+        yield ["pairdistill", "pack", migrated.rec, one_line(packs[0]), "--aligned", *layout]
+    if ranks > GPUS_OF_A_NODE and ranks % GPUS_OF_A_NODE == 0:
+        nodes = ["--nodes", str(ranks // GPUS_OF_A_NODE), "--gpus-per-node", str(GPUS_OF_A_NODE)]
+        yield ["pairdistill", "submit", one_line(out), *nodes]
+    else:
+        yield ["pairdistill", "train", one_line(out), "--ranks", str(ranks)]
 
 
 def _lines(name: str, setting: Setting) -> list[str]:

@@ -59,6 +59,8 @@ def test_what_is_printed_is_what_train_reads(path, tmp_path):
     assert all(len(line) <= 100 for line in done.stdout.splitlines())
     lines = done.stdout.splitlines()
     assert "#     pairdistill pack '/train_tmp/Web Face' 'packs/Web Face' --aligned" in done.stdout
+    assert "#     pairdistill submit run.toml --nodes 4 --gpus-per-node 8" in lines
+    assert not any(line.startswith("#     pairdistill train") for line in lines)
     assert "global_batch_pairs = 4096  # config.batch_size = 128 on 32 GPUs" in lines
     assert "log_every_steps = 10  # config.frequent = 10 (base.py)" in lines
     lost = "wf42m.py:9: config.interclass_filtering_threshold = 0.4: "
@@ -93,3 +95,17 @@ def test_a_mistake_leaves_nothing_behind(path, tmp_path):
     assert load_config(tmp_path / "run.toml").model.name == "vit_small"
     with pytest.raises(UserError, match="No such file"):
         run(tmp_path / "nosuch.py")
+
+
+def test_the_pack_that_is_to_be_made_is_the_one_that_is_trained_on(path):
+    """Also where it is to be elsewhere, or to hold second images; of several nobody knows."""
+    pack = "#     pairdistill pack '/train_tmp/Web Face' "
+    for words, made in (
+        (["data.train=/data/wf"], "/data/wf --aligned --layout singles"),
+        (["data.train=/data/wf", "data.second=packed"], "/data/wf --aligned"),
+        (["data.train=['a', 'b']"], None),
+    ):
+        lines = run(path, "--ranks", 12, *words).stdout.splitlines()
+        assert "#     pairdistill train run.toml --ranks 12" in lines
+        found = [line.removeprefix(pack) for line in lines if line.startswith(pack)]
+        assert found == ([] if made is None else [made])
