@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from distill.checkpoint import Found
-    from distill.data.training_set import SameNames, TrainingSet
+    from distill.data.training_set import TrainingSet
     from distill.engine import Engine
     from distill.plan import Plan
 
@@ -44,6 +44,7 @@ _OF_NO_EFFECT = {
         "workers",
         "prefetch_batches",
     ),
+    "head": ("placement",),
     "loss": (),
     "optimizer": (),
     "train": ("zero_stage", "nonfinite_limit", "collective_timeout_min", "hang_timeout_min"),
@@ -180,7 +181,7 @@ def _opening(config: Config, plan: Plan, engine: Engine, total_steps: int, begin
     """What is about to happen, in one line."""
     ranks = engine.ranks
     return (
-        f"{config.model.name}, {_data(plan.train, config.data.same_names)};"
+        f"{config.model.name}, {_data(plan.train, config)};"
         f" head: {_head_words(config)};"
         f" {ranks.world_size} rank(s) on {ranks.device.type}, ZeRO {config.train.zero_stage},"
         f" {config.train.precision}, pair loss: {plan.loss_implementation};"
@@ -198,14 +199,15 @@ def _rate(config: Config) -> str:
     return f"{peak} ({optimizer.lr:.4g}, {optimizer.lr_scaling} in {times})"
 
 
-def _data(train: TrainingSet, same_names: SameNames) -> str:
+def _data(train: TrainingSet, config: Config) -> str:
     """How many people and pairs, and where names of several packs went."""
-    text = f"{len(train.identities)} people, {train.pairs} pairs"
+    what = "pairs" if config.train.images == "pair" else "first images"
+    text = f"{len(train.identities)} people, {train.pairs} {what}"
     if train.gaps:
         text += f" ({len(train.gaps)} left out, {train.emptied} people have none)"
     if len(train.packs) == 1:
         return text
-    merged = "merged" if same_names == "same_person" else "kept apart"
+    merged = "merged" if config.data.same_names == "same_person" else "kept apart"
     shared = f"{train.people.shared} names in several of them {merged}"
     return f"{text} of {len(train.packs)} packs ({shared})"
 

@@ -15,6 +15,7 @@ import torch
 from distill import console
 from distill.checkpoint import RunFacts, TrainState
 from distill.config import Config
+from distill.data.compiled import told_of_compiling
 from distill.data.loader import PairLoader, make_train_loader
 from distill.engine import Engine
 from distill.errors import UserError
@@ -141,16 +142,17 @@ def completion(plan: Plan, config: Config, steps: int) -> dict[str, object]:
 
 def open_loader(job: Job, state: TrainState) -> PairLoader:
     """This rank's training pairs, or what is used of them, from the place that ``state`` names."""
-    return make_train_loader(
-        job.plan.train,
-        job.config.data,
-        seed=job.config.run.seed,
-        ranks=job.ranks,
-        batch_pairs_per_rank=job.plan.micro_batch_pairs,
-        state=state.order,
-        accumulation=job.config.train.accumulation,
-        images_per_pair=job.config.train.images_per_pair,
-    )
+    with told_of_compiling(lambda text: note(job.ranks, text)):
+        return make_train_loader(
+            job.plan.train,
+            job.config.data,
+            seed=job.config.run.seed,
+            ranks=job.ranks,
+            batch_pairs_per_rank=job.plan.micro_batch_pairs,
+            state=state.order,
+            accumulation=job.config.train.accumulation,
+            images_per_pair=job.config.train.images_per_pair,
+        )
 
 
 def note(ranks: Ranks, text: str) -> None:

@@ -50,7 +50,8 @@ def pack_command(
     middle). What cannot be used is listed with its reason in OUT/rejected.csv. The same request
     made twice is found to be done.
     """
-    from distill.console import progress_bar
+    from distill.console import note, progress_bar
+    from distill.data.compiled import told_of_compiling
     from distill.data.pack import pack
 
     options, photographs = words.options(), where.open(source)
@@ -58,7 +59,8 @@ def pack_command(
         show_estimate(photographs, options)
         tell_passed_over(photographs)
         return
-    result = pack(photographs, out, clamped(options), progress_bar)
+    with told_of_compiling(note):
+        result = pack(photographs, out, clamped(options), progress_bar)
     show_result(result, out)
     tell_alike({name for made in packs_of(result) for name in made.manifest.identities})
     tell_passed_over(photographs)

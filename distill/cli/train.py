@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,9 +11,13 @@ import typer
 from distill.cli.arguments import MaybeConfigPath, Overrides
 from distill.cli.local_ranks import on_local_ranks, wants_local_ranks
 from distill.errors import UserError
+from distill.run_dir import RunDir
 
 if TYPE_CHECKING:
     from distill.config import Config
+
+_KILLED = (signal.SIGKILL, signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV)
+"""What ends a rank that nobody asked to stop."""
 
 
 def train_command(
@@ -69,9 +75,20 @@ def run_training(config: Config, words: list[str], ranks: int) -> int:
     Raises:
         UserError: a mistake in the settings or the input.
     """
-    if wants_local_ranks(ranks):
-        return on_local_ranks(["train", "--", *words], ranks)
-    return _train_here(config)
+    if not wants_local_ranks(ranks):
+        return _train_here(config)
+    status = on_local_ranks(["train", "--", *words], ranks)
+    if status == 1 or status - 128 in _KILLED:
+        _say_what_is_left(RunDir(Path(config.run.dir)))
+    return status
+
+
+def _say_what_is_left(run: RunDir) -> None:
+    """A rank failed or was killed, and could not say where the run can go on."""
+    from distill.console import note
+
+    if steps := run.checkpoint_steps():
+        note(f"the same command goes on after step {steps[-1]}, which is saved")
 
 
 def _train_here(config: Config) -> int:

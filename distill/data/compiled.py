@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from numba import njit
+from numba.core import event
+
+COMPILING = "compiling what changes pixels: once on this machine, for a minute or two"
+"""What to tell who waits, see `told_of_compiling`."""
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -32,3 +37,29 @@ def _stamp(folder: Path) -> tuple[int, int]:
     """Newest change of a folder's modules, in nanoseconds, and their size in bytes."""
     states = [path.stat() for path in folder.glob("*.py")]
     return max(s.st_mtime_ns for s in states), sum(s.st_size for s in states)
+
+
+class _Compiling(event.Listener):  # type: ignore[misc]  # numba has no types
+    """Tells of the first function that is not on disk yet."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._told = False
+
+    def on_start(self, event: event.Event) -> None:
+        if not self._told:
+            self._told = True
+            self._tell(COMPILING)
+
+    def on_end(self, event: event.Event) -> None:
+        """It was told at the start."""
+
+
+@contextmanager
+def told_of_compiling(tell: Callable[[str], None]) -> Iterator[None]:
+    """``tell`` is called once as soon as anything in the block has to be compiled.
+
+    What is on disk is loaded in a fraction of a second, and nothing is told.
+    """
+    with event.install_listener("numba:compile", _Compiling(tell)):
+        yield

@@ -17,10 +17,11 @@ GIB = 2**30
 def heading(found: Comparison, network: str) -> str:
     """What was asked, in two lines, and what the figures leave out, a line each."""
     job, machine = found.job, found.machine
+    what = "pairs" if job.images_per_pair == 2 else "images"
     times = f" in {job.accumulation} forward passes" if job.accumulation > 1 else ""
     return (
         f"{network}, {job.classes} identities, {job.precision}, {job.optimizer}:"
-        f" {job.global_pairs} pairs a step on {job.ranks} ranks,"
+        f" {job.global_pairs} {what} a step on {job.ranks} ranks,"
         f" {job.micro_pairs * job.accumulation} each{times}\n"
         f"{machine.gpu.name}, {machine.gpu.memory_gib:g} GiB, of which"
         f" {machine.usable_bytes / GIB:.1f} for tensors. All figures are predicted, none measured."

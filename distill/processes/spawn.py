@@ -242,7 +242,7 @@ def _failures(family: _Family) -> Iterator[Note]:
 def _silent_death(family: _Family, rank: int, code: int) -> Iterator[Note]:
     """A rank that ended without a note: killed by a signal, or by a plain exit."""
     if code < 0:
-        name = signal_name(-code)
+        name = signal_name(-code) + (": out of memory?" if -code == signal.SIGKILL else "")
         text = f"error: rank {rank} was killed by {name}{_last_words(family, rank)}"
         # An abort is how a communication library ends a rank whose peer has gone.
         yield Note(rank, 0, 128 - code, text, secondary=-code == signal.SIGABRT)

@@ -248,6 +248,8 @@ def test_the_first_line_says_where_the_head_stands(played):
     assert "head: cosine, sharded, 0.7 of it a step, fused loss" in said
     assert "head: cosine, 2 sub-centres, replicated, plain loss" in said
     assert "of its people 3 kept and 2 dropped, 3 new" in said
+    assert f"{len(NAMES)} people, 60 pairs; head" in said
+    assert f"{len(NAMES)} people, 60 first images; head" in said
 
 
 def test_pictures_have_the_answers_of_a_sharded_head(played):

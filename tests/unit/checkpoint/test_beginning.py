@@ -211,6 +211,9 @@ def test_settings_that_a_run_was_not_made_with_are_told(folder, told):
         "from here on with other settings: run.seed: 0 there -> 7 here;"
         " data.flip_probability: 0.5 there -> 0.0 here; optimizer.lr: 0.1 there -> 0.5 here"
     )
+    folder.begin("head.placement=sharded", "head.sample_rate=0.5")
+    said = "from here on with other settings: head.sample_rate: 1.0 there -> 0.5 here"
+    assert told[-1][1] == said
 
 
 def test_a_finished_run_that_goes_on_is_not_complete_any_more(folder):

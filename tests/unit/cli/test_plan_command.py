@@ -93,3 +93,9 @@ def test_with_a_compiled_network_it_says_what_the_figures_are_of(run: Path) -> N
     usual = [row for row in plain["choices"] if "train.zero_stage=3" not in row["settings"]]
     assert len(usual) < len(plain["choices"])
     assert compiled["choices"] == usual
+
+
+def test_a_batch_of_first_images_is_called_so(run: Path) -> None:
+    """A step of 1024 of them, as a migrated configuration asks for, has no pairs."""
+    done = plan(run, "--identities", "5000", "--ranks", "4", "train.images=first")
+    assert "sgd: 64 images a step on 4 ranks, 16 each" in done.stdout

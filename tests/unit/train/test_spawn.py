@@ -140,7 +140,7 @@ def test_the_cause_is_shown_and_not_its_consequence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "status", "line"),
     [
-        ("murder", 137, "error: rank 1 was killed by SIGKILL"),
+        ("murder", 137, "error: rank 1 was killed by SIGKILL: out of memory?"),
         ("real-time", 168, "error: rank 1 was killed by signal 40"),
         ("exit", 7, "error: rank 1 ended with status 7"),
     ],
