@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
@@ -131,18 +132,29 @@ def heading(title: str, *, results: bool = True) -> None:
 def note(text: str) -> None:
     """One plain line of progress on standard error; work goes on where nobody can read it."""
     with suppress(OSError):
-        errors.print(escape(text), soft_wrap=True)
+        _tell(text)
 
 
 def warn(text: str) -> None:
     """One warning line on standard error; work goes on where nobody can read it."""
     with suppress(OSError):
-        errors.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+        _tell(text, "warning:", "yellow")
 
 
 def fail(text: str) -> None:
     """One error line on standard error."""
-    errors.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
+    _tell(text, "error:", "bold red")
+
+
+def _tell(text: str, label: str = "", style: str = "") -> None:
+    """A line on standard error; on a terminal broken between words, and long paths stay whole."""
+    whole = f"{label} {text}" if label else text
+    if errors.is_terminal:
+        wrapper = TextWrapper(errors.width, break_long_words=False, break_on_hyphens=False)
+        whole = "\n".join("\n".join(wrapper.wrap(line)) for line in whole.split("\n"))
+    told = Text(whole)
+    told.stylize(style, 0, len(label))
+    errors.print(told, soft_wrap=True)
 
 
 def paragraph(text: str) -> None:

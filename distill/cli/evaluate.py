@@ -256,7 +256,7 @@ def show_written(
     numbers: Path, picture: Path, tables: Sequence[Table], notes: Sequence[str], *, as_json: bool
 ) -> None:
     """Print the file of numbers; or the table, its notes, and where the files are."""
-    from distill.console import say, show
+    from distill.console import paragraph, say, show
 
     if as_json:
         sys.stdout.write(numbers.read_text(encoding="utf-8"))
@@ -264,6 +264,6 @@ def show_written(
     for table in tables:
         show(table)
     for note in notes:
-        say(note)
+        paragraph(note)
     say(f"report: {numbers}")
     say(f"picture: {picture}")

@@ -11,7 +11,7 @@ from typing import Any
 from numba import njit
 from numba.core import event
 
-COMPILING = "compiling what changes pixels: once on this machine, for a minute or two"
+COMPILING = "compiling what changes pixels: once on this machine, it takes minutes"
 """What to tell who waits, see `told_of_compiling`."""
 
 

@@ -66,7 +66,10 @@ def colours(conditions: Sequence[Condition]) -> list[str]:
 
 
 def draw_curves(axes: Axes, conditions: Sequence[Condition]) -> None:
-    """ROC curves, FAR logarithmic; where too few impostors remain the ground is shaded."""
+    """ROC curves, FAR logarithmic, dotted where too few impostors remain.
+
+    The ground is shaded where that is so for all of them.
+    """
     for condition, colour in zip(conditions, colours(conditions), strict=True):
         found = condition.verification
         if found.auc is None:
@@ -74,7 +77,12 @@ def draw_curves(axes: Axes, conditions: Sequence[Condition]) -> None:
         far, tar = np.array(found.curve).T
         label = f"{condition.name}: AUC {found.auc:.3f}, EER {100 * (found.eer or 0):.1f}%"
         width = 2.4 if colour == CLEAN_COLOUR else 1.7
-        axes.step(far, tar, where="post", color=colour, linewidth=width, label=label)
+        carried = int(np.searchsorted(far, EXPECTED_FALSE_ACCEPTS / found.impostor))
+        for part, style, name in (
+            (slice(carried, None), "-", label),
+            (slice(carried + 1), ":", None),
+        ):
+            axes.step(far[part], tar[part], style, where="post", color=colour, lw=width, label=name)
     axes.set(title="Same person or not", xlabel="FAR: impostor pairs accepted")
     axes.set(ylabel="TAR: genuine pairs accepted", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -121,7 +129,7 @@ def scale_far(axes: Axes, conditions: Sequence[Condition]) -> None:
         axes.text(
             np.sqrt(lowest * carried),
             1.03,
-            f"fewer than {EXPECTED_FALSE_ACCEPTS}\nfalse accepts",
+            f"dotted: fewer than\n{EXPECTED_FALSE_ACCEPTS} false accepts",
             ha="center",
             fontsize=8,
             color=QUIET,

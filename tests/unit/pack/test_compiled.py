@@ -33,7 +33,7 @@ print(len(said))
 
 
 def test_compiling_is_told_once_and_loading_from_disk_is_not(tmp_path: Path) -> None:
-    """The first command on a machine is silent for a minute or two otherwise."""
+    """The first command on a machine is silent for minutes otherwise."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     said = [
         subprocess.run(
