@@ -101,7 +101,11 @@ def train(
         with sole_job(plan, ranks), listening as stops, _watchdog(config, plan, ranks) as dog:
             if (steps := steps_if_complete(plan, config)) is not None:
                 if ranks.is_first:
-                    say(f"{plan.run.root}: already complete, {steps} steps")
+                    say(
+                        f"{plan.run.root}: already complete, {steps} steps; to go on raise"
+                        f" train.{'steps' if config.train.steps else 'epochs'}, for other settings"
+                        " choose another run.dir"
+                    )
                 return Outcome(steps)
             engine = Engine.create(model, config, ranks, head)
             facts, state, saved, steps = begin_or_resume(config, plan, engine)

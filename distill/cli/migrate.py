@@ -70,4 +70,4 @@ def migrate_command(
         write_whole(out, text.encode())
     for each in done.lost:
         warn(each)
-    note(f"{done.sections['train']['global_batch_pairs'].origin}; --ranks says another number")
+    note(f"{done.sections['train']['global_batch_pairs'].origin}; for another number give --ranks")

@@ -145,4 +145,5 @@ def test_epochs_that_are_left_are_trained_in_another_batch(root: Path) -> None:
     said = train(root, "epochs", 2, 1, 0, *words)
     assert "train.global_batch_pairs: 12 there -> 4 here" in said
     assert len(curve(root, "epochs")) == 2 + 9
-    assert "already complete, 11 steps" in train(root, "epochs", 1, 1, 0, *words)
+    said = train(root, "epochs", 1, 1, 0, *words)
+    assert "already complete, 11 steps; to go on raise train.epochs" in said

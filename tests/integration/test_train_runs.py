@@ -325,7 +325,8 @@ def test_a_finished_run_says_so(reference: World, capsys: pytest.CaptureFixture[
     before = reference.run_dir("reference").metrics.read_text()
     outcome = train(reference.config("reference"), ALONE)
     assert (outcome.step, outcome.exit_status) == (STEPS, 0)
-    assert "already complete" in capsys.readouterr().out
+    said = f"already complete, {STEPS} steps; to go on raise train.steps, for other settings"
+    assert said in capsys.readouterr().out
     assert reference.run_dir("reference").metrics.read_text() == before
 
 

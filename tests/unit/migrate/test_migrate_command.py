@@ -105,7 +105,9 @@ def test_the_pack_that_is_to_be_made_is_the_one_that_is_trained_on(path):
         (["data.train=/data/wf", "data.second=packed"], "/data/wf --aligned"),
         (["data.train=['a', 'b']"], None),
     ):
-        lines = run(path, "--ranks", 12, *words).stdout.splitlines()
+        done = run(path, "--ranks", 12, *words)
+        assert done.stderr.endswith("= 128 on 12 GPUs; for another number give --ranks\n")
+        lines = done.stdout.splitlines()
         assert "#     pairdistill train run.toml --ranks 12" in lines
         found = [line.removeprefix(pack) for line in lines if line.startswith(pack)]
         assert found == ([] if made is None else [made])
