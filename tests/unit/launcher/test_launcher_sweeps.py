@@ -17,6 +17,15 @@ from launcher.submitted import Submitted
 from launcher.sweep import Sweep
 
 
+def submitted_sweep(config: Path, fake: FakeSlurm, word: str) -> Path:
+    """The folder of a sweep, whose runs are the tasks of job 20."""
+    fake.cluster()
+    fake.answers("sbatch", "Submitted batch job 20\n")
+    folder = config.parent / "sweep"
+    sweep(config, [word], folder=folder)
+    return folder
+
+
 def test_a_refused_sweep_can_be_asked_for_again(
     config: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,10 +98,7 @@ def test_failed_runs_are_submitted_again_with_the_settings_of_then(
     config: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The file was edited for other runs since; a run that was removed begins as it was meant."""
-    fake.cluster()
-    fake.answers("sbatch", "Submitted batch job 20\n")
-    folder = config.parent / "sweep"
-    sweep(config, ["loss.weight=1,2,3"], folder=folder)
+    folder = submitted_sweep(config, fake, "loss.weight=1,2,3")
     runs = Sweep.read(folder).runs
     shutil.rmtree(runs[2].root)
     fake.answers("sacct", "20_0|FAILED|None|node1|\n20_1|TIMEOUT|None|node1|\n")
@@ -120,10 +126,7 @@ def test_slurm_is_asked_once_for_all_runs_that_are_submitted_again(
     config: Path, fake: FakeSlurm
 ) -> None:
     """A busy accounting takes seconds for each question."""
-    fake.cluster()
-    fake.answers("sbatch", "Submitted batch job 20\n")
-    folder = config.parent / "sweep"
-    sweep(config, ["loss.weight=1,2,3"], folder=folder)
+    folder = submitted_sweep(config, fake, "loss.weight=1,2,3")
     fake.answers("sacct", "".join(f"20_{i}|FAILED|None|node1|\n" for i in range(3)))
     before = len(fake.calls("sacct")), len(fake.calls("squeue"))
     sweep(folder, resubmit=True)
@@ -134,10 +137,7 @@ def test_slurm_is_asked_once_for_all_runs_that_are_submitted_again(
 def test_results_are_shown_while_slurm_does_not_answer_and_nothing_is_submitted(
     config: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake.cluster()
-    fake.answers("sbatch", "Submitted batch job 20\n")
-    folder = config.parent / "sweep"
-    sweep(config, ["loss.weight=1,2"], folder=folder)
+    folder = submitted_sweep(config, fake, "loss.weight=1,2")
     fake.answers("sacct", "20_0|RUNNING|None|node1|\n")
     fake.answers("squeue", errors="slurm_load_jobs error: Socket timed out\n", status=1)
     capsys.readouterr()

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from distill.cli.train import run_training
+from distill.config import load_config
 from distill.errors import UserError
 from distill.processes.notes import NOTES
 from distill.processes.spawn import check_cores, spawn_local
@@ -247,3 +249,25 @@ def test_who_starts_ranks_listens_as_before_when_they_have_ended() -> None:
     before = [signal.getsignal(number) for number in heard]
     assert spawn_local([], 1, program=[sys.executable, "-c", "pass"]) == 0
     assert [signal.getsignal(number) for number in heard] == before
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [(1, True), (137, True), (139, True), (0, False), (2, False), (143, False)]
+)
+def test_after_a_rank_failed_it_is_said_where_the_run_goes_on(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    status: int,
+    told: bool,
+) -> None:
+    """A mistake has its own fix, and a rank that was stopped has said so itself."""
+    monkeypatch.setattr("distill.cli.train.on_local_ranks", lambda *_: status)
+    config = load_config(None, [f"run.dir={tmp_path}"])
+    assert run_training(config, [], 2) == status
+    assert capsys.readouterr().err == "", "nothing is saved yet"
+    for step in (50, 100):
+        (tmp_path / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+    assert run_training(config, [], 2) == status
+    line = "the same command goes on after step 100, which is saved\n"
+    assert capsys.readouterr().err == (line if told else "")
