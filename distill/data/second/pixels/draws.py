@@ -96,7 +96,7 @@ def grainy(key: Any, x: Any, y: Any) -> Any:
 
 @compiled
 def hills(key: Any, x: Any, y: Any) -> Any:
-    """Smooth noise over the plane: hills one unit wide, mean 0, deviation about 1.
+    """Smooth noise over the plane: hills one unit wide, mean 0, deviation about 1.2.
 
     Value noise (Perlin's quintic between random heights on a lattice; "Improving noise", 2002).
     """

@@ -29,8 +29,9 @@ def worn(
 
     ``told`` gets the colour at place 1.
     """
-    cloth, key = CLOTHS[choice(state, len(CLOTHS))], bits(state)
-    told[1] = _place_of(cloth)
+    colour, key = choice(state, len(CLOTHS)), bits(state)
+    cloth = CLOTHS[colour]
+    told[1] = colour
     light = clipped((0.5 * look.light + 60) / 130, 0.55, 1.15)
     shape, ribs = between(state, 0.0, 1.0), between(state, 34.0, 46.0)
     top, bottom = rows_between(p, -9.0, -gap)
@@ -53,14 +54,6 @@ def worn(
             lit, gloss = light * shade * side, noise + 6 * clipped(shade - 0.8, 0.0, 1.0)
             r, g, b = cloth[0] * lit + gloss, cloth[1] * lit + gloss, cloth[2] * lit + gloss
             mix_in(out, row, column, r, g, b, share)
-
-
-@compiled
-def _place_of(cloth: Any) -> Any:
-    for i in range(len(CLOTHS)):
-        if CLOTHS[i, 0] == cloth[0] and CLOTHS[i, 1] == cloth[1]:
-            return i
-    return 0
 
 
 @compiled
