@@ -293,7 +293,8 @@ def test_options_from_the_command_line():
 
 
 @pytest.mark.parametrize(
-    "text", ["sigma=1..2", "gaussian_sigma", "gaussian_sigma=2", "mask_low=0..1", "mask_low=x"]
+    "text",
+    ["sigma=1..2", "gaussian_sigma", "gaussian_sigma=2", "mask_low=0..1", "mask_low=x", "glasses"],
 )
 def test_options_from_the_command_line_refuse(text):
     with pytest.raises(UserError, match="second-image option"):
