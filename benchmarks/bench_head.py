@@ -44,12 +44,7 @@ from distill.losses.bench import TYPES, peak_bytes
 from distill.losses.bench_clock import times
 from distill.losses.bench_table import processor_name, save_csv, stamp, text
 from distill.processes.spawn import spawn_local, spawned_rank
-from distill.ranks import (
-    from_environment,
-    init_process_group,
-    leave_process_group,
-    set_threads,
-)
+from distill.ranks import from_environment, init_process_group, leave_process_group, set_threads
 
 OURS, STORED, NONE_KEPT = "ours", "ours, all scores kept", "ours, no scores kept"
 REPLICATED, SHARDED = "torch, replicated", "torch, sharded"

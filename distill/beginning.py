@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from distill.checkpoint import RunFacts, TrainState, latest_verified, load, start_from
 from distill.checkpoint.load import setting_differences
+from distill.collectives import gather_objects, together
 from distill.config import Config, dump_toml
 from distill.data.order import steps_of
 from distill.errors import UserError
 from distill.files import disk_errors, write_whole
 from distill.job import note, warn
-from distill.ranks import gather_objects, together
 from distill.schedules import peak_lr
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ import torch
 
 from distill import console
 from distill.checkpoint import RunFacts, TrainState
+from distill.collectives import gather_objects, together
 from distill.config import Config
 from distill.data.compiled import told_of_compiling
 from distill.data.loader import PairLoader, make_train_loader
@@ -23,7 +24,7 @@ from distill.monitor import Monitor
 from distill.plan import Plan
 from distill.processes.stop import StopRequests
 from distill.processes.watchdog import Watchdog
-from distill.ranks import Ranks, gather_objects, init_process_group, leave_process_group, together
+from distill.ranks import Ranks, init_process_group, leave_process_group
 from distill.watch import LossSpikes
 
 

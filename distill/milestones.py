@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from distill.checkpoint import SaveFailed, TrainState, export_weights, prune, save
+from distill.collectives import barrier, together
 from distill.files import write_whole
 from distill.job import completion
 from distill.measure import measure, write_reports
-from distill.ranks import barrier, together
 
 if TYPE_CHECKING:
     from pathlib import Path

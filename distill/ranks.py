@@ -1,4 +1,4 @@
-"""Who this process is among the ranks of a job, and the few small things ranks say to each other.
+"""Who this process is among the ranks of a job, and how it meets and leaves the others.
 
 A job runs on W ranks. Each finds itself in one of three ways (`from_environment`):
 
@@ -6,49 +6,30 @@ A job runs on W ranks. Each finds itself in one of three ways (`from_environment
    and MASTER_PORT;
 2. `distill.processes.spawn.spawn_local` (``pairdistill train --ranks N``) set the same variables
    and left a listening socket to rank 0, so that no port can be lost between choosing and using it;
-3. nothing is set: a job of one rank. The collectives here work in it too, with or without a
-   process group.
+3. nothing is set: a job of one rank.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch.distributed import HashStore, Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
-from distill.errors import TrainingStopped, UserError
+from distill.errors import UserError
 from distill.processes.cores import usable_cores
-from distill.processes.spawn import LISTEN_FD, spawn_local
+from distill.processes.spawn import LISTEN_FD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from distill.config.tree import Config
-
-__all__ = [
-    "Ranks",
-    "all_reduce_max",
-    "all_reduce_sum",
-    "barrier",
-    "echo",
-    "from_environment",
-    "gather_objects",
-    "leave_process_group",
-    "init_process_group",
-    "set_threads",
-    "spawn_local",
-    "threads_per_rank",
-    "together",
-]
 
 _IDENTITY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _MEETING_PLACE = ("MASTER_ADDR", "MASTER_PORT")
@@ -209,91 +190,3 @@ def leave_process_group() -> None:
         let_go_seconds = 0.2 if dist.get_backend() == "gloo" else 0.0
         dist.destroy_process_group()
         time.sleep(let_go_seconds)  # its threads may else abort Python's end (docs/log.md)
-
-
-def _alone(group: dist.ProcessGroup | None = None) -> bool:
-    return not dist.is_initialized() or dist.get_world_size(group) == 1
-
-
-def _collective_device(group: dist.ProcessGroup | None = None) -> torch.device:
-    on_cuda = dist.get_backend(group) == "nccl"
-    return torch.device("cuda", torch.cuda.current_device()) if on_cuda else torch.device("cpu")
-
-
-def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
-    """Sum over all ranks, on every rank; any shape, same shape everywhere. ``values`` is kept."""
-    return _all_reduce(values, dist.ReduceOp.SUM)
-
-
-def all_reduce_max(values: torch.Tensor) -> torch.Tensor:
-    """Element-wise maximum over all ranks, on every rank. ``values`` is kept."""
-    return _all_reduce(values, dist.ReduceOp.MAX)
-
-
-def _all_reduce(values: torch.Tensor, operation: Any) -> torch.Tensor:
-    if _alone():
-        return values.clone()
-    moved = values.to(_collective_device(), copy=True)
-    dist.all_reduce(moved, operation)
-    return moved.to(values.device)
-
-
-def gather_objects(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
-    """``value`` of every rank (of ``group``, or of all), in rank order, on every rank.
-
-    Values travel as JSON, never as pickle: lists, dictionaries, strings, numbers, None.
-    """
-    payload = json.dumps(value).encode()
-    if _alone(group):
-        return [json.loads(payload)]
-    device, world_size = _collective_device(group), dist.get_world_size(group)
-    sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world_size)]
-    dist.all_gather(sizes, torch.tensor([len(payload)], device=device), group)
-    longest = int(max(size.item() for size in sizes))
-    padded = torch.frombuffer(bytearray(payload.ljust(longest)), dtype=torch.uint8).to(device)
-    parts = [torch.empty_like(padded) for _ in range(world_size)]
-    dist.all_gather(parts, padded, group)
-    return [json.loads(part.cpu().numpy().tobytes()) for part in parts]
-
-
-def barrier() -> None:
-    """Wait for all ranks."""
-    if not _alone():
-        dist.barrier()
-
-
-def echo(values: torch.Tensor, first: int, second: int) -> None:
-    """Send ``values`` from rank ``first`` to rank ``second`` and back; all ranks may call it.
-
-    Returns when the values are back; ranks that are neither of the two have nothing to do.
-    """
-    if dist.get_rank() == first:
-        dist.send(values, second)
-        dist.recv(values, second)
-    elif dist.get_rank() == second:
-        dist.recv(values, first)
-        dist.send(values, first)
-    if values.is_cuda:
-        torch.cuda.synchronize(values.device)
-
-
-@contextmanager
-def together() -> Iterator[None]:
-    """A block in which a `UserError` of one rank becomes a `UserError` of all.
-
-    Used where ranks check different things (a lock, a local file), so that none waits for a rank
-    that has left. The block itself must hold no collective.
-    """
-    mine: UserError | None = None
-    try:
-        yield
-    except UserError as error:
-        mine = error
-    failures = gather_objects(None if mine is None else [mine.what, mine.fix, mine.exit_status])
-    if mine is not None:
-        raise mine
-    for failure in failures:
-        if failure is not None:
-            what, fix, status = failure
-            kind = TrainingStopped if status == TrainingStopped.exit_status else UserError
-            raise kind(what, fix=fix)

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from distill.collectives import all_reduce_sum, gather_objects
 from distill.config.tree import Config
 from distill.data.batch import PairBatch
 from distill.data.keyed import keyed_rng
 from distill.objective import BatchLoss, Objective, PairAnswers, objective_of
 from distill.on_host import OnHost, to_device
 from distill.processes.stop import agreed_signal
-from distill.ranks import all_reduce_sum, gather_objects
 from distill.schedules import learning_rate, temperature_at, weight_at
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from distill.beginning import begin_or_resume
 from distill.checkpoint import SaveFailed, check_space
+from distill.collectives import gather_objects, together
 from distill.console import say
 from distill.data.copying import on_device
 from distill.engine import Engine
@@ -36,7 +37,7 @@ from distill.monitor.usage import Pace, memory
 from distill.plan import make_plan
 from distill.processes.stop import StopRequests
 from distill.processes.watchdog import Watchdog
-from distill.ranks import gather_objects, set_threads, together
+from distill.ranks import set_threads
 from distill.step import Recipe, StepReport, train_step
 from distill.watch import nonfinite_text
 

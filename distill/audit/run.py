@@ -27,6 +27,7 @@ from distill.audit.votes import (
     stored,
     with_nearest,
 )
+from distill.collectives import all_reduce_sum, gather_objects, together
 from distill.data.loader import (
     make_chosen_loader,
     make_photograph_loader,
@@ -37,7 +38,7 @@ from distill.data.pack_index import Numbers
 from distill.data.people import are_numbers
 from distill.errors import UserError
 from distill.files import disk_errors, whole_files
-from distill.ranks import Ranks, all_reduce_sum, gather_objects, together
+from distill.ranks import Ranks
 
 if TYPE_CHECKING:
     from distill.checkpoint import Stored

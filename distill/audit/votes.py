@@ -20,11 +20,12 @@ import torch
 
 from distill.audit.centres import Centres
 from distill.audit.compare import nearest_others, own_cosines
+from distill.collectives import together
 from distill.data.batch import PairBatch, as_network_input
 from distill.data.pack_index import Numbers
 from distill.files import disk_errors
 from distill.finite import check_finite
-from distill.ranks import Ranks, together
+from distill.ranks import Ranks
 
 PHOTOGRAPHS_AT_ONCE = 1 << 14
 """Embeddings that are compared in one go through the head: 32 MiB at D = 512."""

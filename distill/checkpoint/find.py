@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from distill.checkpoint.folder import corrupt_checkpoints, set_aside, whole_checkpoints
 from distill.checkpoint.manifest import Damaged, Manifest
 from distill.checkpoint.shard import verify_file, verify_label
+from distill.collectives import gather_objects, together
 from distill.errors import UserError
-from distill.ranks import gather_objects, together
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

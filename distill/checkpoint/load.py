@@ -9,10 +9,10 @@ import torch
 
 from distill.checkpoint.reader import Reader
 from distill.checkpoint.state import RunFacts, Trainable, TrainState
+from distill.collectives import together
 from distill.config.tree import HeadConfig, ModelConfig
 from distill.engine_parts.fragments import WEIGHT
 from distill.errors import UserError
-from distill.ranks import together
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

@@ -27,9 +27,9 @@ from distill.checkpoint.plan import Plan, estimated_bytes, local_tensors, plan_s
 from distill.checkpoint.shard import ShardLabel, ShardWriter, verify_file
 from distill.checkpoint.state import RunFacts, SaveFailed, Trainable, TrainState
 from distill.checkpoint.tensor_file import specs_of
+from distill.collectives import barrier, gather_objects
 from distill.engine_parts.fragments import WEIGHT
 from distill.errors import UserError
-from distill.ranks import barrier, gather_objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from distill.checkpoint.folder import whole_checkpoints
 from distill.checkpoint.plan import estimated_bytes, plan_shards
+from distill.collectives import together
 from distill.errors import UserError
-from distill.ranks import together
 
 if TYPE_CHECKING:
     from pathlib import Path

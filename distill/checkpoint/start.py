@@ -10,11 +10,11 @@ import torch
 
 from distill.checkpoint.arcface import BACKBONE_PREFIX
 from distill.checkpoint.stored import WHAT_TO_NAME, Stored, open_weights
+from distill.collectives import together
 from distill.data.people import are_numbers
 from distill.engine_parts.fragments import WEIGHT
 from distill.engine_parts.head import HEAD_PREFIX
 from distill.errors import UserError
-from distill.ranks import together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,9 +14,9 @@ from distill.checkpoint.arcface import FIXED_SCALE, HEAD, is_arcface, model_sett
 from distill.checkpoint.find import Found, latest_verified, verified
 from distill.checkpoint.manifest import MANIFEST, Part
 from distill.checkpoint.reader import Place, Reader
+from distill.collectives import together
 from distill.engine_parts.fragments import WEIGHT
 from distill.errors import UserError
-from distill.ranks import together
 
 if TYPE_CHECKING:
     from contextlib import ExitStack

@@ -26,13 +26,9 @@ def add_up() -> None:
     """Sum 1 + rank over all ranks and check the result."""
     import torch
 
+    from distill.collectives import all_reduce_sum
     from distill.config import Config
-    from distill.ranks import (
-        all_reduce_sum,
-        from_environment,
-        init_process_group,
-        leave_process_group,
-    )
+    from distill.ranks import from_environment, init_process_group, leave_process_group
 
     config = Config.model_validate({"run": {"device": "cpu"}})
     ranks = from_environment(config)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from distill.collectives import all_reduce_sum
 from distill.engine_parts.fragments import Held
 from distill.engine_parts.optimizer import (
     build_optimizer,
@@ -21,7 +22,6 @@ from distill.engine_parts.optimizer import (
     set_updates,
     state_of,
 )
-from distill.ranks import all_reduce_sum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,12 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.distributed as dist
 
+from distill.collectives import gather_objects, gathered_rows, together
 from distill.data.batch import PairBatch, as_network_input
 from distill.heads.answers import Answers
 from distill.models.classifier import PairClassifier, ShardedClassifier
-from distill.ranks import gather_objects, together
 
 CLEAN_KIND = -1
 
@@ -88,7 +87,7 @@ def embed(
     mine = Seen.concatenated(parts)
     with torch.inference_mode():
         found = model.answers(mine.embeddings, classes_of[mine.labels])
-    return in_order(gather(mine.answered(found), device))
+    return in_order(gather(mine.answered(found)))
 
 
 class Seen(NamedTuple):
@@ -140,24 +139,14 @@ def in_order(probes: Probes) -> Probes:
     return probes.select(torch.from_numpy(order))
 
 
-def gather(mine: Probes, device: torch.device) -> Probes:
+def gather(mine: Probes) -> Probes:
     """The rows of all ranks in rank order, on every rank; some may have none."""
     counts = gather_objects([len(mine), mine.embeddings.shape[1]])
     if len(counts) == 1:
         return mine
     rows, width = [count for count, _ in counts], max(width for _, width in counts)
     mine = replace(mine, embeddings=mine.embeddings.reshape(len(mine), width))
-    return Probes(*(gather_rows(getattr(mine, f.name), rows, device) for f in fields(Probes)))
-
-
-def gather_rows(mine: torch.Tensor, rows: list[int], device: torch.device) -> torch.Tensor:
-    """One tensor of each rank, with ``rows`` rows, one after the other; on the CPU."""
-    where = device if dist.get_backend() == "nccl" else torch.device("cpu")
-    padded = torch.zeros((max(rows), *mine.shape[1:]), dtype=mine.dtype, device=where)
-    padded[: len(mine)] = mine.to(where)
-    parts = [torch.empty_like(padded) for _ in rows]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:count].cpu() for part, count in zip(parts, rows, strict=True)])
+    return Probes(*(gathered_rows(getattr(mine, f.name), rows) for f in fields(Probes)))
 
 
 def counted(batches: Iterable[PairBatch], advance: Callable[[int], None]) -> Iterator[PairBatch]:

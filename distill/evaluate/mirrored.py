@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from distill.collectives import gather_objects
 from distill.data.images import Pixels
 from distill.data.order import Share, evaluation_slice
 from distill.data.protocols.kinds import FaceSet
 from distill.models.both_ways import both_ways
-from distill.ranks import Ranks, gather_objects
+from distill.ranks import Ranks
 
 BATCHES_AHEAD = 2
 """Batches whose images are asked for before the network needs them."""

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from distill.collectives import gather_objects, together
 from distill.data.loader import make_eval_loader
 from distill.data.pairs_table import has_table
 from distill.errors import UserError
@@ -20,7 +21,7 @@ from distill.evaluate.provenance import other_photographs
 from distill.evaluate.report import CLEAN, Condition, Report, as_condition
 from distill.evaluate.verify import verify
 from distill.finite import check_finite
-from distill.ranks import Ranks, gather_objects, together
+from distill.ranks import Ranks
 
 if TYPE_CHECKING:
     from distill.config.tree import Config

@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from distill.collectives import gather_objects, gathered_rows, together
 from distill.data.protocols.found import AnySet
 from distill.data.protocols.ijb import TemplateSet
 from distill.data.protocols.kinds import PairSet
-from distill.evaluate.embed import gather_rows
 from distill.evaluate.mirrored import Embedder, Totals
 from distill.evaluate.protocol import published_accuracy
 from distill.evaluate.report import Condition, Verification
 from distill.evaluate.templates import TemplateResult, evaluate_templates
 from distill.evaluate.verify import measure
 from distill.finite import check_finite
-from distill.ranks import Ranks, gather_objects, together
+from distill.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -95,16 +95,16 @@ def evaluate_pairs(found: PairSet, embedder: Embedder) -> SetResult:
             sums.append(part.both.sum(0).cpu())
     mine = torch.cat([part for part in sums if len(part)] or sums)
     totals = embedder.totals()
-    return result_of(found, gathered(mine, embedder.ranks.device), totals)
+    return result_of(found, _of_all(mine), totals)
 
 
-def gathered(mine: torch.Tensor, device: torch.device) -> torch.Tensor:
+def _of_all(mine: torch.Tensor) -> torch.Tensor:
     """The rows of all ranks, (N, D), in rank order; a rank may have none."""
     shapes = gather_objects(list(mine.shape))
     if len(shapes) == 1:
         return mine
     width = max(width for _, width in shapes)
-    return gather_rows(mine.reshape(len(mine), width), [rows for rows, _ in shapes], device)
+    return gathered_rows(mine.reshape(len(mine), width), [rows for rows, _ in shapes])
 
 
 def result_of(found: PairSet, sums: torch.Tensor, totals: Totals) -> SetResult:

@@ -18,16 +18,16 @@ import numpy.typing as npt
 import torch
 from sklearn.metrics import auc, roc_curve
 
+from distill.collectives import all_reduce_sum, gather_objects, gathered_rows, together
 from distill.data.order import Share, evaluation_slice
 from distill.data.protocols.ijb import TemplateSet
-from distill.evaluate.embed import gather_rows
 from distill.evaluate.metrics import Scores, crossing
 from distill.evaluate.mirrored import Embedder
 from distill.evaluate.report import Condition, Verification
 from distill.evaluate.search import SearchResult, search
 from distill.evaluate.verify import curve
 from distill.finite import check_finite
-from distill.ranks import Ranks, all_reduce_sum, gather_objects, together
+from distill.ranks import Ranks
 
 TEMPLATE_FARS = ("0.1", "0.01", "0.001", "0.0001", "0.00001", "0.000001")
 BLOCK_ROWS = 256
@@ -106,7 +106,7 @@ def cosines(vectors: torch.Tensor, found: TemplateSet, ranks: Ranks) -> Scores:
     scores = torch.from_numpy(cosines_of(vectors, found.pairs[mine]))
     rows = gather_objects(len(mine))
     if len(rows) > 1:
-        scores = gather_rows(scores, rows, ranks.device)
+        scores = gathered_rows(scores, rows)
     whole: Scores = scores.numpy()
     return whole
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from distill.ranks import all_reduce_sum
+from distill.collectives import all_reduce_sum
 
 SHORTEST, LONGEST = 1e-3, 100.0
 FIRST_MEAN, FIRST_STD = 20.0, 100.0

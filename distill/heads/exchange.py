@@ -1,4 +1,4 @@
-"""Collectives between ranks that each have some images and some classes."""
+"""Embeddings between ranks that each have some images and some classes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from distill.collectives import gathered
+
 # torch before 2.13 knows it by its older name alone.
 _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
-def gathered(rows: torch.Tensor) -> torch.Tensor:
-    """The tensors of all W ranks, of one shape, stacked in rank order: (W, ...)."""
-    out = rows.new_empty((dist.get_world_size(), *rows.shape))
-    dist.all_gather(list(out.unbind(0)), rows.contiguous())
-    return out
-
-
 def gathered_embeddings(rows: torch.Tensor) -> torch.Tensor:
-    """The same with a gradient: see `_Gathered`."""
+    """Embeddings of all W ranks, (W, N, D), with a gradient: see `_Gathered`."""
     found: torch.Tensor = _Gathered.apply(rows)  # type: ignore[no-untyped-call]
     return found
 

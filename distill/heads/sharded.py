@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from distill.collectives import all_reduce_max, gather_objects, gathered
 from distill.heads.answers import (
     ROWS_AT_ONCE,
     Answers,
@@ -17,10 +18,8 @@ from distill.heads.answers import (
     reduced,
     right_logits,
 )
-from distill.heads.exchange import gathered
 from distill.heads.replicated import CosineHead, LinearHead
 from distill.heads.rows import ClassRanges
-from distill.ranks import all_reduce_max, gather_objects
 
 
 class ShardedHead(nn.Module):

@@ -187,7 +187,7 @@ class TopClasses:
     def over_ranks(self, shards: ClassShards) -> None:
         """Take in what the other ranks found; one all-gather of states, one of candidates."""
         states = shards.gather_states(self.rest, self.labels, self.choices)
-        told = shards.all_gather(packed(self.best, self.rest.tops))
+        told = shards.gathered(packed(self.best, self.rest.tops))
         found, tops = unpacked(told, self.spec.topk_classes - 1)
         self.rest = self.primitives.merge(State(states.sums, tops), self.choices)
         self._keep_best(found)

@@ -23,12 +23,12 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
+from distill.collectives import gather_objects, gathered
 from distill.errors import UserError
 from distill.losses.checks import debugging
 from distill.losses.linear_checks import HeadArguments
 from distill.losses.linear_state import STATE_COLUMNS, Choices, State
 from distill.losses.registration import NO_CLASS
-from distill.ranks import gather_objects
 
 CARRIERS = [STATE_COLUMNS.index("s") * 2, STATE_COLUMNS.index("t") * 2]
 CARRIERS.append(CARRIERS[-1] + 1)
@@ -160,7 +160,7 @@ class ClassShards:
 
         Labels are (B,) of pairs, or (B, 2) of single images.
         """
-        return self.unpack(self.all_gather(self.pack(state, labels, choices)), labels, choices)
+        return self.unpack(self.gathered(self.pack(state, labels, choices)), labels, choices)
 
     def pack(self, state: State, labels: torch.Tensor, choices: Choices) -> torch.Tensor:
         """What this rank tells the others, (B, 10) or a little more (see `columns_told`)."""
@@ -217,7 +217,7 @@ class ClassShards:
 
     def sum_small(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over the ranks in rank order, on all ranks; one all-gather."""
-        return _sum_in_order(self.all_gather(values))
+        return _sum_in_order(self.gathered(values))
 
     def sum_large(self, values: torch.Tensor) -> torch.Tensor:
         """The same for large tensors: each rank adds up its share, then the shares are gathered.
@@ -230,14 +230,12 @@ class ClassShards:
         sent = F.pad(values.flatten(), (0, share * self.world_size - values.numel()))
         received = torch.empty_like(sent)
         dist.all_to_all_single(received, sent, group=self.group)
-        shares = self.all_gather(_sum_in_order(received.view(self.world_size, share)))
+        shares = self.gathered(_sum_in_order(received.view(self.world_size, share)))
         return shares.flatten()[: values.numel()].view_as(values)
 
-    def all_gather(self, values: torch.Tensor) -> torch.Tensor:
+    def gathered(self, values: torch.Tensor) -> torch.Tensor:
         """The values of all ranks, (W, ...), in rank order."""
-        out = values.new_empty((self.world_size, *values.shape))
-        dist.all_gather(list(out.unbind(0)), values.contiguous(), self.group)
-        return out
+        return gathered(values, self.group)
 
 
 def columns_told(

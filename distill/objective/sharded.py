@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from distill.collectives import gathered
 from distill.data.batch import PairBatch
 from distill.data.keyed import keyed_rng
-from distill.heads.exchange import gathered, gathered_embeddings
+from distill.heads.exchange import gathered_embeddings
 from distill.heads.sampling import everything, sampled
 from distill.losses import ClassShards, RowMargins
 from distill.objective.fused import LinearLoss

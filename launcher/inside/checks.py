@@ -19,10 +19,10 @@ import torch
 
 import distill
 from distill.checkpoint.space import bytes_to_come
+from distill.collectives import all_reduce_sum, barrier, echo, gather_objects
 from distill.config import dump_toml
 from distill.errors import UserError
 from distill.files import write_whole
-from distill.ranks import all_reduce_sum, barrier, echo, gather_objects
 from launcher.jobfile import JobFile
 from launcher.snapshot import code_digest
 

@@ -32,6 +32,7 @@ from distill.checkpoint import (
     save,
 )
 from distill.checkpoint.shard import ShardWriter
+from distill.collectives import all_reduce_sum
 from distill.config.tree import Config, OptimizerConfig, RunConfig, TrainConfig
 from distill.data.batch import OrderState
 from distill.engine import Engine
@@ -39,7 +40,7 @@ from distill.engine_parts.loss_scale import LossScale
 from distill.errors import UserError
 from distill.losses import PairLossSpec, margined_logits
 from distill.models.classifier import build_classifier, build_for_training
-from distill.ranks import Ranks, all_reduce_sum, leave_process_group
+from distill.ranks import Ranks, leave_process_group
 
 PAIRS, CLASSES, STEPS = 24, 7, 5
 UNCLIPPED = 4.0

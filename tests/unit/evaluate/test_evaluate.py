@@ -28,7 +28,8 @@ from distill.evaluate import evaluate, scalars, write_report
 from distill.evaluate.report import CLEAN, Condition, Identification, Verification
 from distill.evaluate.table import notes, report_table
 from distill.evaluate.verify import FARS
-from distill.ranks import Ranks, spawn_local
+from distill.processes.spawn import spawn_local
+from distill.ranks import Ranks
 
 ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from distill.collectives import all_reduce_max, all_reduce_sum, barrier, gather_objects, together
 from distill.config import load_config
 from distill.errors import UserError
 from distill.ranks import (
     Ranks,
-    all_reduce_max,
-    all_reduce_sum,
-    barrier,
     from_environment,
-    gather_objects,
     init_process_group,
     leave_process_group,
     threads_per_rank,
-    together,
 )
 
 CPU = load_config(None, ["run.device=cpu"])

@@ -1,0 +1,125 @@
+"""What ranks say to each other: sums, tensors and small values of all, and who has failed.
+
+All of it works in a job of one rank too, with or without a process group.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from distill.errors import TrainingStopped, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def _alone(group: dist.ProcessGroup | None = None) -> bool:
+    return not dist.is_initialized() or dist.get_world_size(group) == 1
+
+
+def _collective_device(group: dist.ProcessGroup | None = None) -> torch.device:
+    on_cuda = dist.get_backend(group) == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if on_cuda else torch.device("cpu")
+
+
+def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
+    """Sum over all ranks, on every rank; any shape, same shape everywhere. ``values`` is kept."""
+    return _all_reduce(values, dist.ReduceOp.SUM)
+
+
+def all_reduce_max(values: torch.Tensor) -> torch.Tensor:
+    """Element-wise maximum over all ranks, on every rank. ``values`` is kept."""
+    return _all_reduce(values, dist.ReduceOp.MAX)
+
+
+def _all_reduce(values: torch.Tensor, operation: Any) -> torch.Tensor:
+    if _alone():
+        return values.clone()
+    moved = values.to(_collective_device(), copy=True)
+    dist.all_reduce(moved, operation)
+    return moved.to(values.device)
+
+
+def gather_objects(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+    """``value`` of every rank (of ``group``, or of all), in rank order, on every rank.
+
+    Values travel as JSON, never as pickle: lists, dictionaries, strings, numbers, None.
+    """
+    payload = json.dumps(value).encode()
+    if _alone(group):
+        return [json.loads(payload)]
+    device, world_size = _collective_device(group), dist.get_world_size(group)
+    sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world_size)]
+    dist.all_gather(sizes, torch.tensor([len(payload)], device=device), group)
+    longest = int(max(size.item() for size in sizes))
+    padded = torch.frombuffer(bytearray(payload.ljust(longest)), dtype=torch.uint8).to(device)
+    parts = [torch.empty_like(padded) for _ in range(world_size)]
+    dist.all_gather(parts, padded, group)
+    return [json.loads(part.cpu().numpy().tobytes()) for part in parts]
+
+
+def gathered(values: torch.Tensor, group: dist.ProcessGroup | None = None) -> torch.Tensor:
+    """The tensors of all W ranks (of ``group``), of one shape, stacked in rank order: (W, ...)."""
+    if _alone(group):
+        return values.clone(memory_format=torch.contiguous_format)[None]
+    out = values.new_empty((dist.get_world_size(group), *values.shape))
+    dist.all_gather(list(out.unbind(0)), values.contiguous(), group)
+    return out
+
+
+def gathered_rows(mine: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    """Tensors whose ranks have different numbers of ``rows``, one after the other; on the CPU."""
+    if _alone():
+        return mine.cpu()
+    padded = mine.new_zeros((max(rows), *mine.shape[1:]), device=_collective_device())
+    padded[: len(mine)] = mine
+    parts = gathered(padded)
+    return torch.cat([part[:count].cpu() for part, count in zip(parts, rows, strict=True)])
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if not _alone():
+        dist.barrier()
+
+
+def echo(values: torch.Tensor, first: int, second: int) -> None:
+    """Send ``values`` from rank ``first`` to rank ``second`` and back; all ranks may call it.
+
+    Returns when the values are back; ranks that are neither of the two have nothing to do.
+    """
+    if dist.get_rank() == first:
+        dist.send(values, second)
+        dist.recv(values, second)
+    elif dist.get_rank() == second:
+        dist.recv(values, first)
+        dist.send(values, first)
+    if values.is_cuda:
+        torch.cuda.synchronize(values.device)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """A block in which a `UserError` of one rank becomes a `UserError` of all.
+
+    Used where ranks check different things (a lock, a local file), so that none waits for a rank
+    that has left. The block itself must hold no collective.
+    """
+    mine: UserError | None = None
+    try:
+        yield
+    except UserError as error:
+        mine = error
+    failures = gather_objects(None if mine is None else [mine.what, mine.fix, mine.exit_status])
+    if mine is not None:
+        raise mine
+    for failure in failures:
+        if failure is not None:
+            what, fix, status = failure
+            kind = TrainingStopped if status == TrainingStopped.exit_status else UserError
+            raise kind(what, fix=fix)

@@ -1,0 +1,36 @@
+"""What the ranks do in test_collectives.py; no test itself.
+
+python collectives_rank_script.py OUT
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from distill.collectives import gather_objects, gathered, gathered_rows
+from distill.config.tree import Config
+from distill.ranks import from_environment, init_process_group, leave_process_group
+
+
+def main(out: str) -> None:
+    torch.set_num_threads(1)
+    config = Config()
+    ranks = from_environment(config)
+    init_process_group(config, ranks)
+    rank, world_size = ranks.rank, ranks.world_size
+    stacked = gathered(torch.full((3, 2), float(rank)).T)  # not contiguous
+    rows = gathered_rows(torch.full((rank, 2), rank), list(range(world_size)))
+    told = {
+        "stacked": stacked.tolist(),
+        "rows": rows.tolist(),
+        "objects": gather_objects({"rank": rank}),
+    }
+    Path(out, f"rank{rank}.json").write_text(json.dumps(told))
+    leave_process_group()
+
+
+main(*sys.argv[1:])

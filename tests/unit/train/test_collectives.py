@@ -1,0 +1,30 @@
+"""What ranks say to each other, over three gloo processes, which are started once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from distill.processes.spawn import spawn_local
+
+RANKS = 3
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What each rank found."""
+    out = tmp_path_factory.mktemp("ranks")
+    script = Path(__file__).with_name("collectives_rank_script.py")
+    assert spawn_local([str(out)], RANKS, program=[sys.executable, str(script)]) == 0
+    return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(RANKS)]
+
+
+def test_every_rank_has_what_all_said_in_their_order(told: list[dict]) -> None:
+    """Also rows of which each rank has another number, and one has none."""
+    for one in told:
+        assert one["stacked"] == [[[float(rank)] * 3] * 2 for rank in range(RANKS)]
+        assert one["rows"] == [[rank] * 2 for rank in range(RANKS) for _ in range(rank)]
+        assert one["objects"] == [{"rank": rank} for rank in range(RANKS)]
