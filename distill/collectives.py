@@ -15,7 +15,7 @@ import torch.distributed as dist
 from distill.errors import TrainingStopped, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 def _alone(group: dist.ProcessGroup | None = None) -> bool:
@@ -80,6 +80,44 @@ def gathered_rows(mine: torch.Tensor, rows: list[int]) -> torch.Tensor:
     padded[: len(mine)] = mine
     parts = gathered(padded)
     return torch.cat([part[:count].cpu() for part, count in zip(parts, rows, strict=True)])
+
+
+def merged_on_first(
+    mine: torch.Tensor, merge: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor | None:
+    """What ``merge`` leaves of the rows of all ranks, on rank 0; None on the others.
+
+    Two and two ranks put theirs together, in log2(W) rounds: where ``merge`` leaves n rows at most,
+    no rank ever holds more than 2 n.
+
+    Args:
+        mine: rows of this rank, (n, ...); n may differ between ranks, and be 0.
+        merge: leaves some of the rows of two ranks, those of the lower one first.
+    """
+    distance, world_size = 1, 1 if _alone() else dist.get_world_size()
+    rank = dist.get_rank() if world_size > 1 else 0
+    while distance < world_size:
+        if rank % (2 * distance):
+            _send_rows(mine, rank - distance)
+            return None
+        if rank + distance < world_size:
+            mine = merge(torch.cat([mine, _received_rows(mine, rank + distance)]))
+        distance *= 2
+    return mine
+
+
+def _send_rows(rows: torch.Tensor, rank: int) -> None:
+    moved = rows.to(_collective_device()).contiguous()
+    dist.send(torch.tensor([len(moved)], device=moved.device), rank)
+    dist.send(moved, rank)
+
+
+def _received_rows(like: torch.Tensor, rank: int) -> torch.Tensor:
+    count = torch.zeros(1, dtype=torch.int64, device=_collective_device())
+    dist.recv(count, rank)
+    rows = like.new_empty((int(count), *like.shape[1:]), device=count.device)
+    dist.recv(rows, rank)
+    return rows.to(like.device)
 
 
 def barrier() -> None:

@@ -85,11 +85,16 @@ class Alike(NamedTuple):
         return cls(torch.zeros(0), *torch.zeros(2, 0, dtype=torch.int64))
 
     @classmethod
-    def of_lists(cls, columns: list[list[float]]) -> Self:
-        """Pairs whose columns are lists, as ranks tell them; empty ones have no type."""
-        types = (torch.float32, torch.int64, torch.int64)
-        both = zip(columns, types, strict=True)
-        return cls(*(torch.tensor(column, dtype=dtype) for column, dtype in both))
+    def of_rows(cls, rows: torch.Tensor) -> Self:
+        """Pairs from what `rows` makes of them."""
+        bits, firsts, seconds = rows.unbind(1)
+        return cls(bits.int().view(torch.float32), firsts, seconds)
+
+    @property
+    def rows(self) -> torch.Tensor:
+        """One row a pair, (n, 3) int64, with the bits of its cosine: what ranks send."""
+        bits = self.cosines.view(torch.int32).long()
+        return torch.stack([bits, self.firsts, self.seconds], 1)
 
     @classmethod
     def joined(cls, parts: list[Self]) -> Self:

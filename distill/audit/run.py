@@ -27,7 +27,7 @@ from distill.audit.votes import (
     stored,
     with_nearest,
 )
-from distill.collectives import all_reduce_sum, gather_objects, together
+from distill.collectives import all_reduce_sum, merged_on_first, together
 from distill.data.loader import (
     make_chosen_loader,
     make_photograph_loader,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from distill.trained import TrainedBackbone
 
 ALIKE_LIMIT = 100_000
-"""Most pairs of people in the list: each rank tells the others of its own."""
+"""Most pairs of people in the list, and those that a rank keeps of its own."""
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """A bar for a title and a number of units of work; what it gives is told of those that are done."""
 PEOPLE_COLUMNS = ("identity", "other", "cosine", "photographs", "other_photographs")
@@ -79,7 +79,7 @@ class Found(NamedTuple):
     Attributes:
         looked: photographs of each class, (C,).
         dominant: the sub-centre that most of them chose, the first of equal ones, (C,).
-        alike: pairs of people, nearest first.
+        alike: pairs of people, nearest first, on rank 0; none elsewhere.
     """
 
     looked: Numbers
@@ -196,9 +196,13 @@ def _counted(votes: Numbers, centres: Centres, ranks: Ranks, asked: Asked, bar: 
             limit=ALIKE_LIMIT,
             advance=advance,
         )
-    parts = gather_objects([column.tolist() for column in mine])
-    pairs = Alike.joined([Alike.of_lists(part) for part in parts])
-    return Found(looked, dominant, pairs.nearest(ALIKE_LIMIT))
+    return Found(looked, dominant, nearest_of_all(mine, ALIKE_LIMIT))
+
+
+def nearest_of_all(mine: Alike, limit: int) -> Alike:
+    """The nearest ``limit`` of what `alike` found on all ranks, on rank 0; none elsewhere."""
+    found = merged_on_first(mine.rows, lambda rows: Alike.of_rows(rows).nearest(limit).rows)
+    return Alike.none() if found is None else Alike.of_rows(found)
 
 
 def _look_again(

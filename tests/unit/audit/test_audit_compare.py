@@ -1,8 +1,13 @@
 """Cosines in pieces: of photographs to everybody, and of every two people."""
 
+from functools import reduce
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from distill.audit import run
 from distill.audit.compare import Alike, alike, nearest_others, own_cosines
 
 
@@ -84,3 +89,30 @@ def test_of_people_who_are_all_alike_a_few_are_kept(monkeypatch):
     found = alike(Rows(same), classes, torch.zeros(60, dtype=torch.int64), **settings)
     assert found.firsts.tolist() == [0] * 10 and found.seconds.tolist() == list(range(1, 11))
     assert max(lengths) <= 2 * 10 + 64
+
+
+@settings(max_examples=50, derandomize=True)
+@given(st.lists(st.lists(st.sampled_from([0.9, 0.8, 0.7, -0.5]), max_size=6), max_size=5))
+def test_pairs_of_two_and_two_ranks_are_those_of_all(cosines_of_ranks):
+    """The nearest by brute force, and of equal ones the first by class; -0.5 has a sign bit."""
+    limit, number = 4, iter(range(99))
+    parts = [
+        Alike(torch.tensor(cosines, dtype=torch.float32),
+              *torch.tensor([[next(number) % 3, next(number)] for _ in cosines],
+                            dtype=torch.int64).view(-1, 2).T)
+        for cosines in cosines_of_ranks
+    ]  # fmt: skip
+    everybody = [
+        pair for part in parts for pair in zip(*map(torch.Tensor.tolist, part), strict=True)
+    ]
+    expected = sorted(everybody, key=lambda pair: (-pair[0], *pair[1:]))[:limit]
+
+    def of_all(mine, merge):  # the first rank's; those of the others come one by one
+        return reduce(lambda rows, part: merge(torch.cat([rows, part.rows])), parts, mine)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "merged_on_first", of_all)
+        found = run.nearest_of_all(Alike.none(), limit)
+        patch.setattr(run, "merged_on_first", lambda mine, merge: None)
+        assert not len(run.nearest_of_all(found, limit).cosines)
+    assert list(zip(*map(torch.Tensor.tolist, found), strict=True)) == expected

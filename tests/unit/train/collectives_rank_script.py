@@ -11,9 +11,21 @@ from pathlib import Path
 
 import torch
 
-from distill.collectives import gather_objects, gathered, gathered_rows
+from distill.collectives import gather_objects, gathered, gathered_rows, merged_on_first
 from distill.config.tree import Config
 from distill.ranks import from_environment, init_process_group, leave_process_group
+
+
+def largest(rank: int, count: int, seen: list[int]) -> list[int] | None:
+    """The ``count`` largest of all ranks' numbers, of which rank 1 has none."""
+    mine = torch.tensor([] if rank == 1 else [10 + rank, rank, 20 - rank])[:, None]
+
+    def merge(rows: torch.Tensor) -> torch.Tensor:
+        seen.append(len(rows))
+        return rows.sort(0, descending=True).values[:count]
+
+    found = merged_on_first(mine.long(), merge)
+    return None if found is None else found[:, 0].tolist()
 
 
 def main(out: str) -> None:
@@ -24,7 +36,10 @@ def main(out: str) -> None:
     rank, world_size = ranks.rank, ranks.world_size
     stacked = gathered(torch.full((3, 2), float(rank)).T)  # not contiguous
     rows = gathered_rows(torch.full((rank, 2), rank), list(range(world_size)))
+    seen: list[int] = []
     told = {
+        "largest": largest(rank, 3, seen),
+        "seen": seen,
         "stacked": stacked.tolist(),
         "rows": rows.tolist(),
         "objects": gather_objects({"rank": rank}),

@@ -22,6 +22,13 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(RANKS)]
 
 
+def test_two_and_two_ranks_merge_rows(told: list[dict]) -> None:
+    """As all of them at once; none sees more rows than those of two ranks."""
+    expected = sorted([10, 0, 20, 12, 2, 18], reverse=True)[:3]
+    assert [one["largest"] for one in told] == [expected, None, None]
+    assert [one["seen"] for one in told] == [[3, 6], [], []]
+
+
 def test_every_rank_has_what_all_said_in_their_order(told: list[dict]) -> None:
     """Also rows of which each rank has another number, and one has none."""
     for one in told:
