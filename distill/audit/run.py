@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from distill.arrays import Numbers
 from distill.audit.centres import Centres
 from distill.audit.compare import Alike, alike
 from distill.audit.summary import Summary
@@ -34,7 +35,6 @@ from distill.data.loader import (
     pairs_per_photograph,
 )
 from distill.data.pack.tables import Table
-from distill.data.pack_index import Numbers
 from distill.data.people import are_numbers
 from distill.errors import UserError
 from distill.files import disk_errors, whole_files

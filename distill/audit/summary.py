@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distill.data.pack_index import Numbers
+from distill.arrays import Numbers
 
 SHOWN = 5
 

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from distill.arrays import Numbers
 from distill.audit.votes import Rows
 from distill.data.excluded import ALSO_SEPARATOR, pack_key
 from distill.data.loader import pairs_per_photograph
 from distill.data.manifest import Pack
 from distill.data.pack.tables import Table
-from distill.data.pack_index import Numbers
 from distill.data.pairs_table import PairRow, has_table, pair_rows
 
 COLUMNS = (

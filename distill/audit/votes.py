@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from distill.arrays import Numbers
 from distill.audit.centres import Centres
 from distill.audit.compare import nearest_others, own_cosines
 from distill.collectives import together
 from distill.data.batch import PairBatch, as_network_input
-from distill.data.pack_index import Numbers
 from distill.files import disk_errors
 from distill.finite import check_finite
 from distill.ranks import Ranks

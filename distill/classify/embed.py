@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from distill.arrays import Floats
 from distill.classify.answers import BATCH_PHOTOGRAPHS, chunks, face_or_reason
 from distill.data.batch import as_network_input
 from distill.data.detector import FaceDetector
@@ -18,8 +19,6 @@ from distill.data.images import Pixels
 from distill.finite import check_finite
 from distill.models.both_ways import both_ways
 from distill.trained import TrainedBackbone
-
-Floats = npt.NDArray[np.float32]
 
 
 class Embedded(NamedTuple):

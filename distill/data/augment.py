@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from distill.arrays import Numbers
 from distill.config.tree import DataConfig
 from distill.data.mixing import GOLDEN, mixed
 
-Numbers = npt.NDArray[np.int64]
 ONE = 1 << 16
 """Gain 1.0 in fixed point."""
 

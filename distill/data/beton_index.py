@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from distill.arrays import Numbers
 from distill.data.beton import (
     ALLOCATION,
     HEADER,
@@ -66,13 +67,13 @@ class BetonIndex:
         return np.memmap(self.path, ALLOCATION, "r", self.table, shape)
 
     @property
-    def pointers(self) -> npt.NDArray[np.int64]:
+    def pointers(self) -> Numbers:
         """Offsets of all images, (N, images); for small files."""
         columns = [self.samples[name]["data_ptr"] for name in self.layout.images]
         return np.stack(columns, axis=1).astype(np.int64)
 
     @property
-    def sizes(self) -> npt.NDArray[np.int64]:
+    def sizes(self) -> Numbers:
         """Lengths of all images in bytes, (N, images); for small files."""
         return self.allocations["size"].astype(np.int64)
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 import torch
 
+from distill.arrays import Numbers
 from distill.data import decoder, kernels
-from distill.data.augment import Numbers, changes
+from distill.data.augment import changes
 from distill.data.batch import PairBatch
 from distill.data.order import Keys
 from distill.data.reading import GOOD, MISPLACED, UNDECODABLE, Firsts, ReaderOptions

@@ -18,11 +18,11 @@ from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
-import numpy.typing as npt
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from distill.arrays import Numbers
 from distill.data.beton import ALLOCATION, FACE_BYTES, IMAGE, SINGLES, Layout
 from distill.data.compiled import compiled
 from distill.data.kernels import crc32, crc_tables, place_planes
@@ -101,7 +101,7 @@ def _at(_context: Any, _address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
-def file_table(index: PackIndex, handles: list[int]) -> npt.NDArray[np.int64]:
+def file_table(index: PackIndex, handles: list[int]) -> Numbers:
     """What the loops know of each shard, (shards, 5): file, samples, first byte of data, place of
     the table, largest image.
     """
@@ -112,7 +112,7 @@ def file_table(index: PackIndex, handles: list[int]) -> npt.NDArray[np.int64]:
     return np.array(rows, np.int64)
 
 
-def form_table(index: PackIndex) -> npt.NDArray[np.int64]:
+def form_table(index: PackIndex) -> Numbers:
     """What the loops know of all shards, (8,)."""
     layout = index.layout
     return np.array(

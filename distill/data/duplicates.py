@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from distill.arrays import Numbers
 from distill.data.compiled import compiled
 from distill.data.images import Pixels
 
@@ -43,7 +44,6 @@ _SPREAD = [
 _ROWS, _COLUMNS = np.array(_SPREAD).T
 
 Hashes = npt.NDArray[np.uint64]
-Numbers = npt.NDArray[np.int64]
 
 
 def _keys() -> Hashes:

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distill.data.gaps import NO_GAPS, Gaps, Numbers
+from distill.arrays import Numbers
+from distill.data.gaps import NO_GAPS, Gaps
 from distill.data.manifest import CHECKED_PAIRS, Pack
 from distill.errors import UserError
 

@@ -36,7 +36,7 @@ from ffcv.pipeline.operation import Operation
 from ffcv.pipeline.state import State
 from ffcv.reader import Reader as FFCVHeader
 
-from distill.data.augment import Numbers
+from distill.arrays import Numbers
 from distill.data.batch import PairBatch
 from distill.data.decoded_rows import DecodedRows, Filled
 from distill.data.order import Keys

@@ -6,9 +6,8 @@ Nothing is kept but the pairs that are left out, so a set of any size costs what
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Numbers = npt.NDArray[np.int64]
+from distill.arrays import Numbers
 
 
 class Gaps:

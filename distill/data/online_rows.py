@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from distill.data.augment import Numbers
+from distill.arrays import Numbers
 from distill.data.manifest import CHECKED_PAIRS, MANIFEST_NAME, Pack
 from distill.data.order import Keys
 from distill.data.pack_index import PackIndex

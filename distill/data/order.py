@@ -19,13 +19,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from distill.arrays import Numbers
 from distill.data.batch import OrderState
 from distill.data.gaps import NO_GAPS, Gaps
 from distill.data.mixing import GOLDEN, mixed
 from distill.errors import UserError
 
-Indices = npt.NDArray[np.int64]
-Keys = npt.NDArray[np.int64]
+Indices = Numbers
+Keys = Numbers
 """Epoch and pair of each row of a batch, (B, 2)."""
 
 _ROUNDS = 24

@@ -7,12 +7,10 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from distill.arrays import Numbers
 from distill.data.beton import Layout
 from distill.data.beton_index import BetonIndex
-
-Numbers = npt.NDArray[np.int64]
 
 
 class Renumbering(NamedTuple):

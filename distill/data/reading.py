@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from distill.data.augment import Amplitudes, Numbers
+from distill.arrays import Numbers
+from distill.data.augment import Amplitudes
 from distill.data.batch import PairBatch
 from distill.data.beton import FACE_BYTES
 from distill.data.order import Keys

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from distill.arrays import Numbers
 from distill.data.keyed import keyed_rng
 from distill.data.pairs import Photo, Photos
 from distill.errors import UserError
@@ -55,7 +55,7 @@ class Split:
         }
 
 
-Groups = npt.NDArray[np.int64]
+Groups = Numbers
 """Of each photograph, by its row: the number of its group."""
 
 

@@ -19,10 +19,11 @@ from typing import Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
+from distill.arrays import Numbers
 from distill.data.excluded import NONE_EXCLUDED, Excluded
 from distill.data.gaps import Gaps
 from distill.data.manifest import Pack
-from distill.data.pack_index import Joined, Numbers, PackIndex, Renumbering
+from distill.data.pack_index import Joined, PackIndex, Renumbering
 from distill.errors import UserError
 
 SameNames: TypeAlias = Literal["refuse", "same_person", "different_people"]

@@ -16,9 +16,9 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
+from distill.arrays import Numbers
 from distill.data.faces import resized
 from distill.data.images import MIN_SIDE, Pixels, Unusable, decode
-from distill.data.protocols.kinds import Ints
 from distill.data.sources.folder import MAX_FILE_BYTES
 from distill.data.sources.paths import opened
 from distill.data.sources.spans import Span
@@ -58,7 +58,7 @@ class VerificationSet:
         return self.path.stem
 
     @property
-    def pairs(self) -> Ints:
+    def pairs(self) -> Numbers:
         """Numbers of the two images of each pair, (P, 2)."""
         return np.arange(len(self.images)).reshape(-1, 2)
 

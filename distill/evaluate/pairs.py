@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
+from distill.arrays import Numbers
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,18 @@ class Choices:
         sizes: (P, H) their lengths, 0 for none.
     """
 
-    start: Ints
-    stop: Ints
-    holes: Ints
-    sizes: Ints
+    start: Numbers
+    stop: Numbers
+    holes: Numbers
+    sizes: Numbers
 
     @property
-    def counts(self) -> Ints:
+    def counts(self) -> Numbers:
         """(P,) number of places of each probe."""
-        counts: Ints = self.stop - self.start - self.sizes.sum(1)
+        counts: Numbers = self.stop - self.start - self.sizes.sum(1)
         return counts
 
-    def draw(self, limit: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    def draw(self, limit: int, rng: np.random.Generator) -> tuple[Numbers, Numbers]:
         """All pairs, or about ``limit`` different ones, uniformly, where there are more.
 
         Returns:
@@ -65,7 +65,7 @@ class Comparisons:
     impostor: Choices
 
 
-def compare_clean(labels: Ints) -> Comparisons:
+def compare_clean(labels: Numbers) -> Comparisons:
     """All pairs of clean images, each once.
 
     Args:
@@ -80,7 +80,7 @@ def compare_clean(labels: Ints) -> Comparisons:
     )
 
 
-def compare_processed(labels: Ints, made_from: Ints) -> Comparisons:
+def compare_processed(labels: Numbers, made_from: Numbers) -> Comparisons:
     """Processed probes against all clean images but those that each was made from.
 
     Args:
@@ -105,7 +105,7 @@ def compare_processed(labels: Ints, made_from: Ints) -> Comparisons:
 def cosines(
     enrolled: npt.NDArray[np.float32],
     probes: npt.NDArray[np.float32],
-    pairs: tuple[Ints, Ints],
+    pairs: tuple[Numbers, Numbers],
     chunk: int = 16384,
 ) -> npt.NDArray[np.float64]:
     """Cosine of each pair (place, probe), from rows of unit length (N, D) and (P, D).

@@ -12,6 +12,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from distill.arrays import Numbers
+
 THRESHOLDS = np.arange(0, 4, 0.01)
 """Squared distances below which a pair counts as the same person, (400,)."""
 
@@ -35,11 +37,9 @@ def published_accuracy(
     return float(shares.mean()), float(shares.std())
 
 
-def right_answers(
-    distances: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.int64]:
+def right_answers(distances: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]) -> Numbers:
     """How many pairs each of `THRESHOLDS` judges rightly, (400,)."""
     near = np.searchsorted(np.sort(distances[same]), THRESHOLDS)
     far = (~same).sum() - np.searchsorted(np.sort(distances[~same]), THRESHOLDS)
-    right: npt.NDArray[np.int64] = near + far
+    right: Numbers = near + far
     return right

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from distill.arrays import Numbers
 from distill.data.pairs_table import has_table, pair_rows
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NONE = -1
 
 
-def other_photographs(pack: Pack) -> npt.NDArray[np.int64]:
+def other_photographs(pack: Pack) -> Numbers:
     """The number of the other photograph in each pair of an evaluation pack, (pairs,); -1 for none.
 
     Without a table it is -1 for all; the report says so (`has_table`).

@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from distill.arrays import Numbers
 from distill.collectives import gather_objects, together
 from distill.data.loader import make_eval_loader
 from distill.data.pairs_table import has_table
@@ -46,7 +45,7 @@ class Task:
     kinds: list[str]
     classes_of: torch.Tensor
     classes: int
-    others: npt.NDArray[np.int64]
+    others: Numbers
     pairs_max: int
 
     @classmethod

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from distill.arrays import Numbers
 from distill.data.protocols.ijb_search import Enrolled, Searches
 from distill.evaluate.metrics import Scores, tar_at_far
 
@@ -85,7 +86,7 @@ class Places(NamedTuple):
         best: highest score of any person, (K,).
     """
 
-    before: npt.NDArray[np.int64]
+    before: Numbers
     mate: Scores
     best: Scores
 
@@ -157,7 +158,7 @@ def places_of(vectors: Vectors, gallery: Enrolled, probes: Enrolled) -> Places:
     return Places(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def block(scores: Scores, mates: npt.NDArray[np.int64]) -> Places:
+def block(scores: Scores, mates: Numbers) -> Places:
     """Some probes (K, G); of ``mates`` the first K count: column of the right person, or -1."""
     mates = mates[: len(scores)]
     mated = mates >= 0

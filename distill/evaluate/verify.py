@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from distill.arrays import Numbers
 from distill.evaluate.embed import Probes
 from distill.evaluate.metrics import (
     EXPECTED_FALSE_ACCEPTS,
@@ -15,7 +16,7 @@ from distill.evaluate.metrics import (
     tar_at_far,
     ten_fold_accuracy,
 )
-from distill.evaluate.pairs import Comparisons, Ints, compare_clean, compare_processed, cosines
+from distill.evaluate.pairs import Comparisons, compare_clean, compare_processed, cosines
 from distill.evaluate.report import Verification
 
 FARS = ("0.1", "0.01", "0.001", "0.0001")
@@ -23,7 +24,7 @@ CURVE_POINTS = 200
 
 
 def verify(
-    enrolled: Probes, probes: Probes | None, others: Ints, *, limit: int, seed: int
+    enrolled: Probes, probes: Probes | None, others: Numbers, *, limit: int, seed: int
 ) -> Verification:
     """Verification of ``probes`` against ``enrolled``, or of ``enrolled`` among themselves.
 
@@ -50,7 +51,7 @@ def verify(
     )
 
 
-def choose(enrolled: Probes, probes: Probes | None, others: Ints) -> Comparisons:
+def choose(enrolled: Probes, probes: Probes | None, others: Numbers) -> Comparisons:
     """Which places of ``enrolled`` each probe is compared with."""
     labels = enrolled.labels.numpy()
     if probes is None:
@@ -59,7 +60,7 @@ def choose(enrolled: Probes, probes: Probes | None, others: Ints) -> Comparisons
     return compare_processed(labels, places_of(photographs, enrolled.photographs.numpy()))
 
 
-def places_of(photographs: Ints, enrolled: Ints) -> Ints:
+def places_of(photographs: Numbers, enrolled: Numbers) -> Numbers:
     """Where each photograph stands in ``enrolled``, any shape; -1 for those that are -1."""
     place = np.full(enrolled.max() + 2, -1)
     place[enrolled] = np.arange(len(enrolled))

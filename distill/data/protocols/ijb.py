@@ -28,10 +28,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from distill.arrays import Numbers
 from distill.data.faces import TEMPLATE, similarity, warped
 from distill.data.images import Pixels, Unusable, decode
 from distill.data.protocols.ijb_search import Searches, check_known, read_searches
-from distill.data.protocols.kinds import Ints
 from distill.data.protocols.lines import Line, lines_of, numbered
 from distill.data.sources.folder import read_file
 from distill.data.sources.paths import below, opened
@@ -69,8 +69,8 @@ class TemplateSet:
     images: Names
     landmarks: npt.NDArray[np.float32]
     weights: npt.NDArray[np.float64]
-    templates: Ints
-    template_ids: Ints
+    templates: Numbers
+    template_ids: Numbers
     pairs: npt.NDArray[Any]
     same: npt.NDArray[np.bool_]
     searches: Searches | None
@@ -208,7 +208,7 @@ def check_there(line: Line, name: str, crops: Path, present: set[str]) -> None:
         raise line.wrong(f"{name}: no such file in {crops}", fix="unpack all images of the set")
 
 
-def read_media(path: Path, images: Names, points: Path) -> tuple[Ints, Ints]:
+def read_media(path: Path, images: Names, points: Path) -> tuple[Numbers, Numbers]:
     """Template and media of each image, (N,) and (N,); the list names the images of ``points``."""
     numbers = array("q")
     for count, line in enumerate(lines_of(path)):
@@ -229,16 +229,16 @@ def read_media(path: Path, images: Names, points: Path) -> tuple[Ints, Ints]:
     return table[:, 0], table[:, 1]
 
 
-def of_one_media(templates: Ints, medias: Ints) -> Ints:
+def of_one_media(templates: Numbers, medias: Numbers) -> Numbers:
     """For each image how many of its template are of its media, itself with them; (N,)."""
     kinds, media = np.unique(medias, return_inverse=True)
     together = templates * len(kinds) + media
     _, group, counts = np.unique(together, return_inverse=True, return_counts=True)
-    shares: Ints = counts[group]
+    shares: Numbers = counts[group]
     return shares
 
 
-def read_pairs(path: Path, ids: Ints) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+def read_pairs(path: Path, ids: Numbers) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
     """Numbers of the two templates of each pair (P, 2), and whether they are one person (P,)."""
     small = np.min_scalar_type(len(ids))
     parts = [np.zeros((0, 2), small)]
@@ -257,7 +257,7 @@ def read_pairs(path: Path, ids: Ints) -> tuple[npt.NDArray[Any], npt.NDArray[np.
     return np.concatenate(parts), np.concatenate(labels)
 
 
-def quick_rows(raw: list[bytes], ids: Ints) -> Ints | None:
+def quick_rows(raw: list[bytes], ids: Numbers) -> Numbers | None:
     """Rows of three numbers each, (n, 3); None where anything is not as it should be."""
     try:
         with warnings.catch_warnings():
@@ -270,7 +270,7 @@ def quick_rows(raw: list[bytes], ids: Ints) -> Ints | None:
     return rows if np.isin(rows[:, :2], ids).all() else None
 
 
-def careful_rows(path: Path, raw: list[bytes], first: int, ids: Ints) -> Ints:
+def careful_rows(path: Path, raw: list[bytes], first: int, ids: Numbers) -> Numbers:
     """The same line by line, which finds the one that is wrong; blank lines are left out."""
     known, rows = set(ids.tolist()), array("q")
     for line in numbered(path, raw, first):

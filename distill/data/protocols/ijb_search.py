@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distill.data.protocols.kinds import Ints
+from distill.arrays import Numbers
 from distill.data.protocols.lines import Line
 from distill.data.sources.paths import opened
 from distill.errors import UserError
@@ -35,8 +35,8 @@ class Enrolled(NamedTuple):
     """
 
     name: str
-    templates: Ints
-    people: Ints
+    templates: Numbers
+    people: Numbers
 
 
 class Searches(NamedTuple):
@@ -46,7 +46,7 @@ class Searches(NamedTuple):
     probes: Enrolled
 
 
-def read_searches(meta: Path, kind: str, ids: Ints) -> Searches | None:
+def read_searches(meta: Path, kind: str, ids: Numbers) -> Searches | None:
     """The searches of a set; None where none of the three lists is there.
 
     Args:
@@ -73,7 +73,7 @@ def read_searches(meta: Path, kind: str, ids: Ints) -> Searches | None:
     )
 
 
-def read_enrolled(path: Path, name: str, ids: Ints, *, once: bool) -> Enrolled:
+def read_enrolled(path: Path, name: str, ids: Numbers, *, once: bool) -> Enrolled:
     """The templates of one list; with ``once`` no person may have two of them."""
     known = {int(template): number for number, template in enumerate(ids)}
     people: dict[int, int] = {}

@@ -5,12 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from distill.arrays import Numbers
 from distill.data.images import Pixels
-
-Ints = npt.NDArray[np.int64]
 
 
 class FaceSet(Protocol):
@@ -53,7 +49,7 @@ class PairSet(FaceSet, Protocol):
     """Pairs of images, and which of them show one person."""
 
     @property
-    def pairs(self) -> Ints:
+    def pairs(self) -> Numbers:
         """Numbers of the two images of each pair, (P, 2)."""
 
     @property

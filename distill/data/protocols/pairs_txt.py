@@ -20,10 +20,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from distill.arrays import Numbers
 from distill.data.faces import FACE_SIZE, resized
 from distill.data.images import MIN_SIDE, Pixels, Unusable, decode
 from distill.data.locate import find_face
-from distill.data.protocols.kinds import Ints
 from distill.data.protocols.lines import Line, lines_of
 from distill.data.sources.folder import read_file
 from distill.data.sources.paths import below
@@ -52,7 +52,7 @@ class PhotographPairs:
 
     path: Path
     photographs: list[Path]
-    pairs: Ints
+    pairs: Numbers
     same: list[bool]
     folds: int
     min_side: ClassVar[int] = MIN_SIDE

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from distill.arrays import Floats
 from distill.data.faces import AlignedFace
 from distill.data.images import Pixels
 from distill.data.second.pixels import glasses
@@ -27,7 +28,6 @@ from distill.data.second.pixels.face import Plane, plane_of
 from distill.data.second.pixels.lens import APART, CANDIDATES, DROP, HEIGHT, SQUARE, WIDTH
 from distill.data.second.pixels.rings import best_ring
 
-Floats = npt.NDArray[np.float32]
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of R, G and B in brightness (ITU-R BT.601)."""
 MAX_TURN = 0.25

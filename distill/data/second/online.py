@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from distill.arrays import Numbers
 from distill.data.faces import AlignedFace
 from distill.data.gaps import NO_GAPS, Gaps
 from distill.data.second import KINDS
@@ -23,7 +24,6 @@ from distill.data.second.frame_finder import worn_of
 from distill.data.second.options import SecondOptions
 from distill.data.second.pixels import kinds as compiled
 
-Numbers = npt.NDArray[np.int64]
 Images = npt.NDArray[np.uint8]
 
 FACE_ROW = np.dtype([("points", "<f4", (5, 2)), ("worn", "<i8")])
