@@ -33,6 +33,10 @@ _NAMES = {
 _PLACES = list(_NAMES)
 
 
+class HeaderTooLong(OSError):
+    """A header that the library would not read; nothing has been written."""
+
+
 class TensorSpec(NamedTuple):
     """A tensor to be written."""
 
@@ -67,8 +71,8 @@ class TensorWriter:
     As a context, it closes the file in any case.
 
     Raises:
-        OSError: from every method: no space, quota, no permission, a broken disk; at the beginning
-            also a header that is too long.
+        HeaderTooLong: at the beginning.
+        OSError: from every method: no space, quota, no permission, a broken disk.
     """
 
     def __init__(
@@ -111,16 +115,11 @@ class TensorWriter:
         self._file.close()
 
 
-def header_fits(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> bool:
-    """Whether the library reads a file with this header."""
-    return len(_header_text(specs, metadata)) <= LONGEST_HEADER
-
-
 def _header(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> bytes:
     """Length and JSON header."""
     text = _header_text(specs, metadata)
     if len(text) > LONGEST_HEADER:
-        raise OSError(
+        raise HeaderTooLong(
             errno.EMSGSIZE, f"a header of {len(text)} bytes, and safetensors takes {LONGEST_HEADER}"
         )
     return len(text).to_bytes(8, "little") + text

@@ -10,9 +10,9 @@ import torch
 
 from distill.checkpoint.stored import EXPORTED, EXPORTED_WITH_NAMES_APART, NAMES, open_weights
 from distill.checkpoint.tensor_file import (
+    HeaderTooLong,
     TensorSpec,
     TensorWriter,
-    header_fits,
     library_order,
     specs_of,
 )
@@ -51,11 +51,14 @@ def _write(stored: Stored, path: Path) -> None:
     )
     about = header_of(stored.config, stored.identities, stored.step, stored.run_id)
     names = torch.zeros(0, dtype=torch.uint8)
-    if not header_fits(ordered, about):
+    try:
+        opened = TensorWriter(path, ordered, about)
+    except HeaderTooLong:
         names = torch.frombuffer(bytearray(about.pop("identities").encode()), dtype=torch.uint8)
         about["format"] = EXPORTED_WITH_NAMES_APART
         ordered = library_order([*ordered, *specs_of({NAMES: names})])
-    with TensorWriter(path, ordered, about) as writer:
+        opened = TensorWriter(path, ordered, about)
+    with opened as writer:
         for spec in ordered:
             for piece in [names] if spec.key == NAMES else _pieces(stored, spec.key):
                 writer.add(piece)
