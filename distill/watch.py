@@ -39,12 +39,17 @@ class LossSpikes:
         memory: steps over which the means forget.
         deviations: standard deviations above the mean that count as a jump.
         quiet: first steps, which are only learnt from.
+        in_a_row: jumps one after another that are no noise any more: what is usual is then learnt
+            anew. Else a run that stays worse would write down every step from there on.
     """
 
-    def __init__(self, memory: int = 50, deviations: float = 6.0, quiet: int = 50) -> None:
+    def __init__(
+        self, memory: int = 50, deviations: float = 6.0, quiet: int = 50, in_a_row: int = 5
+    ) -> None:
         self._keep, self._deviations, self._quiet = 1.0 - 1.0 / memory, deviations, quiet
         self._mean = self._variance = 0.0
-        self._seen = 0
+        self._seen = self._jumps = 0
+        self._in_a_row = in_a_row
 
     def see(self, loss: float) -> bool:
         """Take note of a step's loss; whether it is a spike (a loss that is not finite is none)."""
@@ -54,6 +59,9 @@ class LossSpikes:
         # The floor keeps a run that has converged from calling every flicker a spike.
         usual = math.sqrt(self._variance) + 0.05 * abs(self._mean)
         spike = self._seen >= self._quiet and above > self._deviations * usual
+        self._jumps = self._jumps + 1 if spike else 0
+        if self._jumps == self._in_a_row:
+            self._seen, self._jumps, self._variance = 0, 0, 0.0
         if self._seen == 0:
             self._mean = loss
         elif not spike:

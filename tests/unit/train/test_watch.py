@@ -20,6 +20,16 @@ def test_a_jump_is_a_spike_and_noise_is_none() -> None:
     assert [step for step, loss in enumerate(curve) if spikes.see(loss)] == [300]
 
 
+def test_a_loss_that_stays_high_is_told_a_few_times() -> None:
+    """Not in each step for days; a later jump is one again."""
+    spikes = LossSpikes()
+    curve = noisy_curve(600)
+    for step in range(300, 600):
+        curve[step] += 10.0
+    curve[500] += 30.0
+    assert [step for step, loss in enumerate(curve) if spikes.see(loss)] == [*range(300, 305), 500]
+
+
 def test_the_start_and_what_is_not_finite_are_no_spikes() -> None:
     spikes = LossSpikes(quiet=5)
     assert not any(spikes.see(loss) for loss in (1.0, 100.0, 1.0, math.nan, math.inf))
