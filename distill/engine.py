@@ -74,11 +74,13 @@ class StepInfo(NamedTuple):
         lr: learning rate of the step.
         skipped: whether the step was left out, on all ranks, because a loss or a gradient was not
             finite on one of them.
+        scale_fell: whether the next step has a smaller loss scale for it (fp16).
     """
 
     grad_norm: float
     lr: float
     skipped: bool
+    scale_fell: bool
 
 
 class Engine:
@@ -200,12 +202,12 @@ class Engine:
             norm = self._update()
         skipped = not math.isfinite(norm)
         self._update_head(norm, skipped=skipped)
-        self._scale.update(skipped=skipped)
+        scale_fell = self._scale.update(skipped=skipped)
         if skipped:
             self._buffers.restore()
         else:
             self._buffers.share()
-        return StepInfo(norm, self._optimizer.param_groups[0]["lr"], skipped)
+        return StepInfo(norm, self._optimizer.param_groups[0]["lr"], skipped, scale_fell)
 
     def _update_head(self, norm: float, *, skipped: bool) -> None:
         """The part of the update that is not DeepSpeed's."""

@@ -61,6 +61,7 @@ class StepReport(NamedTuple):
         skipped: whether no update was made, because something was not finite.
         blamed: sample ids of the micro-batches with a non-finite loss (where ranks share the head,
             with non-finite embeddings), by rank; empty where only a gradient was not finite.
+        scale_fell: whether it was skipped with a loss scale (fp16) that is smaller now.
         stop: the stop signal that some rank received, if any.
         answers: of this rank's last micro-batch, where they were asked for.
     """
@@ -68,6 +69,7 @@ class StepReport(NamedTuple):
     scalars: dict[str, float]
     skipped: bool
     blamed: dict[int, list[int]]
+    scale_fell: bool
     stop: signal.Signals | None
     answers: PairAnswers | None = None
 
@@ -120,7 +122,8 @@ def train_step(
         "optimizer/grad_norm": info.grad_norm,
     }
     blamed = _sample_ids_of_nonfinite(losses, batches) if info.skipped else {}
-    return StepReport(means, info.skipped, blamed, agreed_signal(flags), loss.answers)
+    stop = agreed_signal(flags)
+    return StepReport(means, info.skipped, blamed, info.scale_fell, stop, loss.answers)
 
 
 def _seed_generators(seed: int, step: int, micro: int, engine: Engine) -> None:

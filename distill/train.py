@@ -159,7 +159,7 @@ def _work(job: Job, state: TrainState, pairs: PairLoader) -> Outcome:
             answers_of=PAIRS_PICTURED if _picture_due(job, state) else 0,
             mark=job.watchdog.mark,
         )
-        state = replace(_counted(job, state, report), order=place, metrics={})
+        state = replace(_counted(state, report), order=place, metrics={})
         pace.step(waited)
         _tell(job, state, report, batches, pace)
         _judge(job, state, report, batches)
@@ -189,18 +189,18 @@ def _save_stopped(job: Job, state: TrainState, by: Signals) -> None:
     job.monitor.say(f"stopped by {by.name}{unsaved}; the same command goes on from {place}")
 
 
-def _counted(job: Job, state: TrainState, report: StepReport) -> TrainState:
+def _counted(state: TrainState, report: StepReport) -> TrainState:
     """The state with one more step, made or skipped."""
     state = replace(state, step=state.step + 1)
     if not report.skipped:
         return replace(state, skipped_in_a_row=0)
-    # With fp16 a gradient that overflows is how the loss scale finds its place.
-    in_a_row = 0 if _scale_search(job, report) else state.skipped_in_a_row + 1
+    in_a_row = 0 if _scale_search(report) else state.skipped_in_a_row + 1
     return replace(state, skipped=state.skipped + 1, skipped_in_a_row=in_a_row)
 
 
-def _scale_search(job: Job, report: StepReport) -> bool:
-    return job.config.train.precision == "fp16" and not report.blamed
+def _scale_search(report: StepReport) -> bool:
+    """Whether a gradient overflowed: so the loss scale of fp16 finds its place, until it is 1."""
+    return report.scale_fell and not report.blamed
 
 
 def _judge(job: Job, state: TrainState, report: StepReport, batches: list[PairBatch]) -> None:
@@ -209,7 +209,7 @@ def _judge(job: Job, state: TrainState, report: StepReport, batches: list[PairBa
     Raises:
         TrainingStopped: on all ranks.
     """
-    if report.skipped and not _scale_search(job, report):
+    if report.skipped and not _scale_search(report):
         text = nonfinite_text(state.step, report.blamed)
         last = state.skipped_in_a_row > job.config.train.nonfinite_limit
         skipped = f"{text}: step skipped on all ranks"

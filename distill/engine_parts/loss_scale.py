@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 INITIAL_SCALE = 2.0**16
-LARGEST_SCALE = 2.0**24
+SMALLEST_SCALE, LARGEST_SCALE = 1.0, 2.0**24
 GOOD_STEPS_BEFORE_DOUBLING = 2000
 
 
@@ -32,16 +32,22 @@ class LossScale:
             return cls(dynamic=True, scale=INITIAL_SCALE)
         return cls(dynamic=False)
 
-    def update(self, *, skipped: bool) -> None:
-        """Take note of a step that was made, or skipped because a gradient was not finite."""
+    def update(self, *, skipped: bool) -> bool:
+        """Take note of a step that was made, or skipped because a gradient was not finite.
+
+        Returns:
+            Whether the scale was too large, perhaps, and is smaller now.
+        """
         if not self.dynamic:
-            return
+            return False
         if skipped:
-            self.scale, self.good_steps = max(self.scale / 2, 1.0), 0
-            return
+            falls = self.scale > SMALLEST_SCALE
+            self.scale, self.good_steps = max(self.scale / 2, SMALLEST_SCALE), 0
+            return falls
         self.good_steps += 1
         if self.good_steps >= GOOD_STEPS_BEFORE_DOUBLING:
             self.scale, self.good_steps = min(self.scale * 2, LARGEST_SCALE), 0
+        return False
 
     def unscale_before_steps_of(self, optimizer: torch.optim.Optimizer) -> None:
         """Divide the gradients ``optimizer`` is about to use by the scale of that moment."""

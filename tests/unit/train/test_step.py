@@ -61,7 +61,7 @@ class FakeEngine:
             return None
         norm = float(self.network.layer.weight.grad.norm())
         skipped = not torch.isfinite(self.network.layer.weight.grad).all()
-        return SimpleNamespace(grad_norm=norm, lr=self.lr, skipped=bool(skipped))
+        return SimpleNamespace(grad_norm=norm, lr=self.lr, skipped=bool(skipped), scale_fell=False)
 
 
 def batch(seed: int = 0) -> PairBatch:

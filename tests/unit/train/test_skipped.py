@@ -1,0 +1,33 @@
+"""Steps that are skipped: which of them count towards the end of a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from distill.checkpoint import TrainState
+from distill.engine_parts.loss_scale import LossScale
+from distill.step import StepReport
+from distill.train import _counted
+
+
+@pytest.mark.parametrize(("precision", "free"), [("fp16", 16), ("bf16", 0)])
+def test_gradients_that_never_are_finite_end_a_run(precision: str, free: int) -> None:
+    """With fp16, too: there the scale of 2 to the 16 can be halved 16 times, and then no more."""
+    scale, state = LossScale.for_precision(precision), TrainState(0)
+    in_a_row = []
+    for _ in range(free + 3):
+        fell = scale.update(skipped=True)
+        state = _counted(state, StepReport({}, True, {}, fell, None))
+        in_a_row.append(state.skipped_in_a_row)
+    assert in_a_row == [0] * free + [1, 2, 3]
+    assert state.skipped == state.step == free + 3
+    fell = scale.update(skipped=False)
+    assert not fell
+    assert _counted(state, StepReport({}, False, {}, fell, None)).skipped_in_a_row == 0
+
+
+def test_a_loss_that_is_not_finite_is_no_search_for_a_scale() -> None:
+    fell = LossScale.for_precision("fp16").update(skipped=True)
+    report = StepReport({}, True, {1: [7]}, fell, None)
+    assert fell
+    assert _counted(TrainState(0), report).skipped_in_a_row == 1
