@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from distill.config.tree import Config, OptimizerConfig, TrainConfig
 from distill.engine_parts.buffers import SharedBuffers
@@ -126,6 +127,31 @@ def test_buffers_come_back_as_they_were_shared():
     buffers.restore()
     assert all(torch.equal(b, good[name]) for name, b in module.named_buffers())
     SharedBuffers(nn.Linear(2, 2), world_size=1).share()
+
+
+class Operators(TorchDispatchMode):
+    """Counts what a GPU would be given to do."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if not function.is_view:
+            self.names.append(function.name())
+        return function(*args, **(kwargs or {}))
+
+
+def test_sharing_takes_as_many_operators_for_any_number_of_buffers(monkeypatch):
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda flat: None)
+    found = []
+    for layers in (1, 40):
+        buffers = SharedBuffers(nn.Sequential(*(nn.BatchNorm2d(3) for _ in range(layers))), 2)
+        with Operators() as counted:
+            buffers.share()
+            buffers.restore()
+        found.append(counted.names)
+    assert found[0] == found[1]
 
 
 def test_running_statistics_are_the_means_over_ranks(monkeypatch):
