@@ -17,6 +17,10 @@ from distill.errors import TrainingStopped, UserError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+_GATHER = "all_gather_single" if hasattr(dist, "all_gather_single") else "all_gather_into_tensor"
+"""Into one tensor, by its name since torch 2.13 or before: a list of W tensors would be filled by W
+copies, each of which the host starts."""
+
 
 def _alone(group: dist.ProcessGroup | None = None) -> bool:
     return not dist.is_initialized() or dist.get_world_size(group) == 1
@@ -53,14 +57,11 @@ def gather_objects(value: Any, group: dist.ProcessGroup | None = None) -> list[A
     payload = json.dumps(value).encode()
     if _alone(group):
         return [json.loads(payload)]
-    device, world_size = _collective_device(group), dist.get_world_size(group)
-    sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world_size)]
-    dist.all_gather(sizes, torch.tensor([len(payload)], device=device), group)
-    longest = int(max(size.item() for size in sizes))
-    padded = torch.frombuffer(bytearray(payload.ljust(longest)), dtype=torch.uint8).to(device)
-    parts = [torch.empty_like(padded) for _ in range(world_size)]
-    dist.all_gather(parts, padded, group)
-    return [json.loads(part.cpu().numpy().tobytes()) for part in parts]
+    device = _collective_device(group)
+    longest = int(gathered(torch.tensor([len(payload)], device=device), group).max())
+    padded = torch.frombuffer(bytearray(payload.ljust(longest)), dtype=torch.uint8)
+    parts = gathered(padded.to(device), group).cpu().numpy()
+    return [json.loads(part.tobytes()) for part in parts]
 
 
 def gathered(values: torch.Tensor, group: dist.ProcessGroup | None = None) -> torch.Tensor:
@@ -68,7 +69,7 @@ def gathered(values: torch.Tensor, group: dist.ProcessGroup | None = None) -> to
     if _alone(group):
         return values.clone(memory_format=torch.contiguous_format)[None]
     out = values.new_empty((dist.get_world_size(group), *values.shape))
-    dist.all_gather(list(out.unbind(0)), values.contiguous(), group)
+    getattr(dist, _GATHER)(out.view(-1), values.contiguous().view(-1), group)  # gloo takes no other
     return out
 
 

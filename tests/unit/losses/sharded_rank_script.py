@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import row_cases
 from linear_cases import ARC, Inputs, loss_of, make_inputs, row_margins, with_gradients
 
+from distill.collectives import _GATHER
 from distill.config.tree import Config
 from distill.errors import UserError
 from distill.heads import AdaFace
@@ -42,12 +43,12 @@ SPECS = {
 @contextmanager
 def float_collectives(seen: list[str]) -> Iterator[None]:
     """Names and element counts of the collectives on floats; arguments travel as bytes."""
-    originals = {name: getattr(dist, name) for name in ("all_gather", "all_to_all_single")}
+    originals = {name: getattr(dist, name) for name in (_GATHER, "all_to_all_single")}
 
     def watched(name: str) -> Callable[..., object]:
         def call(out: object, values: torch.Tensor, *args: object, **kwargs: object) -> object:
             if values.is_floating_point():
-                seen.append(f"{name} {values.numel()}")
+                seen.append(f"{name.replace(_GATHER, 'all_gather')} {values.numel()}")
             return originals[name](out, values, *args, **kwargs)
 
         return call

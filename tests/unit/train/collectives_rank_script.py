@@ -42,6 +42,8 @@ def main(out: str) -> None:
         "seen": seen,
         "stacked": stacked.tolist(),
         "rows": rows.tolist(),
+        "nothing": list(gathered_rows(torch.zeros(0, 2), [0] * world_size).shape),
+        "scalars": gathered(torch.tensor(rank > 0)).tolist(),
         "objects": gather_objects({"rank": rank}),
     }
     Path(out, f"rank{rank}.json").write_text(json.dumps(told))
