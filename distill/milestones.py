@@ -30,20 +30,12 @@ def evaluation_due(job: Job, state: TrainState) -> bool:
 
 def evaluate_now(job: Job, state: TrainState) -> TrainState:
     """Measure the network on all that is held out, on all ranks."""
-    found = measure(job, state).scalars
-    return replace(state, metrics=found, best=_best(job, state, found))
-
-
-def _best(job: Job, state: TrainState, found: dict[str, float]) -> float | None:
-    """The best value so far of the metric that decides which checkpoints are kept."""
-    name = job.config.checkpoint.best_metric
-    if name not in found:
-        if job.config.checkpoint.keep_best:
-            job.monitor.warn(
-                f"checkpoint.best_metric = {name!r} is none of {', '.join(sorted(found))}"
-            )
-        return state.best
-    return found[name] if state.best is None else max(state.best, found[name])
+    found, keep = measure(job, state).scalars, job.config.checkpoint
+    if keep.keep_best and keep.best_metric not in found:
+        job.monitor.warn(
+            f"checkpoint.best_metric = {keep.best_metric!r} is none of {', '.join(sorted(found))}"
+        )
+    return replace(state, metrics=found)
 
 
 def save_due(job: Job, state: TrainState) -> bool:

@@ -141,7 +141,7 @@ def _check_best_metric(
     measured.
 
     Raises:
-        UserError: it is of something else.
+        UserError: it is of something else, or less of it is better.
     """
     measured = [*_conditions(evaluation), *(found.name for found in sets)]
     asked = keep.keep_best and keep.best_metric != type(keep)().best_metric
@@ -149,6 +149,12 @@ def _check_best_metric(
         raise UserError(
             f"checkpoint.best_metric = {keep.best_metric!r}: measured is {', '.join(measured)}",
             fix="begin it with one of these, as in clean/top1 and lfw/accuracy",
+        )
+    if asked and measured and keep.best_metric.endswith("/eer"):
+        raise UserError(
+            f"checkpoint.best_metric = {keep.best_metric!r}: of equal error rates the largest is"
+            " the worst, and it would be kept",
+            fix="take another one, such as auc or accuracy",
         )
 
 

@@ -34,7 +34,6 @@ class TrainState:
     Attributes:
         step: optimizer steps made (schedules are functions of it).
         order: place in the order of samples, counted over all ranks.
-        best: best value of ``checkpoint.best_metric`` so far.
         metrics: evaluation scalars of this very step, if it was evaluated.
         skipped: steps left out so far because something was not finite.
         skipped_in_a_row: how many of them were the last ones.
@@ -42,7 +41,6 @@ class TrainState:
 
     step: int
     order: OrderState = _BEGINNING
-    best: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     skipped: int = 0
     skipped_in_a_row: int = 0
@@ -54,8 +52,9 @@ class TrainState:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrainState:
-        """What `as_json` wrote."""
-        return cls(**{**data, "order": OrderState(*data["order"])})
+        """What `as_json` wrote, or an earlier program, which told the best metric as well."""
+        told = {name: value for name, value in data.items() if name != "best"}
+        return cls(**told | {"order": OrderState(*data["order"])})
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def told(monkeypatch):
 
 def test_afresh_and_then_from_the_checkpoint(folder, engine_of, told):
     first, engine = folder.begin()
-    nothing_yet = TrainState(0, OrderState(0, 0), None, {}, skipped=0, skipped_in_a_row=0)
+    nothing_yet = TrainState(0, OrderState(0, 0), {}, skipped=0, skipped_in_a_row=0)
     assert (first.state, first.saved) == (nothing_yet, None)
     assert engine.same_as(engine_of(3))
     assert told.pop()[1].endswith("9 steps, learning rate 0.1, a fresh start")

@@ -124,6 +124,14 @@ def test_what_is_measured_may_decide_which_checkpoint_is_best(packs: Path) -> No
         make_plan(config(packs, *["checkpoint.best_metric=" + words[0], *words[1:]]), TWO)
 
 
+def test_the_worst_checkpoint_is_not_kept_as_best(packs: Path) -> None:
+    """The largest value is: of error rates that is the worst."""
+    with pytest.raises(UserError, match=r"best_metric = 'processed/eer': of equal error rates"):
+        make_plan(config(packs, "checkpoint.best_metric=processed/eer"), TWO)
+    words = "checkpoint.best_metric=processed/eer", "checkpoint.keep_best=0"
+    make_plan(config(packs, *words), TWO)
+
+
 def test_the_way_to_a_pack_is_that_of_the_pack_that_is_needed(packs: Path) -> None:
     words = "data.train=/no/such", "data.second=online"
     with pytest.raises(UserError, match=r"pack PHOTOGRAPHS OUT --layout singles`"):
