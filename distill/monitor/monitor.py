@@ -1,14 +1,16 @@
 """Rank 0's view of a run: metrics.jsonl, TensorBoard and the terminal behind one face.
 
-Logs are not the run: one that cannot be written (a full disk, a folder without permission) is
-given up with one warning, and training goes on.
+Logs are not the run: where one cannot be written (a full disk, a folder without permission),
+training goes on with one warning, and later it is tried again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 _EVALUATION = "evaluation_"
 """In front of the tags of an evaluation: each kind of probe is a group of curves of its own."""
+
+FIRST_PAUSE_SECONDS = 600.0
+"""After which a log is tried again that could not be written; each further pause is twice as long,
+since each try may leave a small file."""
 
 Log = TypeVar("Log", MetricsFile, TensorBoard)
 
@@ -47,25 +53,23 @@ class Monitor:
         self._terminal = Terminal(resumed_step, total_steps) if active else None
         # A run that is killed after an evaluation and before its save evaluates that step again.
         self._evaluated = _evaluated_steps(run.metrics, resumed_step) if active else set()
-        self._metrics = _Unless(
-            "metrics.jsonl", lambda: MetricsFile(run.metrics, resumed_step) if active else None
-        )
-        self._events = _Unless(
-            "events.jsonl", lambda: MetricsFile(run.events, resumed_step) if active else None
+        self._metrics, self._events = (
+            _Unless(path.name, partial(MetricsFile, path) if active else None, resumed_step)
+            for path in (run.metrics, run.events)
         )
         board = active and config.monitor.tensorboard
-        self._board = _Unless(
-            "TensorBoard", lambda: TensorBoard(run.tensorboard, resumed_step) if board else None
+        make_board = partial(TensorBoard, run.tensorboard) if board else None
+        self._board = _Unless("TensorBoard", make_board, resumed_step)
+        self._board.do(
+            resumed_step, lambda log: log.text("config", dump_toml(config), resumed_step)
         )
-        self._board.do(lambda log: log.text("config", dump_toml(config), resumed_step))
 
     def __enter__(self) -> Monitor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._metrics.do(lambda log: log.close())
-        self._events.do(lambda log: log.close())
-        self._board.do(lambda log: log.close())
+        for log in (self._metrics, self._events, self._board):
+            log.close()
         if self._terminal:
             self._terminal.close()
 
@@ -95,12 +99,12 @@ class Monitor:
             self._record(step, {f"{_EVALUATION}{tag}": value for tag, value in scalars.items()})
 
     def _record(self, step: int, scalars: dict[str, float]) -> None:
-        self._metrics.do(lambda log: log.write(step, scalars))
-        self._board.do(lambda log: log.scalars(step, scalars))
+        self._metrics.do(step, lambda log: log.write(step, scalars))
+        self._board.do(step, lambda log: log.scalars(step, scalars))
 
     def picture(self, step: int, tag: str, image: NDArray[np.uint8]) -> None:
         """Show a picture, (H, W, 3) uint8 RGB, in TensorBoard."""
-        self._board.do(lambda log: log.picture(step, tag, image))
+        self._board.do(step, lambda log: log.picture(step, tag, image))
 
     def event(
         self, step: int, text: str, sample_ids: Mapping[int, Sequence[int]], *, shown: bool = True
@@ -114,7 +118,7 @@ class Monitor:
             shown: whether the terminal gets a warning.
         """
         ids = {str(rank): list(ids) for rank, ids in sample_ids.items()}
-        self._events.do(lambda log: log.write(step, {"event": text, "sample_ids": ids}))
+        self._events.do(step, lambda log: log.write(step, {"event": text, "sample_ids": ids}))
         if shown:
             self.warn(text)
 
@@ -159,25 +163,53 @@ def _evaluated_steps(metrics: Path, until: int) -> set[int]:
 
 
 class _Unless(Generic[Log]):
-    """A log that is used unless, and until, it cannot be written."""
+    """A log that is used except while it cannot be written.
 
-    def __init__(self, name: str, make: Callable[[], Log | None]) -> None:
+    Args:
+        name: what the terminal calls it.
+        make: opens it, from the steps that are done; None for no log.
+        step: steps that are done.
+    """
+
+    def __init__(self, name: str, make: Callable[[int], Log] | None, step: int) -> None:
         self._name = name
+        self._make: Callable[[int], Log] | None = make
         self._log: Log | None = None
-        try:
-            self._log = make()
-        except OSError as error:
-            self._give_up(error)
+        self._pause_seconds, self._again = FIRST_PAUSE_SECONDS, 0.0
+        self._open(step)
 
-    def do(self, action: Callable[[Log], None]) -> None:
-        """Perform ``action`` on the log, if there is still one."""
+    def do(self, step: int, action: Callable[[Log], None]) -> None:
+        """Perform ``action`` on the log, about ``step``, if it can be written."""
+        if self._log is None and monotonic() >= self._again:
+            self._open(step - 1)
         if self._log is None:
             return
         try:
             action(self._log)
         except OSError as error:
-            self._give_up(error)
+            self._pause(error)
 
-    def _give_up(self, error: OSError) -> None:
-        console.warn(f"{self._name} cannot be written ({error}); training goes on without it")
-        self._log = None
+    def close(self) -> None:
+        """Close the log, where there is one."""
+        if self._log is not None:
+            try:
+                self._log.close()
+            except OSError as error:
+                self._pause(error)
+
+    def _open(self, step: int) -> None:
+        if self._make is None:
+            return
+        try:
+            self._log = self._make(step)
+        except OSError as error:
+            self._pause(error)
+
+    def _pause(self, error: OSError) -> None:
+        if self._pause_seconds == FIRST_PAUSE_SECONDS:
+            console.warn(f"{self._name} cannot be written ({error}); training goes on without it")
+        if self._log is not None:
+            with suppress(OSError):
+                self._log.close()
+        self._log, self._again = None, monotonic() + self._pause_seconds
+        self._pause_seconds *= 2

@@ -138,6 +138,9 @@ class FullDisk:
         with Path("/dev/full").open("wb", buffering=0) as full:
             full.write(text.encode())
 
+    def close(self) -> None:
+        pass
+
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_disk_that_fills_up_is_a_warning(
@@ -151,6 +154,32 @@ def test_a_disk_that_fills_up_is_a_warning(
     assert [step for step, _ in points(tmp_path, "loss/total")] == [1, 2]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_log_is_tried_again_after_pauses_that_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A disk is full from step 2 on; at 601 s it still is, at 1802 s it is not."""
+    seconds, full = [0.0], [True]
+    monkeypatch.setattr("distill.monitor.monitor.monotonic", lambda: seconds[0])
+    real = MetricsFile.__init__
+
+    def opened(log: MetricsFile, path: Path, step: int) -> None:
+        real(log, path, step)
+        if full[0] and step:
+            log._file = FullDisk()
+
+    with monitor(tmp_path) as log:
+        log.training(1, {"x": 1.0})
+        log._metrics._log._file = FullDisk()
+        monkeypatch.setattr(MetricsFile, "__init__", opened)
+        for step, now in ((2, 0.0), (3, 599.0), (4, 601.0), (5, 1800.0), (6, 1802.0), (7, 1803.0)):
+            seconds[0], full[0] = now, step < 5
+            log.training(step, {"x": 1.0})
+    assert [line["step"] for line in read_metrics(RunDir(tmp_path).metrics)] == [1, 6, 7]
+    assert capsys.readouterr().err.count("metrics.jsonl cannot be written") == 1
+    assert [step for step, _ in points(tmp_path, "x")] == [1, 2, 3, 4, 5, 6, 7]
+
+
 FULL = """
 import resource, sys
 from pathlib import Path
@@ -162,7 +191,7 @@ run = RunDir(Path(sys.argv[1]))
 with Monitor(run, Config(), resumed_step=0, total_steps=2000, active=True) as log:
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
     for step in range(2000):
-        log._board.do(lambda board: board.scalars(step, {"loss/total": 1.0, "lr": 2.0}))
+        log._board.do(step, lambda board: board.scalars(step, {"loss/total": 1.0, "lr": 2.0}))
 """
 
 
