@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import itertools
 import json
 import math
 import os
@@ -34,6 +35,9 @@ HUNG = 4
 """Exit status of a run that a watchdog ended."""
 _LOOKS_PER_TIMEOUT = 8
 _LONGEST_LOOK_SECONDS = 5.0
+_BEATS_PER_SECOND = 10
+"""Files that all ranks together write in a second, at most: the run folder is on a file system that
+others use, too, and hundreds of ranks would write in step."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,15 @@ def blame(beats: list[Beat], now: float, silence_seconds: float) -> str:
     )
 
 
+def looks_per_beat(world_size: int, look_seconds: float, timeout_seconds: float) -> int:
+    """Looks from one beat of a rank to its next; the ranks take turns.
+
+    A rank is heard of within a look and a part of its timeout, however many there are.
+    """
+    wanted_seconds = min(world_size / _BEATS_PER_SECOND, timeout_seconds / _LOOKS_PER_TIMEOUT)
+    return max(1, int(wanted_seconds / look_seconds))
+
+
 class Watchdog:
     """Watches this rank while its ``with`` block runs.
 
@@ -114,6 +127,7 @@ class Watchdog:
     def __init__(self, folder: Path, rank: int, world_size: int, timeout_seconds: float) -> None:
         self._folder, self._world_size, self._timeout = folder, world_size, timeout_seconds
         self._look = min(_LONGEST_LOOK_SECONDS, timeout_seconds / _LOOKS_PER_TIMEOUT)
+        self._looks_per_beat = looks_per_beat(world_size, self._look, timeout_seconds)
         now = time.time()
         self._beat = Beat(rank, socket.gethostname(), os.getpid(), 0, "start", 0, now, now)
         self._marked = time.monotonic()  # the clock of the day may be set, and a laptop sleeps
@@ -147,17 +161,21 @@ class Watchdog:
 
     def _watch(self) -> None:
         due = math.inf
-        while not self._over.wait(self._look):
+        for look in itertools.count(self._beat.rank):
+            if self._over.wait(self._look):
+                return
             if time.monotonic() > due:
                 # Stopped meanwhile: the timer in C goes off right now. It cannot read the stack of
                 # a thread that runs (the process would die of it), so this one stands still.
                 time.sleep(self._look)
-            self._say()
+            hangs = time.monotonic() - self._marked > self._timeout
+            if hangs or look % self._looks_per_beat == 0:
+                self._say()
             # Goes off only where this loop does not come round any more.
             patience = self._timeout + self._look
             faulthandler.dump_traceback_later(patience, exit=True)
             due = time.monotonic() + patience
-            if time.monotonic() - self._marked > self._timeout:
+            if hangs:
                 self._bark()
 
     def _say(self) -> None:

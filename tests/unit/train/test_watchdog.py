@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from distill.processes.watchdog import HUNG, Beat, Watchdog, blame, read_beats
 
@@ -121,6 +125,37 @@ def test_the_last_beat_is_that_of_the_end(tmp_path: Path) -> None:
         dog.mark("forward", 57)
     (last,) = read_beats(tmp_path, 1)
     assert (last.phase, last.step) == ("forward", 57)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "timeout_seconds", "looks", "most_files"),
+    [(2, 900.0, 1, 2), (100, 900.0, 2, 50), (512, 900.0, 10, 52), (9999, 900.0, 22, 455),
+     (512, 2.0, 1, 512)],
+)  # fmt: skip
+def test_many_ranks_take_turns_to_say_where_they_are(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ranks: int,
+    timeout_seconds: float,
+    looks: int,
+    most_files: int,
+) -> None:
+    """Each does once in so many looks (of 5 s here), long before it is called silent."""
+    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda *_, **__: None)
+    said = []
+    for rank in range(ranks):
+        dog = Watchdog(tmp_path, rank, ranks, timeout_seconds)
+        over = iter([False] * looks + [True])
+        waits = itertools.count()
+        at = []
+        dog._over = SimpleNamespace(wait=lambda _, over=over, w=waits: (next(w), next(over))[1])
+        dog._say = lambda at=at, w=waits: at.append(next(w))
+        dog._watch()
+        assert len(at) == 1
+        said += at
+    turns = [said.count(turn) for turn in set(said)]
+    assert len(turns) == looks and max(turns) == most_files
+    assert looks * dog._look < timeout_seconds / 4
 
 
 def test_a_clock_that_is_set_forward_is_no_time_without_progress(tmp_path: Path) -> None:
