@@ -63,8 +63,11 @@ def save(folder: Path, engine: Trainable, state: TrainState, facts: RunFacts) ->
     try:
         report = _write_shard(partial / label.file_name, engine, plan, label, attempt)
         reports = _exchange(target, attempt, report)
-        manifest = _manifest(engine, state, facts, reports)
-        _on_first(engine, target, lambda: _finish(manifest, partial, target))
+        _on_first(
+            engine,
+            target,
+            lambda: _finish(_manifest(engine, state, facts, reports), partial, target),
+        )
     except SaveFailed:
         if ranks.is_first:
             shutil.rmtree(partial, ignore_errors=True)

@@ -10,6 +10,7 @@ import signal
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -87,6 +88,23 @@ def _be_rank(meeting: Path, rank: int, action: Callable[[int], None]) -> int:
 
 def save_step(folder: Path, step: int, rank: int) -> None:
     save(folder, HalvesEngine(step, rank), TrainState(step), FACTS)
+
+
+class NobodysNames(list[str]):
+    """Names that a rank has no business to go through: there may be millions."""
+
+    def __iter__(self):
+        raise AssertionError("all names were gone through")
+
+
+def test_the_manifest_is_made_by_one_rank(tmp_path: Path) -> None:
+    def action(rank: int) -> None:
+        names = NobodysNames(FACTS.identities) if rank else FACTS.identities
+        facts = replace(FACTS, identities=names)
+        save(tmp_path / "run", HalvesEngine(3, rank), TrainState(3), facts)
+
+    assert in_two_ranks(tmp_path, action) == [0, 0]
+    assert latest_verified(tmp_path / "run").manifest.identities == FACTS.identities
 
 
 @pytest.fixture
