@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from distill.checkpoint import RunFacts, TrainState, latest_verified, load, start_from
 from distill.checkpoint.load import setting_differences
-from distill.collectives import gather_objects, together
+from distill.collectives import from_first, together
 from distill.config import Config, dump_toml
 from distill.data.order import steps_of
 from distill.errors import UserError
@@ -92,7 +92,7 @@ def begin_or_resume(config: Config, plan: Plan, engine: Engine) -> Beginning:
 
 def _fresh(config: Config, plan: Plan, engine: Engine) -> tuple[Beginning, str]:
     """A run without a checkpoint, with a new identity; its weights may be another's."""
-    facts = _facts(config, plan, gather_objects(uuid.uuid4().hex)[0])
+    facts = _facts(config, plan, from_first(uuid.uuid4().hex))
     words = "a fresh start"
     if config.model.init_from:
         origin, head = Path(config.model.init_from), config.model.init_head

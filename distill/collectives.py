@@ -64,6 +64,21 @@ def gather_objects(value: Any, group: dist.ProcessGroup | None = None) -> list[A
     return [json.loads(part.tobytes()) for part in parts]
 
 
+def from_first(value: Any) -> Any:
+    """Rank 0's ``value``, on every rank; it travels as in `gather_objects`."""
+    if _alone():
+        return json.loads(json.dumps(value))
+    device = _collective_device()
+    payload = bytearray(json.dumps(value).encode())  # of the others none is sent
+    told = torch.frombuffer(payload, dtype=torch.uint8).to(device)
+    size = torch.tensor([len(told)], device=device)
+    dist.broadcast(size, 0)
+    if dist.get_rank():
+        told = told.new_empty(int(size))
+    dist.broadcast(told, 0)
+    return json.loads(told.cpu().numpy().tobytes())
+
+
 def gathered(values: torch.Tensor, group: dist.ProcessGroup | None = None) -> torch.Tensor:
     """The tensors of all W ranks (of ``group``), of one shape, stacked in rank order: (W, ...)."""
     if _alone(group):

@@ -14,7 +14,7 @@ import torch
 
 from distill import console
 from distill.checkpoint import RunFacts, TrainState
-from distill.collectives import gather_objects, together
+from distill.collectives import from_first, together
 from distill.config import Config
 from distill.data.compiled import told_of_compiling
 from distill.data.loader import PairLoader, make_train_loader
@@ -112,7 +112,7 @@ def seed_everything(seed: int) -> None:
 
 def steps_if_complete(plan: Plan, config: Config) -> int | None:
     """Steps of the run where nothing is left to do, as rank 0 sees it; else None."""
-    found: int | None = gather_objects(_steps_if_complete(plan, config))[0]
+    found: int | None = from_first(_steps_if_complete(plan, config))
     return found
 
 

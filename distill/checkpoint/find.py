@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distill.checkpoint.folder import corrupt_checkpoints, set_aside, whole_checkpoints
 from distill.checkpoint.manifest import Damaged, Manifest
 from distill.checkpoint.shard import verify_file, verify_label
-from distill.collectives import gather_objects, together
+from distill.collectives import from_first, gather_objects, together
 from distill.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,17 +57,17 @@ def latest_verified(folder: Path, ranks: Ranks | None = None) -> Found | None:
         UserError: there are checkpoints and none is good (never a silent fresh start), or a file
             cannot be read at all.
     """
-    names = _same_on_all([path.name for path in whole_checkpoints(folder)])
+    names = from_first([path.name for path in whole_checkpoints(folder)])
     damaged: list[tuple[str, str]] = []
     for name in names:
         path = folder / name
         reason = _reason(path, ranks)
         if not reason:
             return Found(path, Manifest.read(path), tuple(damaged))
-        if not _same_on_all(path.exists()):
+        if not from_first(path.exists()):
             return latest_verified(folder, ranks)
         damaged.append((_set_aside(path, ranks), reason))
-    earlier = _same_on_all([path.name for path in corrupt_checkpoints(folder)])
+    earlier = from_first([path.name for path in corrupt_checkpoints(folder)])
     if earlier:
         newest = f": {damaged[0][0]!r}: {damaged[0][1]}" if damaged else ""
         raise UserError(
@@ -144,9 +144,4 @@ def _set_aside(path: Path, ranks: Ranks | None) -> str:
                     f"damaged checkpoint {str(path)!r} cannot be renamed: {error}",
                     fix="give yourself write permission there",
                 ) from error
-    return str(_same_on_all(moved))
-
-
-def _same_on_all(value: Any) -> Any:
-    """Rank 0's value, on all ranks."""
-    return gather_objects(value)[0]
+    return str(from_first(moved))

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from sklearn.metrics import auc, roc_curve
 
-from distill.collectives import all_reduce_sum, gather_objects, gathered_rows, together
+from distill.collectives import all_reduce_sum, from_first, gather_objects, gathered_rows, together
 from distill.data.order import Share, evaluation_slice
 from distill.data.protocols.ijb import TemplateSet
 from distill.evaluate.metrics import Scores, crossing
@@ -145,7 +145,7 @@ def on_first(
     if ranks.is_first:
         searched = None if found.searches is None else search(vectors, found.searches)
         told = [asdict(measure_pairs(scores, found.same)), searched and asdict(searched)]
-    verified, searched_plain = gather_objects(told)[0]
+    verified, searched_plain = from_first(told)
     return Verification(**verified), SearchResult.of(searched_plain)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from distill.collectives import gather_objects, gathered, gathered_rows, merged_on_first
+from distill.collectives import from_first, gather_objects, gathered, gathered_rows, merged_on_first
 from distill.config.tree import Config
 from distill.ranks import from_environment, init_process_group, leave_process_group
 
@@ -44,6 +44,7 @@ def main(out: str) -> None:
         "rows": rows.tolist(),
         "nothing": list(gathered_rows(torch.zeros(0, 2), [0] * world_size).shape),
         "scalars": gathered(torch.tensor(rank > 0)).tolist(),
+        "first": from_first([rank, "é" * (9 - rank)]),
         "objects": gather_objects({"rank": rank}),
     }
     Path(out, f"rank{rank}.json").write_text(json.dumps(told))

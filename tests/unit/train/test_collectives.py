@@ -34,6 +34,7 @@ def test_every_rank_has_what_all_said_in_their_order(told: list[dict]) -> None:
     for one in told:
         assert one["stacked"] == [[[float(rank)] * 3] * 2 for rank in range(RANKS)]
         assert one["rows"] == [[rank] * 2 for rank in range(RANKS) for _ in range(rank)]
+        assert one["first"] == [0, "é" * 9]
         assert one["nothing"] == [0, 2]
         assert one["scalars"] == [rank > 0 for rank in range(RANKS)]
         assert one["objects"] == [{"rank": rank} for rank in range(RANKS)]

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distill.collectives import all_reduce_max, all_reduce_sum, barrier, gather_objects, together
+from distill.collectives import (
+    all_reduce_max,
+    all_reduce_sum,
+    barrier,
+    from_first,
+    gather_objects,
+    together,
+)
 from distill.config import load_config
 from distill.errors import UserError
 from distill.ranks import (
@@ -78,6 +85,7 @@ def check_collectives_of_one() -> None:
     assert reduced is not values
     assert torch.equal(all_reduce_max(values), values)
     assert gather_objects({"a": [1, None, "é\n"]}) == [{"a": [1, None, "é\n"]}]
+    assert from_first({"a": (1, None, "é\n")}) == {"a": [1, None, "é\n"]}
     barrier()
     with together():
         pass
