@@ -90,9 +90,13 @@ class Sweep:
         path = root / "sweep.json"
         try:
             return cls(root=root, **json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise UserError(
+                f"{str(root)!r}: no sweep there", fix="name the folder that `sweep` made"
+            ) from None
         except (OSError, ValueError, TypeError) as error:
             raise UserError(
-                f"{str(path)!r}: no sweep there ({error})", fix="name the folder of a sweep"
+                f"{str(path)!r}: cannot be read ({error})", fix="name the folder of another sweep"
             ) from None
 
 

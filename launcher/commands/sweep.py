@@ -97,6 +97,10 @@ def sweep_command(
         else:
             report(Sweep.read(what), as_json=json)
         return
+    if not what.exists():
+        raise UserError(
+            f"{str(what)!r}: is not there", fix="name settings, or the folder of a sweep"
+        )
     request = {
         "config": str(what.absolute()),
         "config_sha256": digest_of(what),

@@ -92,6 +92,13 @@ def test_runs_that_are_drawn_are_so_many_and_the_cluster_is_asked_once(
     assert all(f"{weight}" in shown for weight in weights)
     with pytest.raises(UserError, match="nothing to vary"):
         sweep(config, [], folder=config.parent / "none", random=3)
+    with pytest.raises(UserError, match="none': is not there"):
+        sweep(config.parent / "none")
+    with pytest.raises(UserError, match=r"': no sweep there; name the folder"):
+        sweep(config.parent)
+    (config.parent / "sweep.json").write_text("{")
+    with pytest.raises(UserError, match=r"sweep.json': cannot be read \(Expecting"):
+        sweep(config.parent)
 
 
 def test_failed_runs_are_submitted_again_with_the_settings_of_then(
