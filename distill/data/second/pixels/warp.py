@@ -24,25 +24,21 @@ def sample(image: Any, x: Any, y: Any, pixel: Any) -> None:
     inside_x = min(max(x, 0.0), width - 1.0)
     inside_y = min(max(y, 0.0), height - 1.0)
     aside, above = abs(x - inside_x), abs(y - inside_y)
+    pixel[:] = 0
     if max(aside, above) < 1:
-        _bilinear(image, inside_x, inside_y, pixel)
+        _add(image, inside_x, inside_y, 1.0, pixel)
         return
-    total, tap = np.zeros(3), np.empty(3)
     for i in range(TAPS):
         at = 2 * (i + 0.5) / TAPS - 1
         dx, dy = (0.0, at * aside) if aside > above else (at * above, 0.0)
         tap_x = min(max(inside_x + dx, 0.0), width - 1.0)
         tap_y = min(max(inside_y + dy, 0.0), height - 1.0)
-        _bilinear(image, tap_x, tap_y, tap)
-        for c in range(3):
-            total[c] += tap[c] / TAPS
-    for c in range(3):
-        pixel[c] = total[c]
+        _add(image, tap_x, tap_y, 1 / TAPS, pixel)
 
 
 @compiled
-def _bilinear(image: Any, x: Any, y: Any, pixel: Any) -> None:
-    """Colour at (x, y) inside the image."""
+def _add(image: Any, x: Any, y: Any, share: Any, pixel: Any) -> None:
+    """A share of the colour at (x, y), inside the image, to ``pixel``."""
     height, width = image.shape[:2]
     left, top = int(x), int(y)
     right, bottom = min(left + 1, width - 1), min(top + 1, height - 1)
@@ -50,7 +46,7 @@ def _bilinear(image: Any, x: Any, y: Any, pixel: Any) -> None:
     for c in range(3):
         upper = image[top, left, c] * (1 - u) + image[top, right, c] * u
         lower = image[bottom, left, c] * (1 - u) + image[bottom, right, c] * u
-        pixel[c] = upper * (1 - v) + lower * v
+        pixel[c] += share * (upper * (1 - v) + lower * v)
 
 
 @compiled
