@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+
+from distill.collectives import all_reduce_sum
+from distill.errors import TrainingStopped
+from distill.processes.stop import agreed_signal
+
 if TYPE_CHECKING:
+    from signal import Signals
+
     from distill.checkpoint import TrainState
     from distill.data.manifest import Pack
     from distill.evaluate import Report
@@ -34,8 +42,35 @@ class Measured(NamedTuple):
     scalars: dict[str, float]
 
 
+class StoppedInEvaluation(Exception):
+    """A stop signal came to some rank in an evaluation, which has ended on all: it takes minutes,
+    and who stops a job may wait for seconds. The next start makes it anew.
+
+    Attributes:
+        state: what is to be saved.
+        by: the signal that the ranks agree on.
+    """
+
+    def __init__(self, state: TrainState, by: Signals) -> None:
+        super().__init__(state, by)
+        self.state, self.by = state, by
+
+
 def measure(job: Job, state: TrainState) -> Measured:
-    """Measure the network as it is, and log it; all ranks must call it."""
+    """Measure the network as it is, and log it; all ranks must call it.
+
+    Raises:
+        StoppedInEvaluation: on all ranks; nothing is logged then.
+    """
+    try:
+        return _measured(job, state)
+    except TrainingStopped:
+        by = agreed_signal(all_reduce_sum(torch.tensor(job.stops.flags)).tolist())
+        assert by is not None
+        raise StoppedInEvaluation(state, by) from None
+
+
+def _measured(job: Job, state: TrainState) -> Measured:
     from distill.evaluate import scalars
     from distill.evaluate.set_report import set_scalars
 
@@ -82,12 +117,14 @@ def _on_sets(job: Job, state: TrainState, network: Network) -> list[AnyResult]:
 
 @contextmanager
 def _part(job: Job, state: TrainState, title: str, units: int) -> Iterator[Advance]:
-    """Progress of this rank's share of ``units``, and signs of life for the watchdog."""
+    """Progress of this rank's share of ``units``, signs of life, and a look for stop signals."""
     with job.monitor.part(title, units // job.ranks.world_size) as shown:
 
         def advance(done: int) -> None:
             job.watchdog.mark("evaluation", state.step)
             shown(done)
+            if any(job.stops.flags):  # where it is called, an error of one rank is one of all
+                raise TrainingStopped("asked to stop in an evaluation")
 
         job.watchdog.mark("evaluation", state.step)
         yield advance

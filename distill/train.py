@@ -29,6 +29,7 @@ from distill.job import (
     sole_job,
     steps_if_complete,
 )
+from distill.measure import StoppedInEvaluation
 from distill.milestones import evaluate_now, evaluation_due, finish, save_due, save_now
 from distill.models.classifier import build_for_training
 from distill.monitor import Monitor
@@ -124,7 +125,10 @@ def train(
             ) as monitor:
                 job = Job(config, plan, engine, facts, monitor, stops, dog, (state.step, saved))
                 with open_loader(job, state) as pairs, memory_hints(ranks.device):
-                    return _work(job, state, pairs)
+                    try:
+                        return _work(job, state, pairs)
+                    except StoppedInEvaluation as stopped:
+                        return _stop(job, stopped.state, stopped.by)
 
 
 def _watchdog(config: Config, plan: Plan, ranks: Ranks) -> Watchdog:
@@ -164,22 +168,21 @@ def _work(job: Job, state: TrainState, pairs: PairLoader) -> Outcome:
         _tell(job, state, report, batches, pace)
         _judge(job, state, report, batches)
         if report.stop is not None:
-            _save_stopped(job, state, report.stop)
-            return Outcome(state.step, report.stop)
+            return _stop(job, state, report.stop)
     if state.skipped_in_a_row:
         raise _not_finite(job, f"step {state.step}, the last: the loss is not finite")
     finish(job, state)
     return Outcome(state.step)
 
 
-def _save_stopped(job: Job, state: TrainState, by: Signals) -> None:
+def _stop(job: Job, state: TrainState, by: Signals) -> Outcome:
     """Save where a signal stops the run, if it can be; not with losses not finite (`save_due`).
 
     On a full disk it is stopped all the same: the next start goes on from the last checkpoint, or
     says that there is no room.
     """
     why = "losses are not finite" if state.skipped_in_a_row else ""
-    if not why:
+    if not why and job.saved[0] != state.step:
         try:
             save_now(job, state, must=True)
         except SaveFailed as error:
@@ -187,6 +190,7 @@ def _save_stopped(job: Job, state: TrainState, by: Signals) -> None:
     place = (job.saved[1] or "the start") if why else "here"
     unsaved = f", and this step is not saved ({why})" if why else ""
     job.monitor.say(f"stopped by {by.name}{unsaved}; the same command goes on from {place}")
+    return Outcome(state.step, by)
 
 
 def _counted(state: TrainState, report: StepReport) -> TrainState:

@@ -2,8 +2,9 @@
 
 A save is a collective, so no signal handler may start one. Ctrl-C, TERM and USR2 (which batch
 systems send ahead of a time limit) are only remembered here; `distill.step` carries the flags to
-all ranks with the losses. Exit status: 128 + the signal, so 130, 143 or 140. A hang-up (the
-terminal was closed) counts as a TERM, unless it is ignored, as under nohup.
+all ranks with the losses, and `distill.measure` ends an evaluation, which may take minutes. Exit
+status: 128 + the signal, so 130, 143 or 140. A hang-up (the terminal was closed) counts as a TERM,
+unless it is ignored, as under nohup.
 
 A second Ctrl-C leaves at once, by `os._exit`: a checkpoint becomes visible by one rename, so
 nothing is left half-written. A second TERM or USR2 changes nothing: the save completes.

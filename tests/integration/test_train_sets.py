@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -91,6 +92,46 @@ def test_a_run_finds_of_itself_what_evaluate_finds_of_its_weights(
     scores = {step: told[step]["evaluation_agedb_30/accuracy"] for step in (1, 2, 3)}
     kept = {int(path.name[5:]) for path in (run / "checkpoints").iterdir()}
     assert max(scores.values()) == max(scores[step] for step in kept if step in scores)
+
+
+INTERRUPTED = """
+import os, signal
+from distill.__main__ import main
+from distill.evaluate import sets
+
+real, asked = sets.evaluate_pairs, []
+
+def interrupted(found, embedder):
+    asked.append(found.name)
+    if asked == ["lfw", "agedb_30"] * 2:  # the second set, after the second step
+        os.kill(os.getpid(), signal.SIGTERM)
+    return real(found, embedder)
+
+sets.evaluate_pairs = interrupted
+main()
+"""
+
+
+def test_a_stop_ends_an_evaluation_of_a_set_and_the_next_start_makes_it(
+    words: list[str], tmp_path: Path
+) -> None:
+    settings, run = tmp_path / "run.toml", tmp_path / "run"
+    settings.touch()
+    asked = ["train", str(settings), *words, f"run.dir={run}", "train.zero_stage=0"]
+
+    def start(*program: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *program, *asked]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    stopped = start("-c", INTERRUPTED)
+    assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
+    assert "stopped by SIGTERM; the same command goes on from here" in stopped.stdout
+    assert max(path.name for path in (run / "checkpoints").iterdir()) == "step-00000002"
+    done = start("-m", "distill")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    told = [line["step"] for line in lines if "evaluation_lfw/accuracy" in line]
+    assert told == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
