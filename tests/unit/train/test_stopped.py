@@ -36,7 +36,17 @@ def test_a_stop_is_one_whether_or_not_it_can_be_saved(
     said: list[str] = []
     job: Any = SimpleNamespace(saved=(4, saved), monitor=SimpleNamespace(say=said.append))
     monkeypatch.setattr(train, "save_now", save)
-    train._save_stopped(job, TrainState(step=7, skipped_in_a_row=skipped), SIGUSR2)
+    stopped = train._stop(job, TrainState(step=7, skipped_in_a_row=skipped), SIGUSR2)
+    assert stopped == (7, SIGUSR2)
     assert asked == ([] if skipped else [True])
     assert len(said) == 1
     assert words in said[0]
+
+
+def test_what_is_saved_already_is_not_saved_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop may come in the last evaluation, after the last step was saved."""
+    monkeypatch.setattr(train, "save_now", lambda *_, **__: pytest.fail("saved again"))
+    said: list[str] = []
+    job: Any = SimpleNamespace(saved=(7, Path("s")), monitor=SimpleNamespace(say=said.append))
+    assert train._stop(job, TrainState(step=7), SIGUSR2).exit_status == 128 + SIGUSR2
+    assert said == ["stopped by SIGUSR2; the same command goes on from here"]
