@@ -15,6 +15,7 @@ import numpy as np
 
 from distill.data.compiled import compiled
 from distill.data.second.pixels import warp
+from distill.data.second.pixels.filters import step
 
 MAX_TURN_DEGREES = 55
 """Heads turned further are left alone: of a profile, the middle of the face is not seen."""
@@ -59,7 +60,7 @@ def turned_to_front(image: Any, points: Any, out: Any, moved: Any) -> bool:
         return False
     camera = _camera(yaw, pitch, points.astype(np.float64))
     size = image.shape[0]
-    trust = 1.3 * (1 - _ramp(abs(yaw) * 180 / np.pi, MIRROR_FROM_DEGREES, MIRROR_TO_DEGREES))
+    trust = 1.3 * (1 - step(abs(yaw) * 180 / np.pi, MIRROR_FROM_DEGREES, MIRROR_TO_DEGREES))
     cos, sin = np.cos(yaw), np.sin(yaw)
     own, other = np.zeros(3), np.zeros(3)
     for row in range(size):
@@ -67,7 +68,7 @@ def turned_to_front(image: Any, points: Any, out: Any, moved: Any) -> bool:
         for column in range(size):
             x = (column / size - ORIGIN[0]) / UNIT
             z, nx, nz = surface(x, y)
-            share = _ramp(cos * nz - sin * nx + trust, SEEN_FROM, SEEN_TO)
+            share = step(cos * nz - sin * nx + trust, SEEN_FROM, SEEN_TO)
             if share > 0:
                 _look(image, camera, x, y, z, own)
             if share < 1:
@@ -86,30 +87,29 @@ def pose_of(points: Any) -> Any:
     coarse grid, then ever smaller steps from its best place.
     """
     target, flat = points.astype(np.float64), np.empty((5, 2))
-    step = np.deg2rad(10.0)
+    apart = np.deg2rad(10.0)
     yaw = pitch = 0.0
     best = np.inf
     for i in range(-8, 9):
         for j in range(-3, 4):
-            cost = _cost(i * step, j * step, target, flat)
+            cost = _cost(i * apart, j * apart, target, flat)
             if cost < best:
-                best, yaw, pitch = cost, i * step, j * step
-    while step > 1e-3:
-        step *= 0.5
+                best, yaw, pitch = cost, i * apart, j * apart
+    while apart > 1e-3:
+        apart *= 0.5
         at_yaw, at_pitch = yaw, pitch
         for i in range(-1, 2):
             for j in range(-1, 2):
-                cost = _cost(at_yaw + i * step, at_pitch + j * step, target, flat)
+                cost = _cost(at_yaw + i * apart, at_pitch + j * apart, target, flat)
                 if cost < best:
-                    best, yaw, pitch = cost, at_yaw + i * step, at_pitch + j * step
+                    best, yaw, pitch = cost, at_yaw + i * apart, at_pitch + j * apart
     return yaw, pitch
 
 
 @compiled
 def _cost(yaw: Any, pitch: Any, target: Any, flat: Any) -> Any:
     """Squared distances that a similarity leaves, in units, and what speaks against pitch."""
-    _project(yaw, pitch, flat)
-    m = warp.similarity(flat, target)
+    m = _placed(_rotation(yaw, pitch), target, flat)
     left = 0.0
     for i in range(5):
         dx = m[0, 0] * flat[i, 0] + m[0, 1] * flat[i, 1] + m[0, 2] - target[i, 0]
@@ -119,28 +119,34 @@ def _cost(yaw: Any, pitch: Any, target: Any, flat: Any) -> Any:
 
 
 @compiled
-def _project(yaw: Any, pitch: Any, flat: Any) -> None:
-    """`NODES` of a turned head as a distant camera sees them, in units, into ``flat`` (5, 2)."""
-    cos, sin = np.cos(yaw), np.sin(yaw)
+def _rotation(yaw: Any, pitch: Any) -> Any:
+    """The (2, 3) matrix from a turned head to what a distant camera sees of it, both in units."""
+    matrix = np.empty((2, 3))
+    matrix[0] = np.cos(yaw), 0.0, np.sin(yaw)
+    matrix[1] = np.sin(pitch) * np.sin(yaw), np.cos(pitch), -np.sin(pitch) * np.cos(yaw)
+    return matrix
+
+
+@compiled
+def _placed(rotation: Any, target: Any, flat: Any) -> Any:
+    """The similarity from what is seen of the turned `NODES`, kept in ``flat``, to ``target``."""
     for i in range(5):
-        x, y, z = NODES[i, 0], NODES[i, 1], NODES[i, 2]
-        flat[i, 0] = cos * x + sin * z
-        flat[i, 1] = np.cos(pitch) * y - np.sin(pitch) * (cos * z - sin * x)
+        for r in range(2):
+            flat[i, r] = 0.0
+            for c in range(3):
+                flat[i, r] += rotation[r, c] * NODES[i, c]
+    return warp.similarity(flat, target)
 
 
 @compiled
 def _camera(yaw: Any, pitch: Any, target: Any) -> Any:
     """The (2, 4) matrix from (x, y, z, 1) of the head to column and row of the photograph."""
-    flat = np.empty((5, 2))
-    _project(yaw, pitch, flat)
-    m = warp.similarity(flat, target)
-    turned = np.zeros((2, 3))
-    turned[0] = np.cos(yaw), 0.0, np.sin(yaw)
-    turned[1] = np.sin(pitch) * np.sin(yaw), np.cos(pitch), -np.sin(pitch) * np.cos(yaw)
+    rotation = _rotation(yaw, pitch)
+    m = _placed(rotation, target, np.empty((5, 2)))
     camera = np.empty((2, 4))
     for r in range(2):
         for c in range(3):
-            camera[r, c] = m[r, 0] * turned[0, c] + m[r, 1] * turned[1, c]
+            camera[r, c] = m[r, 0] * rotation[0, c] + m[r, 1] * rotation[1, c]
         camera[r, 3] = m[r, 2]
     return camera
 
@@ -158,7 +164,7 @@ def surface(x: Any, y: Any) -> Any:
     z = 0.5 * (z + FLOOR + np.sqrt((z - FLOOR) ** 2 + FLOOR_SOFTNESS**2))
     nx, ny, nz = x / HALF_WIDTH**2, down / HALF_HEIGHT**2, root / HALF_DEPTH
     if square > 1:
-        z += RISE * _ramp(np.sqrt(square), 1.0, 1.5)
+        z += RISE * step(np.sqrt(square), 1.0, 1.5)
     height, slope = _nose(x, y)
     z += height + LIPS_HEIGHT * _hill(x / 0.6) * _hill((y - LIPS_Y) / 0.44)
     nx -= slope * nz
@@ -172,7 +178,7 @@ def _nose(x: Any, y: Any) -> Any:
     if y <= 0 or y >= NOSE_END_Y:
         return 0.0, 0.0
     along = min(y / NOSE_TIP_Y, 1.0)
-    ridge = NOSE_HEIGHT * along * (1 - _ramp(y, NOSE_TIP_Y, NOSE_END_Y))
+    ridge = NOSE_HEIGHT * along * (1 - step(y, NOSE_TIP_Y, NOSE_END_Y))
     half = 2 * (0.13 + 0.08 * along)
     if abs(x) >= half:
         return 0.0, 0.0
@@ -183,13 +189,6 @@ def _nose(x: Any, y: Any) -> Any:
 def _hill(at: Any) -> Any:
     """1 at 0, 0 from -1 and 1 on outwards, smooth."""
     return (1 - at * at) ** 2 if -1 < at < 1 else 0.0
-
-
-@compiled
-def _ramp(value: Any, low: Any, high: Any) -> Any:
-    """0 up to ``low``, 1 from ``high`` on, smooth between."""
-    at = min(max((value - low) / (high - low), 0.0), 1.0)
-    return at * at * (3 - 2 * at)
 
 
 @compiled
