@@ -101,8 +101,6 @@ def evaluate_pairs(found: PairSet, embedder: Embedder) -> SetResult:
 def _of_all(mine: torch.Tensor) -> torch.Tensor:
     """The rows of all ranks, (N, D), in rank order; a rank may have none."""
     shapes = gather_objects(list(mine.shape))
-    if len(shapes) == 1:
-        return mine
     width = max(width for _, width in shapes)
     return gathered_rows(mine.reshape(len(mine), width), [rows for rows, _ in shapes])
 

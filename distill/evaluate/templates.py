@@ -104,9 +104,7 @@ def cosines(vectors: torch.Tensor, found: TemplateSet, ranks: Ranks) -> Scores:
     """The cosine of each pair, (P,); every rank computes its share."""
     mine = evaluation_slice(len(found.same), Share(ranks.rank, ranks.world_size))
     scores = torch.from_numpy(cosines_of(vectors, found.pairs[mine]))
-    rows = gather_objects(len(mine))
-    if len(rows) > 1:
-        scores = gathered_rows(scores, rows)
+    scores = gathered_rows(scores, gather_objects(len(mine)))
     whole: Scores = scores.numpy()
     return whole
 
