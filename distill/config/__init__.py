@@ -2,10 +2,12 @@
 
 from distill.config.load import (
     as_override,
+    by_key,
     dump_toml,
     explained_toml,
     load_config,
     parse_overrides,
+    toml_value,
 )
 from distill.config.tree import (
     CheckpointConfig,
@@ -40,8 +42,10 @@ __all__ = [
     "Section",
     "TrainConfig",
     "as_override",
+    "by_key",
     "dump_toml",
     "explained_toml",
     "load_config",
     "parse_overrides",
+    "toml_value",
 ]

@@ -70,6 +70,12 @@ def dump_toml(config: Config) -> str:
     return "\n".join(_section_lines(name, values) for name, values in sections.items())
 
 
+def by_key(config: Config) -> dict[str, Any]:
+    """Every setting under its name `section.key`, as plain data."""
+    sections = config.model_dump().items()
+    return {f"{name}.{key}": value for name, values in sections for key, value in values.items()}
+
+
 def explained_toml(config: Config) -> str:
     """`dump_toml` with what each setting means as a comment in front of it."""
     lines = []
@@ -95,13 +101,10 @@ def _check_file_names(config: Config) -> None:
     Raises:
         UserError: a text that is no file name; the field is named.
     """
-    for section, values in config.model_dump().items():
-        for key, value in values.items():
-            for text in value if isinstance(value, list) else [value]:
-                if isinstance(text, str) and not _is_file_name(text):
-                    raise UserError(
-                        f"{section}.{key} = {text!r}: {file_names_here()}", fix=UTF8_FIX
-                    )
+    for key, value in by_key(config).items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not _is_file_name(text):
+                raise UserError(f"{key} = {text!r}: {file_names_here()}", fix=UTF8_FIX)
 
 
 def _is_file_name(text: str) -> bool:

@@ -6,7 +6,7 @@ import shlex
 import textwrap
 from collections.abc import Iterator
 
-from distill.config.load import toml_value
+from distill.config import toml_value
 from distill.errors import one_line
 from distill.migrate.settings import Setting
 from distill.migrate.translate import Migrated

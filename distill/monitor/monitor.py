@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill import console
-from distill.config import dump_toml
+from distill.config import by_key, dump_toml, toml_value
 from distill.monitor.metrics_file import MetricsFile, read_metrics
 from distill.monitor.tensorboard import TensorBoard
 from distill.monitor.terminal import Terminal, held_out, verified
@@ -60,9 +60,7 @@ class Monitor:
         board = active and config.monitor.tensorboard
         make_board = partial(TensorBoard, run.tensorboard) if board else None
         self._board = _Unless("TensorBoard", make_board, resumed_step)
-        self._board.do(
-            resumed_step, lambda log: log.text("config", dump_toml(config), resumed_step)
-        )
+        self._board.do(resumed_step, lambda log: _show_settings(log, config, resumed_step))
 
     def __enter__(self) -> Monitor:
         return self
@@ -147,6 +145,14 @@ class Monitor:
         """One warning on the terminal."""
         if self._terminal:
             console.warn(text)
+
+
+def _show_settings(board: TensorBoard, config: Config, step: int) -> None:
+    """Settings as a text to read and as columns to compare runs by; its folder names a run."""
+    board.text("config", dump_toml(config), step)
+    columns = {key: value for key, value in by_key(config).items() if key != "run.dir"}
+    plain = (bool, int, float, str)
+    board.settings({k: v if isinstance(v, plain) else toml_value(v) for k, v in columns.items()})
 
 
 def _evaluated_steps(metrics: Path, until: int) -> set[int]:

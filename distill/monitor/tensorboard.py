@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,18 @@ class TensorBoard:
         """A text, shown as it is."""
         indented = "".join(f"    {line}\n" for line in text.splitlines())
         self._writer.add_text(tag, indented, step)
+
+    def settings(self, settings: Mapping[str, bool | float | str]) -> None:
+        """What the page HPARAMS compares runs by.
+
+        No experiment is described, which would hold for one run and hide what others vary: without
+        one the page takes the settings of all runs, those that differ first, and every curve.
+        """
+        from torch.utils.tensorboard.summary import hparams
+
+        # SummaryWriter.add_hparams would make a run of its own, in a folder below.
+        _, started, _ = hparams(dict(settings), {})  # type: ignore[no-untyped-call]
+        self._writer._get_file_writer().add_summary(started)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Write what is left and close."""
