@@ -50,7 +50,7 @@ def test_noise_and_odd_sizes_are_survived(shape: tuple[int, int]) -> None:
 
 
 def test_it_equals_yuface_where_that_is_installed() -> None:
-    yuface = pytest.importorskip("yuface", reason="an oracle, not a dependency; none for 3.12")
+    yuface = pytest.importorskip("yuface", reason="an oracle, not a dependency; none from 3.12 on")
     for path in PHOTOGRAPHS[::6]:
         bgr = read(path, 500)
         for ours, theirs in zip(detect(bgr), yuface.detect(bgr, -1.0), strict=True):

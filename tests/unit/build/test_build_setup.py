@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 from types import ModuleType
@@ -248,11 +250,19 @@ def test_a_named_python_is_used_or_refused(tmp_path: Path) -> None:
     fake_python(tmp_path, "old", "echo")
     refused = find_python(tmp_path, "old")
     assert refused.returncode == 2
-    assert refused.stderr.startswith("error: PYTHON=old is not a Python 3.11 or 3.12 that runs")
+    assert refused.stderr.startswith("error: PYTHON=old is not a Python 3.11 to 3.13 that runs")
+
+
+@pytest.mark.parametrize("asks", ["scripts/find_python.sh", "distill/doctor/machine.py"])
+def test_the_same_pythons_are_taken_everywhere(asks: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    least, beyond = map(int, re.findall(r"3\.(\d+)", project["requires-python"]))
+    assert re.findall(r"\(3, (\d+)\)", (ROOT / asks).read_text()) == [str(least), str(beyond - 1)]
+    assert f"3.{least} to 3.{beyond - 1}" in (ROOT / "README.md").read_text()
 
 
 def test_without_python_the_message_says_how_to_get_one(tmp_path: Path) -> None:
-    for name in ("python3.11", "python3.12", "python3", "python"):
+    for name in ("python3.11", "python3.12", "python3.13", "python3", "python"):
         fake_python(tmp_path, name, "exit 1")
     answer = find_python(tmp_path)
     assert (answer.returncode, answer.stdout) == (2, "")
