@@ -97,6 +97,7 @@ class Engine:
         self.moments = moments_of(config.optimizer)
         self.shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
         self._clip_norm = config.optimizer.clip_norm
+        self._clip_head = config.optimizer.clip_head
         self._compiled = config.model.compile
         self._scale = LossScale.for_precision(config.train.precision)
         self.head = self._trainer_of(head, config) if head is not None else None
@@ -149,9 +150,18 @@ class Engine:
         if not self.zero_stage and self.ranks.world_size == 1:
             engine.enable_backward_allreduce = False  # two copies of all gradients, for nobody
         if self.zero_stage:
-            beside = None if self.head is None else self.head.gradient_norm
+            beside = None if self.head is None else self._norm_of_head
             take_norm(engine.optimizer, self.zero_stage, beside)
         return engine
+
+    def _norm_of_head(self) -> torch.Tensor:
+        """What the head adds to the norm; a collective.
+
+        Where it is not clipped, 0 or NaN: whether it is finite still decides for all.
+        """
+        assert self.head is not None, "asked for where there is one"
+        norm = self.head.gradient_norm()
+        return norm if self._clip_head else 0.0 * norm
 
     def _named_device(self) -> AbstractContextManager[None]:
         """A block in which LOCAL_RANK says what DeepSpeed takes it for: the index of our device.
@@ -216,8 +226,8 @@ class Engine:
         if skipped:
             self.head.drop()
         else:
-            scale = self._scale.scale
-            self.head.update(clip_factor(norm * scale, self._clip_norm * scale))
+            scale, limit = self._scale.scale, self._clip_norm if self._clip_head else 0.0
+            self.head.update(clip_factor(norm * scale, limit * scale))
 
     def _update(self) -> float:
         """One optimizer step; its gradient norm before clipping, not finite where skipped."""
@@ -234,7 +244,7 @@ class Engine:
         grads = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads)
         if self.head is not None:
-            norm = joint_norm(norm, self.head.gradient_norm())
+            norm = joint_norm(norm, self._norm_of_head())
         value = float(norm) / self._scale.scale
         if not math.isfinite(value):
             self._engine.zero_grad()  # without gradients torch's optimizers do nothing

@@ -177,6 +177,9 @@ class HeadConfig(Section):
     """Additive angular margin in radians (`arcface`, `combined`)."""
     cos_margin: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.35
     """Additive cosine margin (`cosface`, `combined`)."""
+    margin_slope: Literal["exact", "one"] = "exact"
+    """Derivative of the margin (`arcface`, `combined`): its own, or `one`, as arcface_torch leaves
+    it out: the gradient of the own class is then that of its cosine (docs/arcface.md)."""
     adaface_margin: Annotated[float, Field(ge=0.0, lt=1.5708)] = 0.4
     """Largest angle in radians, and half of the largest cosine margin (`adaface`)."""
     adaface_h: Positive = 0.333
@@ -241,6 +244,9 @@ class OptimizerConfig(Section):
     """Weight decay; not applied to biases and normalisation parameters."""
     clip_norm: NotNegative = 5.0
     """Largest global gradient norm over all parameters; 0 switches clipping off."""
+    clip_head: bool = True
+    """Whether the head's gradient counts in that norm and is clipped; false, as in arcface_torch,
+    needs `head.placement` sharded, and the norm that is logged is the backbone's."""
     schedule: Literal["polynomial", "cosine", "constant"] = "polynomial"
     """Decay of the learning rate after warm-up."""
     warmup_steps: Count = 0

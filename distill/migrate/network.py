@@ -75,7 +75,11 @@ def _margin(given: Given, changed: Collection[str]) -> Settings:
         raise _no_margin(given, "refused by arcface_torch itself, without counterpart here")
     if not 0 <= angle < math.pi / 2:
         raise _no_margin(given, "an angle below 0, or of 90 degrees and more, has no counterpart")
-    return {"margin": Setting("arcface", words), "arc_margin_rad": Setting(float(angle), "")}
+    return {
+        "margin": Setting("arcface", words),
+        "arc_margin_rad": Setting(float(angle), ""),
+        "margin_slope": Setting("one", "no gradient passes the angle there"),
+    }
 
 
 def _no_margin(given: Given, what: str) -> UserError:

@@ -38,6 +38,7 @@ def optimizer_of(given: Given, batch: Batch) -> Settings:
         "lr_batch_pairs": Setting(batch.pairs, "which the rate is meant for"),
         **(_sgd if name == "sgd" else _adamw)(given, batch.passes, summed),
         "clip_norm": Setting(CLIP_NORM / batch.passes, f"as in its train_v2.py{summed}"),
+        "clip_head": Setting(False, "its norm is that of the backbone alone"),
         "schedule": Setting("polynomial", "as its PolynomialLRWarmup"),
         "power": Setting(1.0, ""),
         "warmup_steps": _warmup(given, batch),

@@ -16,7 +16,6 @@ GPUS_OF_A_NODE = 8
 """As its configurations have them."""
 OTHERWISE = (
     "Weight decay leaves biases, normalisations and slopes alone.",
-    "The gradient is clipped by the norm of backbone and head together, there of the backbone.",
     "Warm-up begins at its lowest rate; there the first step of all is made at the full one.",
     "Rows of the head that a step with sample_rate is not about rest; there they decay.",
 )

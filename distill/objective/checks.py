@@ -36,6 +36,11 @@ def check_head(config: Config, classes: int, world_size: int) -> None:
             f"head.sample_rate = {head.sample_rate}: a replicated head is updated whole",
             fix="set head.placement = 'sharded', or head.sample_rate = 1.0",
         )
+    if head.placement == "replicated" and not config.optimizer.clip_head:
+        raise UserError(
+            "optimizer.clip_head = False: a replicated head is clipped with the network it is in",
+            fix="set head.placement = 'sharded', or optimizer.clip_head = True",
+        )
     if config.train.images == "pair":  # else there is no similarity, whatever its settings are
         _check_topk(config, classes, world_size)
         _check_streamed(config)

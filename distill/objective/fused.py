@@ -13,12 +13,12 @@ from distill.heads.answers import answers_to, logits_of
 from distill.losses import (
     ClassShards,
     PairLoss,
-    PairLossSpec,
     RowLoss,
     RowMargins,
     linear_cross_entropy,
     linear_pair_loss,
 )
+from distill.objective.margins import cosines_with, own_margins, spec_of
 from distill.objective.terms import (
     BatchLoss,
     PairAnswers,
@@ -27,7 +27,6 @@ from distill.objective.terms import (
     measured,
     nobody,
     of_first_pairs,
-    own_margins,
 )
 from distill.schedules import temperature_at, weight_at
 
@@ -45,7 +44,7 @@ class LinearLoss:
         self._settings = config.loss
         self._of_pairs = config.train.images == "pair"
         self._kind = config.head.kind
-        self._spec = PairLossSpec.from_config(config.loss, config.head)
+        self._spec = spec_of(config)
         fused = config.loss.form == "fused"
         self._budget = int(config.loss.kept_scores_mb * 2**20) if fused else _EVERYTHING
 
@@ -112,7 +111,9 @@ class Fused:
         bias: torch.Tensor | None,
     ) -> tuple[PairLoss | RowLoss, PairAnswers | None]:
         """What is asked of the head, in its forward pass."""
-        margins = own_margins(self._head, engine, embeddings)
+        of_images = labels.repeat(len(embeddings) // len(labels))
+        own = partial(cosines_with, embeddings, weight, of_images)
+        margins = own_margins(self._head, engine, embeddings, own)
         loss = self._linear(embeddings, weight, bias, labels, margins, step)
         if not answers_of:
             return loss, None

@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from distill.collectives import gathered
+from distill.collectives import all_reduce_sum, gathered
 from distill.data.batch import PairBatch
 from distill.data.keyed import keyed_rng
 from distill.heads.exchange import gathered_embeddings
 from distill.heads.sampling import everything, sampled
 from distill.losses import ClassShards, RowMargins
 from distill.objective.fused import LinearLoss
+from distill.objective.margins import (
+    adaface_margins,
+    constant_slope,
+    cosines_with,
+    margins_at,
+)
 from distill.objective.terms import (
     BatchLoss,
     best_of_pairs,
@@ -22,7 +28,6 @@ from distill.objective.terms import (
     measured,
     nobody,
     of_first_pairs,
-    own_margins,
 )
 
 if TYPE_CHECKING:
@@ -69,8 +74,8 @@ class Sharded:
         head = _head_of(engine)
         embeddings = engine.forward(images_of(batch, self._images))
         everyone = self._of_all(embeddings)
-        margins = self._margins_of_all(engine, embeddings)
         labels = self._selection.labels[micro]
+        margins = self._margins_of_all(engine, embeddings, everyone, labels)
         loss = self._linear(everyone, head.weight, head.bias, labels, margins, step, self._shards)
         answers = None
         if answers_of:
@@ -79,14 +84,30 @@ class Sharded:
         finite = torch.isfinite(embeddings.detach()).all()
         return measured(loss, embeddings, answers)._replace(finite=finite)
 
-    def _margins_of_all(self, engine: Engine, embeddings: torch.Tensor) -> RowMargins | None:
-        """Margins of the images of all ranks in the order of `_of_all`."""
-        mine = own_margins(self._head, engine, embeddings)
+    def _margins_of_all(
+        self, engine: Engine, embeddings: torch.Tensor, everyone: torch.Tensor, labels: torch.Tensor
+    ) -> RowMargins | None:
+        """Margins of the images of all ranks in the order of ``everyone``; a collective."""
+        if constant_slope(self._head):
+            of_images = labels.repeat(self._sides)
+            return margins_at(self._head, self._cosines_with(engine, everyone, of_images))
+        mine = adaface_margins(self._head, engine, embeddings)
         if mine is None:
             return None
         told = gathered(torch.stack(mine))
         told = told.view(*told.shape[:2], self._sides, -1)
         return RowMargins(*told.permute(1, 2, 0, 3).flatten(1))
+
+    def _cosines_with(
+        self, engine: Engine, everyone: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """Cosines of all images with their own classes, of which each is some rank's; 0 of none."""
+        assert self._selection is not None, "begin comes first"
+        start, end = self._selection.bounds[engine.ranks.rank :][:2]
+        mine = (labels >= start) & (labels < end)
+        own = torch.where(mine, labels - start, 0)
+        found = cosines_with(everyone, _head_of(engine).weight, own)
+        return all_reduce_sum(torch.where(mine, found, 0.0))
 
     def _of_all(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Embeddings of all ranks from this rank's, all first images before all second ones."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +11,8 @@ import torch.nn.functional as F
 
 from distill.data.batch import PairBatch
 from distill.heads.answers import answers_to
-from distill.losses import IGNORED_LABEL, PairLossSpec, RowLoss, margined_logits, pair_loss
+from distill.losses import IGNORED_LABEL, RowLoss, RowMargins, margined_logits, pair_loss
+from distill.objective.margins import own_margins, own_scores, spec_of
 from distill.objective.terms import (
     BatchLoss,
     best_of_pairs,
@@ -18,13 +20,13 @@ from distill.objective.terms import (
     measured,
     nobody,
     of_first_pairs,
-    own_margins,
 )
 from distill.schedules import temperature_at, weight_at
 
 if TYPE_CHECKING:
     from distill.config.tree import Config
     from distill.engine import Engine
+    from distill.models.classifier import ClassifierOutput
 
 
 class Stored:
@@ -32,7 +34,7 @@ class Stored:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._spec = PairLossSpec.from_config(config.loss, config.head)
+        self._spec = spec_of(config)
 
     def begin(self, engine: Engine, batches: Sequence[PairBatch], step: int) -> None:
         """Nothing is to be done."""
@@ -53,7 +55,7 @@ class Stored:
             temperature=temperature_at(settings, step),
             weight=weight_at(settings, step),
             spec=self._spec,
-            margins=own_margins(self._config.head, engine, output.embeddings),
+            margins=self._margins(engine, output, batch.labels.repeat(2)),
             implementation=settings.implementation,
         )
         answers = None
@@ -65,7 +67,7 @@ class Stored:
     def _first_alone(self, engine: Engine, batch: PairBatch) -> BatchLoss:
         """The baseline: cross-entropy of the sample images, no second image."""
         output = engine.forward(images_of(batch, "first"))
-        margins = own_margins(self._config.head, engine, output.embeddings)
+        margins = self._margins(engine, output, batch.labels)
         loss = F.cross_entropy(
             margined_logits(output.scores.float(), batch.labels, self._spec, margins),
             batch.labels,
@@ -77,6 +79,12 @@ class Stored:
         loss = loss / counted
         correct = (output.scores.argmax(1) == batch.labels).sum() / counted
         return measured(RowLoss(loss, loss.detach(), correct), output.embeddings)
+
+    def _margins(
+        self, engine: Engine, output: ClassifierOutput, labels: torch.Tensor
+    ) -> RowMargins | None:
+        own = partial(own_scores, output.scores, labels)
+        return own_margins(self._config.head, engine, output.embeddings, own)
 
 
 def _counted(labels: torch.Tensor) -> torch.Tensor:

@@ -8,12 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from distill.data.batch import PairBatch, as_network_input
-from distill.heads import AdaFace
-from distill.losses import PairLoss, RowLoss, RowMargins
+from distill.losses import PairLoss, RowLoss
 
 if TYPE_CHECKING:
-    from distill.config.tree import HeadConfig
-    from distill.engine import Engine
     from distill.heads.answers import Answers
 
 Scalars = dict[str, torch.Tensor]
@@ -55,17 +52,6 @@ def images_of(batch: PairBatch, images: Literal["pair", "first"]) -> torch.Tenso
         images: `train.images`.
     """
     return as_network_input(torch.cat(batch.both) if images == "pair" else batch.first)
-
-
-def own_margins(
-    settings: HeadConfig, engine: Engine, embeddings: torch.Tensor
-) -> RowMargins | None:
-    """Margins of this rank's images from their embeddings, (N, D), with AdaFace; a collective."""
-    if settings.margin != "adaface":
-        return None
-    adaface = engine.module.adaface
-    assert isinstance(adaface, AdaFace), "the network was built with other settings"
-    return RowMargins(*adaface(embeddings))
 
 
 def measured(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+from dataclasses import replace
 
 import head_scenarios as scenarios
 import torch
@@ -39,7 +41,8 @@ def plain_torch(
         margins = adaface and RowMargins(*adaface(output.embeddings))
         loss = loss_of(config, output.scores, batch.labels, margins)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
+        clipped = model if config.optimizer.clip_head else model.backbone
+        norm = torch.nn.utils.clip_grad_norm_(clipped.parameters(), config.optimizer.clip_norm)
         if step != left_out:
             optimizer.step()
         seen.append((loss.item(), norm.item()))
@@ -58,6 +61,8 @@ def loss_of(
 ) -> torch.Tensor:
     """The reference of a pair's loss; of first images alone torch's cross-entropy."""
     spec = PairLossSpec.from_config(config.loss, config.head)
+    if config.head.margin_slope == "one":
+        margins, spec = of_slope_one(spec, scores, labels)
     if config.train.images == "first":
         logits = margined_logits(scores, labels, spec, margins)
         return F.cross_entropy(logits, labels, label_smoothing=config.loss.label_smoothing)
@@ -70,6 +75,19 @@ def loss_of(
         margins=margins,
         implementation="reference",
     ).total
+
+
+def of_slope_one(
+    spec: PairLossSpec, scores: torch.Tensor, labels: torch.Tensor
+) -> tuple[RowMargins, PairLossSpec]:
+    """What the margin takes off each own cosine, as a number, and a loss without margin."""
+    both = labels.repeat(len(scores) // len(labels))
+    own = scores.detach()[torch.arange(len(scores)), both]
+    angle = torch.arccos(own) + spec.margin_angle_rad
+    moved = torch.where(angle <= math.pi, angle.cos(), own - 1 + math.cos(spec.margin_angle_rad))
+    taken = own - moved + spec.margin_cosine
+    margins = RowMargins(torch.zeros_like(taken), taken)
+    return margins, replace(spec, margin_angle_rad=0.0, margin_cosine=0.0)
 
 
 def some_classes(world_size: int, head: str, *words: str) -> list[tuple[float, float]]:

@@ -34,6 +34,7 @@ from distill.ranks import Ranks, leave_process_group
 from distill.step import Recipe, train_step
 
 PAIRS, CLASSES, DIM, STEPS = 36, 7, 6, 4
+UNCLIPPED = ("optimizer.clip_head=false", "optimizer.clip_norm=0.3")
 MANY = 40
 """Classes where a step is about some of them; 7 of them are in the batches."""
 SAMPLED = [
@@ -63,6 +64,8 @@ SIMILARITIES = {
     "none": ["loss.similarity=none", "loss.label_smoothing=0.1"],
     "few classes": ["loss.topk_classes=3"],
     "adaface": ["head.margin=adaface", "head.adaface_decay=0.5"],
+    "slope": ["head.margin_slope=one", "head.arc_margin_rad=0.5"],
+    "slope sub-centres": ["head.margin_slope=one", "head.sub_centres=3"],
     "sub-centres": ["head.sub_centres=3"],
     "sub-centres mmd": ["head.sub_centres=2", "loss.similarity=mmd"],
 }
@@ -75,6 +78,7 @@ FIRST = {
         "head.margin=adaface", "head.adaface_decay=0.5", "loss.topk_classes=50",
         "train.accumulation=1",  # each micro-batch counts by itself
     ],
+    "cosine slope": ["head.margin_slope=one", "head.margin=arcface", "head.arc_margin_rad=0.5"],
     "cosine sub-centres": ["head.sub_centres=3", "head.margin=arcface"],
     "cosine rbf": ["loss.similarity=mmd", "loss.mmd_kernel=rbf", "loss.ce=mean"],
 }  # fmt: skip
@@ -267,7 +271,10 @@ def poisoned(ranks: Ranks, _: Path) -> dict[str, Any]:
     """NaN images on the last rank in step 1; and a gradient of the head that is not finite."""
     found = {}
     for stage in range(4):
-        config = settings(*FORMS["sharded-fused"], f"train.zero_stage={stage}", head="linear")
+        config = settings(
+            *FORMS["sharded-fused"], f"train.zero_stage={stage}",
+            f"optimizer.clip_head={str(stage < 2).lower()}", head="linear",
+        )  # fmt: skip
         engine = make(config, ranks)
         curve, before = play(engine, config, 0, 1), digest(engine)
         curve += play(engine, config, 1, 2, poisoned=1)
@@ -315,6 +322,16 @@ def sampled(ranks: Ranks, folder: Path) -> dict[str, Any]:
             found[f"{head} {accumulation} resumed"] = [resumed, digest(engine) == digest(again)]
         everyone = settings(*SAMPLED, "head.sample_rate=0.99", head=head)
         found[f"{head} all"] = play(make(everyone, ranks), everyone)
+    return found
+
+
+def unclipped(ranks: Ranks, _: Path) -> dict[str, Any]:
+    """The backbone's gradient clipped by its own norm, the head's not at all."""
+    found = {}
+    for stage in range(4):
+        words = (f"train.zero_stage={stage}", *UNCLIPPED)
+        config = settings(*FORMS["sharded-plain"], *words)
+        found[str(stage)] = play(make(config, ranks), config)
     return found
 
 
@@ -374,9 +391,9 @@ def loaded(ranks: Ranks, folder: Path) -> dict[str, Any]:
 
 FIRST_ALONE = (first_alone, first_loaded, first_rounded, first_sampled)
 PHASES = {
-    "one": (curves, loaded, started, *FIRST_ALONE),
+    "one": (curves, unclipped, loaded, started, *FIRST_ALONE),
     "two": (curves, rounded, poisoned, scaled, saved, loaded, started, sampled, *FIRST_ALONE),
-    "three": (curves, similarities, loaded, sampled, *FIRST_ALONE),
+    "three": (curves, unclipped, similarities, loaded, sampled, *FIRST_ALONE),
     "four": (curves, first_alone),
 }
 

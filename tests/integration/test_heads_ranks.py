@@ -75,6 +75,14 @@ def test_every_placement_form_and_stage_is_one_process_of_plain_torch(phase, nam
         assert not any(row[2] for row in curve)
 
 
+@pytest.mark.parametrize("stage", range(4))
+@pytest.mark.parametrize("name", ["one", "three"])
+def test_a_head_that_is_not_clipped_leaves_the_norm_to_the_backbone(phase, name, stage):
+    curve, expected = phase(name)[0]["unclipped"][str(stage)], plain_torch(scenarios.UNCLIPPED)
+    assert_same(curve, expected)
+    assert min(numbers(curve)[1]) > 0.3, "the test is to clip"
+
+
 @pytest.mark.parametrize("similarity", scenarios.SIMILARITIES)
 @pytest.mark.parametrize("form", ["replicated-fused", "sharded-fused"])
 def test_every_similarity_is_one_process_of_plain_torch(phase, form, similarity):

@@ -107,7 +107,7 @@ def _others(config):
     from distill.config import as_override
 
     changed = {"model.name", "head.sample_rate", "head.margin", "train.steps"}
-    changed |= {"head.arc_margin_rad"}  # of the margin
+    changed |= {"head.arc_margin_rad", "head.margin_slope"}  # of the margin
     return [
         as_override(f"{section}.{name}", value)
         for section, inside in config.model_dump().items()

@@ -78,6 +78,7 @@ def test_every_setting_by_independent_arithmetic(theirs, ranks, images):
     _, angle, cosine = theirs["margin_list"]
     assert ours.head.margin == ("cosface" if cosine else "arcface")
     assert (ours.head.cos_margin if cosine else ours.head.arc_margin_rad) == cosine + angle
+    assert ours.head.margin_slope == ("exact" if cosine else "one") and not ours.optimizer.clip_head
     assert (ours.head.kind, ours.head.scale, ours.head.placement) == ("cosine", 64, "sharded")
     assert ours.head.sample_rate == theirs["sample_rate"]
     assert ours.train.precision == ("fp16" if theirs["fp16"] else "fp32")

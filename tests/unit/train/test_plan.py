@@ -49,6 +49,7 @@ def test_epochs_follow_each_other_without_a_gap(packs: Path) -> None:
         ("checkpoint.best_metric=cleen/top5", r"measured is clean, processed, .*lfw/accuracy"),
         ("train.precision=fp16", r"train\.precision = .*fp16"),
         ("head.sample_rate=0.5", r"head\.sample_rate = 0\.5: a replicated head"),
+        ("optimizer.clip_head=false", r"clip_head = False: a replicated head is clipped"),
     ],
 )
 def test_mistakes(packs: Path, override: str, message: str) -> None:
