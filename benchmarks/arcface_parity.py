@@ -20,23 +20,19 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
-from arcface_peer import Trainer, Ways, backbone_of, chosen, head_of, text_of
+from arcface_beside import BATCH, CLASSES, NETWORK, WIDTH, Pair
+from arcface_peer import Ways, backbone_of, text_of
 
-from distill.checkpoint.arcface import theirs
 from distill.config import load_config
-from distill.data.batch import PairBatch, as_network_input
 from distill.data.sources.open import open_source
 from distill.engine_parts.head import HeadTrainer
 from distill.processes.spawn import spawn_local, spawned_rank
 from distill.ranks import from_environment
-from distill.schedules import learning_rate
 from distill.train import train
 
 if TYPE_CHECKING:
@@ -44,11 +40,9 @@ if TYPE_CHECKING:
     from distill.step import Recipe
 
 ROOT = Path(__file__).parents[1]
-NETWORK, WIDTH, CLASSES, BATCH = "r18", 128, 40, 8
-"""The batch is of all ranks and passes."""
 HEADING = (
     "case | ranks | theirs | steps | first loss | last loss | losses apart | weights apart, largest"
-    " | backbone, of its way | head, of its way"
+    " | backbone, of its way | head | backbone after one step | head"
 )
 COSFACE, ARCFACE, BOTH = (1.0, 0.0, 0.4), (1.0, 0.5, 0.0), (1.0, 0.3, 0.2)
 
@@ -151,67 +145,6 @@ def first_state(checkout: Path, root: Path, ranks: int) -> None:
     subprocess.run([sys.executable, "-c", code[1], *given], check=True)
 
 
-class Pair:
-    """Both sides of one rank, step by step."""
-
-    def __init__(self, asked: dict[str, Any], engine: Engine, recipe: Recipe) -> None:
-        ranks, checkout = engine.ranks, Path(asked["peer"])
-        values = asked["values"]
-        self.ways = Ways(**asked["ways"])
-        backbone = backbone_of(checkout, NETWORK, WIDTH)
-        rate = values.get("sample_rate", 1.0)
-        head = head_of(checkout, values["margin_list"], WIDTH, CLASSES, rate)
-        state = torch.load(Path(asked["root"], f"checkpoint_gpu_{ranks.rank}.pt"))
-        backbone.load_state_dict(state["state_dict_backbone"])
-        head.load_state_dict(state["state_dict_softmax_fc"])
-        self.passes = recipe.config.train.accumulation
-        total = recipe.total_steps * self.passes
-        warmup = recipe.config.optimizer.warmup_steps * self.passes
-        config = {"lr": values["lr"], "weight_decay": values["weight_decay"]}
-        config |= {"warmup": warmup, "total": total}
-        self.peer = Trainer(backbone, head, config, checkout, self.ways)
-        self.engine, self.recipe, self.rows = engine, recipe, None
-        self.begun = {name: one.clone() for name, one in self.weights_there().items()}
-        self.losses: list[tuple[float, float]] = []
-
-    def weights_there(self) -> dict[str, torch.Tensor]:
-        """Theirs; `head` is this rank's rows."""
-        named = dict(self.peer.backbone.module.named_parameters())
-        return {n: p.detach() for n, p in named.items()} | {"head": self.peer.head.weight.detach()}
-
-    def weights_here(self) -> dict[str, torch.Tensor]:
-        """Ours, by their names."""
-        assert self.engine.head is not None, "migrate places it by ranges"
-        found = theirs(self.engine.weights())
-        return found | {"head": self.engine.head.head.local.weight.detach()}
-
-    def step(self, batches: Sequence[PairBatch], loss: float, step: int) -> None:
-        """Theirs on the batches of our ``step``, whose mean loss over ranks was ``loss``."""
-        given = [(as_network_input(b.first), b.labels.clone()) for b in batches]
-        rate = learning_rate(self.recipe.config, step, self.recipe.total_steps) / self.passes
-        with chosen(self.rows):
-            losses = self.peer.step(given, rate)
-        self.losses.append((loss, sum(losses) / len(losses)))
-
-    def apart(self) -> dict[str, float]:
-        """How far apart the sides are now, of all ranks the most."""
-        here, there = self.weights_here(), self.weights_there()
-        assert here.keys() == there.keys(), "names differ"
-        sums = {"backbone": [0.0, 0.0], "head": [0.0, 0.0]}
-        largest = 0.0
-        for name, begun in self.begun.items():
-            of = sums["head" if name == "head" else "backbone"]
-            of[0] += float((here[name] - there[name]).double().square().sum())
-            of[1] += float((there[name] - begun).double().square().sum())
-            largest = max(largest, float((here[name] - there[name]).abs().max()))
-        found = [largest, *((a / b) ** 0.5 for a, b in sums.values())]
-        most = torch.tensor(found, dtype=torch.float64)
-        dist.all_reduce(most, dist.ReduceOp.MAX)
-        losses = {"loss": max(abs(a - b) for a, b in self.losses)}
-        ends = {"first": self.losses[0][1], "last": self.losses[-1][1]}
-        return ends | losses | dict(zip(("largest", *sums), most.tolist(), strict=True))
-
-
 def rank_main(case: Path) -> None:
     """Be one rank of both."""
     asked = json.loads(case.read_text())
@@ -220,6 +153,7 @@ def rank_main(case: Path) -> None:
     module: Any = sys.modules["distill.train"]
     ours, take = module.train_step, HeadTrainer.take
     rows: list[torch.Tensor | None] = [None]
+    found: dict[str, float] = {}
 
     def remember(trainer: HeadTrainer, taken: torch.Tensor | None) -> None:
         rows[0] = taken
@@ -233,8 +167,11 @@ def rank_main(case: Path) -> None:
         report = ours(engine, batches, recipe, step, *rest, **more)
         pairs[0].rows = rows[0]
         pairs[0].step(batches, report.scalars["loss/total"], step)
+        if step == 0:
+            one = {f"{name}, one step": value for name, value in pairs[0].apart().items()}
+            found.update(one)
         if step + 1 == recipe.total_steps:
-            found = pairs[0].apart()
+            found.update(pairs[0].apart())
             if ranks.is_first:
                 case.with_suffix(".found").write_text(json.dumps(found))
         return report
@@ -273,7 +210,8 @@ def row(name: str, case: Case, ways: str, steps: int, found: dict[str, float]) -
     """A line of the table."""
     cells = [name, str(case.ranks), ways, str(steps)]
     cells += [f"{found[one]:.4f}" for one in ("first", "last")]
-    cells += [f"{found[one]:.1e}" for one in ("loss", "largest", "backbone", "head")]
+    apart = ("loss", "largest", "backbone", "head", "backbone, one step", "head, one step")
+    cells += [f"{found[one]:.1e}" for one in apart]
     return " | ".join(cells)
 
 

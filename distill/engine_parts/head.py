@@ -2,7 +2,7 @@
 
 What the ranks must agree on is one number, the norm of the gradient over all of them. It goes into
 the norm of the whole model, which decides for backbone and head alike whether a step is made and
-how it is clipped.
+how it is clipped; or whether alone, with `optimizer.clip_head` false.
 """
 
 from __future__ import annotations

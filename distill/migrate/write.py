@@ -17,6 +17,8 @@ GPUS_OF_A_NODE = 8
 OTHERWISE = (
     "Weight decay leaves biases, normalisations and slopes alone.",
     "Warm-up begins at its lowest rate; there the first step of all is made at the full one.",
+    "Gradients keep their type between ranks; there those of the backbone travel as halves.",
+    "Running statistics are averaged over ranks; there the first rank's are saved.",
     "Rows of the head that a step with sample_rate is not about rest; there they decay.",
 )
 
