@@ -80,7 +80,7 @@ class Ways:
     Attributes:
         half_gradients: gradients of the backbone travel between GPUs as halves.
         decay_all: biases, normalisations and slopes decay too.
-        offset: its warm-up is a step behind.
+        offset: its warm-up is a step behind, and the rate of an update that of its last pass.
         momentum: of SGD.
     """
 
