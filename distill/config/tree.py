@@ -14,10 +14,16 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-NotNegative = Annotated[float, Field(ge=0.0)]
-Count = Annotated[int, Field(ge=0)]
-AtLeastOne = Annotated[int, Field(ge=1)]
+HUGE = 1e30
+"""More than any setting means, and less than float32, in which torch computes with them, holds."""
+Positive = Annotated[float, Field(gt=0.0, le=HUGE)]
+NotNegative = Annotated[float, Field(ge=0.0, le=HUGE)]
+Minutes = Annotated[float, Field(gt=0.0, le=1e6)]
+AcuteRadians = Annotated[float, Field(ge=0.0, lt=1.57079)]
+MOST = 2**63 - 1
+"""The largest whole number of TOML, and of what is written in torch and numpy."""
+Count = Annotated[int, Field(ge=0, le=MOST)]
+AtLeastOne = Annotated[int, Field(ge=1, le=MOST)]
 
 
 def _listed(paths: str | list[str]) -> list[str]:
@@ -73,7 +79,7 @@ class RunConfig(Section):
     """Seed of everything random: weights, order of samples, augmentations, dropout."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; `auto` takes CUDA where there is one."""
-    threads_per_rank: Count = 0
+    threads_per_rank: Annotated[int, Field(ge=0, le=1024)] = 0
     """CPU threads of each rank; 0 divides the cores of this process among the local ranks."""
     resume: bool = True
     """Go on from the newest verified checkpoint in `run.dir`; if false, one there is refused."""
@@ -103,7 +109,7 @@ class DataConfig(Section):
     """`ffcv` decodes in compiled threads; `python` is the slow reference, same order and pixels."""
     workers: AtLeastOne = 1
     """Decoding threads a rank; clamped to the cores of the rank, with a note."""
-    prefetch_batches: AtLeastOne = 2
+    prefetch_batches: Annotated[int, Field(ge=1, le=1024)] = 2
     """Batches decoded ahead of the step."""
     shuffle: Literal["full", "block"] = "full"
     """`full` mixes all pairs; `block` what is read at a time, for packs larger than memory."""
@@ -137,7 +143,7 @@ class ModelConfig(Section):
     name: str = "iresnet18"
     """Registered backbone (`iresnet18/34/50/100/200`, `mobile`, `vit_small`, `tiny`), or
     `timm:NAME`."""
-    embedding_dim: AtLeastOne = 512
+    embedding_dim: Annotated[int, Field(ge=1, le=65536)] = 512
     """Dimension D of the embedding."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Dropout before the embedding layer."""
@@ -173,14 +179,14 @@ class HeadConfig(Section):
     """Scale s of cosine logits."""
     margin: Literal["none", "arcface", "cosface", "combined", "adaface"] = "none"
     """Margin on the target logit of the cross-entropies (cosine head only)."""
-    arc_margin_rad: Annotated[float, Field(ge=0.0, lt=1.5708)] = 0.5
+    arc_margin_rad: AcuteRadians = 0.5
     """Additive angular margin in radians (`arcface`, `combined`)."""
     cos_margin: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.35
     """Additive cosine margin (`cosface`, `combined`)."""
     margin_slope: Literal["exact", "one"] = "exact"
     """Derivative of the margin (`arcface`, `combined`): its own, or `one`, as arcface_torch leaves
     it out: the gradient of the own class is then that of its cosine (docs/arcface.md)."""
-    adaface_margin: Annotated[float, Field(ge=0.0, lt=1.5708)] = 0.4
+    adaface_margin: AcuteRadians = 0.4
     """Largest angle in radians, and half of the largest cosine margin (`adaface`)."""
     adaface_h: Positive = 0.333
     """Share of the range of margins that a standard deviation of length takes (`adaface`)."""
@@ -202,7 +208,7 @@ class LossConfig(Section):
     """`forward` S(p, q), `reverse` S(q, p), `symmetric` their mean; p is the first answer."""
     mmd_kernel: Literal["linear", "rbf"] = "linear"
     """`linear`: |p - q|^2 a pair; `rbf`: several Gaussian kernels over the batch."""
-    topk_classes: Annotated[int, Field(ge=0)] = 0
+    topk_classes: Count = 0
     """K > 0: the similarity sees the own class, the K - 1 others that the first answer finds most
     probable, and the rest as one class; 0: all classes."""
     weight: NotNegative | Ramp = 1.0
@@ -238,7 +244,7 @@ class OptimizerConfig(Section):
     """First-moment decay of AdamW."""
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
     """Second-moment decay of AdamW."""
-    eps: Positive = 1e-8
+    eps: Annotated[float, Field(ge=1e-30, le=HUGE)] = 1e-8
     """Denominator term of AdamW."""
     weight_decay: NotNegative = 5e-4
     """Weight decay; not applied to biases and normalisation parameters."""
@@ -278,9 +284,9 @@ class TrainConfig(Section):
     there is no similarity."""
     nonfinite_limit: Count = 0
     """Consecutive non-finite losses skipped on all ranks before the run stops; 0: stop at once."""
-    collective_timeout_min: Positive = 30.0
+    collective_timeout_min: Minutes = 30.0
     """Minutes a collective may wait for a rank before the run fails."""
-    hang_timeout_min: Positive = 15.0
+    hang_timeout_min: Minutes = 15.0
     """Minutes a rank may be without progress before all show their stacks and the run fails."""
 
     @property
