@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from distill.checkpoint.reader import Reader
     from distill.checkpoint.state import Trainable
     from distill.engine_parts.fragments import Fragment
+    from distill.ranks import Ranks
 
 ROWS_AT_ONCE = 1 << 14
 _SHOWN = 3
@@ -77,7 +78,7 @@ def start_from(
     with ExitStack() as stack:
         with together():
             _check_there(path)
-        stored = open_weights(path, stack, engine.ranks)
+        stored = _opened(path, stack, engine.ranks)
         if not head:
             stored = stored.without_head()
         with together():
@@ -127,6 +128,14 @@ def _check_there(path: Path) -> None:
             f"model.init_from = {str(path)!r}: No such file or folder",
             fix=WHAT_TO_NAME,
         )
+
+
+def _opened(path: Path, stack: ExitStack, ranks: Ranks) -> Stored:
+    """The weights, or what is wrong with them as a mistake in the setting that named them."""
+    try:
+        return open_weights(path, stack, ranks)
+    except UserError as error:
+        raise UserError(f"model.init_from: {error.what}", fix=error.fix) from error
 
 
 def _check(stored: Stored, engine: Trainable) -> None:

@@ -131,7 +131,7 @@ def test_another_network_is_refused_and_nothing_is_changed(engine_of, stored, sh
 
 
 def test_a_place_with_nothing_in_it(engine_of, tmp_path):
-    with pytest.raises(UserError, match="no checkpoint there"):
+    with pytest.raises(UserError, match=r"^model\.init_from: '.*': no checkpoint there"):
         start_from(tmp_path, engine_of(8, SHAPES), NEW)
     with pytest.raises(UserError, match=r"^model\.init_from = '.*nosuch': No such file or folder"):
         start_from(tmp_path / "nosuch", engine_of(8, SHAPES), NEW)
