@@ -113,7 +113,7 @@ def train(
             facts, state, saved, steps = begin_or_resume(config, plan, engine)
             plan = replace(plan, total_steps=steps)
             if before_steps is None:
-                check_space(plan.run.checkpoints, engine, config.checkpoint)
+                check_space(plan.run.checkpoints, engine, config.checkpoint, plan.total_steps)
             else:
                 before_steps(engine, plan, state)
             with Monitor(

@@ -17,33 +17,38 @@ if TYPE_CHECKING:
     from distill.config.tree import CheckpointConfig
 
 
-def bytes_to_come(folder: Path, engine: Trainable, keep: CheckpointConfig) -> int:
-    """Room that checkpoints will need beyond those that are there.
+def bytes_to_come(folder: Path, engine: Trainable, keep: CheckpointConfig, total_steps: int) -> int:
+    """Room that checkpoints of a run of ``total_steps`` will need beyond those that are there.
 
-    As many as are kept, and one more: a new one is whole before an old one goes.
+    As many as are kept, and one more: a new one is whole before an old one goes. But no more than
+    are made: so a run may be told to keep all.
     """
-    most = keep.keep_last + keep.keep_best + 1
+    made = 1 + (max(total_steps - 1, 0) // keep.every_steps if keep.every_steps else 0)
+    most = min(keep.keep_last + keep.keep_best + 1, made)
     missing = max(1, most - len(whole_checkpoints(folder)))
     return missing * estimated_bytes(plan_shards(engine), engine)
 
 
-def check_space(folder: Path, engine: Trainable, keep: CheckpointConfig) -> None:
+def check_space(folder: Path, engine: Trainable, keep: CheckpointConfig, total_steps: int) -> None:
     """Refuse to start where the checkpoints would not fit; all ranks must call it.
 
     Args:
         folder: of the checkpoints; the one above it must be there.
         engine: what will be saved.
         keep: how many are kept.
+        total_steps: optimizer steps of the whole run.
 
     Raises:
         UserError: what is needed and what is free, on all ranks.
     """
-    needed, free = bytes_to_come(folder, engine, keep), shutil.disk_usage(folder.parent).free
+    needed = bytes_to_come(folder, engine, keep, total_steps)
+    free = shutil.disk_usage(folder.parent).free
     with together():
         if engine.ranks.is_first and free < needed:
             raise UserError(
                 f"{str(folder)!r}: checkpoints need {_size(needed)}, and {_size(free)} are free",
-                fix="free some space, lower checkpoint.keep_last, or choose another run.dir",
+                fix="free some space, lower checkpoint.keep_last or checkpoint.keep_best, or choose"
+                " another run.dir",
             )
 
 

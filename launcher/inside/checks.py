@@ -126,7 +126,9 @@ def report_of(job: JobFile, config: Config, engine: Engine, plan: Plan) -> Repor
         "config": hashlib.sha256(dump_toml(config).encode()).hexdigest(),
         "gpus": _gpus(),
         "free_bytes": shutil.disk_usage(plan.run.root).free,
-        "needed_bytes": bytes_to_come(plan.run.checkpoints, engine, config.checkpoint),
+        "needed_bytes": bytes_to_come(
+            plan.run.checkpoints, engine, config.checkpoint, plan.total_steps
+        ),
     }
 
 

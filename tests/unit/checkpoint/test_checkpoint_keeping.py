@@ -129,12 +129,21 @@ def test_too_small_a_disk_is_seen_before_anything_is_written(save_steps, tmp_pat
 def test_room_for_what_is_not_there_yet(save_steps, engine_of, tmp_path):
     """As many as are kept and one in the making, less those that are there; against real sizes."""
     keep = CheckpointConfig(keep_last=2, keep_best=1)
-    one = bytes_to_come(tmp_path, engine_of(1), keep) / 4
+    one = bytes_to_come(tmp_path, engine_of(1), keep, 10**6) / 4
     for saved, missing in ((1, 3), (2, 2), (3, 1), (4, 1)):
         (path,) = save_steps(saved)
-        assert bytes_to_come(tmp_path, engine_of(1), keep) == missing * one
+        assert bytes_to_come(tmp_path, engine_of(1), keep, 10**6) == missing * one
     size = sum(file.stat().st_size for file in path.iterdir())
     assert size <= one < 20 * size
+
+
+@pytest.mark.parametrize("every", [0, 1, 2, 3, 8, 9, 100])
+def test_no_room_is_asked_for_what_a_run_never_saves(engine_of, tmp_path, every):
+    """Nine steps, of which all that are saved are kept; the last one is always saved."""
+    keep = CheckpointConfig(every_steps=every, keep_last=10**9)
+    one = bytes_to_come(tmp_path, engine_of(1), keep.model_copy(update={"keep_last": 1}), 0)
+    saved = {step for step in range(1, 9) if every and step % every == 0} | {9}
+    assert len(saved) == bytes_to_come(tmp_path, engine_of(1), keep, 9) / one
 
 
 @pytest.mark.parametrize(
@@ -145,10 +154,10 @@ def test_a_run_starts_where_its_checkpoints_just_fit(
 ):
     monkeypatch.setattr("distill.checkpoint.space.bytes_to_come", lambda *_: needed)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=needed))
-    check_space(tmp_path / "checkpoints", engine_of(1), CheckpointConfig())
+    check_space(tmp_path / "checkpoints", engine_of(1), CheckpointConfig(), 9)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=needed - 1))
     with pytest.raises(UserError, match=f"need {said}, and .* are free"):
-        check_space(tmp_path / "checkpoints", engine_of(1), CheckpointConfig())
+        check_space(tmp_path / "checkpoints", engine_of(1), CheckpointConfig(), 9)
 
 
 @pytest.mark.parametrize(

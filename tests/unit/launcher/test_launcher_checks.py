@@ -73,7 +73,7 @@ with spawned_rank():
     engine = SimpleNamespace(
         ranks=ranks, buffers={}, moments=("exp_avg",), shapes={"weight": (4, 5)}, class_bounds={}
     )
-    plan = SimpleNamespace(run=RunDir(Path("/")))
+    plan = SimpleNamespace(run=RunDir(Path("/")), total_steps=9)
     digest = checks.code_digest(Path(checks.distill.__file__).resolve().parents[1])
     found = {}
     for name, (rank, attribute, fake) in FAULTS.items():
