@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from distill.config import Config
-    from distill.config.tree import CheckpointConfig, DataConfig
+    from distill.config.tree import CheckpointConfig, DataConfig, TrainConfig
     from distill.ranks import Ranks
 
 
@@ -72,11 +73,8 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
     check_precision(config, ranks.device)
     micro = micro_batch_pairs(config, ranks.world_size)
     implementation = implementation_name(config.loss.implementation, ranks.device.type)
-    train = training_set(config.data)
-    check_layout(train, config.data)
+    train = fitting_training_set(config)
     check_head(config, len(train.identities), ranks.world_size)
-    pairs, batch = train.pairs, config.train.global_batch_pairs
-    check_global_batch(pairs, batch, train.name)
     evaluation = _evaluation(config.data.evaluation) if config.data.evaluation else None
     sets = _sets(config.evaluate.set_paths, evaluation)
     _check_best_metric(config.checkpoint, evaluation, sets)
@@ -86,10 +84,26 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
         train=train,
         evaluation=evaluation,
         sets=sets,
-        total_steps=config.train.steps or steps_of(config.train.epochs, pairs, batch),
+        total_steps=config.train.steps or _steps_of_epochs(config.train, train.pairs),
         micro_batch_pairs=micro,
         loss_implementation=implementation,
     )
+
+
+def fitting_training_set(config: Config) -> TrainingSet:
+    """The packs to train on, as one, which have what the settings make batches of.
+
+    Raises:
+        UserError: no pack, no second images where they are asked for, or too few pairs.
+    """
+    train = training_set(config.data)
+    check_layout(train, config.data)
+    check_global_batch(train.pairs, config.train.global_batch_pairs, train.name)
+    return train
+
+
+def _steps_of_epochs(train: TrainConfig, pairs: int) -> int:
+    return steps_of(train.epochs, pairs, train.global_batch_pairs)
 
 
 def training_set(data: DataConfig) -> TrainingSet:
@@ -156,6 +170,25 @@ def _check_best_metric(
             " the worst, and it would be kept",
             fix="take another one, such as auc or accuracy",
         )
+
+
+def best_undecided(config: Config, total_steps: int) -> str:
+    """Why no checkpoint can turn out to be the best, where one is to be kept; empty if one can.
+
+    A checkpoint has the numbers of an evaluation after the same step. The last one has none: it is
+    saved first. As above, the default is let pass.
+    """
+    keep, default = config.checkpoint, type(config.checkpoint)()
+    asked = (keep.keep_best, keep.best_metric) != (default.keep_best, default.best_metric)
+    evaluates, saves = config.evaluate.every_steps, keep.every_steps
+    meet = math.lcm(evaluates, saves)
+    if not keep.keep_best or not asked or 0 < meet < total_steps:
+        return ""
+    return (
+        f"no checkpoint will be kept as best by checkpoint.best_metric = {keep.best_metric!r}:"
+        f" evaluate.every_steps = {evaluates} and checkpoint.every_steps = {saves} never fall on"
+        f" one step before the last, {total_steps}"
+    )
 
 
 def _open(field: str, folder: str, purpose: str, how: str = "--holdout 0.2") -> Pack:

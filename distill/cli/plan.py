@@ -62,16 +62,16 @@ def identities_of(config: Config) -> int:
     """The people of the training packs.
 
     Raises:
-        UserError: there are none, or they cannot be opened.
+        UserError: there are none, they cannot be opened, or training could not use them.
     """
-    from distill.plan import training_set
+    from distill.plan import fitting_training_set
 
     if not config.data.train_packs:
         raise UserError(
             "data.train is empty: the number of identities is not known",
             fix="set it to a pack, or give --identities",
         )
-    return len(training_set(config.data).identities)
+    return len(fitting_training_set(config).identities)
 
 
 def _print(found: Comparison, config: Config, *, as_json: bool) -> None:

@@ -28,7 +28,7 @@ def micro_batch_pairs(config: Config, world_size: int) -> int:
     """Pairs of one forward pass of one rank.
 
     Raises:
-        UserError: the global batch does not divide.
+        UserError: the global batch does not divide, or leaves a single image.
     """
     train = config.train
     parts = world_size * train.accumulation
@@ -37,6 +37,14 @@ def micro_batch_pairs(config: Config, world_size: int) -> int:
             f"train.global_batch_pairs = {train.global_batch_pairs}: not divisible by"
             f" {world_size} ranks x train.accumulation = {train.accumulation}",
             fix=f"set it to a multiple of {parts}",
+        )
+    # Every backbone ends in batch normalisation, and of one image there is no variance.
+    if train.global_batch_pairs * train.images_per_pair < 2 * parts:
+        raise UserError(
+            f"train.global_batch_pairs = {train.global_batch_pairs} with train.images = 'first':"
+            f" one image in a forward pass ({world_size} ranks x train.accumulation ="
+            f" {train.accumulation}), and batch normalisation needs two",
+            fix=f"set it to a larger multiple of {parts}",
         )
     return train.global_batch_pairs // parts
 

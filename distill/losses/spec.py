@@ -11,7 +11,7 @@ import torch
 from distill.errors import UserError
 
 if TYPE_CHECKING:
-    from distill.config.tree import HeadConfig, LossConfig
+    from distill.config.tree import Config, HeadConfig, LossConfig
 
 Implementation = Literal["auto", "native", "reference"]
 Reduction = Literal["none", "mean", "sum"]
@@ -106,6 +106,14 @@ class PairLossSpec:
             ),
             margin_cosine=head.cos_margin if head and margin in ("cosface", "combined") else 0.0,
         )
+
+    @classmethod
+    def of_run(cls, config: Config) -> PairLossSpec:
+        """That of a run; without pairs it has no similarity, whatever the settings of one are."""
+        loss = config.loss
+        if config.train.images == "first":
+            loss = loss.model_copy(update={"similarity": "none"})
+        return cls.from_config(loss, config.head)
 
     @property
     def without_similarity(self) -> PairLossSpec:

@@ -10,7 +10,7 @@ from distill.heads.sampling import fewest_sampled
 from distill.losses.spec import PairLossSpec
 
 if TYPE_CHECKING:
-    from distill.config.tree import Config
+    from distill.config.tree import Config, HeadConfig
 
 
 def check_head(config: Config, classes: int, world_size: int) -> None:
@@ -24,32 +24,53 @@ def check_head(config: Config, classes: int, world_size: int) -> None:
     Raises:
         UserError: the field at fault.
     """
-    head = config.head
+    _check_people(config.head, classes, world_size)
+    least = fewest_sampled(ClassRanges.even(classes, 0, world_size), config.head.sample_rate)
+    _check_sample(config.head, classes, least)
+    if config.head.placement == "replicated" and not config.optimizer.clip_head:
+        raise UserError(
+            "optimizer.clip_head = False: a replicated head is clipped with the network it is in",
+            fix="set head.placement = 'sharded', or optimizer.clip_head = True",
+        )
+    spec = PairLossSpec.of_run(config)
+    if config.train.images == "pair":  # else there is no similarity, whatever its settings are
+        _check_topk(config, classes, least)
+    _check_streamed(config, spec)
+
+
+def _check_people(head: HeadConfig, classes: int, world_size: int) -> None:
+    """Too few of them, for a classifier or for the ranks."""
+    if classes < 2:
+        raise UserError(
+            f"data.train: {classes} person in all, and a classifier needs two",
+            fix="pack the photographs of more people",
+        )
     if head.placement == "sharded" and classes < world_size:
         raise UserError(
             f"head.placement = 'sharded': {classes} identities over {world_size} ranks would leave"
             f" {world_size - classes} of them without one",
             fix=f"start at most {classes} ranks, or set head.placement = 'replicated'",
         )
+
+
+def _check_sample(head: HeadConfig, classes: int, least: int) -> None:
+    """A sample of a head that has none, or of one identity alone, which nothing is told from."""
     if head.placement == "replicated" and head.sample_rate < 1.0:
         raise UserError(
             f"head.sample_rate = {head.sample_rate}: a replicated head is updated whole",
             fix="set head.placement = 'sharded', or head.sample_rate = 1.0",
         )
-    if head.placement == "replicated" and not config.optimizer.clip_head:
+    if least < 2:
         raise UserError(
-            "optimizer.clip_head = False: a replicated head is clipped with the network it is in",
-            fix="set head.placement = 'sharded', or optimizer.clip_head = True",
+            f"head.sample_rate = {head.sample_rate:g}: may leave a step one of {classes}"
+            " identities, and no other to tell it from",
+            fix=f"set it above {1 / classes:.3g}",
         )
-    if config.train.images == "pair":  # else there is no similarity, whatever its settings are
-        _check_topk(config, classes, world_size)
-        _check_streamed(config)
 
 
-def _check_topk(config: Config, classes: int, world_size: int) -> None:
-    """More classes in every step than the similarity takes by themselves."""
+def _check_topk(config: Config, classes: int, least: int) -> None:
+    """More classes in every step, ``least`` of them, than the similarity takes by themselves."""
     topk, rate = config.loss.topk_classes, config.head.sample_rate
-    least = fewest_sampled(ClassRanges.even(classes, 0, world_size), rate)
     if topk >= least:
         of = "" if rate == 1.0 else f", of which head.sample_rate = {rate:g} may leave {least}"
         raise UserError(
@@ -59,7 +80,7 @@ def _check_topk(config: Config, classes: int, world_size: int) -> None:
         )
 
 
-def _check_streamed(config: Config) -> None:
+def _check_streamed(config: Config, spec: PairLossSpec) -> None:
     """What needs the scores of a batch for all classes in one place."""
     if config.head.placement == "sharded":
         what = "head.placement = 'sharded'"
@@ -67,7 +88,7 @@ def _check_streamed(config: Config) -> None:
         what = "loss.form = 'fused'"
     else:
         return
-    if PairLossSpec.from_config(config.loss, config.head).over_batch:
+    if spec.over_batch:
         raise UserError(
             f"loss.mmd_kernel = 'rbf' with {what}: it compares all pairs of a batch over all"
             " identities at once, and no rank has those",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def spec_of(config: Config) -> PairLossSpec:
     """What the loss is told: without the margin where it is given that of each image."""
-    spec = PairLossSpec.from_config(config.loss, config.head)
+    spec = PairLossSpec.of_run(config)
     if constant_slope(config.head):
         return replace(spec, margin_angle_rad=0.0, margin_cosine=0.0)
     return spec

@@ -110,7 +110,7 @@ def job_of(config: Config, classes: int, ranks: int) -> Job:
         device=device,
         bucket_elements=bucket_elements(),
         statistics=numbers_told(
-            PairLossSpec.from_config(config.loss, config.head),
+            PairLossSpec.of_run(config),
             single=config.train.images == "first",
         ),
     )

@@ -126,7 +126,7 @@ def stored_head_cost(config: Config, classes: int, rows: int, embedding_bytes: i
     Raises:
         UserError: a margin or several sub-centres with a linear head.
     """
-    spec = PairLossSpec.from_config(config.loss, config.head)
+    spec = PairLossSpec.of_run(config)
     shapes = on_meta(lambda: build_head(config.head, config.model.embedding_dim, classes))
     with FakeTensorMode():
         head = as_fake(shapes)
@@ -188,7 +188,7 @@ def streamed_head_cost(
     # Backward was traced with a first chunk made again; where that is kept, it is one of those.
     first = min(scores, all_scores)
     counted_twice = first if kept >= first else 0
-    sweeps_again = 2 if _streamed_spec(config).two_sweeps else 1
+    sweeps_again = 2 if PairLossSpec.of_run(config).two_sweeps else 1
     return HeadCost(
         weights=((per_class // FLOAT_BYTES * classes, True),),
         forward_bytes=kept + two.forward_bytes,
@@ -218,16 +218,11 @@ def _kept_bytes(budget_bytes: float, chunk_bytes: int, all_bytes: int) -> int:
     return whole + (last if whole + last <= room else 0)
 
 
-def _streamed_spec(config: Config) -> PairLossSpec:
-    spec = PairLossSpec.from_config(config.loss, config.head)
-    return spec if config.train.images == "pair" else spec.without_similarity
-
-
 @lru_cache(maxsize=256)
 def _run_chunks(
     config: Config, classes: int, rows: int, embedding_bytes: int, chunk: int
 ) -> HeadCost:
-    spec, single = _streamed_spec(config), config.train.images == "first"
+    spec, single = PairLossSpec.of_run(config), config.train.images == "first"
     cosine = config.head.kind == "cosine"
     native = implementation_name(config.loss.implementation, "cpu") == "native"
     shapes = on_meta(lambda: build_head(config.head, config.model.embedding_dim, classes))

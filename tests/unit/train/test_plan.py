@@ -10,7 +10,9 @@ import torch
 
 from distill.config import Config, as_override, load_config
 from distill.errors import UserError
-from distill.plan import make_plan
+from distill.objective import objective_of
+from distill.objective.checks import check_head
+from distill.plan import best_undecided, make_plan
 from distill.ranks import Ranks
 
 TWO = Ranks(0, 2, 0, 2, torch.device("cpu"))
@@ -50,6 +52,7 @@ def test_epochs_follow_each_other_without_a_gap(packs: Path) -> None:
         ("train.precision=fp16", r"train\.precision = .*fp16"),
         ("head.sample_rate=0.5", r"head\.sample_rate = 0\.5: a replicated head"),
         ("optimizer.clip_head=false", r"clip_head = False: a replicated head is clipped"),
+        ("data.second=online", r"train: has second images, and 'online' ones are asked for"),
     ],
 )
 def test_mistakes(packs: Path, override: str, message: str) -> None:
@@ -125,6 +128,24 @@ def test_what_is_measured_may_decide_which_checkpoint_is_best(packs: Path) -> No
         make_plan(config(packs, *["checkpoint.best_metric=" + words[0], *words[1:]]), TWO)
 
 
+@pytest.mark.parametrize(
+    ("every", "kept"),
+    [((0, 2), False), ((2, 0), False), ((2, 2), True), ((2, 3), True), ((3, 4), False)],
+)
+def test_it_is_said_where_no_checkpoint_will_be_the_best(
+    every: tuple[int, int], kept: bool
+) -> None:
+    """Of 12 steps: those that are multiples of both, and not the last, which is saved first."""
+    steps = [step for step in range(1, 12) if all(n and step % n == 0 for n in every)]
+    assert bool(steps) == kept
+    words = [f"evaluate.every_steps={every[0]}", f"checkpoint.every_steps={every[1]}"]
+    for asked in ("checkpoint.best_metric=blur/auc", "checkpoint.keep_best=2"):
+        text = best_undecided(load_config(None, [*words, asked]), 12)
+        assert ("no checkpoint will be kept as best" in text) == (not kept)
+    assert not best_undecided(load_config(None, words), 12)
+    assert not best_undecided(load_config(None, [*words, "checkpoint.keep_best=0"]), 12)
+
+
 def test_the_worst_checkpoint_is_not_kept_as_best(packs: Path) -> None:
     """The largest value is: of error rates that is the worst."""
     with pytest.raises(UserError, match=r"best_metric = 'processed/eer': of equal error rates"):
@@ -154,3 +175,43 @@ def test_several_packs_are_one_set(packs: Path) -> None:
         make_plan(config(packs, as_override("data.train", [str(other), "/no/such"])), TWO)
     with pytest.raises(UserError, match=r"data\.train is empty"):
         make_plan(config(packs, "data.train=[]"), TWO)
+
+
+RBF_OF_SOME = "loss.similarity=mmd", "loss.mmd_kernel=rbf", "loss.topk_classes=2"
+
+
+@pytest.mark.parametrize("images", ["pair", "first"])
+def test_an_rbf_similarity_of_some_classes_is_refused_before_the_first_step(
+    packs: Path, images: str
+) -> None:
+    """Whatever the form of the loss; and not where there is no similarity."""
+    settings = config(packs, *RBF_OF_SOME, f"train.images={images}")
+    if images == "first":
+        make_plan(settings, TWO)
+        objective_of(settings)
+        return
+    with pytest.raises(UserError, match=r"topk_classes = 2 with loss\.mmd_kernel = 'rbf'"):
+        make_plan(settings, TWO)
+
+
+def test_one_image_cannot_be_normalised(packs: Path) -> None:
+    alone = config(packs, "train.global_batch_pairs=2")
+    assert make_plan(alone, TWO).micro_batch_pairs == 1  # two images
+    with pytest.raises(UserError, match=r"pairs = 2 with train\.images = 'first': one image"):
+        make_plan(config(packs, "train.global_batch_pairs=2", "train.images=first"), TWO)
+    assert make_plan(config(packs, "train.images=first"), TWO).micro_batch_pairs == 3
+
+
+def test_a_step_is_about_two_people_at_least(packs: Path) -> None:
+    """One rank at the rate 1/3 may draw one of three; of two ranks each has one at any rate."""
+    one = Ranks(0, 1, 0, 1, torch.device("cpu"))
+    words = "head.placement=sharded", "head.sample_rate=0.3"
+    with pytest.raises(UserError, match=r"head\.sample_rate = 0\.3: may leave a step one of 3"):
+        make_plan(config(packs, *words), one)
+    make_plan(config(packs, *words), TWO)
+    make_plan(config(packs, words[0], "head.sample_rate=0.4"), one)
+
+
+def test_one_person_is_no_classifier() -> None:
+    with pytest.raises(UserError, match=r"data\.train: 1 person in all"):
+        check_head(Config(), 1, 1)
