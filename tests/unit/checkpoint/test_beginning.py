@@ -32,7 +32,7 @@ class Folder:
         pack = SimpleNamespace(digest=digest, identities=people, pairs=PAIRS, packs=[None])
         pack.packs_digest, pack.gaps = digest.partition("~")[0], ()
         parts = {"run": self.run, "classes": people, "train": pack, "total_steps": total_steps}
-        plan = SimpleNamespace(**parts, loss_implementation="native")
+        plan = SimpleNamespace(**parts, evaluates=True, loss_implementation="native")
         engine = self._engine_of(seed)
         config = load_config(None, [f"run.dir={self.run.root}", *words])
         return begin_or_resume(config, plan, engine), engine
@@ -198,6 +198,11 @@ def test_epochs_are_seen_whatever_the_batch_becomes(folder, told, batch, place, 
     assert begun.total_steps == total_steps
     assert f"; {total_steps} steps, " in told[1][1]
     assert json.loads(folder.run.length.read_text()) == {"steps": total_steps}
+
+
+def test_it_is_warned_where_no_checkpoint_will_be_kept_as_best(folder, told):
+    folder.begin("checkpoint.best_metric=clean/top5")
+    assert told[-1][0] == "warn" and "no checkpoint will be kept as best" in told[-1][1]
 
 
 def test_settings_that_a_run_was_not_made_with_are_told(folder, told):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from distill.cli.plan import identities_of
 from distill.config import Config, as_override, load_config
 from distill.errors import UserError
 from distill.objective import objective_of
@@ -177,6 +178,7 @@ def test_several_packs_are_one_set(packs: Path) -> None:
         make_plan(config(packs, "data.train=[]"), TWO)
 
 
+BATCH = "train.global_batch_pairs=20"
 RBF_OF_SOME = "loss.similarity=mmd", "loss.mmd_kernel=rbf", "loss.topk_classes=2"
 
 
@@ -210,6 +212,18 @@ def test_a_step_is_about_two_people_at_least(packs: Path) -> None:
         make_plan(config(packs, *words), one)
     make_plan(config(packs, *words), TWO)
     make_plan(config(packs, words[0], "head.sample_rate=0.4"), one)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("data.second=online", "'online' ones are asked for"), (BATCH, "18 pairs do not fill")],
+)
+def test_a_pack_that_training_refuses_is_not_planned_with(
+    packs: Path, word: str, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        identities_of(config(packs, word))
+    assert identities_of(config(packs)) == 3
 
 
 def test_one_person_is_no_classifier() -> None:
