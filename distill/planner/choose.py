@@ -214,10 +214,13 @@ def compare(
             sub-centres, more classes taken by themselves (`loss.topk_classes`) than there are.
     """
     job = job_of(config, classes, ranks)
-    _check_choice(config, job, Choice(0, "replicated", "plain"))  # what no choice could do
-    wanted = config.head.sample_rate
+    head, wanted = config.head, config.head.sample_rate
     all_rates = tuple(sorted({1.0, wanted, *rates}, reverse=True))
-    rows = [row_of(config, job, choice, machine) for choice in choices_for(config, job, all_rates)]
+    choices = list(choices_for(config, job, all_rates))
+    if not choices:  # then not that of the settings either, which says why
+        own = Choice(config.train.zero_stage, head.placement, config.loss.form, wanted)
+        _check_choice(config, job, own)
+    rows = [row_of(config, job, choice, machine) for choice in choices]
     if remedies:
         rows = [row if row.fits else _mended(config, job, row, machine) for row in rows]
     notes = (NOT_COMPILED,) if config.model.compile else ()

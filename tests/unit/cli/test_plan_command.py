@@ -95,6 +95,21 @@ def test_with_a_compiled_network_it_says_what_the_figures_are_of(run: Path) -> N
     assert compiled["choices"] == usual
 
 
+def test_what_sharded_heads_alone_can_do_is_planned_with_them(run: Path) -> None:
+    words = "--identities", "5000", "--json", "head.placement=sharded", "optimizer.clip_head=false"
+    done = plan(run, *words)
+    assert done.exit_code == 0, done.exception
+    settings = [row["settings"] for row in json.loads(done.stdout)["choices"]]
+    assert settings and all("head.placement=sharded" in one for one in settings)
+
+
+def test_what_no_choice_can_do_is_refused_as_training_does(run: Path) -> None:
+    rbf = "loss.similarity=mmd", "loss.mmd_kernel=rbf", "optimizer.clip_head=false"
+    done = plan(run, "--identities", "5000", "head.placement=sharded", *rbf)
+    assert isinstance(done.exception, UserError)
+    assert "loss.mmd_kernel = 'rbf' with head.placement = 'sharded'" in str(done.exception)
+
+
 def test_a_batch_of_first_images_is_called_so(run: Path) -> None:
     """A step of 1024 of them, as a migrated configuration asks for, has no pairs."""
     done = plan(run, "--identities", "5000", "--ranks", "4", "train.images=first")

@@ -107,6 +107,7 @@ def drawn(draw: st.DrawFn) -> tuple[Config, int]:
         "global_batch_pairs": st.just(ranks * accumulation * pairs + rest),
     }
     tree = {"head": head, "loss": loss, "train": train, "model": some("model", "compile")}
+    tree |= {"optimizer": some("optimizer", "clip_head")}
     parts = {name: st.fixed_dictionaries(fields) for name, fields in tree.items()}
     return Config.model_validate(draw(st.fixed_dictionaries(parts))), ranks
 
