@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from distill.config import Config, as_override, load_config, parse_overrides
+from distill.errors import UserError
 from distill.migrate.facts import LEFT_OUT, UNKNOWN
 from distill.migrate.given import Given, is_text
 from distill.migrate.network import head_of, model_of
@@ -66,18 +67,19 @@ def migrate(given: Given, *, ranks: int, images: Images, overrides: Sequence[str
         asked = {name: Setting(value, "as asked for") for name, value in inside.items()}
         sections[section] = sections[section] | asked
     neutral = _left_out(given)
-    return Migrated(sections, _checked(sections), neutral, given.lost, rec)
+    return Migrated(sections, _checked(given.name, sections), neutral, given.lost, rec)
 
 
-def _checked(sections: dict[str, Settings]) -> Config:
-    return load_config(
-        None,
-        [
-            as_override(f"{section}.{name}", setting.value)
-            for section, settings in sections.items()
-            for name, setting in settings.items()
-        ],
-    )
+def _checked(file: str, sections: dict[str, Settings]) -> Config:
+    words = [
+        as_override(f"{section}.{name}", setting.value)
+        for section, settings in sections.items()
+        for name, setting in settings.items()
+    ]
+    try:
+        return load_config(None, words)
+    except UserError as error:  # a product of settings, each of which is one
+        raise UserError(f"{file}: in our settings {error.what}", fix=error.fix) from None
 
 
 def _left_out(given: Given) -> list[str]:
