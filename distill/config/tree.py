@@ -141,8 +141,8 @@ class ModelConfig(Section):
     """The backbone that turns a face into an embedding."""
 
     name: str = "iresnet18"
-    """Registered backbone (`iresnet18/34/50/100/200`, `mobile`, `vit_small`, `tiny`), or
-    `timm:NAME`."""
+    """Registered backbone (`iresnet18/34/50/100/200`, `mobile`, `vit_small`, `tiny`; `insight_...`,
+    others of arcface_torch, docs/arcface.md), or `timm:NAME`."""
     embedding_dim: Annotated[int, Field(ge=1, le=65536)] = 512
     """Dimension D of the embedding."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -41,6 +43,29 @@ class EmbeddingNorm(nn.Module):
         return normed + self.bias
 
 
+class DropPath(nn.Module):
+    """In training, nothing in place of some images, and the others so much larger.
+
+    Behind a branch that is added to its input: that branch is left out for those images.
+    Source: Huang et al., "Deep Networks with Stochastic Depth", 2016, drawn for each image. From
+    torch's global generator, as dropout.
+
+    Args:
+        rate: probability that an image is left out, in [0, 1).
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, ...) to the same."""
+        if not self.training or self.rate == 0.0:
+            return x
+        kept = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(1.0 - self.rate)
+        return x * (kept / (1.0 - self.rate))
+
+
 def flat_embedding(channels: int, positions: int, dim: int, dropout: float) -> nn.Sequential:
     """ArcFace's BN-Dropout-FC-BN: (N, channels, h, w) with h * w = positions to (N, dim)."""
     return nn.Sequential(
@@ -52,11 +77,17 @@ def flat_embedding(channels: int, positions: int, dim: int, dropout: float) -> n
     )
 
 
-def depthwise_embedding(channels: int, size: int, dim: int, dropout: float) -> nn.Sequential:
+def depthwise_embedding(
+    channels: int,
+    size: int,
+    dim: int,
+    dropout: float,
+    norm: Callable[[int], nn.Module] = EmbeddingNorm,
+) -> nn.Sequential:
     """MobileFaceNet's output: one ``size`` x ``size`` filter a channel, then a linear layer.
 
     It keeps the weight of each place in the face, as a fully connected layer does, at
-    1/dim of its parameters: (N, channels, size, size) to (N, dim).
+    1/dim of its parameters: (N, channels, size, size) to (N, dim), which ``norm`` takes.
     """
     return nn.Sequential(
         nn.Conv2d(channels, channels, size, groups=channels, bias=False),
@@ -64,12 +95,16 @@ def depthwise_embedding(channels: int, size: int, dim: int, dropout: float) -> n
         nn.Flatten(),
         nn.Dropout(dropout),
         nn.Linear(channels, dim, bias=False),
-        EmbeddingNorm(dim),
+        norm(dim),
     )
 
 
-def init_convolutions(module: nn.Module) -> None:
-    """He's normal initialisation of every convolution (fan-out), from torch's global generator."""
+def init_convolutions(module: nn.Module, *, linear: bool = False) -> None:
+    """He's normal initialisation of every convolution (fan-out), from torch's global generator.
+
+    With ``linear`` of linear layers too.
+    """
+    kinds = nn.Conv2d | nn.Linear if linear else nn.Conv2d
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, kinds):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

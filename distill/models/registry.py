@@ -8,8 +8,9 @@ from collections.abc import Callable
 from torch import nn
 
 from distill.errors import UserError
+from distill.models.insight_vit import VARIANTS, InsightVit, Variant
 from distill.models.iresnet import DEPTHS, IResNet
-from distill.models.mobile import MobileFaceNet
+from distill.models.mobile import INSIGHT, MobileFaceNet, Table
 from distill.models.tiny import Tiny
 from distill.models.vit import VisionTransformer
 
@@ -23,8 +24,18 @@ def _iresnet(depths: tuple[int, ...]) -> Builder:
     return lambda embedding_dim, dropout: IResNet(depths, embedding_dim, dropout)
 
 
+def _insight_vit(variant: Variant) -> Builder:
+    return lambda embedding_dim, dropout: InsightVit(variant, embedding_dim, dropout)
+
+
+def _insight_mobile(table: Table) -> Builder:
+    return lambda embedding_dim, dropout: MobileFaceNet(embedding_dim, dropout, table)
+
+
 BACKBONES: dict[str, Builder] = {
     **{name: _iresnet(depths) for name, depths in DEPTHS.items()},
+    **{name: _insight_vit(variant) for name, variant in VARIANTS.items()},
+    **{name: _insight_mobile(table) for name, table in INSIGHT.items()},
     "mobile": MobileFaceNet,
     "vit_small": VisionTransformer,
     "tiny": Tiny,

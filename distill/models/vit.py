@@ -7,12 +7,14 @@ positions) in the width, depth and heads of DeiT-S (Touvron et al., 2021). Patch
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from distill.data.batch import IMAGE_SIZE
-from distill.models.layers import EmbeddingNorm
+from distill.models.layers import DropPath, EmbeddingNorm
 from distill.models.recompute import Unit
 
 PATCH = 8
@@ -25,10 +27,10 @@ HEADS = 6
 class Attention(nn.Module):
     """Multi-head self-attention over tokens, (N, tokens, width) to the same."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, *, bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -42,16 +44,35 @@ class Attention(nn.Module):
 
 
 class Layer(Unit):
-    """Attention and a two-layer perceptron, each behind a layer norm and added to its input."""
+    """Attention and a two-layer perceptron, each behind a layer norm and added to its input.
 
-    def __init__(self, width: int, heads: int) -> None:
+    Args:
+        width: numbers of a token.
+        heads: of the attention.
+        act: between the two layers of the perceptron.
+        bias: of what the attention makes of tokens.
+        drop_path: probability that an image goes without one of the two in training.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        act: Callable[[], nn.Module] = nn.GELU,
+        *,
+        bias: bool = True,
+        drop_path: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.attention = nn.Sequential(nn.LayerNorm(width), Attention(width, heads))
+        self.attention = nn.Sequential(
+            nn.LayerNorm(width), Attention(width, heads, bias=bias), DropPath(drop_path)
+        )
         self.perceptron = nn.Sequential(
             nn.LayerNorm(width),
             nn.Linear(width, 4 * width),
-            nn.GELU(),
+            act(),
             nn.Linear(4 * width, width),
+            DropPath(drop_path),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -87,4 +108,5 @@ def init_truncated_normal(layer: nn.Module) -> None:
     """Linear layers from a normal of 0.02 cut at two units, biases at zero, as in DeiT."""
     if isinstance(layer, nn.Linear):
         nn.init.trunc_normal_(layer.weight, std=0.02)
-        nn.init.zeros_(layer.bias)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)

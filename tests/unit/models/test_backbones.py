@@ -17,6 +17,7 @@ PUBLISHED_M = {
     "iresnet100": 65.16,
 }
 """In millions; none is published for r200, which is held to the arithmetic and to its depth."""
+TAKEN_OVER = ["insight_vit_t", "insight_vit_t_dp005_mask0", "insight_mbf"]
 DEPTHS = {
     "iresnet18": (2, 2, 2, 2),
     "iresnet34": (3, 4, 6, 3),
@@ -67,13 +68,57 @@ def test_the_name_counts_the_layers_with_weights(name):
     assert abs(len(layers) - int(name.removeprefix("iresnet"))) <= 2
 
 
+VITS = {"t": (256, 12), "s": (512, 12), "b": (512, 24), "l": (768, 24), "h": (1024, 48)}
+"""Numbers of a token, and layers."""
+
+
+@pytest.mark.parametrize("name", [name for name in backbone_names() if "insight_vit" in name])
+def test_insight_vit_sizes(name):
+    """Written out by hand from the layers of arcface_torch's vit.py."""
+    with torch.device("meta"):
+        model = build_backbone(name, embedding_dim=512)
+    width, depth = VITS[name[12]]
+    layer = 3 * width * width + width * width + width  # queries, keys and values have no bias
+    layer += 2 * 4 * width * width + 5 * width + 2 * 2 * width
+    total = (3 * 9 * 9 + 1) * width + 144 * width + depth * layer + 2 * width
+    total += 144 * width * width + 2 * width + width * 512 + 2 * 512
+    hides = not name.endswith(("mask0", "mask_0", "_h"))
+    assert parameters(model) == total + hides * width
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("insight_mbf", 2_059_520), ("insight_mbf_large", 6_314_880)]
+)
+def test_insight_mbf_sizes(name, size):
+    """As arcface_torch's own code makes them."""
+    with torch.device("meta"):
+        assert parameters(build_backbone(name, embedding_dim=512)) == size
+
+
+def test_first_weights_of_insight_networks_are_drawn_as_there():
+    """Of normals; He's for all of a mobile one, whose linear layer ours draws otherwise."""
+    torch.manual_seed(0)
+    vit, mbf = (build_backbone(name, embedding_dim=512) for name in TAKEN_OVER[1:])
+    spreads = [(vit.positions, 0.02), (vit.hidden_token, 0.02), (vit.embedding[1].weight, 0.02)]
+    spreads += [(vit.layers[5].attention[1].qkv.weight, 0.02), (vit.embedding[3].weight, 0.02)]
+    spreads += [(mbf.embedding[4].weight, (2 / 512) ** 0.5)]
+    spreads += [(mbf.stem[1][0].weight, (2 / (128 / 64 * 64 * 9)) ** 0.5)]
+    for weight, spread in spreads:
+        assert float(weight.detach().std()) == pytest.approx(spread, rel=0.15)
+    for layer in (*vit.modules(), *mbf.modules()):
+        if isinstance(layer, nn.LayerNorm | nn.BatchNorm1d | nn.BatchNorm2d):
+            assert (layer.weight == 1).all() and (layer.bias == 0).all()
+        elif isinstance(layer, nn.Linear) and layer.bias is not None:
+            assert (layer.bias == 0).all()
+
+
 def test_small_backbones_are_small():
     assert parameters(build_backbone("mobile", embedding_dim=128)) == pytest.approx(1e6, rel=0.01)
     assert parameters(build_backbone("tiny", embedding_dim=512)) <= 300_000
     assert 20e6 < parameters(build_backbone("vit_small", embedding_dim=512)) < 23e6
 
 
-@pytest.mark.parametrize("name", ["iresnet18", "mobile", "vit_small", "tiny"])
+@pytest.mark.parametrize("name", ["iresnet18", "mobile", "vit_small", "tiny", *TAKEN_OVER])
 def test_shape_gradient_and_seed(name):
     torch.manual_seed(5)
     model = build_backbone(name, embedding_dim=32, dropout=0.1)

@@ -21,7 +21,7 @@ def test_pixels_become_numbers_around_0_and_stay_what_they_were() -> None:
     assert as_network_input(images, torch.float64).dtype == torch.float64
 
 
-@pytest.mark.parametrize("name", ["tiny", "mobile", "iresnet18"])
+@pytest.mark.parametrize("name", ["tiny", "mobile", "iresnet18", "insight_mbf"])
 def test_no_layer_turns_them_back(name: str) -> None:
     network = build_backbone(name, embedding_dim=32, dropout=0.0).train()
     turned_back = []

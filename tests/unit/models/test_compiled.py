@@ -80,7 +80,10 @@ def graphs() -> int:
 
 @pytest.mark.parametrize(
     ("name", "recompute"),
-    [("tiny", True), ("mobile", False), ("iresnet18", True), ("vit_small", False)],
+    [
+        *(("tiny", True), ("mobile", False), ("iresnet18", True), ("vit_small", False)),
+        ("insight_vit_t", True),
+    ],
 )
 def test_a_backbone_is_one_graph(name: str, recompute: bool) -> None:
     network = build_backbone(name, embedding_dim=8, dropout=0.3).train()
