@@ -53,7 +53,8 @@ class Pair:
     def weights_here(self) -> dict[str, torch.Tensor]:
         """Ours, by their names."""
         assert self.engine.head is not None, "migrate places it by ranges"
-        found = theirs(self.engine.weights())
+        found = theirs(self.engine.weights(), self.recipe.config.model.name)
+        assert found is not None, "migrate names a network of theirs"
         return found | {"head": self.engine.head.head.local.weight.detach()}
 
     def step(self, batches: Sequence[PairBatch], loss: float, step: int) -> None:

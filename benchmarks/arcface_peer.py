@@ -194,9 +194,9 @@ def chosen(rows: torch.Tensor | None) -> Iterator[None]:
         torch.rand = rand
 
 
-def theirs_as_ours(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state of a network of theirs by the names of our backbone."""
-    named = {own_name(name): tensor for name, tensor in state.items()}
+def theirs_as_ours(state: dict[str, torch.Tensor], network: str) -> dict[str, torch.Tensor]:
+    """The state of a network of theirs by the names of our backbone, ``network``."""
+    named = {own_name(name, network): tensor for name, tensor in state.items()}
     return {name.removeprefix(BACKBONE_PREFIX): one for name, one in named.items() if name}
 
 

@@ -109,7 +109,7 @@ def step_ways(args: argparse.Namespace, ranks: Ranks, images: str) -> dict[str, 
     backbone = backbone_of(args.peer, NETWORK, args.width)
     head = head_of(args.peer, COSFACE, args.width, STEP_CLASSES)
     network = build_backbone(config.model.name, embedding_dim=args.width)
-    network.load_state_dict(theirs_as_ours(backbone.state_dict()))
+    network.load_state_dict(theirs_as_ours(backbone.state_dict(), config.model.name))
     ranges = ClassRanges.even(STEP_CLASSES, ranks.rank, ranks.world_size)
     shard = build_sharded_head(config.head, args.width, ranges)
     shard.local.weight.data.copy_(head.weight.data)

@@ -1,9 +1,10 @@
 """Networks that InsightFace's arcface_torch trained: the same as ours under other names.
 
-Its ``iresnet.py`` and our `distill.models.iresnet` are layer by layer alike. Of the batch
-normalisation at the end it keeps a scale that it fixes at one; ours has none. Its head
-(``partial_fc_v2.py``) is cosine and without bias, as ours: one row a label, the labels in ranges of
-equal length over the ranks, in their order, of which the first ones are longer by one if need be.
+Its ``iresnet.py``, ``vit.py`` and ``mobilefacenet.py`` are layer by layer alike ours
+(`distill.models`). Of the batch normalisation at the end of an iresnet it keeps a scale that it
+fixes at one; ours has none. Its head (``partial_fc_v2.py``) is cosine and without bias, as ours:
+one row a label, the labels in ranges of equal length over the ranks, in their order, of which the
+first ones are longer by one if need be.
 """
 
 from __future__ import annotations
@@ -13,93 +14,90 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
+from distill.checkpoint.arcface_names import layers_of
+from distill.models.insight_vit import VARIANTS
 from distill.models.iresnet import DEPTHS
+from distill.models.mobile import INSIGHT
 
 BACKBONE_PREFIX = "backbone."
 HEAD = "softmax_fc.weight"
 """What docs/arcface.md calls the head, (C, D), the ``weight`` of each ``state_dict_softmax_fc``."""
 OWN_HEAD = "head.weight"
 FIXED_SCALE = "features.weight"
-"""Its tensor of ones that has no place here."""
-MARKS = ("conv1.weight", "layer1.0.bn1.weight", "fc.weight", FIXED_SCALE)
-"""Names by which its state is known."""
+"""Its tensor of ones that has no place here, of an iresnet."""
 
-_BEGIN_AND_END = {
-    "conv1": "stem.0",
-    "bn1": "stem.1",
-    "prelu": "stem.2",
-    "bn2": "embedding.0",
-    "fc": "embedding.3",
-}
-_IN_A_BLOCK = {
-    "bn1": "body.0",
-    "conv1": "body.1",
-    "bn2": "body.2",
-    "prelu": "body.3",
-    "conv2": "body.4",
-    "bn3": "body.5",
-    "downsample.0": "shortcut.0",
-    "downsample.1": "shortcut.1",
-}
-_BLOCK = re.compile(r"layer([1-4])\.(\d+)\.(.+)")
-_OWN_BLOCK = re.compile(r"stages\.([0-3])\.(\d+)\.(.+)")
+Shapes = Mapping[str, tuple[int, ...]]
+
+_IRESNET_MARKS = {"conv1.weight", "layer1.0.bn1.weight", "fc.weight", FIXED_SCALE}
+_VIT_MARKS = {"pos_embed", "mask_token", "patch_embed.proj.weight", "feature.2.weight"}
+_MOBILE_MARKS = {"layers.0.layers.0.weight", "conv_sep.layers.0.weight", "features.layers.2.weight"}
+"""Names by which states are known."""
 
 
 def is_arcface(names: Iterable[str]) -> bool:
-    """Whether these are the tensors of one of its residual networks."""
-    return set(MARKS) <= set(names)
+    """Whether these are the tensors of one of its networks."""
+    found = set(names)
+    return any(marks <= found for marks in (_IRESNET_MARKS, _VIT_MARKS, _MOBILE_MARKS))
 
 
-def own_name(name: str) -> str | None:
-    """What this program calls a tensor of arcface_torch; None for one that it does not have."""
-    if name == FIXED_SCALE:
-        return None
+def own_name(name: str, network: str) -> str | None:
+    """What ``network``, by our name, calls a tensor of arcface_torch here; None for one without."""
     if name == HEAD:
         return OWN_HEAD
+    found = None if name == FIXED_SCALE else _renamed(name, layers_of(network) or {})
+    return found and f"{BACKBONE_PREFIX}{found}"
+
+
+def theirs(tensors: Mapping[str, torch.Tensor], network: str) -> dict[str, torch.Tensor] | None:
+    """Tensors of a backbone as a state of arcface_torch: `own_name` backwards.
+
+    Returns:
+        None where it has no such network.
+    """
+    layers = layers_of(network)
+    if layers is None:
+        return None
+    backwards = {ours: there for there, ours in layers.items()}
+    state = {}
+    for name, tensor in tensors.items():
+        renamed = _renamed(name.removeprefix(BACKBONE_PREFIX), backwards)
+        assert renamed is not None, name
+        state[renamed] = tensor
+    if network in DEPTHS:
+        state[FIXED_SCALE] = torch.ones_like(state["features.bias"])
+    return state
+
+
+def _renamed(name: str, layers: Mapping[str, str]) -> str | None:
+    """A tensor by its own entry, or by that of its layer."""
     layer, _, kind = name.rpartition(".")
-    if layer == "features":
-        return f"{BACKBONE_PREFIX}embedding.4.{'bias' if kind == 'bias' else f'norm.{kind}'}"
-    block = _BLOCK.fullmatch(layer)
-    if block is None:
-        return _joined(_BEGIN_AND_END.get(layer), kind)
-    stage, place, part = block.groups()
-    inside = _IN_A_BLOCK.get(part)
-    return _joined(inside and f"stages.{int(stage) - 1}.{place}.{inside}", kind)
+    return layers.get(name) or (f"{layers[layer]}.{kind}" if layer in layers else None)
 
 
-def theirs(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors of one of our residual networks as a state of arcface_torch: `own_name` backwards."""
-    named = {_their_name(name): tensor for name, tensor in tensors.items()}
-    return {**named, FIXED_SCALE: torch.ones_like(named["features.bias"])}
+def model_settings(shapes: Shapes) -> dict[str, str | int] | None:
+    """The section ``model`` of the settings for tensors of these shapes; None for no such network.
+
+    Where networks differ in training alone, it is the first of them.
+    """
+    names, last = _candidates(shapes)
+    return {"name": names[0], "embedding_dim": shapes[last][0]} if names and shapes[last] else None
 
 
-def _their_name(name: str) -> str:
-    layer, _, kind = name.removeprefix(BACKBONE_PREFIX).rpartition(".")
-    if layer in ("embedding.4", "embedding.4.norm"):
-        return f"features.{kind}"
-    block = _OWN_BLOCK.fullmatch(layer)
-    if block is None:
-        return f"{_key_of(_BEGIN_AND_END, layer)}.{kind}"
-    stage, place, inside = block.groups()
-    return f"layer{int(stage) + 1}.{place}.{_key_of(_IN_A_BLOCK, inside)}.{kind}"
+def _candidates(shapes: Shapes) -> tuple[list[str], str]:
+    """Our names of the networks with such tensors, and the layer that makes the embedding."""
+    if shapes.keys() >= _VIT_MARKS:
+        size = (*shapes["pos_embed"][-1:], _count(shapes, "blocks"))
+        alike = [name for name, one in VARIANTS.items() if (one.width, one.depth) == size]
+        return alike, "feature.2.weight"
+    if shapes.keys() >= _MOBILE_MARKS:
+        stem = shapes["layers.0.layers.0.weight"][:1]
+        alike = [name for name, one in INSIGHT.items() if (one.stem,) == stem]
+        return alike, "features.layers.2.weight"
+    depths = tuple(_count(shapes, f"layer{stage}") for stage in (1, 2, 3, 4))
+    return [name for name, known in DEPTHS.items() if known == depths], "fc.weight"
 
 
-def _key_of(named: Mapping[str, str], value: str) -> str:
-    (key,) = (key for key, known in named.items() if known == value)
-    return key
-
-
-def _joined(layer: str | None, kind: str) -> str | None:
-    return f"{BACKBONE_PREFIX}{layer}.{kind}" if layer else None
-
-
-def model_settings(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str | int] | None:
-    """The section ``model`` of the settings for tensors of these shapes; None for no such depth."""
-    blocks = [_BLOCK.fullmatch(name.rpartition(".")[0]) for name in shapes]
-    places = [(int(block[1]), int(block[2])) for block in blocks if block]
-    depths = tuple(
-        max((place for stage, place in places if stage == wanted), default=-1) + 1
-        for wanted in (1, 2, 3, 4)
-    )
-    names = [name for name, known in DEPTHS.items() if known == depths]
-    return {"name": names[0], "embedding_dim": shapes["fc.weight"][0]} if names else None
+def _count(shapes: Shapes, stage: str) -> int:
+    """Blocks of a stage."""
+    places = [re.match(rf"{stage}\.(\d+)\.", name) for name in shapes]
+    return max((int(place[1]) for place in places if place), default=-1) + 1

@@ -142,21 +142,21 @@ def _refuse_pickle(path: Path) -> None:
 
 def _of_arcface(path: Path, reader: Reader, shapes: dict[str, tuple[int, ...]]) -> Stored:
     """A backbone of arcface_torch, with its head or alone, under our names."""
-    named = {own_name(name): name for name in shapes}
-    unknown = [name for name in shapes if own_name(name) is None and name != FIXED_SCALE]
     model = model_settings(shapes)
+    named = {name: own_name(name, str(model["name"])) for name in shapes} if model else {}
+    unknown = [name for name, ours in named.items() if ours is None and name != FIXED_SCALE]
     if unknown or model is None:
         what = f"{unknown[0]!r} has no place here" if unknown else "its number of blocks is another"
         raise UserError(
-            f"{str(path)!r} looks like a residual network of arcface_torch, but {what}",
-            fix="give the state of its r18, r34, r50, r100 or r200",
+            f"{str(path)!r} looks like a network of arcface_torch, but {what}",
+            fix="give the state of one that docs/arcface.md names, r50, vit_b or mbf",
         )
-    if not bool((reader.tensor(FIXED_SCALE) == 1).all()):
+    if FIXED_SCALE in shapes and not bool((reader.tensor(FIXED_SCALE) == 1).all()):
         raise UserError(
             f"{str(path)!r}: {FIXED_SCALE} is not one everywhere, as arcface_torch keeps it",
             fix="only networks that were trained with that scale fixed can be taken over",
         )
-    keys = {ours: name for ours, name in named.items() if ours is not None}
+    keys = {ours: name for name, ours in named.items() if ours is not None}
     return Stored(
         reader=reader,
         keys=keys,

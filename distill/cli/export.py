@@ -46,8 +46,8 @@ def export_command(
     Images are RGB faces (N, 3, 112, 112), aligned to ArcFace's template; floats are
     (pixel - 127.5) / 127.5. Embeddings are not of unit length. With probabilities the names of the
     people are written to OUT.identities.json. Weights that an *.onnx* cannot hold are written to
-    OUT.data. *.safetensors* holds the weights of the backbone, for iresnets under the names of
-    arcface_torch.
+    OUT.data. *.safetensors* holds the weights of the backbone, under the names of
+    arcface_torch where it has that network.
     *.onnx* needs `pip install "pairdistill[onnx]"`. `docs/export.md` says more.
     """
     from distill.export.write import export_network

@@ -10,21 +10,19 @@ import torch
 from distill.checkpoint.arcface import theirs
 from distill.checkpoint.tensor_file import TensorWriter, library_order, specs_of
 from distill.checkpoint.weights import header_of
-from distill.models.iresnet import DEPTHS
 from distill.trained import TrainedBackbone, restore_backbone
 
 
 def write_weights(path: Path, trained: TrainedBackbone, facts: Mapping[str, str]) -> None:
-    """Write the backbone so that this program reads it again, and of an iresnet also arcface_torch.
+    """Write the backbone so that this program reads it again, and arcface_torch where it has it.
 
     Raises:
         OSError: no space, no permission.
     """
-    tensors, header = trained.model.state_dict(), dict(facts)
-    if trained.config.model.name in DEPTHS:
-        tensors = theirs(tensors)
-    else:
-        header |= _header(trained)
+    ours, header = trained.model.state_dict(), dict(facts)
+    tensors = theirs(ours, trained.config.model.name)
+    if tensors is None:
+        tensors, header = ours, header | _header(trained)
     ordered = library_order(specs_of(tensors))
     with TensorWriter(path, ordered, header) as writer:
         for spec in ordered:

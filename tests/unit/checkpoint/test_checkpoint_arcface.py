@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -17,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 from written_arcface import BLOCKS, by_hand, head_of, state_of
+from written_insight import mbf_by_hand, mbf_state, vit_by_hand, vit_state
 
 from distill.checkpoint.arcface import (
     BACKBONE_PREFIX,
@@ -31,7 +34,6 @@ from distill.config import load_config
 from distill.data.images import encode_jpeg
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.errors import UserError
-from distill.models.iresnet import DEPTHS
 from distill.models.registry import build_backbone
 from distill.trained import restore, restore_backbone
 
@@ -51,18 +53,31 @@ def r18(tmp_path_factory):
     return path, state
 
 
-@pytest.mark.parametrize("name", BLOCKS)
-def test_the_embeddings_are_the_same(name, tmp_path):
-    state = state_of(BLOCKS[name])
-    save_file(state, tmp_path / "backbone.safetensors")
-    found = restore_backbone(tmp_path / "backbone.safetensors")
+WRITTEN = {
+    **{name: (partial(state_of, blocks), partial(by_hand, blocks=blocks))
+       for name, blocks in BLOCKS.items()},
+    "vit_t": (vit_state, vit_by_hand),
+    "mbf": (mbf_state, mbf_by_hand),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_the_embeddings_are_the_same_and_the_state_goes_back(name, tmp_path):
+    make, compute = WRITTEN[name]
+    state, path = make(), tmp_path / "backbone.safetensors"
+    save_file(state, path)
+    found = restore_backbone(path)
     model = found.config.model
-    assert (model.name, model.embedding_dim, found.step) == (name.replace("r", "iresnet"), 32, 0)
+    ours = name.replace("r", "iresnet") if name in BLOCKS else f"insight_{name}"
+    assert (model.name, model.embedding_dim, found.step) == (ours, 32, 0)
     images = torch.rand(2, 3, 112, 112) * 2 - 1
     with torch.no_grad():
-        expected, given = by_hand(state, BLOCKS[name], images), found.model.backbone(images)
+        expected, given = compute(state, x=images), found.model.backbone(images)
     assert expected.std() > 0.1
-    assert torch.allclose(given, expected, atol=1e-3 * float(expected.std()))
+    assert torch.allclose(given, expected.float(), atol=1e-3 * float(expected.std()))
+    again = theirs(found.model.state_dict(), ours)
+    assert again.keys() == state.keys()
+    assert all(torch.equal(again[key], tensor) for key, tensor in state.items())
 
 
 def drawn(number):
@@ -187,25 +202,61 @@ def test_the_documented_lines_join_the_head_in_the_order_of_its_ranks(tmp_path):
         run_block(convert, *files, "mixed.safetensors", where=tmp_path)
 
 
-def test_it_is_exported_as_it_came(r18, tmp_path):
-    out = tmp_path / "again.safetensors"
-    done = CliRunner().invoke(build_app(), ["export", str(r18[0]), str(out)])
+@pytest.mark.parametrize("name", ["r18", "mbf"])
+def test_it_is_exported_as_it_came(name, tmp_path):
+    state, path, out = WRITTEN[name][0](), tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    save_file(state, path)
+    done = CliRunner().invoke(build_app(), ["export", str(path), str(out)])
     assert done.exit_code == 0, done.exception
     found = load_file(out)
-    assert found.keys() == r18[1].keys()
-    assert all(torch.equal(found[name], tensor) for name, tensor in r18[1].items())
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key], tensor) for key, tensor in state.items())
 
 
-@pytest.mark.parametrize("name", DEPTHS)
-def test_every_name_is_found_again(name):
+# Of the sorted lines "name shape" of state_dict() of arcface_torch's networks with 512 numbers of
+# an embedding (2026-07-27), the first eight bytes of SHA-256.
+VIT_T, VIT_S, VIT_B = "f49edb5df3d3deb3", "80d38dc0608bd679", "817876b06d60f50c"
+DIGESTS = {
+    "iresnet18": "6bdb508fbe8f9172",
+    "iresnet34": "88f842de492690dd",
+    "iresnet50": "d80a68220d7280f1",
+    "iresnet100": "dc48aa67c7449a7c",
+    "iresnet200": "be360d6469b1859b",
+    "insight_vit_t": VIT_T,
+    "insight_vit_t_dp005_mask0": VIT_T,
+    "insight_vit_s": VIT_S,
+    "insight_vit_s_dp005_mask_0": VIT_S,
+    "insight_vit_b": VIT_B,
+    "insight_vit_b_dp005_mask_005": VIT_B,
+    "insight_vit_l_dp005_mask_005": "21a6114aa2984380",
+    "insight_vit_h": "ae371719ce448344",
+    "insight_mbf": "a5470f4e8d3847b1",
+    "insight_mbf_large": "e93eb03a7306f387",
+}
+NAMED_AS = {VIT_T: "insight_vit_t", VIT_S: "insight_vit_s", VIT_B: "insight_vit_b"}
+"""Of networks that differ in training alone the name of one."""
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_every_name_and_shape_is_theirs_and_is_found_again(name):
     with torch.device("meta"):
-        ours = build_backbone(name, embedding_dim=8).state_dict()
+        ours = build_backbone(name, embedding_dim=512).state_dict()
     expected = {f"{BACKBONE_PREFIX}{own}": tensor for own, tensor in ours.items()}
-    found = theirs(expected)
+    found = theirs(expected, name)
     assert is_arcface(found)
     shapes = {there: tuple(tensor.shape) for there, tensor in found.items()}
-    assert model_settings(shapes) == {"name": name, "embedding_dim": 8}
-    assert {own_name(there): tensor for there, tensor in found.items()} == expected | {None: ANY}
+    lines = "\n".join(sorted(f"{there} {shape}" for there, shape in shapes.items()))
+    assert hashlib.sha256(lines.encode()).hexdigest()[:16] == DIGESTS[name]
+    named = {"name": NAMED_AS.get(DIGESTS[name], name), "embedding_dim": 512}
+    assert model_settings(shapes) == named
+    fixed = {None: ANY} if name.startswith("iresnet") else {}
+    again = {own_name(there, name): tensor for there, tensor in found.items()}
+    assert again == expected | fixed
+
+
+def test_a_network_that_is_not_of_there_has_no_names_of_there():
+    assert theirs({}, "vit_small") is None
+    assert not is_arcface(["backbone.stem.0.weight", "pos_embed", "patch_embed.proj.weight"])
 
 
 def test_the_documented_lines_use_what_is_exported(r18, tmp_path):

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 
 BLOCKS = {"r18": (2, 2, 2, 2), "r50": (3, 4, 14, 3)}
 
 
+def put_norm(state, name, width):
+    """A batch normalisation."""
+    state[f"{name}.weight"] = 1 + 0.2 * torch.randn(width)
+    state[f"{name}.bias"] = 0.1 * torch.randn(width)
+    state[f"{name}.running_mean"] = 0.1 * torch.randn(width)
+    state[f"{name}.running_var"] = 0.5 + torch.rand(width)
+    state[f"{name}.num_batches_tracked"] = torch.tensor(7)
+
+
+def put_conv(state, name, inputs, outputs, side):
+    """A convolution without bias of ``inputs`` channels a group."""
+    state[f"{name}.weight"] = torch.randn(outputs, inputs, side, side) / (inputs * side) ** 0.5
+
+
 def state_of(blocks, dim=32):
     """Random weights and statistics under the names of arcface_torch's iresnet.py."""
     torch.manual_seed(3)
     state = {}
-
-    def norm(name, width):
-        state[f"{name}.weight"] = 1 + 0.2 * torch.randn(width)
-        state[f"{name}.bias"] = 0.1 * torch.randn(width)
-        state[f"{name}.running_mean"] = 0.1 * torch.randn(width)
-        state[f"{name}.running_var"] = 0.5 + torch.rand(width)
-        state[f"{name}.num_batches_tracked"] = torch.tensor(7)
-
-    def conv(name, inputs, outputs, side):
-        state[f"{name}.weight"] = torch.randn(outputs, inputs, side, side) / (inputs * side) ** 0.5
-
+    norm, conv = partial(put_norm, state), partial(put_conv, state)
     conv("conv1", 3, 64, 3)
     norm("bn1", 64)
     state["prelu.weight"] = 0.3 * torch.rand(64)
