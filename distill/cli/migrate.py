@@ -46,7 +46,7 @@ def migrate_command(
 
         pairdistill migrate configs/wf42m_pfc02_r100_32gpus.py --ranks 32 --images pair
 
-        pairdistill migrate configs/glint360k_mbf.py model.name=mobile
+        pairdistill migrate configs/glint360k_mbf.py train.precision=bf16
 
     A step is of as many images, at the same rate, as there on so many GPUs. What has no counterpart
     is listed in the text and on standard error. `docs/arcface.md` says more.

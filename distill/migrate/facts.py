@@ -34,8 +34,14 @@ BASE: dict[str, Any] = {
 }
 """Settings that a configuration need not have; those of wandb but for its switch are left out."""
 
-NETWORKS = {f"r{depth}": f"iresnet{depth}" for depth in (18, 34, 50, 100, 200)}
-"""Its networks that are here too; `mbf`, `vit_...` and `r2060` are others."""
+RECOMPUTED = ("vit_b", "vit_b_dp005_mask_005", "vit_l_dp005_mask_005", "vit_h")
+"""Networks whose blocks make their activations again."""
+_TRANSFORMERS = ("vit_t", "vit_t_dp005_mask0", "vit_s", "vit_s_dp005_mask_0", *RECOMPUTED)
+NETWORKS = {
+    **{f"r{depth}": f"iresnet{depth}" for depth in (18, 34, 50, 100, 200)},
+    **{name: f"insight_{name}" for name in (*_TRANSFORMERS, "mbf", "mbf_large")},
+}
+"""Its networks and ours that are the same; all but `r2060`."""
 
 SCALE, MOMENTUM, CLIP_NORM, EPS = 64.0, 0.9, 5.0, 1e-8
 """What `train_v2.py` does not ask the configuration for; the last one is torch's default."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 
 from distill.errors import UserError
-from distill.migrate.facts import NETWORKS, SCALE
+from distill.migrate.facts import NETWORKS, RECOMPUTED, SCALE
 from distill.migrate.given import Given, is_number
 from distill.migrate.settings import Setting, Settings
 
@@ -28,6 +28,8 @@ def model_of(given: Given, changed: Collection[str]) -> Settings:
         "dropout": Setting(0.0, "as there"),
     }
     network = given.text("network")
+    if network in RECOMPUTED:
+        settings["recompute"] = Setting("blocks", "as there, of this network")
     if network in NETWORKS:
         return {"name": Setting(NETWORKS[network], given.words("network")), **settings}
     if "model.name" not in changed:

@@ -87,7 +87,7 @@ def test_a_file_is_written_once(path, tmp_path):
 
 
 def test_a_mistake_leaves_nothing_behind(path, tmp_path):
-    path.write_text(CONFIG.replace("r200", "vit_b"))
+    path.write_text(CONFIG.replace("r200", "r2060"))
     with pytest.raises(UserError, match=r"wf42m\.py:6: .*model\.name=NAME"):
         run(path, "--out", tmp_path / "run.toml")
     assert not (tmp_path / "run.toml").exists()

@@ -18,8 +18,7 @@ from distill.migrate.write import as_toml
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"network": "mbf"}, "config.network = 'mbf': has no counterpart"),
-        ({"network": "vit_b"}, "config.network = 'vit_b': has no counterpart"),
+        ({"network": "r2060"}, "config.network = 'r2060': has no counterpart"),
         ({"network": 50}, "config.network = 50: must be a text"),
         ({"margin_list": (1.0, 0.5)}, "must be a list of 3 numbers"),
         ({"margin_list": (1.0, "0.5", 0)}, "must be a list of 3 numbers"),
@@ -89,7 +88,7 @@ def test_what_has_no_counterpart_is_told_and_nothing_is_dropped():
 
 
 def test_overrides_stand_in_for_what_has_no_counterpart():
-    odd = {"network": "mbf", "sample_rate": 0, "margin_list": (0.9, 0.4, 0.0)}
+    odd = {"network": "r2060", "sample_rate": 0, "margin_list": (0.9, 0.4, 0.0)}
     words = ["model.name=mobile", "head.sample_rate=0.01", "head.margin=combined", "train.steps=9"]
     done = migrated(text_of(**{**NEEDED, **odd}), *words)
     assert done.config == load_config(None, [*words, *_others(config_of())])

@@ -16,14 +16,22 @@ from distill.engine_parts.optimizer import build_optimizer, set_lr
 from distill.errors import UserError
 from distill.losses import PairLossSpec, pair_loss
 from distill.migrate.write import as_toml
+from distill.models import backbone_names
 from distill.schedules import learning_rate
+
+CHECKPOINTED = ["vit_b", "vit_b_dp005_mask_005", "vit_l_dp005_mask_005", "vit_h"]
+"""Those that its backbones/__init__.py makes with using_checkpoint."""
+NETWORKS = [
+    *("r18", "r34", "r50", "r100", "r200", "mbf", "mbf_large"),
+    *("vit_t", "vit_t_dp005_mask0", "vit_s", "vit_s_dp005_mask_0", *CHECKPOINTED),
+]
 
 
 @st.composite
 def configurations(draw):
     return {
         "margin_list": draw(st.sampled_from([(1.0, 0.5, 0.0), (1, 0, 0.4), (1.0, 0.0, 0.0)])),
-        "network": draw(st.sampled_from(["r18", "r34", "r50", "r100", "r200"])),
+        "network": draw(st.sampled_from(NETWORKS)),
         "embedding_size": draw(st.integers(1, 1024)),
         "sample_rate": draw(st.sampled_from([1, 1.0, 0.1, 0.3])),
         "fp16": draw(st.booleans()),
@@ -73,7 +81,10 @@ def test_every_setting_by_independent_arithmetic(theirs, ranks, images):
     assert ours.optimizer.warmup_steps == warmup // passes
     assert (ours.optimizer.schedule, ours.optimizer.power) == ("polynomial", 1.0)
     assert ours.train.epochs == theirs["num_epoch"] and ours.train.steps == 0
-    assert ours.model.name == "iresnet" + theirs["network"][1:]
+    network = theirs["network"]
+    name = "iresnet" + network[1:] if network[0] == "r" else "insight_" + network
+    assert ours.model.name == name in backbone_names()
+    assert ours.model.recompute == ("blocks" if network in CHECKPOINTED else "none")
     assert ours.model.embedding_dim == theirs["embedding_size"] and not ours.model.dropout
     _, angle, cosine = theirs["margin_list"]
     assert ours.head.margin == ("cosface" if cosine else "arcface")
