@@ -25,7 +25,7 @@ from distill.cli.groups import one_by_one
 from distill.cli.inspect import inspect_command
 from distill.cli.migrate import migrate_command
 from distill.cli.pack import pack_command
-from distill.cli.pipes import results
+from distill.cli.pipes import forget_progress, results
 from distill.cli.plan import plan_command
 from distill.cli.train import train_command
 from distill.cli.verify import verify_command
@@ -106,3 +106,5 @@ def main() -> None:
             raise
         console.fail(str(error))
         sys.exit(error.exit_status)
+    finally:
+        forget_progress()

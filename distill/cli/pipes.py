@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from distill.files import disk_error
 
@@ -33,7 +34,7 @@ def results() -> Iterator[None]:
     except OSError as error:
         if not _from_stdout(error):
             raise
-        _discard()
+        _discard(sys.stdout)
         if error.errno == errno.EPIPE:
             sys.exit(READER_GONE)
         raise disk_error(Path("standard output"), error) from error
@@ -53,8 +54,18 @@ def _from_stdout(error: OSError) -> bool:
     return False
 
 
-def _discard() -> None:
+def forget_progress() -> None:
+    """Let go what nobody can read of standard error: Python 3.13 would end with a status for it."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _discard(sys.stderr)
+
+
+def _discard(stream: TextIO) -> None:
     """Nothing more gets out; else Python tries once more when it ends, and complains."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

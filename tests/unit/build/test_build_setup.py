@@ -150,7 +150,7 @@ def test_a_failed_step_shows_the_end_and_names_the_log(steps: ModuleType, tmp_pa
     out = io.StringIO()
     running = steps.Steps(tmp_path / "build" / "setup.log", out)
     running.run("first", [sys.executable, "-c", "print('fine')"])
-    code = "import sys; print(*range(40), sep='\\n'); sys.exit('the cause')"
+    code = "import sys; print(*range(40), sep='\\n', flush=True); sys.exit('the cause')"
     with pytest.raises(steps.SetupError, match="the cause") as caught:
         running.run("second", [sys.executable, "-c", code])
     assert len(str(caught.value).splitlines()) <= steps.TAIL_LINES + 2
