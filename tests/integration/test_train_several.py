@@ -108,7 +108,7 @@ def test_one_person_is_one_clear_error_and_two_with_a_pair_each_are_enough(root:
     words = ["train.global_batch_pairs=1", "train.steps=2"]
     refused = train(root, "one", f"data.train={root}/one", *words)
     assert refused.returncode == 2
-    assert "1 identities: a classifier needs two" in refused.stderr
+    assert "1 person in all, and a classifier needs two" in refused.stderr
     done = train(root, "both", f"data.train={root}/both", *words)
     assert done.returncode == 0, done.stderr
     assert "2 people, 2 pairs;" in done.stdout + done.stderr

@@ -55,7 +55,7 @@ def test_the_gradient_of_a_pair_is_softmax_less_one_hot():
     common = {"temperature": 3.0, "weight": 0.0}
     loss = pair_loss(*scores, labels, spec=PairLossSpec(logit_scale=8.0), margins=margins, **common)
     with_slope = pair_loss(*scores, labels, spec=exact, **common)
-    assert float(loss.total) == pytest.approx(float(with_slope.total), rel=1e-9)
+    assert loss.total.item() == pytest.approx(with_slope.total.item(), rel=1e-9)
     (gradient,) = torch.autograd.grad(loss.total, scores)
     hot = F.one_hot(labels, 7)
     own = (scores.detach() * hot).sum(2)

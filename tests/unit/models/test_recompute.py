@@ -102,12 +102,7 @@ def saved_bytes(network: nn.Module, images: torch.Tensor) -> int:
 
 @pytest.mark.parametrize(
     ("name", "bf16"),
-    [
-        *((name, False) for name in NAMES),
-        ("tiny", True),
-        ("vit_small", True),
-        ("insight_vit_t", True),
-    ],
+    [*((name, False) for name in NAMES), ("tiny", True), ("insight_vit_t", True)],
 )
 def test_no_bit_changes(name: str, bf16: bool) -> None:
     # Two rows that are normalised are opposites: a layer behind them leaves their mean at 0.
