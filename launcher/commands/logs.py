@@ -6,10 +6,10 @@ import itertools
 import shutil
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -127,7 +127,7 @@ def _while_it_lasts(run: Path) -> Iterator[None]:
     answer: Future[bool] | None = None
     told = False
     for polls in itertools.count(1):
-        time.sleep(_POLL_SECONDS)
+        sleep(_POLL_SECONDS)
         if answer is None and polls % _POLLS_PER_QUESTION == 0:
             answer = _question(run)
         if answer is not None and answer.done():

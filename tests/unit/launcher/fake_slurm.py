@@ -9,7 +9,7 @@ SCRIPT = """\
 for word in "$@"; do printf '%s\\n' "$word"; done >> '{folder}/{name}.calls'
 cat '{folder}/{name}.answer'
 cat '{folder}/{name}.errors' >&2
-exit {status}
+exit "$(cat '{folder}/{name}.status')"
 """
 
 
@@ -23,9 +23,12 @@ class FakeSlurm:
         """From now on the client ``name`` writes this."""
         (self.folder / f"{name}.answer").write_text(answer)
         (self.folder / f"{name}.errors").write_text(errors)
-        script = self.folder / name
-        script.write_text(SCRIPT.format(folder=self.folder, name=name, status=status))
-        script.chmod(0o755)
+        (self.folder / f"{name}.status").write_text(str(status))
+        script, text = self.folder / name, SCRIPT.format(folder=self.folder, name=name)
+        # A program that is written while another thread forks cannot be run: "Text file busy".
+        if not script.exists() or script.read_text() != text:
+            script.write_text(text)
+            script.chmod(0o755)
 
     def calls(self, name: str) -> list[str]:
         """All words that a client was called with."""

@@ -44,7 +44,7 @@ def test_a_log_is_waited_for_and_followed_to_its_end(
         if look == 80:
             fake.answers("sacct", "12|COMPLETED|None|node1|\n")
 
-    monkeypatch.setattr("launcher.commands.logs.time.sleep", pause)
+    monkeypatch.setattr("launcher.commands.logs.sleep", pause)
     logs_command(running.root, 0, follow=True)
     shown = capsys.readouterr()
     assert shown.out == log.read_text()
@@ -73,7 +73,7 @@ def test_the_log_of_another_rank_is_waited_for_though_that_of_the_first_is_there
             (logs / "12_1_log.out").write_text("rank 1\n")
             fake.answers("sacct", "12|COMPLETED|None|node1|\n")
 
-    monkeypatch.setattr("launcher.commands.logs.time.sleep", pause)
+    monkeypatch.setattr("launcher.commands.logs.sleep", pause)
     logs_command(running.root, 1, follow=True)
     assert capsys.readouterr().out == "rank 1\n"
 
@@ -122,7 +122,7 @@ def test_a_log_is_followed_through_a_controller_that_does_not_answer(
             fake.answers("sacct", "12|COMPLETED|None|node1|\n")
             fake.answers("squeue")
 
-    monkeypatch.setattr("launcher.commands.logs.time.sleep", pause)
+    monkeypatch.setattr("launcher.commands.logs.sleep", pause)
     logs_command(running.root, 0, follow=True)
     shown = capsys.readouterr()
     assert shown.out == log.read_text()
@@ -152,7 +152,7 @@ def test_a_log_goes_on_while_slurm_takes_its_time_to_answer(
             answered.set()
 
     monkeypatch.setattr("launcher.commands.logs._is_over", is_over)
-    monkeypatch.setattr("launcher.commands.logs.time.sleep", pause)
+    monkeypatch.setattr("launcher.commands.logs.sleep", pause)
     logs_command(running.root, 0, follow=True)
     assert shown == "begun\nwhile it is asked\n"
 
@@ -166,7 +166,7 @@ def test_what_is_wrong_besides_slurm_ends_the_following(
         raise OSError("the disk is gone")
 
     monkeypatch.setattr("launcher.commands.logs._is_over", gone)
-    monkeypatch.setattr("launcher.commands.logs.time.sleep", lambda _: None)
+    monkeypatch.setattr("launcher.commands.logs.sleep", lambda _: None)
     with pytest.raises(OSError, match="the disk is gone"):
         logs_command(running.root, 0, follow=True)
 
