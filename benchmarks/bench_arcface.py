@@ -20,11 +20,8 @@ without what DDP and DeepSpeed hold from step to step.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -33,11 +30,12 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from arcface_ways import STEP_CLASSES, THEIRS, Step, agree, head_ways, step_ways
+from rank_lines import measured, numbers, write_down
 
 from distill.config import Config
 from distill.losses.bench import peak_bytes
 from distill.losses.bench_table import processor_name, save_csv, stamp
-from distill.processes.spawn import spawn_local, spawned_rank
+from distill.processes.spawn import spawned_rank
 from distill.ranks import from_environment, init_process_group, leave_process_group
 
 HEADING = (
@@ -137,8 +135,7 @@ def rank_main(args: argparse.Namespace) -> None:
 
     def tell(lines: Sequence[Line]) -> None:
         if ranks.is_first:
-            with Path(args.lines).open("a") as file:
-                file.writelines(json.dumps(asdict(line)) + "\n" for line in lines)
+            write_down(args.lines, map(asdict, lines))
             print(*map(line_text, lines), sep="\n", flush=True)
 
     for images in args.sides if "head" in args.parts else ():
@@ -164,11 +161,6 @@ def step_lines(
     if images == "first" and apart > 1e-5:
         raise SystemExit(f"error: the losses of a step are {apart:.1e} apart")
     return lines_of(args, "step", STEP_CLASSES, images, steps, load)
-
-
-def numbers(words: str) -> list[int]:
-    """Whole numbers with commas between them."""
-    return [int(float(word)) for word in words.split(",")]
 
 
 def parse() -> argparse.Namespace:
@@ -200,13 +192,8 @@ def main() -> None:
             return rank_main(args)
     print(time.strftime("%Y-%m-%d"), HEADING, sep="\n", flush=True)
     lines: list[Line] = []
-    for ranks in args.ranks:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "lines.jsonl")
-            program = [sys.executable, __file__, *sys.argv[1:], "--lines", str(path)]
-            if status := spawn_local([], ranks, program=program):
-                raise SystemExit(status)
-            lines += [Line(**json.loads(line)) for line in path.read_text().splitlines()]
+    for more in measured(__file__, args.ranks):
+        lines += [Line(**line) for line in more]
     if args.save:
         written = save_csv(
             args.save, "arcface", lines[0].device, [asdict(x) for x in lines], stamp("cpu")

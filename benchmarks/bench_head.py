@@ -21,13 +21,10 @@ Memory is the most that rank 0's tensors took at once, the gradient of the weigh
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -37,13 +34,14 @@ import torch.distributed as dist
 from head_plot import draw
 from head_ways import Problem, ours, replicated, sharded
 from head_wire import Wire
+from rank_lines import measured, numbers, write_down
 
 from distill.config import Config
 from distill.losses import ClassShards, implementation_info
 from distill.losses.bench import TYPES, peak_bytes
 from distill.losses.bench_clock import times
 from distill.losses.bench_table import processor_name, save_csv, stamp, text
-from distill.processes.spawn import spawn_local, spawned_rank
+from distill.processes.spawn import spawned_rank
 from distill.ranks import from_environment, init_process_group, leave_process_group, set_threads
 
 OURS, STORED, NONE_KEPT = "ours", "ours, all scores kept", "ours, no scores kept"
@@ -263,22 +261,9 @@ def rank_main(args: argparse.Namespace) -> None:
     for classes in args.classes:
         lines = measure(args, classes, ranks.device)
         if ranks.is_first:
-            with Path(args.lines).open("a") as file:
-                file.writelines(json.dumps(asdict(line)) + "\n" for line in lines)
+            write_down(args.lines, map(asdict, lines))
             print(*map(line_text, lines), sep="\n", flush=True)
     leave_process_group()
-
-
-def measured(args: argparse.Namespace) -> Iterator[list[Line]]:
-    """The lines of each number of ranks."""
-    for ranks in args.ranks:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "lines.jsonl")
-            program = [sys.executable, __file__, *sys.argv[1:], "--lines", str(path)]
-            status = spawn_local([], ranks, program=program)
-            if status:
-                raise SystemExit(status)
-            yield [Line(**json.loads(line)) for line in path.read_text().splitlines()]
 
 
 def save(folder: Path, lines: list[Line], device: str) -> Path:
@@ -287,11 +272,6 @@ def save(folder: Path, lines: list[Line], device: str) -> Path:
     path = save_csv(folder, kind, lines[0].device, [asdict(x) for x in lines], stamp(device))
     draw(path.with_suffix(".png"), lines, OURS)
     return path
-
-
-def numbers(words: str) -> list[int]:
-    """Whole numbers with commas between them."""
-    return [int(float(word)) for word in words.split(",")]
 
 
 def parse() -> argparse.Namespace:
@@ -325,8 +305,8 @@ def main() -> None:
             return rank_main(args)
     print(implementation_info().summary(), time.strftime("%Y-%m-%d"), HEAD, sep="\n", flush=True)
     lines: list[Line] = []
-    for more in measured(args):
-        lines += more
+    for more in measured(__file__, args.ranks):
+        lines += [Line(**line) for line in more]
         if args.save:
             path = save(args.save, lines, args.device)
     if args.save:
