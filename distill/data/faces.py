@@ -33,7 +33,7 @@ class AlignedFace:
     """A face on the template.
 
     Attributes:
-        rgb: (size, size, 3) uint8.
+        rgb: (112, 112, 3) uint8.
         points: its five landmarks in the coordinates of ``rgb``, (5, 2) float32.
     """
 
@@ -41,12 +41,12 @@ class AlignedFace:
     points: Points
 
 
-def align(rgb: Pixels, points: Points, size: int = FACE_SIZE) -> Pixels:
-    """The face at ``points``, on the template; (size, size, 3) uint8. See `align_face`."""
-    return align_face(rgb, points, size).rgb
+def align(rgb: Pixels, points: Points) -> Pixels:
+    """The face at ``points``, on the template; (112, 112, 3) uint8. See `align_face`."""
+    return align_face(rgb, points).rgb
 
 
-def align_face(rgb: Pixels, points: Points, size: int = FACE_SIZE) -> AlignedFace:
+def align_face(rgb: Pixels, points: Points) -> AlignedFace:
     """The face at ``points``, moved onto the template by a least-squares similarity.
 
     Photographs much larger than the result are first reduced by area averaging, so that nothing
@@ -55,18 +55,17 @@ def align_face(rgb: Pixels, points: Points, size: int = FACE_SIZE) -> AlignedFac
     Args:
         rgb: the photograph, (H, W, 3) uint8.
         points: five landmarks in it, (5, 2).
-        size: side of the result, in pixels.
 
     Raises:
         Unusable: the landmarks lie on one spot or are not finite.
     """
-    matrix = similarity(points, TEMPLATE * (size / FACE_SIZE))
+    matrix = similarity(points, TEMPLATE)
     moved = apply(matrix, points)
     reduction = int(1.0 / np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     if reduction >= 2:
-        rgb, back = _reduced(rgb, matrix, size, reduction)
+        rgb, back = _reduced(rgb, matrix, reduction)
         matrix = (_homogeneous(matrix) @ _homogeneous(back))[:2]
-    return AlignedFace(warped(rgb, matrix, size), moved)
+    return AlignedFace(warped(rgb, matrix), moved)
 
 
 def warped(rgb: Pixels, matrix: npt.NDArray[np.float64], size: int = FACE_SIZE) -> Pixels:
@@ -75,8 +74,8 @@ def warped(rgb: Pixels, matrix: npt.NDArray[np.float64], size: int = FACE_SIZE) 
     return np.asarray(moved, dtype=np.uint8)
 
 
-def resized(rgb: Pixels, size: int = FACE_SIZE) -> Pixels:
-    """A square picture, taken for an aligned face, at ``size`` x ``size``.
+def resized(rgb: Pixels) -> Pixels:
+    """A square picture, taken for an aligned face, at 112x112.
 
     Raises:
         Unusable: it is not square.
@@ -84,10 +83,10 @@ def resized(rgb: Pixels, size: int = FACE_SIZE) -> Pixels:
     height, width = rgb.shape[:2]
     if height != width:
         raise Unusable(f"{width}x{height} pixels: an aligned face is square")
-    if height == size:
+    if height == FACE_SIZE:
         return rgb
-    method = cv2.INTER_AREA if height > size else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(rgb, (size, size), interpolation=method), dtype=np.uint8)
+    method = cv2.INTER_AREA if height > FACE_SIZE else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(rgb, (FACE_SIZE, FACE_SIZE), interpolation=method), np.uint8)
 
 
 def similarity(source: npt.ArrayLike, target: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -122,14 +121,15 @@ def apply(matrix: npt.NDArray[np.floating], points: npt.ArrayLike) -> Points:
 
 
 def _reduced(
-    rgb: Pixels, matrix: npt.NDArray[np.float64], size: int, factor: int
+    rgb: Pixels, matrix: npt.NDArray[np.float64], factor: int
 ) -> tuple[Pixels, npt.NDArray[np.float64]]:
     """The part of ``rgb`` that the warp needs, ``factor`` times smaller, and the way back.
 
     Returns:
         the reduced part, and the (2, 3) matrix from its coordinates to those of ``rgb``.
     """
-    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], np.float64)
+    side = FACE_SIZE
+    corners = np.array([[0, 0], [side, 0], [0, side], [side, side]], np.float64)
     inverse = np.linalg.inv(_homogeneous(matrix))[:2]
     seen = apply(inverse, corners)
     h, w = rgb.shape[:2]

@@ -21,7 +21,6 @@ def locate(
     rgb: Pixels,
     choice: LandmarkChoice,
     given: Sequence[tuple[float, float]] | None,
-    size: int = FACE_SIZE,
 ) -> tuple[AlignedFace, str]:
     """The face of a photograph on the template, and a note, which may be empty.
 
@@ -29,34 +28,33 @@ def locate(
         rgb: (H, W, 3) uint8, upright.
         choice: where the points come from.
         given: five points of the source in pixels, or None.
-        size: side of the result, in pixels.
 
     Raises:
         Unusable: no points where they are asked for, points that are no face, an image of another
             size than the template's, no face found.
     """
     if choice == "template":
-        return as_aligned(rgb, size)
+        return as_aligned(rgb)
     if choice == "source" and given is None:
         raise Unusable("the source gives no landmarks")
     if choice != "detector" and given is not None:
-        return _at_points(rgb, given, size), ""
-    return find_face(rgb, size)
+        return _at_points(rgb, given), ""
+    return find_face(rgb)
 
 
-def as_aligned(rgb: Pixels, size: int = FACE_SIZE) -> tuple[AlignedFace, str]:
+def as_aligned(rgb: Pixels) -> tuple[AlignedFace, str]:
     """An image that is a face on the template already.
 
     Raises:
         Unusable: another size.
     """
     height, width = rgb.shape[:2]
-    if (height, width) != (size, size):
-        raise Unusable(f"{width}x{height}, not an aligned {size}x{size} face")
-    return AlignedFace(rgb, TEMPLATE * np.float32(size / FACE_SIZE)), ""
+    if (height, width) != (FACE_SIZE, FACE_SIZE):
+        raise Unusable(f"{width}x{height}, not an aligned {FACE_SIZE}x{FACE_SIZE} face")
+    return AlignedFace(rgb, TEMPLATE.copy()), ""
 
 
-def find_face(rgb: Pixels, size: int = FACE_SIZE) -> tuple[AlignedFace, str]:
+def find_face(rgb: Pixels) -> tuple[AlignedFace, str]:
     """The face that a photograph is of, aligned; and a note where there are several.
 
     Raises:
@@ -67,10 +65,10 @@ def find_face(rgb: Pixels, size: int = FACE_SIZE) -> tuple[AlignedFace, str]:
         raise Unusable("no face found")
     face, count = found
     note = f"{count} faces, the most prominent taken" if count > 1 else ""
-    return align_face(rgb, face.points, size), note
+    return align_face(rgb, face.points), note
 
 
-def _at_points(rgb: Pixels, given: Sequence[tuple[float, float]], size: int) -> AlignedFace:
+def _at_points(rgb: Pixels, given: Sequence[tuple[float, float]]) -> AlignedFace:
     """The face at the source's points.
 
     Raises:
@@ -86,4 +84,4 @@ def _at_points(rgb: Pixels, given: Sequence[tuple[float, float]], size: int) -> 
     across, down = points[1] - points[0], points[3:].mean(axis=0) - points[:2].mean(axis=0)
     if across[0] * down[1] - across[1] * down[0] <= 0:
         raise Unusable("landmarks are mirrored: left and right are as the viewer sees them")
-    return align_face(rgb, points, size)
+    return align_face(rgb, points)

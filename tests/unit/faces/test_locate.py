@@ -28,15 +28,14 @@ def test_without_points_the_detector_looks(photographs):
     assert np.array_equal(locate(rgb, "auto", None)[0].rgb, locate(rgb, "detector", None)[0].rgb)
 
 
-@pytest.mark.parametrize("size", [64, 112, 128])
-def test_other_sizes(photographs, size):
+def test_an_aligned_face_is_on_the_template(photographs):
     rgb = decode(photographs["P003/portrait.jpg"])
-    face, _ = locate(rgb, "auto", None, size)
-    assert face.rgb.shape == (size, size, 3)
-    assert np.abs(face.points - TEMPLATE * (size / 112)).max() < 8 * size / 112
-    again, _ = locate(face.rgb, "template", None, size)
+    face, _ = locate(rgb, "auto", None)
+    assert face.rgb.shape == (112, 112, 3)
+    assert np.abs(face.points - TEMPLATE).max() < 8
+    again, _ = locate(face.rgb, "template", None)
     assert again.rgb is face.rgb
-    assert np.allclose(again.points, TEMPLATE * (size / 112))
+    assert np.array_equal(again.points, TEMPLATE)
 
 
 @pytest.mark.parametrize(
