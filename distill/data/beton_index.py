@@ -21,7 +21,6 @@ from distill.data.beton import (
     ALLOCATION,
     HEADER,
     PAGE_SIZE,
-    PAIRS,
     VERSION,
     Layout,
     head_bytes,
@@ -83,8 +82,13 @@ class BetonIndex:
         return self.layout.data_start(self.count, self.page_size)
 
 
-def open_index(path: Path, *, layout: Layout = PAIRS, side: int = 112) -> BetonIndex:
+def open_index(path: Path, *, layout: Layout, side: int) -> BetonIndex:
     """Reads and checks the header of ``path``.
+
+    Args:
+        path: a `.beton` written by `BetonWriter`.
+        layout: what its samples consist of.
+        side: height and width of its images, in pixels.
 
     Raises:
         UserError: missing, truncated, or of another format.
@@ -99,28 +103,13 @@ def open_index(path: Path, *, layout: Layout = PAIRS, side: int = 112) -> BetonI
     return BetonIndex(path, layout, side, count, page_size, table)
 
 
-def read_index(
-    path: Path, *, classes: int, kinds: int, layout: Layout = PAIRS, side: int = 112
-) -> BetonIndex:
-    """Opens ``path`` and checks everything in it but the images themselves.
-
-    Args:
-        path: a `.beton` written by `BetonWriter`.
-        classes: identities C; labels must lie in [0, C).
-        kinds: length of the pack's list of kinds.
-        layout: what its samples consist of.
-        side: height and width of its images, in pixels.
-
-    Raises:
-        UserError: missing, truncated, of another format, or with values out of range.
-    """
-    index = open_index(path, layout=layout, side=side)
-    check_index(index, classes, kinds)
-    return index
-
-
 def check_index(index: BetonIndex, classes: int, kinds: int) -> None:
     """Compares metadata and allocation table, in pieces: memory stays flat.
+
+    Args:
+        index: a file whose header is good.
+        classes: identities C; labels must lie in [0, C).
+        kinds: length of the pack's list of kinds.
 
     Raises:
         UserError: values out of range, or images outside the file or on top of each other.

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from distill.data import beton
 from distill.data.beton import ALLOCATION, HEADER, PAIRS, BetonWriter
-from distill.data.beton_index import read_index
+from distill.data.beton_index import BetonIndex, check_index, open_index
 from distill.errors import UserError
 
 STOCK_FFCV = """
@@ -26,6 +27,13 @@ parts = [[np.array(field) for field in batch] for batch in loader]
 fields = {name: np.concatenate(p) for name, p in zip(reader.field_names, zip(*parts))}
 np.savez(sys.argv[2], count=reader.num_samples, page=reader.page_size, **fields)
 """
+
+
+def read_index(path: Path, *, classes: int, kinds: int) -> BetonIndex:
+    """What lies in ``path``, with everything checked but the images themselves."""
+    index = open_index(path, layout=PAIRS, side=112)
+    check_index(index, classes, kinds)
+    return index
 
 
 @pytest.fixture(scope="module")
