@@ -166,13 +166,6 @@ class Manifest(BaseModel):
         """Size of all shards."""
         return sum(shard.bytes for shard in self.shards)
 
-    @property
-    def label_digest(self) -> str:
-        """SHA-256 of the names in the order of their labels."""
-        return hashlib.sha256(
-            "\0".join(self.identities).encode("utf-8", "surrogatepass")
-        ).hexdigest()
-
 
 @dataclass(frozen=True)
 class Pack:
