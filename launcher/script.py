@@ -30,14 +30,9 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
         """How well this machine suits; submitit asks."""
         return 1
 
-    def script_text(self, count: int = 1) -> str:
-        """The script of a job, or of an array of ``count`` jobs, as it would be submitted."""
-        array = {"map_count": count} if count > 1 else {}
-        self.parameters.update(array)
-        try:
-            return str(self._make_submission_file_text(self._submitit_command_str, ""))
-        finally:
-            self.parameters.pop("map_count", None)
+    def script_text(self) -> str:
+        """The script of one job, as it would be submitted."""
+        return str(self._make_submission_file_text(self._submitit_command_str, ""))
 
 
 def make_executor(job: JobDir, name: str, wanted: Resources, site: Site, **more: Any) -> Executor:

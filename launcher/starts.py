@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,15 +36,15 @@ class End:
     status: int
 
 
-def job_number(environment: Mapping[str, str] = os.environ) -> str:
+def job_number() -> str:
     """Number of the job that this process belongs to, `12_3` in an array; empty outside of one."""
-    array, index = (environment.get(f"SLURM_ARRAY_{name}") for name in ("JOB_ID", "TASK_ID"))
-    return f"{array}_{index}" if array and index else environment.get("SLURM_JOB_ID", "")
+    array, index = (os.environ.get(f"SLURM_ARRAY_{name}") for name in ("JOB_ID", "TASK_ID"))
+    return f"{array}_{index}" if array and index else os.environ.get("SLURM_JOB_ID", "")
 
 
-def restart_count(environment: Mapping[str, str] = os.environ) -> int:
+def restart_count() -> int:
     """How often this job was started again."""
-    return int(environment.get("SLURM_RESTART_COUNT", "0"))
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
 def add_start(run: RunDir, where: dict[str, Any], step: int, total_steps: int) -> None:

@@ -86,7 +86,7 @@ def _print(found: Comparison, config: Config, *, as_json: bool) -> None:
     show(tables.comparison_table(found))
     if found.best is not None:
         paragraph(f"\nTake {' '.join(found.best.choice.overrides)}\n")
-        show(tables.parts_table(found, found.best))
+        show(tables.parts_table(found.best))
         if found.best.traffic:
             say("")
             show(tables.traffic_table(found, found.best))

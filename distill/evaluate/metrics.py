@@ -15,6 +15,8 @@ from sklearn.model_selection import StratifiedKFold
 Scores = npt.NDArray[np.float64]
 
 FOLDS = 10
+FOLDS_SEED = 0
+"""Of the draw of pairs and of their folds: the same scores give the same accuracy."""
 EXPECTED_FALSE_ACCEPTS = 10
 """TAR at FAR f is given where f times the impostor pairs is at least this: its threshold then rests
 on so many impostors, and the FAR that it stands for is known to about a third of itself."""
@@ -66,7 +68,7 @@ def crossing(far: Scores, tar: Scores) -> float:
     return float(far[before] + weight * (far[after] - far[before]))
 
 
-def ten_fold_accuracy(genuine: Scores, impostor: Scores, seed: int = 0) -> tuple[float, float]:
+def ten_fold_accuracy(genuine: Scores, impostor: Scores) -> tuple[float, float]:
     """Accuracy of "same or not", each tenth judged by the threshold that is best on the other nine.
 
     As in the LFW protocol there are as many impostor as genuine pairs; whichever are more are
@@ -75,16 +77,17 @@ def ten_fold_accuracy(genuine: Scores, impostor: Scores, seed: int = 0) -> tuple
     Args:
         genuine: at least 10 scores.
         impostor: at least 10 scores.
-        seed: of the draw and of the folds.
 
     Returns:
         Mean over the folds and its standard deviation.
     """
     size = min(len(genuine), len(impostor))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(FOLDS_SEED)
     drawn = (rng.permutation(genuine)[:size], rng.permutation(impostor)[:size])
     same, scores = labelled(*drawn)
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(scores[:, None], same)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=FOLDS_SEED).split(
+        scores[:, None], same
+    )
     results = [
         np.mean((scores[tenth] >= best_threshold(same[nine], scores[nine])) == same[tenth])
         for nine, tenth in folds

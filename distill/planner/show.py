@@ -69,7 +69,7 @@ def _note(found: Comparison, row: Row) -> str:
     return f"with {row.remedy}" if row.remedy else "too large"
 
 
-def parts_table(found: Comparison, row: Row) -> Table:
+def parts_table(row: Row) -> Table:
     """Bytes of a rank by phase of a step and by part, in GiB."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("GiB a rank")

@@ -129,7 +129,6 @@ def test_a_product_that_is_no_setting_is_told_with_the_file():
         config_of(warmup_epoch=1e25)
 
 
-LINES = st.sampled_from(text_of(**NEEDED, lr=0.1, batch_size=64, fp16=True).splitlines())
 VALUES = st.one_of(
     st.integers(), st.floats(), st.text(max_size=6), st.none(), st.lists(st.floats(), max_size=3)
 )
