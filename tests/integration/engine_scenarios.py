@@ -10,15 +10,14 @@ FOLDER/PHASE-RANK.json. Losses are written as hexadecimal floats: equal means eq
 
 from __future__ import annotations
 
-import json
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from rank_scenarios import play_rank
 from torch import nn
 from torch._dynamo.utils import counters
 
@@ -40,7 +39,7 @@ from distill.engine_parts.loss_scale import LossScale
 from distill.errors import UserError
 from distill.losses import PairLossSpec, margined_logits
 from distill.models.classifier import build_classifier, build_for_training
-from distill.ranks import Ranks, leave_process_group
+from distill.ranks import Ranks
 
 PAIRS, CLASSES, STEPS = 24, 7, 5
 UNCLIPPED = 4.0
@@ -430,17 +429,5 @@ PHASES = {
 }
 
 
-def main(phase: str, folder: Path, rank: int, world_size: int) -> None:
-    torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / f"store-{phase}"), world_size)
-    dist.init_process_group(
-        "gloo", store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=300)
-    )
-    ranks = Ranks(rank, world_size, rank, world_size, torch.device("cpu"))
-    found = {scenario.__name__: scenario(ranks, folder) for scenario in PHASES[phase]}
-    (folder / f"{phase}-{rank}.json").write_text(json.dumps(found))
-    leave_process_group()
-
-
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    play_rank(PHASES)

@@ -11,14 +11,11 @@ FOLDER/PHASE-RANK.json; floats in hexadecimal.
 from __future__ import annotations
 
 import itertools
-import json
-import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from rank_scenarios import play_rank
 from torch import nn
 
 from distill.checkpoint import RunFacts, TrainState, gather, latest_verified, load, save, start_from
@@ -30,7 +27,7 @@ from distill.engine_parts.loss_scale import LossScale
 from distill.errors import UserError
 from distill.heads import ClassRanges, build_adaface, build_head, build_sharded_head
 from distill.models.classifier import Embedder, PairClassifier
-from distill.ranks import Ranks, leave_process_group
+from distill.ranks import Ranks
 from distill.step import Recipe, train_step
 
 PAIRS, CLASSES, DIM, STEPS = 36, 7, 6, 4
@@ -398,17 +395,5 @@ PHASES = {
 }
 
 
-def main(phase: str, folder: Path, rank: int, world_size: int) -> None:
-    torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / f"store-{phase}"), world_size)
-    dist.init_process_group(
-        "gloo", store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=300)
-    )
-    ranks = Ranks(rank, world_size, rank, world_size, torch.device("cpu"))
-    found = {scenario.__name__: scenario(ranks, folder) for scenario in PHASES[phase]}
-    (folder / f"{phase}-{rank}.json").write_text(json.dumps(found))
-    leave_process_group()
-
-
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    play_rank(PHASES)
