@@ -12,24 +12,24 @@ import tracemalloc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from written import MAGIC_BYTES, bad, framed, good, image_record, jpeg, outcome, record_file
+from written import (
+    EXPECTED,
+    IMAGES,
+    MAGIC_BYTES,
+    PLAIN,
+    bad,
+    framed,
+    good,
+    image_record,
+    jpeg,
+    outcome,
+    record_file,
+)
 
 from distill.data.images import Unusable
 from distill.data.sources import recordio
 from distill.data.sources.records import RecordSource
 from distill.errors import UserError
-
-# Images that hold the magic at the start, the end, twice in a row, and out of step.
-PLAIN = [jpeg(0), jpeg(1), jpeg(2), jpeg(3)]
-TRICKY = [
-    MAGIC_BYTES + b"abcd",
-    b"abcd" + MAGIC_BYTES,
-    b"wxyz" + 2 * MAGIC_BYTES + b"12",
-    b"x" + MAGIC_BYTES + b"y",
-]
-PEOPLE = [0, 1, 1, 4, 2, 2, 7, 7]
-IMAGES = list(zip(map(float, PEOPLE), PLAIN + TRICKY, strict=True))
-EXPECTED = [(str(who), image) for who, image in zip(PEOPLE, PLAIN + TRICKY, strict=True)]
 
 
 @pytest.mark.parametrize("described", [True, False])

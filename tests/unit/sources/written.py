@@ -118,3 +118,17 @@ def good(source) -> list[tuple[str, bytes]]:
 def bad(source) -> list[str]:
     """Only the reasons."""
     return [what for _, what in outcome(source) if isinstance(what, str)]
+
+
+PLAIN = [jpeg(0), jpeg(1), jpeg(2), jpeg(3)]
+_TRICKY = [
+    MAGIC_BYTES + b"abcd",
+    b"abcd" + MAGIC_BYTES,
+    b"wxyz" + 2 * MAGIC_BYTES + b"12",
+    b"x" + MAGIC_BYTES + b"y",
+]
+_PEOPLE = [0, 1, 1, 4, 2, 2, 7, 7]
+IMAGES = list(zip(map(float, _PEOPLE), PLAIN + _TRICKY, strict=True))
+"""Labels and images; the last four hold the magic at the start, the end, twice, and out of step."""
+EXPECTED = [(str(who), image) for who, image in zip(_PEOPLE, PLAIN + _TRICKY, strict=True)]
+"""What a source gives of them."""
