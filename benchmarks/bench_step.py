@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import simplejpeg
 import torch
+from rank_lines import numbers
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -207,11 +208,6 @@ def row(ranks: int, head: str, stage: int, found: dict[str, float]) -> str:
     times = [found["plain"], found["ours"], found["ours_used"] / found["plain_used"]]
     times += [found["plain_used"], found["ours_used"], *(found[phase] for phase in PHASES)]
     return " | ".join([str(ranks), head, str(stage), *(f"{one:.2f}" for one in times)])
-
-
-def numbers(words: str) -> list[int]:
-    """Whole numbers with commas between them."""
-    return [int(word) for word in words.split(",")]
 
 
 def main() -> None:
