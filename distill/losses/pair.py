@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -100,67 +100,69 @@ def pair_loss_and_grad(
     check_arguments(
         first, second, labels, temperature, weight, spec, sample_weights, margins, reduction
     )
+    call = _Call(
+        first.detach(), second.detach(), labels, temperature, weight, spec, sample_weights,
+        margins, reduction, inplace,
+    )  # fmt: skip
     name = implementation_name(implementation, first.device.type)
-    scores = first.detach(), second.detach()
-    settings = (temperature, weight, spec, sample_weights, margins, reduction)
     with torch.autocast(first.device.type, enabled=False):
         if name == "native" and spec.whole_in_kernels:
-            return _native(scores, labels, *settings, inplace)
-        return _through_autograd(name, scores, labels, *settings, inplace)
+            return _native(call)
+        return _through_autograd(name, call)
 
 
-def _through_autograd(
-    name: Literal["native", "reference"],
-    scores: tuple[torch.Tensor, torch.Tensor],
-    labels: torch.Tensor,
-    temperature: float,
-    weight: float,
-    spec: PairLossSpec,
-    sample_weights: torch.Tensor | None,
-    margins: RowMargins | None,
-    reduction: Reduction,
-    inplace: bool,
-) -> PairLossAndGrad:
+class _Call(NamedTuple):
+    """What `pair_loss_and_grad` was called with; its scores detached."""
+
+    first: torch.Tensor
+    second: torch.Tensor
+    labels: torch.Tensor
+    temperature: float
+    weight: float
+    spec: PairLossSpec
+    sample_weights: torch.Tensor | None
+    margins: RowMargins | None
+    reduction: Reduction
+    inplace: bool
+
+
+def _through_autograd(name: Literal["native", "reference"], call: _Call) -> PairLossAndGrad:
     """For what has no operator: the reference, similarities of the batch, grouped classes."""
     compute = fused.row_terms if name == "native" else reference.row_terms
     with torch.enable_grad():
-        first, second = (x.clone().requires_grad_() for x in scores)
-        terms = compute(first, second, labels, temperature, spec, margins)
-        loss = reduce_terms(terms, labels, weight, spec, sample_weights, reduction)
+        first, second = (x.clone().requires_grad_() for x in (call.first, call.second))
+        terms = compute(first, second, call.labels, call.temperature, call.spec, call.margins)
+        loss = _reduced(terms, call, call.sample_weights)
     gradients = torch.autograd.grad(loss.total.sum(), (first, second))
-    if inplace:
-        gradients = scores[0].copy_(gradients[0]), scores[1].copy_(gradients[1])
+    if call.inplace:
+        gradients = call.first.copy_(gradients[0]), call.second.copy_(gradients[1])
     return PairLossAndGrad(loss._replace(total=loss.total.detach()), *gradients)
 
 
-def _native(
-    scores: tuple[torch.Tensor, torch.Tensor],
-    labels: torch.Tensor,
-    temperature: float,
-    weight: float,
-    spec: PairLossSpec,
-    sample_weights: torch.Tensor | None,
-    margins: RowMargins | None,
-    reduction: Reduction,
-    inplace: bool,
-) -> PairLossAndGrad:
+def _native(call: _Call) -> PairLossAndGrad:
+    """In one read of the scores and one write of the gradients."""
     ops = torch.ops.pairdistill
-    op = ops.pair_loss_and_grad_ if inplace else ops.pair_loss_and_grad
-    weights = _weights_like(sample_weights, scores[0])
+    op = ops.pair_loss_and_grad_ if call.inplace else ops.pair_loss_and_grad
+    weights = _weights_like(call.sample_weights, call.first)
     total, values, extras, tops, *gradients = op(
-        *scores,
-        labels.contiguous(),
+        call.first,
+        call.second,
+        call.labels.contiguous(),
         weights,
-        spec.ce_weight,
-        weight,
-        fused.REDUCTIONS[reduction],
-        *fused.choices(spec, temperature),
-        margins=fused.margin_table(margins, scores[0]),
+        call.spec.ce_weight,
+        call.weight,
+        fused.REDUCTIONS[call.reduction],
+        *fused.choices(call.spec, call.temperature),
+        margins=fused.margin_table(call.margins, call.first),
     )
-    loss = reduce_terms(RowTerms(values, extras, tops), labels, weight, spec, weights, reduction)
-    if reduction != "none":
+    loss = _reduced(RowTerms(values, extras, tops), call, weights)
+    if call.reduction != "none":
         loss = loss._replace(total=total)
-    return PairLossAndGrad(loss, *(scores if inplace else gradients))
+    return PairLossAndGrad(loss, *((call.first, call.second) if call.inplace else gradients))
+
+
+def _reduced(terms: RowTerms, call: _Call, weights: torch.Tensor | None) -> PairLoss:
+    return reduce_terms(terms, call.labels, call.weight, call.spec, weights, call.reduction)
 
 
 def _weights_like(weights: torch.Tensor | None, scores: torch.Tensor) -> torch.Tensor | None:
