@@ -101,15 +101,16 @@ def train_step(
     recipe.objective.begin(engine, batches, step)
     losses: list[BatchLoss] = []
     for micro, batch in enumerate(batches):
+        is_last = micro == len(batches) - 1
         _seed_generators(config.run.seed, step, micro, engine)
         mark("forward")
-        pictured = answers_of if batch is batches[-1] else 0
+        pictured = answers_of if is_last else 0
         loss = recipe.objective.loss(engine, batch.to(engine.device), step, micro, pictured)
         mark("backward")
         engine.backward(loss.total)
         mark("update")
         losses.append(loss._replace(total=loss.total.detach()))  # its graph is done with
-        if micro == len(batches) - 1:
+        if is_last:
             sums = _over_ranks(losses, stop_flags)
         info = engine.step()
     assert info is not None, "the engine expects another number of micro-batches"
