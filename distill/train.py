@@ -102,12 +102,7 @@ def train(
         listening = StopRequests() if stops is None else nullcontext(stops)
         with sole_job(plan, ranks), listening as stops, _watchdog(config, plan, ranks) as dog:
             if (steps := steps_if_complete(plan, config)) is not None:
-                if ranks.is_first:
-                    say(
-                        f"{plan.run.root}: already complete, {steps} steps; to go on raise"
-                        f" train.{'steps' if config.train.steps else 'epochs'}, for other settings"
-                        " choose another run.dir"
-                    )
+                _say_complete(config, plan, ranks, steps)
                 return Outcome(steps)
             engine = Engine.create(model, config, ranks, head)
             facts, state, saved, steps = begin_or_resume(config, plan, engine)
@@ -129,6 +124,16 @@ def train(
                         return _work(job, state, pairs)
                     except StoppedInEvaluation as stopped:
                         return _stop(job, stopped.state, stopped.by)
+
+
+def _say_complete(config: Config, plan: Plan, ranks: Ranks, steps: int) -> None:
+    """Nothing is left to do, and what to change for more."""
+    if ranks.is_first:
+        length = "steps" if config.train.steps else "epochs"
+        say(
+            f"{plan.run.root}: already complete, {steps} steps; to go on raise train.{length},"
+            " for other settings choose another run.dir"
+        )
 
 
 def _watchdog(config: Config, plan: Plan, ranks: Ranks) -> Watchdog:
