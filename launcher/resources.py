@@ -50,8 +50,12 @@ class Resources:
         return self.ranks_per_node * self.cpus_per_rank
 
 
-def minutes(text: str) -> int:
+def minutes(text: str, *, name: str = "--time") -> int:
     """Minutes of a time limit such as `24h`, `90m`, `1d12h`, `2-00:00:00` or `12:30:00`.
+
+    Args:
+        text: the limit.
+        name: what to call it in an error.
 
     Raises:
         UserError: any other form (`12:30` might be hours or minutes), or no time at all.
@@ -66,6 +70,6 @@ def minutes(text: str) -> int:
         total = (days * 24 + hours) * 60 + mins + (seconds > 0)
     if not 0 < total <= _LONGEST_MIN:
         raise UserError(
-            f"--time {text!r}: not a time limit", fix="write it as 24h, 90m, 1d12h or D-HH:MM:SS"
+            f"{name} {text!r}: not a time limit", fix="write it as 24h, 90m, 1d12h or D-HH:MM:SS"
         )
     return total

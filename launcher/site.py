@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from distill.config import Section
 from distill.errors import UserError, one_line
 from launcher.fields import check_path, check_text, checked
+from launcher.resources import minutes
 
 SITES = "PAIRDISTILL_SITES"
 """Variable with a folder of profiles that is looked into first."""
@@ -113,7 +114,7 @@ def _find(name: str) -> Path:
 
 
 def _check(site: Site, path: str) -> None:
-    """Nothing of a profile may break out of its place in the script."""
+    """Nothing of a profile may break out of its place in the script, and times must be times."""
     for field in ("partition", "account", "qos", "constraint"):
         if value := getattr(site, field):
             checked(field, value, name=f"{path}: {field}")
@@ -126,6 +127,9 @@ def _check(site: Site, path: str) -> None:
     for name, value in site.variables.items():
         checked("variable", name, name=f"{path}: variables")
         check_text(f"{path}: variables.{name}", value)
+    for name, has in site.partitions.items():
+        if has.max_time:
+            minutes(has.max_time, name=f"{path}: partitions.{name}.max_time =")
     check_path(f"{path}: scratch", site.scratch)
     check_path(f"{path}: modules_init", site.modules_init)
     check_path(f"{path}: python", site.python)

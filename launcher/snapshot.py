@@ -24,7 +24,7 @@ from distill.run_dir import JobDir
 PACKAGES = ("distill", "launcher")
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "*.orig", "*.rej")
 _RECORDED = re.compile(
-    r"(CUDA|NCCL|GLOO|OMP|MKL|TORCH|PYTORCH|PAIRDISTILL|DS|LD|PYTHON|CONDA|VIRTUAL)_?[A-Z_]*|PATH"
+    r"(CUDA|NCCL|GLOO|OMP|MKL|TORCH|PYTORCH|PAIRDISTILL|DS|LD|PYTHON|CONDA|VIRTUAL)_?[A-Z0-9_]*|PATH"
     r"|SLURM_CONF|HOSTNAME|LANG|MODULEPATH|LOADEDMODULES"
 )
 _SECRET = re.compile(r"TOKEN|SECRET|PASS|KEY|CREDENTIAL", re.IGNORECASE)

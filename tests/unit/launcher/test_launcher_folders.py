@@ -125,11 +125,11 @@ def test_a_package_that_was_left_half_installed_is_passed_over(
 def test_secrets_are_not_recorded(job: JobDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_API_TOKEN", "hush")
     monkeypatch.setenv("MY_PASSWORD", "hush")
-    monkeypatch.setenv("NCCL_DEBUG", "INFO")
+    monkeypatch.setenv("NCCL_P2P_DISABLE", "1")
     take_snapshot(job)
     recorded = job.environment.read_text()
     assert "hush" not in recorded
-    assert json.loads(recorded)["variables"]["NCCL_DEBUG"] == "INFO"
+    assert json.loads(recorded)["variables"]["NCCL_P2P_DISABLE"] == "1"
 
 
 def test_the_pickle_holds_a_name_and_a_path() -> None:
@@ -222,6 +222,7 @@ BAD_SITES = {
     '[variables]\n"A B" = "c"': "variables = 'A B': not a name",
     '[variables]\nA = "b\\nc"': "variables.A = 'b\\nc': holds a control character",
     "partitions = 3": "partitions = 3: ",
+    '[partitions.gpu]\nmax_time = "12:30"': "partitions.gpu.max_time = '12:30': not a time limit",
     'patrition = "a"': "patrition = 'a': ",
     "signal_seconds = 1": "signal_seconds = 1: ",
     "x": "cannot be read",
