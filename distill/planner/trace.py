@@ -224,24 +224,12 @@ def _run_chunks(
 ) -> HeadCost:
     spec, single = PairLossSpec.of_run(config), config.train.images == "first"
     cosine = config.head.kind == "cosine"
-    native = implementation_name(config.loss.implementation, "cpu") == "native"
+    plan = _none_kept(config, spec, chunk)
     shapes = on_meta(lambda: build_head(config.head, config.model.embedding_dim, classes))
     with FakeTensorMode():
         head = as_fake(shapes)
         sides = _embeddings(rows, config.model.embedding_dim, embedding_bytes)
         labels = torch.empty(rows if single else rows // 2, dtype=torch.int64)
-        plan = Plan(
-            primitives=linear_native if native else linear_plain,
-            spec=spec,
-            choices=Choices.of(spec, TEMPERATURE),
-            cosine=cosine,
-            chunk_classes=chunk,
-            budget_bytes=0,
-            all_or_none=False,
-            shards=None,
-            keep=True,
-            single=single,
-        )
         with counting() as (tape, flops):
             if single:
                 features, own, _ = two_at_a_time(sides, labels, None, cosine=cosine)
@@ -260,4 +248,21 @@ def _run_chunks(
         flops=float(flops.get_total_flops()),  # not of products in place
         moved_bytes=tape.moved_bytes,
         low_precision=True,
+    )
+
+
+def _none_kept(config: Config, spec: PairLossSpec, chunk_classes: int) -> Plan:
+    """How the loss is computed where every chunk's scores are made again in backward."""
+    native = implementation_name(config.loss.implementation, "cpu") == "native"
+    return Plan(
+        primitives=linear_native if native else linear_plain,
+        spec=spec,
+        choices=Choices.of(spec, TEMPERATURE),
+        cosine=config.head.kind == "cosine",
+        chunk_classes=chunk_classes,
+        budget_bytes=0,
+        all_or_none=False,
+        shards=None,
+        keep=True,
+        single=config.train.images == "first",
     )
