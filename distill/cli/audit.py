@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distill.cli.arguments import RunWeights
+from distill.cli.arguments import RunWeights, settings_like
 from distill.cli.local_ranks import is_local_rank, on_local_ranks, wants_local_ranks
 
 if TYPE_CHECKING:
@@ -29,7 +29,11 @@ def audit_command(
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="a.b=c", help="Settings that replace those of the training."),
+        typer.Argument(
+            metavar="a.b=c",
+            help="Settings that replace those of the training.",
+            autocompletion=settings_like,
+        ),
     ] = None,
     out: Annotated[
         Path,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distill.cli.among_ranks import as_rank
-from distill.cli.arguments import RunWeights
+from distill.cli.arguments import RunWeights, settings_like
 from distill.cli.local_ranks import is_local_rank, on_local_ranks, wants_local_ranks
 from distill.errors import UserError
 
@@ -42,6 +42,7 @@ def evaluate_command(
         typer.Argument(
             metavar="a.b=c",
             help="Settings that replace those of the training; more verification sets.",
+            autocompletion=settings_like,
         ),
     ] = None,
     out: Annotated[

@@ -185,6 +185,8 @@ def test_the_demo_ends_with_a_command_of_this_program(capsys: pytest.CaptureFixt
         ("demo model.n", ["model.name="]),
         ("train run.toml loss.weig", ["loss.weight="]),
         ("train run.toml loss.weight.e", ["loss.weight.end="]),
+        ("evaluate runs/a packs/b evaluate.ba", ["evaluate.batch_images="]),
+        ("audit runs/a packs/b evaluate.ba", ["evaluate.batch_images="]),
     ],
 )
 def test_the_shell_completes_commands_options_and_settings(line: str, words: list[str]) -> None:
