@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -160,6 +161,11 @@ def _tell(text: str, label: str = "", style: str = "") -> None:
 def paragraph(text: str) -> None:
     """Sentences of output: on a terminal lines end between words, elsewhere where ``text`` ends."""
     console.print(escape(text), soft_wrap=not console.is_terminal)
+
+
+def say_json(value: object) -> None:
+    """Results as JSON; names that are no text as escapes."""
+    print(json.dumps(value, indent=2))
 
 
 def show(table: Table) -> None:

@@ -38,6 +38,7 @@ def doctor_command(
 
     Example: `pairdistill doctor --json > doctor.json`
     """
+    from distill.console import say_json
     from distill.doctor.machine import all_needed_work
 
     if job and not slurm:
@@ -45,7 +46,8 @@ def doctor_command(
     checks = _examine_slurm(job=job) if slurm else _examine()
     works = all_needed_work(checks)
     if json:
-        _print_json(checks, works)
+        rows = [dataclasses.asdict(check) for check in checks]
+        say_json({"ok": works, "checks": rows})
     else:
         _print_table(checks, works)
     if not works:
@@ -71,13 +73,6 @@ def _examine() -> list[Check]:
             checks.append(check)
             bar.advance()
     return checks
-
-
-def _print_json(checks: list[Check], works: bool) -> None:
-    import json
-
-    rows = [dataclasses.asdict(check) for check in checks]
-    print(json.dumps({"ok": works, "checks": rows}, indent=2))
 
 
 def _print_table(checks: list[Check], works: bool) -> None:

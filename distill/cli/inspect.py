@@ -53,26 +53,19 @@ def inspect_command(
     if is_for_evaluation(source, where):
         inspect_sets(Path(source), quick=quick, as_json=json)
         return
-    from distill.console import progress_bar
+    from distill.console import progress_bar, say_json
     from distill.data.inspect import inspect
 
     photographs = where.open(source)
     with progress_bar("inspecting", photographs.expected) as bar:
         found = inspect(photographs, bar.advance, quick=quick)
     if json:
-        print_json(found.described(min_images))
+        say_json(found.described(min_images))
     else:
         show_inspection(found, min_images)
     tell_alike(found.people)
     tell_passed_over(photographs)
     note_sets(Path(source))
-
-
-def print_json(value: object) -> None:
-    """JSON on standard output; names that are no text as escapes."""
-    import json
-
-    typer.echo(json.dumps(value, indent=2))
 
 
 def is_for_evaluation(source: str, where: SourceWords) -> bool:
@@ -88,7 +81,7 @@ def is_for_evaluation(source: str, where: SourceWords) -> bool:
 
 def inspect_sets(path: Path, *, quick: bool, as_json: bool) -> None:
     """Say what is in the verification sets at ``path``; in JSON a folder is a list of them."""
-    from distill.console import progress_bar, say
+    from distill.console import progress_bar, say, say_json
     from distill.data.protocols.found import read_sets
     from distill.data.protocols.inspect import inspect_set
 
@@ -97,7 +90,7 @@ def inspect_sets(path: Path, *, quick: bool, as_json: bool) -> None:
         found = [inspect_set(one, bar.advance, quick=quick) for one in sets]
     if as_json:
         described = [one.described() for one in found]
-        print_json({"sets": described} if path.is_dir() else described[0])
+        say_json({"sets": described} if path.is_dir() else described[0])
         return
     for line in (line for one in found for line in one.lines()):
         say(line)

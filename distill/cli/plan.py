@@ -75,12 +75,11 @@ def identities_of(config: Config) -> int:
 
 
 def _print(found: Comparison, config: Config, *, as_json: bool) -> None:
-    from distill.cli.inspect import print_json
-    from distill.console import paragraph, say, show
+    from distill.console import paragraph, say, say_json, show
     from distill.planner import show as tables
 
     if as_json:
-        print_json(tables.as_json(found))
+        say_json(tables.as_json(found))
         return
     paragraph(tables.heading(found, config.model.name) + "\n")
     show(tables.comparison_table(found))

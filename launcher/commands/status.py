@@ -29,15 +29,14 @@ def status_command(
         pairdistill status runs/a runs/b --json
     """
     import dataclasses
-    import json as plain
 
-    from distill.console import show
+    from distill.console import say_json, show
     from launcher.status import find_runs, statuses_so_far
 
     found, silence = statuses_so_far(find_runs(runs or [Path("runs")]))
     tell(silence)
     if json:
-        typer.echo(plain.dumps([dataclasses.asdict(status) for status in found], indent=2))
+        say_json([dataclasses.asdict(status) for status in found])
     else:
         show(table(found))
 

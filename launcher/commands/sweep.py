@@ -180,16 +180,14 @@ def _request(sweep: Sweep, index: int) -> Request:
 
 def report(sweep: Sweep, *, as_json: bool) -> None:
     """Show the results as a table and draw them."""
-    import json
-
-    from distill.console import say, show
+    from distill.console import say, say_json, show
     from launcher.sweep import as_plain, results
     from launcher.sweep_picture import draw
 
     found, silence = results(sweep)
     tell(silence)
     if as_json:
-        typer.echo(json.dumps([as_plain(result) for result in found], indent=2))
+        say_json([as_plain(result) for result in found])
         return
     show(table(found, sweep.metric))
     picture = sweep.root / "sweep.png"
