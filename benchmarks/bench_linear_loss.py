@@ -1,6 +1,6 @@
 """Times `linear_pair_loss` against whole logits (`F.linear` or cosines, then `pair_loss`).
 
-    python benchmarks/bench_linear_loss.py --pairs 64 --classes 20000,100000 --csv results.csv
+    python benchmarks/bench_linear_loss.py --pairs 64 --classes 20000,100000 --save docs/benchmarks
 
 Forward and backward of the mean total, to features and weight. Every round times each side once, so
 that what else the machine does hits both; medians over the rounds. Memory is the most that tensors
@@ -10,10 +10,8 @@ took at once beyond arguments and gradients of the weight (on CUDA: of the alloc
 from __future__ import annotations
 
 import argparse
-import csv
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -22,7 +20,7 @@ import torch.nn.functional as F
 from distill.losses import PairLossSpec, implementation_info, linear_pair_loss, pair_loss
 from distill.losses.bench import TYPES, peak_bytes
 from distill.losses.bench_clock import medians
-from distill.losses.bench_table import device_name
+from distill.losses.bench_table import device_name, save_csv, stamp
 
 T = 3.0
 HEAD = "head | type | B | D | C | budget MB | whole ms | linear ms | ratio | whole MB | linear MB"
@@ -112,16 +110,6 @@ def measure(args: argparse.Namespace, head: str, dtype: str, classes: int, budge
     )
 
 
-def write_csv(path: Path, lines: list[Line]) -> None:
-    """The lines, and what they were measured with."""
-    info = implementation_info()
-    stamp = {"torch": info.torch, "build": info.build, "date": time.strftime("%Y-%m-%d")}
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*(f.name for f in fields(Line)), *stamp])
-        writer.writeheader()
-        writer.writerows(asdict(line) | stamp for line in lines)
-
-
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
@@ -135,7 +123,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds (default 5)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves them")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--csv", type=Path, help="also write the table here")
+    parser.add_argument("--save", type=Path, help="folder for the table as CSV")
     return parser.parse_args()
 
 
@@ -152,8 +140,10 @@ def main() -> None:
                 for budget in map(float, args.budgets_mb.split(",")):
                     lines.append(measure(args, head, dtype, classes, int(1e6 * budget)))
                     print(lines[-1].text(), flush=True)
-    if args.csv:
-        write_csv(args.csv, lines)
+    if args.save:
+        table = [asdict(line) for line in lines]
+        path = save_csv(args.save, "linear-loss", lines[0].device, table, stamp(args.device))
+        print(f"written: {path}")
 
 
 if __name__ == "__main__":
