@@ -72,18 +72,21 @@ def forget(identity: str, folder: Path) -> list[Forgotten]:
         UserError: nobody of that name, the only person of a pack, or what a pack can raise.
     """
     packs = [read_pack(path) for path in parts_at(folder)]
+    names = {identity, composed(identity)}  # as `pack` writes it, whatever keyboard or shell wrote
     if not any(identity in pack.manifest.identities for pack in packs):
-        identity = composed(identity)  # as `pack` writes it, whatever keyboard or shell wrote
+        identity = composed(identity)
     concerned = [pack for pack in packs if identity in pack.manifest.identities]
+    begun = [pack for pack in packs if pack not in concerned]  # by a call that was cut off, if any
+    for pack in begun:
+        _remove_traces(pack, names.difference(pack.manifest.identities))
+    done = [_forget(pack, identity) for pack in concerned]
+    if concerned or any(pack.manifest.forgotten for pack in begun):
+        _filter_table(folder / REJECTED_NAME, ("path", "reason"), partial(_is_about, identity))
     if not concerned:
-        for pack in packs:
-            _remove_strays(pack)
         raise UserError(
             f"{folder}: nobody is called {identity!r}",
             fix=f"names are in {MANIFEST_NAME}, under identities",
         )
-    done = [_forget(pack, identity) for pack in concerned]
-    _filter_table(folder / REJECTED_NAME, ("path", "reason"), partial(_is_about, identity))
     return done
 
 
@@ -106,10 +109,16 @@ def _forget(pack: Pack, identity: str) -> Forgotten:
     text = manifest.model_dump_json(indent=1)
     write_whole(pack.path / MANIFEST_NAME, text.encode("utf-8"))
     now = read_pack(pack.path)
-    _remove_strays(now)
-    _filter_table(now.path / PAIRS_NAME, ("identity",), identity.__eq__)
-    _renew_sheet(now)
+    _remove_traces(now, {identity})
     return Forgotten(now, label, pairs, changed, _prove(now, label, removed))
+
+
+def _remove_traces(pack: Pack, names: set[str]) -> None:
+    """Removes what is left beside the shards of a pack of somebody whom its manifest forgot."""
+    _remove_strays(pack)
+    if pack.manifest.forgotten:
+        _filter_table(pack.path / PAIRS_NAME, ("identity",), names.__contains__)
+        _renew_sheet(pack)
 
 
 def _without(pack: Pack, label: int, removed: Digests) -> tuple[list[ShardFacts], Counter[int]]:

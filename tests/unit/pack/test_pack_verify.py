@@ -217,31 +217,53 @@ def test_names_that_are_not_there_and_the_last_person(copy):
         forget("person 4", copy.path)
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_forget_that_was_cut_off(copy, monkeypatch, moment):
+@pytest.mark.parametrize(
+    ("cut_at", "happened"),
+    [("write_whole", False), ("_filter_table", True), ("_renew_sheet", True), ("_prove", True)],
+)
+def test_a_forget_that_was_cut_off(copy, tmp_path, monkeypatch, cut_at, happened):
     """Before the manifest is replaced nothing has happened; after it, asking again cleans up."""
     import distill.data.forget as module
 
     def cut(*_args, **_options):
         raise KeyboardInterrupt
 
-    before = everything(copy.path)
+    with_tables(copy)
+    shutil.copytree(copy.path, tmp_path / "whole")
+    forget("person 2", tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_whole" if moment == "before" else "_filter_table", cut)
-        if moment == "after":
+        patch.setattr(module, cut_at, cut)
+        if cut_at == "_filter_table":
             patch.setattr(module, "_remove_strays", lambda _: None)
         with pytest.raises(KeyboardInterrupt):
             forget("person 2", copy.path)
     now = read_pack(copy.path, verify_digest=True)
-    assert ("person 2" in now.manifest.identities) == (moment == "before")
-    if moment == "before":
-        forget("person 2", copy.path)
-    else:
-        assert verify_pack(now)  # the old files are still there, and named
+    assert ("person 2" in now.manifest.identities) != happened
+    assert b"person 2" in everything(copy.path)
+    if happened:
+        # old files that are still there are named
+        assert bool(verify_pack(now)) == (cut_at == "_filter_table")
         with pytest.raises(UserError, match="nobody is called"):
             forget("person 2", copy.path)
+    else:
+        forget("person 2", copy.path)
     assert verify_pack(read_pack(copy.path)) == []
-    assert len(everything(copy.path)) < len(before)
+    assert everything(copy.path) == everything(tmp_path / "whole")
+
+
+def test_one_part_of_two_is_cleaned_where_the_call_before_was_cut_off(copy, tmp_path):
+    """The person is in the evaluation part still, and no more in the manifest of the other."""
+    for part in ("train", "evaluation"):
+        shutil.copytree(copy.path, tmp_path / "out" / part)
+        made = with_tables(read_pack(tmp_path / "out" / part))
+        (made.path / "rejected.csv").replace(tmp_path / "out" / "rejected.csv")
+    train = tmp_path / "out" / "train"
+    table = (train / "pairs.csv").read_bytes()
+    forget("person 2", train)
+    (train / "pairs.csv").write_bytes(table)
+    (done,) = forget("person 2", tmp_path / "out")
+    assert done.pack.path.name == "evaluation"
+    assert b"person 2" not in everything(tmp_path / "out")
 
 
 def test_an_image_packed_under_another_name_too_is_found(jpeg_pairs, tmp_path):
