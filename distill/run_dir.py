@@ -5,10 +5,11 @@ RUN/                      created with mode 0700: models of faces are personal d
     config.toml           the resolved configuration of the newest start
     length.json           steps of the whole run, as the newest start knows them
     metrics.jsonl         one JSON object for each logged step
+    events.jsonl          one JSON object for each step that went wrong
     tensorboard/          event files
     checkpoints/          step-NNNNNNNN/ folders, see `distill.checkpoint`
     ranks/                the newest sign of life of each rank, see `distill.processes.watchdog`
-    report/               report.json and report.png of the last evaluation
+    report/               of the last evaluation: report.json and report.png, sets.json and sets.png
     model.safetensors     the trained weights
     complete.json         written last: the run needs nothing more
     starts.jsonl          one line for each start and each end of a submitted run

@@ -138,7 +138,8 @@ def fill(model: PairClassifier | Embedder, stored: Stored, names: Iterable[str])
         if expected.get(name) != given.get(name)
     ]
     if differences:
-        more = f" and {len(differences) - SHOWN_DIFFERENCES} more" if differences[3:] else ""
+        left = len(differences) - SHOWN_DIFFERENCES
+        more = f" and {left} more" if left > 0 else ""
         raise UserError(
             f"{str(stored.origin)!r} holds another model than its settings say:"
             f" {'; '.join(differences[:SHOWN_DIFFERENCES])}{more}",

@@ -62,10 +62,8 @@ def estimate(source: Source, options: PackOptions) -> Estimate:
     with tempfile.TemporaryDirectory() as folder, single_threaded():
         path = Path(folder) / "faces"
         samples = list(islice(source, SAMPLE))
-        if samples:
-            prepare(
-                samples[0], options.landmarks_from()
-            )  # models are loaded once, not once a photograph
+        if samples:  # models are loaded once, not once a photograph
+            prepare(samples[0], options.landmarks_from())
         path.touch()
         began = time.perf_counter()
         for row, sample in enumerate(samples):
