@@ -41,15 +41,22 @@ Person = tuple[str, AlignedFace]
 
 def main() -> None:
     """Prints AUC, recall and false positives, then the constants; for colour and for grey."""
-    people = _faces()
-    art = list(_spectacles())
+    people = frontal_faces()
+    art = list(spectacles())
     print(f"{len(people)} faces, {len(art)} spectacles by {', '.join(ARTISTS)}")
     for name, grey in (("_COLOUR", False), ("_GREY", True)):
         bare = _features([(who, f) for who, f in people], grey)
         own = _features(
-            [(w, _ours(f, i, d)) for i, (w, f) in enumerate(people) for d in range(DRAWINGS)], grey
+            [
+                (w, with_our_frames(f, i, d))
+                for i, (w, f) in enumerate(people)
+                for d in range(DRAWINGS)
+            ],
+            grey,
         )
-        theirs = _features([(w, _theirs(f, art, i)) for i, (w, f) in enumerate(people)], grey)
+        theirs = _features(
+            [(w, with_their_frames(f, art, i)) for i, (w, f) in enumerate(people)], grey
+        )
         _report(name, bare, own, theirs, [who for who, _ in people])
 
 
@@ -81,7 +88,7 @@ def _fit(bare: Any, worn: Any) -> Any:
     return model.fit(np.concatenate([bare, worn]), wears)
 
 
-def _faces() -> list[Person]:
+def frontal_faces() -> list[Person]:
     """The frontal faces with their people."""
     faces = []
     for sample in OpenPeopleSource():
@@ -101,13 +108,14 @@ def _grey(face: AlignedFace) -> AlignedFace:
     return AlignedFace(np.repeat(luma[..., None], 3, axis=2), face.points)
 
 
-def _ours(face: AlignedFace, number: int, drawing: int) -> AlignedFace:
+def with_our_frames(face: AlignedFace, number: int, drawing: int) -> AlignedFace:
+    """The face with frames as `glasses` draws them, others for each number and drawing."""
     options = SecondOptions(glasses="draw", sunglasses=0.2)
     key = ("fit frames", number, drawing)
     return process(["glasses"], face, lambda _: keyed_rng(*key), options=options)[0]
 
 
-def _spectacles() -> Iterator[str]:
+def spectacles() -> Iterator[str]:
     """SVG of each spectacles, with RIM where its colour goes."""
     spec = find_spec("dicebear_styles")
     assert spec is not None and spec.submodule_search_locations, "pip install dicebear-styles"
@@ -153,7 +161,7 @@ def _lenses(rgba: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(sorted((middles[i] - 1 for i in inside), key=lambda xy: float(xy[0])))
 
 
-def _theirs(face: AlignedFace, art: list[str], number: int) -> AlignedFace:
+def with_their_frames(face: AlignedFace, art: list[str], number: int) -> AlignedFace:
     """An illustrator's spectacles in a random colour, over the eyes."""
     rng = keyed_rng("their frames", number)
     p = plane(face)

@@ -11,7 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from fit_frame_finder import DRAWINGS, _faces, _ours, _spectacles, _theirs
+from fit_frame_finder import (
+    DRAWINGS,
+    frontal_faces,
+    spectacles,
+    with_our_frames,
+    with_their_frames,
+)
 
 from distill.data.faces import AlignedFace
 from distill.data.keyed import keyed_rng
@@ -22,11 +28,11 @@ from distill.data.second.pixels.lens import BAND_BOTTOM, BAND_TOP
 
 def main() -> None:
     """Prints one line for each hand."""
-    people = [face for _, face in _faces()]
-    art = list(_spectacles())
-    ours = ((f, _ours(f, i, d)) for i, f in enumerate(people) for d in range(DRAWINGS))
+    people = [face for _, face in frontal_faces()]
+    art = list(spectacles())
+    ours = ((f, with_our_frames(f, i, d)) for i, f in enumerate(people) for d in range(DRAWINGS))
     _report("our frames", ours)
-    _report("others' spectacles", ((f, _theirs(f, art, i)) for i, f in enumerate(people)))
+    _report("others' spectacles", ((f, with_their_frames(f, art, i)) for i, f in enumerate(people)))
 
 
 def _report(name: str, cases: Iterable[tuple[AlignedFace, AlignedFace]]) -> None:
