@@ -120,13 +120,43 @@ def audit(
     centres = Centres.of(stored_weights, ranks.device)
     classes_of = classes_of_labels(pack, stored_weights)
     with files_beside(asked.out, ranks) as files, torch.inference_mode():
-        votes = _look(trained, pack, centres, classes_of, ranks, files, bar)
-        found = _counted(votes, centres, ranks, asked, bar)
-        _look_again(trained, pack, centres, ranks, asked, found, files, bar)
+        work = _Work(trained, pack, centres, ranks, asked, files, bar)
+        found = _counted(_look(work, classes_of), work)
+        _look_again(found, work)
         with together():
-            if not ranks.is_first:
-                return None
-            return _written(found, pack, stored_weights.identities, asked, files, bar)
+            return _written(found, work, stored_weights.identities) if ranks.is_first else None
+
+
+class _Work(NamedTuple):
+    """What the parts of an audit share.
+
+    Attributes:
+        trained: the backbone.
+        pack: whose photographs are looked at.
+        centres: of all identities.
+        ranks: this process among the ranks.
+        asked: what for, and where to.
+        files: one of each rank, for what it has seen.
+        bar: shows how far each part is.
+    """
+
+    trained: TrainedBackbone
+    pack: Pack
+    centres: Centres
+    ranks: Ranks
+    asked: Asked
+    files: list[Path]
+    bar: Bar
+
+    @property
+    def file(self) -> Path:
+        """That of this rank."""
+        return self.files[self.ranks.rank]
+
+    @property
+    def photographs(self) -> int:
+        """In the pack."""
+        return self.pack.manifest.pairs // pairs_per_photograph(self.pack)
 
 
 def classes_of_labels(pack: Pack, weights: Stored) -> torch.Tensor:
@@ -153,41 +183,35 @@ def may_be_others(pack: Pack, weights: Stored) -> bool:
     return is_another and are_numbers(pack.manifest.identities)
 
 
-def _look(
-    trained: TrainedBackbone,
-    pack: Pack,
-    centres: Centres,
-    classes_of: torch.Tensor,
-    ranks: Ranks,
-    files: list[Path],
-    bar: Bar,
-) -> Numbers:
+def _look(work: _Work, classes_of: torch.Tensor) -> Numbers:
     """This rank's share of the photographs; votes for each sub-centre, (C, K)."""
-    votes = np.zeros(centres.shape[:2], np.int64)
+    trained, ranks = work.trained, work.ranks
+    votes = np.zeros(work.centres.shape[:2], np.int64)
     batches = make_photograph_loader(
-        pack,
+        work.pack,
         trained.config.data,
         rank=ranks.rank,
         world_size=ranks.world_size,
         batch_images=trained.config.evaluate.batch_images,
     )
-    share = pack.manifest.pairs // pairs_per_photograph(pack) // ranks.world_size
-    with together(), bar("audit", share) as advance:  # a corrupt image stops all ranks
-        rows = seen(trained.model.backbone, batches, classes_of, centres, advance)
-        store(rows, files[ranks.rank], votes)
+    share = work.photographs // ranks.world_size
+    with together(), work.bar("audit", share) as advance:  # a corrupt image stops all ranks
+        rows = seen(trained.model.backbone, batches, classes_of, work.centres, advance)
+        store(rows, work.file, votes)
     return votes
 
 
-def _counted(votes: Numbers, centres: Centres, ranks: Ranks, asked: Asked, bar: Bar) -> Found:
+def _counted(votes: Numbers, work: _Work) -> Found:
     """The votes of all ranks, and the people whose centres are near each other."""
+    asked, ranks = work.asked, work.ranks
     everyones = all_reduce_sum(torch.from_numpy(votes)).numpy()
     looked, dominant = everyones.sum(1), everyones.argmax(1)
     if not asked.alike_degrees:
         return Found(looked, dominant, Alike.none())
     there = np.flatnonzero(looked)
-    with together(), bar("people", len(there) // ranks.world_size) as advance:
+    with together(), work.bar("people", len(there) // ranks.world_size) as advance:
         mine = alike(
-            centres,
+            work.centres,
             torch.from_numpy(there),
             torch.from_numpy(dominant[there]),
             least_cosine=math.cos(math.radians(asked.alike_degrees)),
@@ -205,48 +229,38 @@ def nearest_of_all(mine: Alike, limit: int) -> Alike:
     return Alike.none() if found is None else Alike.of_rows(found)
 
 
-def _look_again(
-    trained: TrainedBackbone,
-    pack: Pack,
-    centres: Centres,
-    ranks: Ranks,
-    asked: Asked,
-    found: Found,
-    files: list[Path],
-    bar: Bar,
-) -> None:
+def _look_again(found: Found, work: _Work) -> None:
     """Compare those of this rank's photographs that are far with everybody."""
-    file, least_cosine = files[ranks.rank], math.cos(math.radians(asked.degrees))
-    rows = far_rows(stored(file, row_type(centres.shape[1])), found.dominant, least_cosine)
+    trained, least_cosine = work.trained, math.cos(math.radians(work.asked.degrees))
+    seen_before = stored(work.file, row_type(work.centres.shape[1]))
+    rows = far_rows(seen_before, found.dominant, least_cosine)
     batches = make_chosen_loader(
-        pack, trained.config.data, rows["pair"], trained.config.evaluate.batch_images
+        work.pack, trained.config.data, rows["pair"], trained.config.evaluate.batch_images
     )
-    with together(), bar("whose they may be", len(rows)) as advance:
-        with_nearest(rows, trained.model.backbone, batches, centres, advance)
-        with disk_errors(asked.out):
-            far_file(file).write_bytes(rows.tobytes())
+    with together(), work.bar("whose they may be", len(rows)) as advance:
+        with_nearest(rows, trained.model.backbone, batches, work.centres, advance)
+        with disk_errors(work.asked.out):
+            far_file(work.file).write_bytes(rows.tobytes())
 
 
-def _written(
-    found: Found, pack: Pack, identities: list[str], asked: Asked, files: list[Path], bar: Bar
-) -> Summary:
+def _written(found: Found, work: _Work, identities: list[str]) -> Summary:
     """Both lists, which appear together."""
+    asked, pack = work.asked, work.pack
     people_out = asked.people_out if asked.alike_degrees else None
     outs = [path for path in (people_out, asked.out) if path is not None]
-    far = suspects(chain.from_iterable(stored(far_file(file), FAR) for file in files))
-    with whole_files(*outs) as folder, bar("names", pack.manifest.pairs) as advance:
+    far = suspects(chain.from_iterable(stored(far_file(file), FAR) for file in work.files))
+    with whole_files(*outs) as folder, work.bar("names", pack.manifest.pairs) as advance:
         listed = write_suspects(
             named(far, pack, advance), folder / asked.out.name, asked.out, pack, identities
         )
         if people_out is not None:
             _write_people(found, folder / people_out.name, people_out, identities)
-    photographs = pack.manifest.pairs // pairs_per_photograph(pack)
     pairs = len(found.alike.cosines)
     return Summary.of(
         identities,
         found.looked,
         listed,
-        unknown=photographs - int(found.looked.sum()),
+        unknown=work.photographs - int(found.looked.sum()),
         few_than=asked.few,
         alike=pairs,
         alike_limited=pairs == ALIKE_LIMIT,
