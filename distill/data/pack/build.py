@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import chain
 from pathlib import Path
@@ -91,8 +91,9 @@ def pack(
         sides = _sides(found, folder, options, workers, progress) if options.holdout else None
         write_rejected(chain(found.rejected(), _dropped(sides)), folder, out)
         parts = parts_of(found, sides, folder, options)
+        description = described(found, sides, source, options)
         for part in parts:
-            write_part(part, found, sides, source, out, options, workers, progress)
+            write_part(part, description, out, options, workers, progress)
         for part in parts:
             remove_what_only_a_resume_needs(part.folder)
         for name in (SPOOL_NAME, JOURNAL_NAME):
@@ -161,15 +162,22 @@ def _training(photos: Photos, people: list[str], folder: Path, options: PackOpti
 
 def write_part(
     part: Part,
-    found: Survey,
-    sides: Split | None,
-    source: Source,
+    description: Mapping[str, Any],
     out: Path,
     options: PackOptions,
     workers: Team,
     progress: Progress,
 ) -> None:
-    """Makes the pairs of one pack and stores them."""
+    """Makes the pairs of one pack and stores them.
+
+    Args:
+        part: the pack.
+        description: of `described`.
+        out: the pack as the user knows it, for errors.
+        options: what to make.
+        workers: do the work.
+        progress: makes a bar.
+    """
     spool = part.folder.parent if options.holdout else part.folder
     recipe = Recipe(
         str(spool / SPOOL_NAME),
@@ -180,16 +188,10 @@ def write_part(
     )
     writer = PartWriter(part, out, options.kinds)
     with progress(f"making {part.purpose} pairs", part.pairs) as bar:
-        writer.write(
-            workers,
-            recipe,
-            bar.advance,
-            shard_bytes=options.shard_bytes,
-            **_described(found, sides, source, options),
-        )
+        writer.write(workers, recipe, bar.advance, shard_bytes=options.shard_bytes, **description)
 
 
-def _described(
+def described(
     found: Survey, sides: Split | None, source: Source, options: PackOptions
 ) -> dict[str, Any]:
     """Fields of the manifest that both packs share."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sized
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -56,6 +55,31 @@ def estimate(source: Source, options: PackOptions) -> Estimate:
     Raises:
         UserError: none of the sample can be used.
     """
+    return _extended(source, options, _sampled(source, options))
+
+
+class _Sampled(NamedTuple):
+    """What was seen of some photographs.
+
+    Attributes:
+        photographs: how many they are.
+        usable: of them.
+        photograph_seconds: of looking at one.
+        pair_bytes: of the two images of a pair.
+        pair_seconds: of making a pair.
+        reasons: why the others cannot be used, with their number.
+    """
+
+    photographs: int
+    usable: int
+    photograph_seconds: float
+    pair_bytes: float
+    pair_seconds: float
+    reasons: dict[str, int]
+
+
+def _sampled(source: Source, options: PackOptions) -> _Sampled:
+    """The first photographs, looked at, and their pairs, made."""
     reasons: Counter[str] = Counter()
     faces: list[Photo] = []
     labels: dict[str, int] = {}
@@ -81,8 +105,15 @@ def estimate(source: Source, options: PackOptions) -> Estimate:
                 f" ({'; '.join(reasons)})",
                 fix="give photographs with a visible face, or --aligned for aligned crops",
             )
-        size, making = _pairs_of(Photos.of(faces), str(path), options)
-    return _extended(source, options, samples, len(faces), size, looking, making, dict(reasons))
+        pair_bytes, pair_seconds = _pairs_of(Photos.of(faces), str(path), options)
+    return _Sampled(
+        photographs=len(samples),
+        usable=len(faces),
+        photograph_seconds=looking / len(samples),
+        pair_bytes=pair_bytes,
+        pair_seconds=pair_seconds,
+        reasons=dict(reasons),
+    )
 
 
 def _pairs_of(faces: Photos, spool: str, options: PackOptions) -> tuple[float, float]:
@@ -101,30 +132,21 @@ def _pairs_of(faces: Photos, spool: str, options: PackOptions) -> tuple[float, f
     return sum(len(p.first) + len(p.second) for p in made) / len(made), seconds / len(made)
 
 
-def _extended(
-    source: Source,
-    options: PackOptions,
-    samples: Sized,
-    usable: int,
-    pair_bytes: float,
-    looking: float,
-    making: float,
-    reasons: dict[str, int],
-) -> Estimate:
+def _extended(source: Source, options: PackOptions, seen: _Sampled) -> Estimate:
     """The sample's figures for the whole source."""
     expected = source.expected
     count = expected if expected is not None else sum(1 for _ in source)
-    share = usable / len(samples)
+    share = seen.usable / seen.photographs
     held = round(count * share * options.holdout)
     pairs = round((count * share - held) * options.second_per_image) + held * len(options.kinds)
-    seconds = count * looking / len(samples) + pairs * making
+    seconds = count * seen.photograph_seconds + pairs * seen.pair_seconds
     return Estimate(
         photographs=count,
-        sampled=len(samples),
+        sampled=seen.photographs,
         usable=share,
         pairs=pairs,
-        pack_bytes=round(pairs * (pair_bytes + _ENTRY_BYTES)),
+        pack_bytes=round(pairs * (seen.pair_bytes + _ENTRY_BYTES)),
         scratch_bytes=round(count * share * ROW.itemsize),
         seconds=seconds / options.processes(),
-        reasons=reasons,
+        reasons=seen.reasons,
     )
