@@ -78,6 +78,16 @@ def require(*programs: str) -> None:
             )
 
 
+def silence() -> UserError | None:
+    """Why no cluster answers here: a client is missing, or has none to ask; None where one does."""
+    try:
+        require("sbatch", "srun")
+        partitions()
+    except UserError as error:
+        return error
+    return None
+
+
 def ask(*argv: str) -> str:
     """What a client writes to standard output.
 

@@ -79,7 +79,7 @@ def check_request(
 ) -> None:
     """Find here what would otherwise be found hours later, on a node.
 
-    With ``is_over`` the run's last job is known to have ended, and Slurm is not asked for it.
+    With ``is_over`` the run's last job counts as ended, and Slurm is not asked for it.
 
     Raises:
         UserError: settings that do not fit the request, packs that are not there, a run that is

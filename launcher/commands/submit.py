@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +11,7 @@ from launcher.commands import options
 from launcher.commands.options import Cluster
 
 if TYPE_CHECKING:
+    from distill.errors import UserError
     from launcher.submit import Request
     from launcher.submitted import Submitted
 
@@ -47,24 +47,34 @@ def submit_command(
     `pairdistill status`, `pairdistill logs RUN -f`, `pairdistill cancel RUN`.
     """
     from distill.config import load_config
-    from launcher import submit
+    from launcher import slurm, submit
     from launcher.site import load_site
 
     profile = load_site(site)
     wanted = asked.resources(profile, after)
     config = submit.absolute(load_config(config_path, overrides or []))
     request = submit.Request(config, wanted, profile, cluster.value)
-    # A script can be shown where there is no Slurm; where there is, it is asked.
-    ask_cluster = not dry_run or _has_slurm()
-    submit.check_request(request, resume=resume, ask_cluster=ask_cluster)
+    # A script can be shown where no cluster answers; where one does, it is asked.
+    silence = slurm.silence() if dry_run and cluster is Cluster.SLURM else None
+    unasked = silence is not None
+    submit.check_request(request, resume=resume, ask_cluster=not unasked, is_over=unasked)
+    if silence is not None:
+        _say_what_was_not_asked(silence, site if profile.partitions else "")
     if dry_run:
         typer.echo(submit.dry_run(request), nl=False)
         return
     _say_what_follows(request, submit.submit(request))
 
 
-def _has_slurm() -> bool:
-    return shutil.which("sbatch") is not None
+def _say_what_was_not_asked(silence: UserError, site: str) -> None:
+    """Name the checks that `submit` makes and a dry run without a cluster cannot."""
+    from distill.console import warn
+
+    instead = f" (they fit the profile --site {site})" if site else ""
+    warn(
+        f"{silence.what}. Not asked: whether partition, account, --after and limits are such as"
+        f" the cluster has{instead}, and whether an earlier job of this run still lives"
+    )
 
 
 def _say_what_follows(request: Request, done: Submitted) -> None:

@@ -147,22 +147,6 @@ def test_a_cluster_without_partitions(config: Path, fake: FakeSlurm) -> None:
     assert not fake.calls("sbatch")
 
 
-def test_a_script_can_be_shown_without_slurm(
-    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("PATH", str(config.parent))
-    submit(config, gpus_per_node=4, site="example", dry_run=True)
-    shown = capsys.readouterr().out
-    assert "#SBATCH --partition=gpu\n" in shown
-    assert "module load cuda/13.0 ||" in shown
-    assert shown.endswith('"$status"\n')
-    assert not run_of(config).root.exists()
-    with pytest.raises(UserError, match="--gpus-per-node = 9: partition 'gpu' has 8 at most"):
-        submit(config, gpus_per_node=9, site="example", dry_run=True)
-    with pytest.raises(UserError, match="--account 'mine': not one that you may charge"):
-        submit(config, account="mine", site="example", dry_run=True)
-
-
 def test_a_run_is_not_begun_twice(config: Path, fake: FakeSlurm) -> None:
     fake.cluster()
     submit(config)
