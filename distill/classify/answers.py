@@ -14,6 +14,7 @@ from distill.classify.photographs import NotOneFace, aligned_face, find_photogra
 from distill.data.batch import as_network_input
 from distill.data.detector import FaceDetector
 from distill.data.images import Pixels, Unusable
+from distill.data.not_photographs import file_known_as
 from distill.finite import check_finite
 from distill.trained import Trained, restore
 
@@ -108,7 +109,7 @@ def face_or_reason(path: Path, detector: FaceDetector | None) -> Pixels | str:
     except NotOneFace as reason:
         return str(reason)
     except Unusable as fault:
-        return f"unreadable: {fault.reason}"
+        return f"unreadable: {file_known_as(path) or fault.reason}"
 
 
 def name_people(

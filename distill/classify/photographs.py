@@ -10,6 +10,7 @@ from pathlib import Path
 from distill.data.detector import FaceDetector
 from distill.data.faces import align, resized
 from distill.data.images import Pixels, decode
+from distill.data.not_photographs import folder_known_as, is_pack
 from distill.data.sources.folder import IMAGE_ENDINGS, is_image, other_endings_of, read_file
 from distill.errors import UserError
 
@@ -28,16 +29,23 @@ def find_photographs(paths: Sequence[Path], others: Counter[str] | None = None) 
         others: counts the endings, lower case, of the files in folders that are no photographs.
 
     Raises:
-        UserError: a folder without any image.
+        UserError: a folder without any image, or a pack.
     """
     found: list[Path] = []
     for path in paths:
         inside = images_below(path, others) if path.is_dir() else [path]
-        if not inside:
-            endings = " ".join(sorted(IMAGE_ENDINGS))
-            raise UserError(f"{path}: no photographs in it", fix=f"it takes files like {endings}")
+        if not inside or is_pack(path):
+            raise _without_photographs(path)
         found += inside
     return found
+
+
+def _without_photographs(folder: Path) -> UserError:
+    what, remedy = folder_known_as(folder)
+    if what:
+        return UserError(f"{folder}: {what}, no photographs in it", fix=remedy)
+    endings = " ".join(sorted(IMAGE_ENDINGS))
+    return UserError(f"{folder}: no photographs in it", fix=f"it takes files like {endings}")
 
 
 def images_below(folder: Path, others: Counter[str] | None = None) -> list[Path]:

@@ -19,6 +19,8 @@ from distill.errors import UserError
 
 RECORD_ENDING = ".rec"
 FORMATS = ("folder", "rec", "parquet", "tar", "csv")
+COMPRESSED = "compressed"
+"""What `format_of_file` calls a file that is to be unpacked first."""
 LOOKED_FOR = (
     "folders of people's images, train.rec, *.parquet, *.tar, or a file .rec, .parquet, .tar,"
     " .csv, .tsv"
@@ -74,9 +76,12 @@ def format_of(name: str) -> str:
         return _format_of_folder(path)
     if not path.exists() and "{" not in name:
         raise UserError(f"{name}: no such file or folder", fix=f"give {LOOKED_FOR}")
-    endings = {RECORD_ENDING: "rec", PARQUET_ENDING: "parquet", TAR_ENDING: "tar"}
-    endings |= dict.fromkeys(TABLE_ENDINGS, "csv")
-    found = endings.get(path.suffix.lower()) or _format_of_content(path)
+    found = format_of_file(path)
+    if found == COMPRESSED:
+        raise UserError(
+            f"{path}: compressed",
+            fix="unpack it (images do not get smaller), and give what was in it",
+        )
     if not found:
         raise UserError(
             f"{name}: not known by its ending nor by its first bytes",
@@ -87,13 +92,7 @@ def format_of(name: str) -> str:
 
 def _format_of_folder(path: Path) -> str:
     """What a folder holds: files of one known ending, or else folders of people."""
-    found = {
-        "rec": list(path.glob(f"*{RECORD_ENDING}"))[:1],
-        "parquet": [*path.glob(f"*{PARQUET_ENDING}")][:1]
-        or [*path.glob(f"*/*{PARQUET_ENDING}")][:1],
-        "tar": list(path.glob(f"*{TAR_ENDING}"))[:1],
-    }
-    there = {name: files[0] for name, files in found.items() if files}
+    there = formats_in(path)
     if len(there) > 1:
         (_, one), (_, other) = list(there.items())[:2]
         raise UserError(
@@ -103,6 +102,24 @@ def _format_of_folder(path: Path) -> str:
     return next(iter(there), "folder")
 
 
+def formats_in(folder: Path) -> dict[str, Path]:
+    """Which of `FORMATS` have files in a folder, each with one of them."""
+    found = {
+        "rec": list(folder.glob(f"*{RECORD_ENDING}"))[:1],
+        "parquet": [*folder.glob(f"*{PARQUET_ENDING}")][:1]
+        or [*folder.glob(f"*/*{PARQUET_ENDING}")][:1],
+        "tar": list(folder.glob(f"*{TAR_ENDING}"))[:1],
+    }
+    return {name: files[0] for name, files in found.items() if files}
+
+
+def format_of_file(path: Path) -> str:
+    """One of `FORMATS` by a file's ending or first bytes; `COMPRESSED`; empty for anything else."""
+    endings = {RECORD_ENDING: "rec", PARQUET_ENDING: "parquet", TAR_ENDING: "tar"}
+    endings |= dict.fromkeys(TABLE_ENDINGS, "csv")
+    return endings.get(path.suffix.lower()) or _format_of_content(path)
+
+
 def _format_of_content(path: Path) -> str:
     """What the first bytes of a file say."""
     if not path.is_file():
@@ -110,10 +127,7 @@ def _format_of_content(path: Path) -> str:
     with opened(path) as (file, _):
         head = file.read(512)
     if head[:2] in (b"\x1f\x8b", b"BZ", b"\xfd7", b"(\xb5") or head[:4] == b"PK\3\4":
-        raise UserError(
-            f"{path}: compressed",
-            fix="unpack it (images do not get smaller), and give what was in it",
-        )
+        return COMPRESSED
     marks = {
         "rec": head[:4] == WORD,
         "parquet": head[:4] == b"PAR1",
