@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+SETTINGS_NAME = "events.out.tfevents.0.settings"
+"""The event file with the settings of the newest start. TensorBoard reads the files of a run in the
+order of their names and keeps the first settings that it finds: this one comes before any date."""
 
 
 class TensorBoard:
@@ -27,6 +34,7 @@ class TensorBoard:
             SummaryWriter,
         )  # slow to import, and rank 0 alone needs it
 
+        self._folder = folder
         self._hook = threading.excepthook
         threading.excepthook = self._on_thread_error
         self._writer = SummaryWriter(str(folder), purge_step=resumed_step + 1)
@@ -47,7 +55,7 @@ class TensorBoard:
         self._writer.add_text(tag, indented, step)
 
     def settings(self, settings: Mapping[str, bool | float | str]) -> None:
-        """What the page HPARAMS compares runs by.
+        """What the page HPARAMS compares runs by, in place of what was said of this run before.
 
         No experiment is described, which would hold for one run and hide what others vary: without
         one the page takes the settings of all runs, those that differ first, and every curve.
@@ -56,7 +64,9 @@ class TensorBoard:
 
         # SummaryWriter.add_hparams would make a run of its own, in a folder below.
         _, started, _ = hparams(dict(settings), {})  # type: ignore[no-untyped-call]
-        self._writer._get_file_writer().add_summary(started)  # type: ignore[no-untyped-call]
+        hidden = self._folder / ".settings"  # renamed when whole: a reader never sees a part
+        hidden.write_bytes(_one_event(started))
+        hidden.replace(self._folder / SETTINGS_NAME)
 
     def close(self) -> None:
         """Write what is left and close."""
@@ -67,3 +77,15 @@ class TensorBoard:
         """No stack trace of the thread that writes: its error is raised again at the next call."""
         if not type(error.thread).__module__.startswith("tensorboard."):
             self._hook(error)
+
+
+def _one_event(summary: Any) -> bytes:
+    """An event file that holds one summary."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    content = io.BytesIO()
+    file = RecordWriter(content)
+    for said in ({"file_version": "brain.Event:2"}, {"summary": summary}):
+        file.write(Event(wall_time=time.time(), **said).SerializeToString())
+    return content.getvalue()

@@ -72,3 +72,19 @@ def test_runs_are_compared_by_the_settings_that_differ(tmp_path: Path) -> None:
         for group in (cold, warm)
     ]
     assert top1 == [0.5, 0.875]
+
+
+def test_a_resumed_run_is_compared_by_the_settings_that_it_goes_on_with(tmp_path: Path) -> None:
+    trained(tmp_path / "run", 0.5, "optimizer.lr=0.1", "optimizer.power=2")
+    trained(tmp_path / "run", 0.75, "optimizer.lr=0.05", resumed_step=1)
+    for lr in (0.05, 0.2):
+        if lr == 0.2:  # a third start
+            trained(tmp_path / "run", 0.875, f"optimizer.lr={lr}", resumed_step=2)
+        experiment, listed = page(tmp_path)
+        (run,) = listed.session_groups
+        assert run.hparams["optimizer.lr"].number_value == lr
+        assert run.hparams["optimizer.power"].number_value == load_config().optimizer.power
+        assert "optimizer.lr" in {info.name for info in experiment.hparam_infos}
+    values = {metric.name.tag: metric.value for metric in run.metric_values}
+    assert values["evaluation_clean/top1"] == 0.875
+    assert values["loss/total"] == 2.0
