@@ -118,7 +118,7 @@ def _on_sets(job: Job, state: TrainState, network: Network) -> list[AnyResult]:
 @contextmanager
 def _part(job: Job, state: TrainState, title: str, units: int) -> Iterator[Advance]:
     """Progress of this rank's share of ``units``, signs of life, and a look for stop signals."""
-    with job.monitor.part(title, units // job.ranks.world_size) as shown:
+    with job.monitor.part(job.ranks.own_part(title), units // job.ranks.world_size) as shown:
 
         def advance(done: int) -> None:
             job.watchdog.mark("evaluation", state.step)

@@ -58,6 +58,10 @@ class Ranks:
         """Whether this is rank 0, the only one that writes to the console and to the logs."""
         return self.rank == 0
 
+    def own_part(self, title: str) -> str:
+        """The title of a bar that counts what this rank does, of work that all ranks share."""
+        return title if self.world_size == 1 else f"{title}, rank {self.rank}'s share"
+
 
 def from_environment(config: Config, environment: Mapping[str, str] = os.environ) -> Ranks:
     """Who this process is.

@@ -194,8 +194,8 @@ def _look(work: _Work, classes_of: torch.Tensor) -> Numbers:
         world_size=ranks.world_size,
         batch_images=trained.config.evaluate.batch_images,
     )
-    share = work.photographs // ranks.world_size
-    with together(), work.bar("audit", share) as advance:  # a corrupt image stops all ranks
+    title, share = ranks.own_part("audit"), work.photographs // ranks.world_size
+    with together(), work.bar(title, share) as advance:  # a corrupt image stops all ranks
         rows = seen(trained.model.backbone, batches, classes_of, work.centres, advance)
         store(rows, work.file, votes)
     return votes
@@ -209,7 +209,8 @@ def _counted(votes: Numbers, work: _Work) -> Found:
     if not asked.alike_degrees:
         return Found(looked, dominant, Alike.none())
     there = np.flatnonzero(looked)
-    with together(), work.bar("people", len(there) // ranks.world_size) as advance:
+    title, share = ranks.own_part("people"), len(there) // ranks.world_size
+    with together(), work.bar(title, share) as advance:
         mine = alike(
             work.centres,
             torch.from_numpy(there),
@@ -237,7 +238,8 @@ def _look_again(found: Found, work: _Work) -> None:
     batches = make_chosen_loader(
         work.pack, trained.config.data, rows["pair"], trained.config.evaluate.batch_images
     )
-    with together(), work.bar("whose they may be", len(rows)) as advance:
+    title = work.ranks.own_part("whose they may be")
+    with together(), work.bar(title, len(rows)) as advance:
         with_nearest(rows, trained.model.backbone, batches, work.centres, advance)
         with disk_errors(work.asked.out):
             far_file(work.file).write_bytes(rows.tobytes())

@@ -23,7 +23,7 @@ def as_rank(
         if not ranks.is_first:
             yield ranks, lambda done: None
             return
-        with units_bar(title, units // ranks.world_size) as advance:
+        with units_bar(ranks.own_part(title), units // ranks.world_size) as advance:
             yield ranks, advance
 
 

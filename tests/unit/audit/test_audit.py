@@ -69,6 +69,11 @@ def test_the_list_is_that_of_brute_force(
         program = [sys.executable, "-m", "distill", "audit", *map(str, words), "--ranks", "3"]
         done = subprocess.run(program, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+        share = PEOPLE * EACH // 3
+        assert f"audit, rank 0's share: {share}/{share}\n" in done.stderr
+        assert "people, rank 0's share: " in done.stderr
+        assert "whose they may be, rank 0's share: " in done.stderr
+        assert f"names: {PEOPLE * EACH * REPEATS}/" in done.stderr  # by rank 0 alone
     rows, expected = read(out), list(by_brute_force(seen, centres, degrees))
     assert len(expected) > 10
     for row, (pair, cosine, chosen, nearest, nearest_cosine) in zip(rows, expected, strict=True):

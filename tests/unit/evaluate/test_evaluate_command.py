@@ -30,8 +30,10 @@ def test_two_ranks_and_one_agree(weights, pack, tmp_path):
     assert "step 12: 25 held-out photographs of 7 people" in two.stdout
     assert "TAR at FAR 0.01: needs 1000 impostor pairs" in two.stdout
     assert (tmp_path / "report.png").stat().st_size > 10_000
+    assert ", rank 0's share: " in two.stderr
     one = here(weights, pack.path, "--json", "--out", tmp_path / "one")
     assert one.exit_code == 0, one.exception
+    assert "rank 0" not in one.stderr
     alone, together = json.loads(one.stdout), json.loads((tmp_path / "report.json").read_text())
     assert (alone["ranks"], together["ranks"]) == (1, 2)
     assert alone["checkpoint"] == {"name": "model.safetensors", "step": 12}
