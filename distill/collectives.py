@@ -88,8 +88,25 @@ def gathered(values: torch.Tensor, group: dist.ProcessGroup | None = None) -> to
     return out
 
 
-def gathered_rows(mine: torch.Tensor, rows: list[int]) -> torch.Tensor:
-    """Tensors whose ranks have different numbers of ``rows``, one after the other; on the CPU."""
+def gathered_rows(*columns: torch.Tensor) -> list[torch.Tensor]:
+    """The rows of all ranks, one rank after the other, on every rank; on the CPU.
+
+    Args:
+        columns: of this rank's rows, each (n, ...) with the same n, which may differ between ranks.
+            A rank without rows need not know how wide others' are: its column may be (0, 0).
+    """
+    shapes = gather_objects([list(column.shape) for column in columns])
+    rows = [first[0] for first, *_ in shapes]
+    found = []
+    for column, everyones in zip(columns, zip(*shapes, strict=True), strict=True):
+        widest = map(max, zip(*everyones, strict=True))
+        mine = column.reshape(len(column), *list(widest)[1:])
+        found.append(_rows_of_all(mine, rows))
+    return found
+
+
+def _rows_of_all(mine: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    """Rows of one width, of which rank r has ``rows[r]``."""
     if _alone():
         return mine.cpu()
     padded = mine.new_zeros((max(rows), *mine.shape[1:]), device=_collective_device())

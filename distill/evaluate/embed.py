@@ -7,14 +7,14 @@ second the processed one. So the clean image of pair i is photograph i // kinds,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from distill.collectives import gather_objects, gathered_rows, together
+from distill.collectives import gathered_rows, together
 from distill.data.batch import PairBatch, as_network_input
 from distill.heads.answers import Answers
 from distill.models.classifier import PairClassifier, ShardedClassifier
@@ -141,10 +141,7 @@ def in_order(probes: Probes) -> Probes:
 
 def gather(mine: Probes) -> Probes:
     """The rows of all ranks in rank order, on every rank; some may have none."""
-    counts = gather_objects([len(mine), mine.embeddings.shape[1]])
-    rows, width = [count for count, _ in counts], max(width for _, width in counts)
-    mine = replace(mine, embeddings=mine.embeddings.reshape(len(mine), width))
-    return Probes(*(gathered_rows(getattr(mine, f.name), rows) for f in fields(Probes)))
+    return Probes(*gathered_rows(*(getattr(mine, f.name) for f in fields(Probes))))
 
 
 def counted(batches: Iterable[PairBatch], advance: Callable[[int], None]) -> Iterator[PairBatch]:

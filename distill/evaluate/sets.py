@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from distill.collectives import gather_objects, gathered_rows, together
+from distill.collectives import gathered_rows, together
 from distill.data.protocols.found import AnySet
 from distill.data.protocols.ijb import TemplateSet
 from distill.data.protocols.kinds import PairSet
@@ -95,14 +95,8 @@ def evaluate_pairs(found: PairSet, embedder: Embedder) -> SetResult:
             sums.append(part.both.sum(0).cpu())
     mine = torch.cat([part for part in sums if len(part)] or sums)
     totals = embedder.totals()
-    return result_of(found, _of_all(mine), totals)
-
-
-def _of_all(mine: torch.Tensor) -> torch.Tensor:
-    """The rows of all ranks, (N, D), in rank order; a rank may have none."""
-    shapes = gather_objects(list(mine.shape))
-    width = max(width for _, width in shapes)
-    return gathered_rows(mine.reshape(len(mine), width), [rows for rows, _ in shapes])
+    (everyones,) = gathered_rows(mine)
+    return result_of(found, everyones, totals)
 
 
 def result_of(found: PairSet, sums: torch.Tensor, totals: Totals) -> SetResult:

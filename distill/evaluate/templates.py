@@ -104,8 +104,8 @@ def cosines(vectors: torch.Tensor, found: TemplateSet, ranks: Ranks) -> Scores:
     """The cosine of each pair, (P,); every rank computes its share."""
     mine = evaluation_slice(len(found.same), Share(ranks.rank, ranks.world_size))
     scores = torch.from_numpy(cosines_of(vectors, found.pairs[mine]))
-    scores = gathered_rows(scores, gather_objects(len(mine)))
-    whole: Scores = scores.numpy()
+    (everyones,) = gathered_rows(scores)
+    whole: Scores = everyones.numpy()
     return whole
 
 

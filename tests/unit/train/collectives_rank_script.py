@@ -33,16 +33,20 @@ def main(out: str) -> None:
     config = Config()
     ranks = from_environment(config)
     init_process_group(config, ranks)
-    rank, world_size = ranks.rank, ranks.world_size
+    rank = ranks.rank
     stacked = gathered(torch.full((3, 2), float(rank)).T)  # not contiguous
-    rows = gathered_rows(torch.full((rank, 2), rank), list(range(world_size)))
+    # the first rank has no rows, and does not know how wide they are
+    numbers, rows = gathered_rows(
+        torch.full((rank,), rank), torch.full((rank, 2 if rank else 0), rank)
+    )
     seen: list[int] = []
     told = {
         "largest": largest(rank, 3, seen),
         "seen": seen,
         "stacked": stacked.tolist(),
+        "numbers": numbers.tolist(),
         "rows": rows.tolist(),
-        "nothing": list(gathered_rows(torch.zeros(0, 2), [0] * world_size).shape),
+        "nothing": list(gathered_rows(torch.zeros(0, 2))[0].shape),
         "scalars": gathered(torch.tensor(rank > 0)).tolist(),
         "first": from_first([rank, "é" * (9 - rank)]),
         "objects": gather_objects({"rank": rank}),

@@ -33,6 +33,7 @@ def test_every_rank_has_what_all_said_in_their_order(told: list[dict]) -> None:
     """Also rows of which each rank has another number, and one has none."""
     for one in told:
         assert one["stacked"] == [[[float(rank)] * 3] * 2 for rank in range(RANKS)]
+        assert one["numbers"] == [rank for rank in range(RANKS) for _ in range(rank)]
         assert one["rows"] == [[rank] * 2 for rank in range(RANKS) for _ in range(rank)]
         assert one["first"] == [0, "é" * 9]
         assert one["nothing"] == [0, 2]
