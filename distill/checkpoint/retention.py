@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.checkpoint.folder import clear_leftovers, remove, whole_checkpoints
-from distill.checkpoint.manifest import Damaged, Manifest
+from distill.checkpoint.manifest import MANIFEST, Damaged, Manifest
 from distill.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+class Kept(NamedTuple):
+    """What of a manifest says whether its checkpoint stays; its names and tensors are let go."""
+
+    step: int
+    metrics: dict[str, Any]
 
 
 def prune(
@@ -23,31 +32,60 @@ def prune(
     Returns:
         What was removed.
     """
-    manifests = _readable(folder)
-    keep = {verified.name, *list(manifests)[:keep_last]}
-    keep |= set(_best(manifests, best_metric)[:keep_best])
-    doomed = [folder / name for name in manifests if name not in keep]
+    found = _readable(folder)
+    keep = {verified.name, *list(found)[:keep_last]}
+    keep |= set(_best(found, best_metric)[:keep_best])
+    doomed = [folder / name for name in found if name not in keep]
     for path in doomed:
         remove(path)
     clear_leftovers(folder)
     return doomed
 
 
-def _readable(folder: Path) -> dict[str, Manifest]:
-    """Manifests by folder name, newest first."""
-    manifests: dict[str, Manifest] = {}
+def _readable(folder: Path) -> dict[str, Kept]:
+    """What whole manifests say, by folder name, newest first."""
+    found: dict[str, Kept] = {}
     for path in whole_checkpoints(folder):
         try:
-            manifests[path.name] = Manifest.read(path)
+            found[path.name] = _read(path, _state_of(path / MANIFEST))
         except (Damaged, UserError):
             continue
-    return manifests
+    return found
 
 
-def _best(manifests: dict[str, Manifest], metric: str) -> list[str]:
+def _state_of(file: Path) -> tuple[int, ...]:
+    """What the file system changes with every change of a file; nobody can set the last of them.
+
+    Raises:
+        Damaged: it is missing.
+    """
+    try:
+        handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)  # opened, since NFS then looks anew
+    except FileNotFoundError:
+        raise Damaged(f"{file.name} is missing") from None
+    try:
+        state = os.fstat(handle)
+    finally:
+        os.close(handle)
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+@cache
+def _read(path: Path, state: tuple[int, ...]) -> Kept:
+    """Read once for each ``state`` of the file: a manifest of millions of names takes a second.
+
+    Raises:
+        Damaged: altered (and read anew the next time).
+        UserError: of another format.
+    """
+    manifest = Manifest.read(path)
+    return Kept(manifest.step, manifest.train_state.get("metrics", {}))
+
+
+def _best(found: dict[str, Kept], metric: str) -> list[str]:
     """Folder names that have the metric, best first; of equals the newest."""
-    values = {name: m.train_state.get("metrics", {}).get(metric) for name, m in manifests.items()}
+    values = {name: kept.metrics.get(metric) for name, kept in found.items()}
     scored = [
-        (value, manifests[name].step, name) for name, value in values.items() if value is not None
+        (value, found[name].step, name) for name, value in values.items() if value is not None
     ]
     return [name for _, _, name in sorted(scored, reverse=True)]

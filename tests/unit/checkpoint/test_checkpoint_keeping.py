@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from pathlib import Path
@@ -20,6 +21,7 @@ from distill.checkpoint import (
     prune,
     save,
 )
+from distill.checkpoint.manifest import Manifest, _digest
 from distill.checkpoint.shard import ShardWriter
 from distill.checkpoint.space import bytes_to_come
 from distill.config.tree import CheckpointConfig
@@ -89,6 +91,47 @@ def test_damaged_ones_are_not_counted_as_kept(save_steps, tmp_path):
     keep(tmp_path, paths[1])
     assert names(tmp_path) == ["step-00000002", "step-00000003"]
     assert latest_verified(tmp_path).step == 2
+
+
+def test_a_manifest_is_read_again_only_where_its_file_has_changed(
+    save_steps, tmp_path, monkeypatch
+):
+    read, real = [], Manifest.read.__func__
+    monkeypatch.setattr(
+        Manifest, "read", classmethod(lambda cls, path: (read.append(path), real(cls, path))[1])
+    )
+    wanted = {"keep_last": 1, "keep_best": 2}
+    paths = save_steps(1, 2, 3, metrics={1: 0.5, 2: 0.6})
+    read.clear()
+    assert keep(tmp_path, paths[2], **wanted) == []
+    assert sorted(read) == paths
+    (newer,) = save_steps(4, metrics={4: 0.4})
+    read.clear()
+    assert keep(tmp_path, newer, **wanted) == [paths[2]]
+    assert read == [newer]
+    with_its_times(paths[1], lambda text: text.replace('"clean/top1": 0.6', '"clean/top1": 0.3'))
+    read.clear()
+    assert keep(tmp_path, newer, **wanted) == []  # altered: not counted, and not removed
+    assert keep(tmp_path, newer, **wanted) == []
+    assert read == [paths[1], paths[1]]
+    with_its_times(paths[1], lambda text: resealed(text))
+    assert keep(tmp_path, newer, **wanted) == [paths[1]]  # whole again, and the third best
+
+
+def with_its_times(path, change):
+    """Change a manifest as one who hides it would: as many bytes, and the time of before."""
+    file = path / "manifest.json"
+    before, text = file.stat(), file.read_text()
+    file.write_text(change(text))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = file.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert file.read_text() != text
+
+
+def resealed(text):
+    data = json.loads(text)
+    return text.replace(data["digest"], _digest(data))
 
 
 def test_nothing_else_is_ever_removed(save_steps, tmp_path):
