@@ -19,7 +19,7 @@ from distill.checkpoint.manifest import Manifest
 from distill.checkpoint.retention import prune
 from distill.checkpoint.save import save
 from distill.checkpoint.space import check_space
-from distill.checkpoint.start import Start, start_from
+from distill.checkpoint.start import Start, check_start, start_from
 from distill.checkpoint.state import RunFacts, SaveFailed, TrainState
 from distill.checkpoint.stored import Stored, open_weights
 from distill.checkpoint.weights import export_weights
@@ -33,6 +33,7 @@ __all__ = [
     "Stored",
     "TrainState",
     "check_space",
+    "check_start",
     "export_weights",
     "latest_verified",
     "load",

@@ -12,7 +12,7 @@ from distill.collectives import from_first, gather_objects, together
 from distill.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from distill.ranks import Ranks
@@ -69,12 +69,44 @@ def latest_verified(folder: Path, ranks: Ranks | None = None) -> Found | None:
         damaged.append((_set_aside(path, ranks), reason))
     earlier = from_first([path.name for path in corrupt_checkpoints(folder)])
     if earlier:
-        newest = f": {damaged[0][0]!r}: {damaged[0][1]}" if damaged else ""
-        raise UserError(
-            f"{str(folder)!r} holds checkpoints and none of them is good{newest}",
-            fix="bring one back from a copy, or remove the folder to start afresh",
-        )
+        raise _none_good(folder, damaged)
     return None
+
+
+def newest_told(folder: Path) -> Found | None:
+    """The newest checkpoint in ``folder`` whose manifest is as it was written.
+
+    Of the tensors nothing is read, a damaged checkpoint stays where it is, and this process alone
+    may call.
+
+    Raises:
+        UserError: as `latest_verified`.
+    """
+    damaged: list[tuple[str, str]] = []
+    for path in whole_checkpoints(folder):
+        try:
+            return Found(path, Manifest.read(path))
+        except Damaged as damage:
+            damaged.append((str(path), str(damage)))
+        except OSError as error:
+            raise _unreadable(path, error) from error
+    if damaged or corrupt_checkpoints(folder):
+        raise _none_good(folder, damaged)
+    return None
+
+
+def _none_good(folder: Path, damaged: Sequence[tuple[str, str]]) -> UserError:
+    newest = f": {damaged[0][0]!r}: {damaged[0][1]}" if damaged else ""
+    return UserError(
+        f"{str(folder)!r} holds checkpoints and none of them is good{newest}",
+        fix="bring one back from a copy, or remove the folder to start afresh",
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"checkpoint {str(path)!r} cannot be read: {error}", fix="mend its permissions"
+    )
 
 
 def verified(path: Path, ranks: Ranks | None = None, *, compared: bool = False) -> Found:
@@ -113,9 +145,7 @@ def _reason(path: Path, ranks: Ranks | None) -> str:
         try:
             mine = _first_damage(path, mine_of_all)
         except OSError as error:
-            raise UserError(
-                f"checkpoint {str(path)!r} cannot be read: {error}", fix="mend its permissions"
-            ) from error
+            raise _unreadable(path, error) from error
     return next((reason for reason in gather_objects(mine) if reason), "")
 
 

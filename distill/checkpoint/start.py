@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from distill.checkpoint.arcface import BACKBONE_PREFIX
-from distill.checkpoint.stored import WHAT_TO_NAME, Stored, open_weights
+from distill.checkpoint.stored import WHAT_TO_NAME, Stored, open_headers, open_weights
 from distill.collectives import together
 from distill.data.people import are_numbers
 from distill.engine_parts.fragments import WEIGHT
@@ -17,13 +17,12 @@ from distill.engine_parts.head import HEAD_PREFIX
 from distill.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from distill.checkpoint.reader import Reader
     from distill.checkpoint.state import Trainable
     from distill.engine_parts.fragments import Fragment
-    from distill.ranks import Ranks
 
 ROWS_AT_ONCE = 1 << 14
 _SHOWN = 3
@@ -78,12 +77,13 @@ def start_from(
     with ExitStack() as stack:
         with together():
             _check_there(path)
-        stored = _opened(path, stack, engine.ranks)
+        with _named_by_its_setting():
+            stored = open_weights(path, stack, engine.ranks)
         if not head:
             stored = stored.without_head()
         with together():
             rows = _rows(stored, identities)
-            _check(stored, engine)
+            _check(stored, engine.shapes | {n: tuple(b.shape) for n, b in engine.buffers.items()})
             _fill(stored, engine, rows)
     engine.finish_load(engine.counters())
     kept, people = int((rows >= 0).sum()), stored.unnamed or len(stored.identities)
@@ -92,10 +92,37 @@ def start_from(
     return Start(stored.origin, stored.step, kept, len(rows) - kept, people - kept, numbers_of)
 
 
+def check_start(
+    path: Path,
+    here: Mapping[str, tuple[int, ...]],
+    identities: Sequence[str],
+    *,
+    head: bool = True,
+) -> None:
+    """Refuse what `start_from` would, as far as headers tell; by this process alone.
+
+    Args:
+        path: as in `start_from`.
+        here: shapes of all parameters and buffers to fill, by name.
+        identities, head: as in `start_from`.
+
+    Raises:
+        UserError: nothing there, another network, or other labels.
+    """
+    _check_there(path)
+    with ExitStack() as stack:
+        with _named_by_its_setting():
+            stored = open_headers(path, stack)
+        if not head:
+            stored = stored.without_head()
+        _check_labels(stored, identities)
+        _check(stored, here)
+
+
 def _rows(stored: Stored, identities: Sequence[str]) -> torch.Tensor:
     """Row there of each person here, (C,) int64; -1 of those who are new."""
+    _check_labels(stored, identities)
     if stored.unnamed:
-        _check_labels(stored, identities)
         return torch.arange(len(identities))
     known = {name: row for row, name in enumerate(stored.identities)}
     return torch.tensor([known.get(name, -1) for name in identities])
@@ -104,8 +131,11 @@ def _rows(stored: Stored, identities: Sequence[str]) -> torch.Tensor:
 def _check_labels(stored: Stored, identities: Sequence[str]) -> None:
     """Refuse a head by labels where these are not the labels it was trained with, as far as seen.
 
-    People of a record file are called by their labels (`distill.data.people.people_taken`).
+    Others go by names. People of a record file are called by their labels
+    (`distill.data.people.people_taken`).
     """
+    if not stored.unnamed:
+        return
     what = ""
     if stored.unnamed != len(identities):
         what = f"it has {stored.unnamed} people and data.train {len(identities)}"
@@ -130,22 +160,22 @@ def _check_there(path: Path) -> None:
         )
 
 
-def _opened(path: Path, stack: ExitStack, ranks: Ranks) -> Stored:
-    """The weights, or what is wrong with them as a mistake in the setting that named them."""
+@contextmanager
+def _named_by_its_setting() -> Iterator[None]:
+    """What is wrong with weights, as a mistake in the setting that named them."""
     try:
-        return open_weights(path, stack, ranks)
+        yield
     except UserError as error:
         raise UserError(f"model.init_from: {error.what}", fix=error.fix) from error
 
 
-def _check(stored: Stored, engine: Trainable) -> None:
+def _check(stored: Stored, here: Mapping[str, tuple[int, ...]]) -> None:
     """Refuse another network; heads may differ in the number of rows, or be here alone."""
-    here = engine.shapes | {name: tuple(b.shape) for name, b in engine.buffers.items()}
-    here = {name: shape for name, shape in here.items() if _is_taken(stored, name)}
     differences = [
         f"{name}: {stored.shapes.get(name, 'absent')} there -> {shape} here"
         for name, shape in sorted(here.items())
-        if _without_rows(name, stored.shapes.get(name)) != _without_rows(name, shape)
+        if _is_taken(stored, name)
+        and _without_rows(name, stored.shapes.get(name)) != _without_rows(name, shape)
     ]
     if differences:
         raise UserError(

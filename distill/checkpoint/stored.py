@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from distill import console
 from distill.checkpoint.arcface import FIXED_SCALE, HEAD, is_arcface, model_settings, own_name
-from distill.checkpoint.find import Found, latest_verified, verified
+from distill.checkpoint.find import Found, latest_verified, newest_told, verified
 from distill.checkpoint.manifest import MANIFEST, Part
 from distill.checkpoint.reader import Place, Reader
 from distill.collectives import together
@@ -89,20 +89,45 @@ def open_weights(
     """
     if path.is_file():
         with nullcontext() if ranks is None else together():
-            _refuse_pickle(path)
-            return _exported(path, stack)
+            return _file(path, stack)
     if (path / MANIFEST).exists():
         return _checkpoint(verified(path, ranks, compared=compared), stack)
-    for folder in (path / "checkpoints", path):
+    for folder in _folders(path):
         found = latest_verified(folder, ranks)
         if found is not None:
             if ranks is None or ranks.is_first:
                 _tell(found)
             return _checkpoint(found, stack)
-    raise UserError(
-        f"{str(path)!r}: no checkpoint there",
-        fix=WHAT_TO_NAME,
-    )
+    raise _nothing_there(path)
+
+
+def open_headers(path: Path, stack: ExitStack) -> Stored:
+    """As `open_weights`, by this process alone: no digest of tensors is compared, nothing is moved.
+
+    Names, shapes and settings are those of the weights; damage of the tensors shows later.
+    """
+    if path.is_file():
+        return _file(path, stack)
+    if (path / MANIFEST).exists():
+        return _checkpoint(verified(path, compared=True), stack)
+    for folder in _folders(path):
+        if (found := newest_told(folder)) is not None:
+            return _checkpoint(found, stack)
+    raise _nothing_there(path)
+
+
+def _folders(path: Path) -> tuple[Path, Path]:
+    """Where checkpoints may be: of a run, or right there."""
+    return path / "checkpoints", path
+
+
+def _nothing_there(path: Path) -> UserError:
+    return UserError(f"{str(path)!r}: no checkpoint there", fix=WHAT_TO_NAME)
+
+
+def _file(path: Path, stack: ExitStack) -> Stored:
+    _refuse_pickle(path)
+    return _exported(path, stack)
 
 
 def _tell(found: Found) -> None:

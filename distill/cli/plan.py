@@ -62,16 +62,16 @@ def identities_of(config: Config) -> int:
     """The people of the training packs.
 
     Raises:
-        UserError: there are none, they cannot be opened, or training could not use them.
+        UserError: there are none, or training would refuse them or what else it reads.
     """
-    from distill.plan import fitting_training_set
+    from distill.inputs import read_inputs
 
     if not config.data.train_packs:
         raise UserError(
             "data.train is empty: the number of identities is not known",
             fix="set it to a pack, or give --identities",
         )
-    return len(fitting_training_set(config).identities)
+    return len(read_inputs(config).train.identities)
 
 
 def _print(found: Comparison, config: Config, *, as_json: bool) -> None:

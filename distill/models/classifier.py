@@ -134,6 +134,20 @@ def build_classifier(config: Config, classes: int) -> PairClassifier:
     return PairClassifier(backbone, head, build_adaface(config.head))
 
 
+def shapes_of(config: Config, classes: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of all parameters and buffers of `build_classifier`, by name; nothing is drawn.
+
+    Wherever the head is to stand they have these names in an engine and in a checkpoint.
+
+    Raises:
+        UserError: as `build_classifier`.
+    """
+    with torch.device("meta"):
+        model = build_classifier(config, classes)
+    named = (*model.named_parameters(), *model.named_buffers())
+    return {name: tuple(tensor.shape) for name, tensor in named}
+
+
 def build_for_training(
     config: Config, classes: int, ranks: Ranks
 ) -> tuple[PairClassifier | Embedder, ShardedHead | None]:

@@ -9,7 +9,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distill.checkpoint import RunFacts, TrainState, export_weights, save, start_from
+from distill.checkpoint import (
+    RunFacts,
+    TrainState,
+    check_start,
+    export_weights,
+    save,
+    start_from,
+)
 from distill.engine_parts.fragments import Fragment
 from distill.errors import UserError
 
@@ -128,10 +135,49 @@ def test_another_network_is_refused_and_nothing_is_changed(engine_of, stored, sh
         start_from(stored[0], fresh, NEW)
     assert "model.init_from" in str(caught.value)
     assert fresh.same_as(engine_of(8, shapes))
+    assert refused_before(stored[0], fresh) == str(caught.value)
+
+
+def refused_before(path, engine):
+    """What is said where there is no engine yet."""
+    shapes = engine.shapes | {name: tuple(b.shape) for name, b in engine.buffers.items()}
+    with pytest.raises(UserError) as caught:
+        check_start(path, shapes, NEW)
+    return str(caught.value)
+
+
+def test_what_fits_by_its_header(stored):
+    check_start(stored[0], SHAPES, NEW)
+    check_start(stored[0], {**SHAPES, "head.weight": (6, 2, 5)}, NEW, head=False)
 
 
 def test_a_place_with_nothing_in_it(engine_of, tmp_path):
-    with pytest.raises(UserError, match=r"^model\.init_from: '.*': no checkpoint there"):
-        start_from(tmp_path, engine_of(8, SHAPES), NEW)
-    with pytest.raises(UserError, match=r"^model\.init_from = '.*nosuch': No such file or folder"):
-        start_from(tmp_path / "nosuch", engine_of(8, SHAPES), NEW)
+    fresh = engine_of(8, SHAPES)
+    for path, said in (
+        (tmp_path, r"^model\.init_from: '.*': no checkpoint there"),
+        (tmp_path / "nosuch", r"^model\.init_from = '.*nosuch': No such file or folder"),
+    ):
+        with pytest.raises(UserError, match=said) as caught:
+            start_from(path, fresh, NEW)
+        assert refused_before(path, fresh) == str(caught.value)
+
+
+def test_headers_of_damaged_weights(engine_of, tmp_path):
+    """Nothing is set aside by a look; damage of tensors is found by whoever reads them."""
+    run, facts = tmp_path / "checkpoints", RunFacts("run-a", {}, OLD, "digest-1")
+    steps = [save(run, engine_of(step), TrainState(step), facts) for step in (1, 2)]
+    (steps[1] / "manifest.json").write_text("{")
+    before = sorted(tmp_path.rglob("*"))
+    check_start(tmp_path, SHAPES, NEW)
+    assert f"{str(steps[0])!r}: another network" in refused_before(tmp_path, engine_of(8, CENTRES))
+    with pytest.raises(
+        UserError, match=r"^model\.init_from: checkpoint '.*2': manifest\.json is tru"
+    ):
+        check_start(steps[1], SHAPES, NEW)
+    (steps[0] / "manifest.json").unlink()
+    with pytest.raises(
+        UserError, match=r"none of them is good: '.*2': manifest\.json is truncated"
+    ):
+        check_start(tmp_path, SHAPES, NEW)
+    steps[0].joinpath("manifest.json").touch()
+    assert sorted(tmp_path.rglob("*")) == before

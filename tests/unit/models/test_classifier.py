@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from distill.config.tree import Config, HeadConfig, ModelConfig
 from distill.errors import UserError
 from distill.models import PairClassifier, build_classifier
-from distill.models.classifier import Embedder, build_for_training
+from distill.models.classifier import Embedder, build_for_training, shapes_of
 from distill.ranks import Ranks
 
 
@@ -55,6 +55,20 @@ def test_training_begins_alike_wherever_the_head_stands(world_size):
         assert all(torch.equal(found[name], x) for name, x in expected.items())
         parts.append(head.local.weight)
     assert torch.equal(torch.cat(parts), whole.head.weight)
+
+
+@pytest.mark.parametrize("head", [{"kind": "linear"}, {"margin": "adaface", "sub_centres": 2}])
+@pytest.mark.parametrize("placement", ["replicated", "sharded"])
+def test_shapes_are_told_without_the_weights(head, placement):
+    alone = Ranks(0, 1, 0, 1, torch.device("cpu"))
+    drawn = torch.get_rng_state()
+    told = shapes_of(tiny_config(placement=placement, **head), 7)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    network, apart = build_for_training(tiny_config(placement=placement, **head), 7, alone)
+    tensors = network.state_dict()
+    if apart is not None:
+        tensors |= {f"head.{name}": x for name, x in apart.local.state_dict().items()}
+    assert told == {name: tuple(x.shape) for name, x in tensors.items()}
 
 
 def test_one_class_is_an_error():

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from distill.cli.plan import identities_of
 from distill.config import Config, as_override, load_config
 from distill.errors import UserError
+from distill.models.classifier import build_classifier
 from distill.objective import objective_of
 from distill.objective.checks import check_head
 from distill.plan import best_undecided, make_plan
@@ -224,6 +227,45 @@ def test_a_pack_that_training_refuses_is_not_planned_with(
     with pytest.raises(UserError, match=said):
         identities_of(config(packs, word))
     assert identities_of(config(packs)) == 3
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """Weights of a small network and of the people of `packs`, as a run exports them."""
+    small = load_config(None, SMALL)
+    about = {"format": "pairdistill-weights-1", "step": "3", "run_id": "a"}
+    about |= {"config": small.model_dump_json(), "identities": json.dumps(["Ada", "Bo", "Cy"])}
+    save_file(build_classifier(small, 3).state_dict(), tmp_path / "small.safetensors", about)
+    return tmp_path / "small.safetensors"
+
+
+SMALL = "model.name=tiny", "model.embedding_dim=8"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model.init_from=/no/such"], r"^model\.init_from = '/no/such': No such file or folder"),
+        (["model.embedding_dim=16"], r"backbone\.\S+: \(8, 96\) there -> \(16, 96\) here"),
+        (["model.name=vit_small"], r"^model\.init_from = '.*': another network"),
+        (["head.kind=linear"], r"head\.linear\.bias: absent there -> \(3,\) here"),
+        (["head.sub_centres=2"], r"head\.weight: \(3, 8\) there -> \(3, 2, 8\) here"),
+    ],
+)
+@pytest.mark.parametrize("placement", ["replicated", "sharded"])
+def test_weights_to_start_from_are_looked_at(
+    packs: Path, tmp_path: Path, weights: Path, words: list[str], said: str, placement: str
+) -> None:
+    root = tmp_path / "run"
+    fitting = f"run.dir={root}", f"model.init_from={weights}", f"head.placement={placement}", *SMALL
+    make_plan(config(packs, *fitting), TWO)
+    settings = config(packs, *fitting, *words)
+    for refused in (lambda: make_plan(settings, TWO), lambda: identities_of(settings)):
+        with pytest.raises(UserError, match=said):
+            refused()
+    assert not root.exists()
+    (root / "checkpoints" / "step-00000001").mkdir(parents=True)
+    make_plan(settings, TWO)  # it goes on from there, and needs them no more
 
 
 def test_one_person_is_no_classifier() -> None:

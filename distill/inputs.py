@@ -1,0 +1,166 @@
+"""What a run reads: packs, verification sets and weights to start from, and whether they fit.
+
+`pairdistill plan` and `pairdistill train` ask it alike, so a mistake has the same words in both.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from distill.checkpoint import check_start
+from distill.data.excluded import read_excluded
+from distill.data.loader import check_layout
+from distill.data.manifest import Pack, read_pack
+from distill.data.order import check_global_batch
+from distill.data.protocols.found import AnySet, read_sets
+from distill.data.training_set import TrainingSet
+from distill.errors import UserError
+from distill.models.classifier import shapes_of
+from distill.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from distill.config import Config
+    from distill.config.tree import CheckpointConfig, DataConfig
+
+
+_USES = {"train": "training", "evaluation": "evaluation"}
+
+
+class Inputs(NamedTuple):
+    """What a run reads, checked.
+
+    Attributes:
+        train: pairs to train on, of one pack or several.
+        evaluation: held-out pairs, or None.
+        sets: verification sets.
+    """
+
+    train: TrainingSet
+    evaluation: Pack | None
+    sets: list[AnySet]
+
+
+def read_inputs(config: Config) -> Inputs:
+    """Open all that a run with these settings reads; nothing is written.
+
+    Raises:
+        UserError: the field or file at fault, what is wrong, and the fix.
+    """
+    train = _fitting_training_set(config)
+    evaluation = _evaluation(config.data.evaluation) if config.data.evaluation else None
+    sets = _sets(config.evaluate.set_paths, evaluation)
+    _check_best_metric(config.checkpoint, evaluation, sets)
+    _check_init_from(config, train.identities)
+    return Inputs(train, evaluation, sets)
+
+
+def _fitting_training_set(config: Config) -> TrainingSet:
+    """The packs to train on, as one, which have what the settings make batches of.
+
+    Raises:
+        UserError: no pack, no second images where they are asked for, or too few pairs.
+    """
+    train = _training_set(config.data)
+    check_layout(train, config.data)
+    check_global_batch(train.pairs, config.train.global_batch_pairs, train.name)
+    return train
+
+
+def _training_set(data: DataConfig) -> TrainingSet:
+    """The packs to train on, as one, without what is to be left out of them."""
+    folders = data.train_packs or [""]
+    how = "--layout singles" if data.second == "online" else "--holdout 0.2"
+    packs = [_open("data.train", folder, "train", how) for folder in folders]
+    train = TrainingSet.of(packs, data.same_names)
+    lists = [Path(path) for path in data.exclude_lists]
+    return train.without(read_excluded(lists, packs)) if lists else train
+
+
+def _evaluation(folder: str) -> Pack:
+    """The held-out pack, with all that an evaluation hours from now will ask of it."""
+    from distill.evaluate.provenance import other_photographs  # scikit-learn is slow to import
+
+    pack = _open("data.evaluation", folder, "evaluation")
+    other_photographs(pack)
+    return pack
+
+
+def _sets(paths: Sequence[str], evaluation: Pack | None) -> list[AnySet]:
+    """The verification sets, none of them called as a condition of the held-out pack is."""
+    try:
+        sets = read_sets([Path(path) for path in paths])
+    except UserError as error:
+        raise UserError(f"evaluate.sets: {error.what}", fix=error.fix) from error
+    taken = {"clean", "processed", *_conditions(evaluation)}
+    for found in sets:
+        if found.name in taken:
+            raise UserError(
+                f"evaluate.sets: {found.path}: the numbers of {found.name!r} are others",
+                fix="rename the file",
+            )
+    return sets
+
+
+def _conditions(evaluation: Pack | None) -> list[str]:
+    """What numbers of the held-out pack are filed under."""
+    return ["clean", "processed", *evaluation.manifest.kinds] if evaluation else []
+
+
+def _check_best_metric(
+    keep: CheckpointConfig, evaluation: Pack | None, sets: Sequence[AnySet]
+) -> None:
+    """What decides which checkpoint is kept as best is of something that will be measured.
+
+    The default is let pass: it does not say that anybody asked for it. So is all where nothing is
+    measured.
+
+    Raises:
+        UserError: it is of something else, or less of it is better.
+    """
+    measured = [*_conditions(evaluation), *(found.name for found in sets)]
+    asked = keep.keep_best and keep.best_metric != type(keep)().best_metric
+    if asked and measured and keep.best_metric.partition("/")[0] not in measured:
+        raise UserError(
+            f"checkpoint.best_metric = {keep.best_metric!r}: measured is {', '.join(measured)}",
+            fix="begin it with one of these, as in clean/top1 and lfw/accuracy",
+        )
+    if asked and measured and keep.best_metric.endswith("/eer"):
+        raise UserError(
+            f"checkpoint.best_metric = {keep.best_metric!r}: of equal error rates the largest is"
+            " the worst, and it would be kept",
+            fix="take another one, such as auc or accuracy",
+        )
+
+
+def _check_init_from(config: Config, identities: Sequence[str]) -> None:
+    """Weights to start from fit, as far as their headers tell.
+
+    A run that has a checkpoint goes on from that, wherever the first one started from.
+
+    Raises:
+        UserError: they are missing, of another network, or of people with other labels.
+    """
+    model, run = config.model, RunDir(Path(config.run.dir))
+    if model.init_from and not (run.checkpoint_steps() or run.complete.exists()):
+        shapes = shapes_of(config, len(identities))
+        check_start(Path(model.init_from), shapes, identities, head=model.init_head)
+
+
+def _open(field: str, folder: str, purpose: str, how: str = "--holdout 0.2") -> Pack:
+    """The pack named by a field of the settings; ``how`` such a one is made."""
+    make_it = f"make one with `pairdistill pack PHOTOGRAPHS OUT {how}` and set {field}"
+    if not folder:
+        raise UserError(f"{field} is empty: there is nothing to train on", fix=make_it)
+    if Path(folder).is_file():
+        raise UserError(f"{field} = {folder!r}: a file, and no pack of pairs", fix=make_it)
+    if not Path(folder).is_dir():
+        raise UserError(f"{field} = {folder!r}: no such folder", fix=make_it)
+    pack = read_pack(folder)
+    if pack.manifest.purpose != purpose:
+        raise UserError(
+            f"{field} = {folder!r}: a pack for {_USES[pack.manifest.purpose]}", fix=make_it
+        )
+    return pack
