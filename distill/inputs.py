@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from distill.config import Config
-    from distill.config.tree import CheckpointConfig, DataConfig
+    from distill.config.tree import DataConfig
+    from distill.evaluate.rehearsal import Foreseen
 
 
 _USES = {"train": "training", "evaluation": "evaluation"}
@@ -52,9 +53,10 @@ def read_inputs(config: Config) -> Inputs:
     train = _fitting_training_set(config)
     evaluation = _evaluation(config.data.evaluation) if config.data.evaluation else None
     sets = _sets(config.evaluate.set_paths, evaluation)
-    _check_best_metric(config.checkpoint, evaluation, sets)
+    inputs = Inputs(train, evaluation, sets)
+    _check_best_metric(config, inputs)
     _check_init_from(config, train.identities)
-    return Inputs(train, evaluation, sets)
+    return inputs
 
 
 def _fitting_training_set(config: Config) -> TrainingSet:
@@ -109,30 +111,52 @@ def _conditions(evaluation: Pack | None) -> list[str]:
     return ["clean", "processed", *evaluation.manifest.kinds] if evaluation else []
 
 
-def _check_best_metric(
-    keep: CheckpointConfig, evaluation: Pack | None, sets: Sequence[AnySet]
-) -> None:
-    """What decides which checkpoint is kept as best is of something that will be measured.
+def _check_best_metric(config: Config, inputs: Inputs) -> None:
+    """What decides which checkpoint is kept as best will be measured.
 
     The default is let pass: it does not say that anybody asked for it. So is all where nothing is
     measured.
 
     Raises:
-        UserError: it is of something else, or less of it is better.
+        UserError: it never will be, or less of it is better.
     """
-    measured = [*_conditions(evaluation), *(found.name for found in sets)]
+    keep = config.checkpoint
+    measured = [*_conditions(inputs.evaluation), *(found.name for found in inputs.sets)]
     asked = keep.keep_best and keep.best_metric != type(keep)().best_metric
-    if asked and measured and keep.best_metric.partition("/")[0] not in measured:
+    if not asked or not measured:
+        return
+    condition, _, name = keep.best_metric.partition("/")
+    wrong = f"checkpoint.best_metric = {keep.best_metric!r}"
+    if condition not in measured:
         raise UserError(
-            f"checkpoint.best_metric = {keep.best_metric!r}: measured is {', '.join(measured)}",
+            f"{wrong}: measured is {', '.join(measured)}",
             fix="begin it with one of these, as in clean/top1 and lfw/accuracy",
         )
-    if asked and measured and keep.best_metric.endswith("/eer"):
+    if name == "eer":
         raise UserError(
-            f"checkpoint.best_metric = {keep.best_metric!r}: of equal error rates the largest is"
-            " the worst, and it would be kept",
+            f"{wrong}: of equal error rates the largest is the worst, and it would be kept",
             fix="take another one, such as auc or accuracy",
         )
+    names, reasons = _foreseen(config, inputs, condition)
+    if name not in names:
+        why = f": {reasons[name]}" if name in reasons else ""
+        there = ", ".join(f"{condition}/{each}" for each in names if each != "eer")
+        raise UserError(
+            f"{wrong}: no evaluation of this run will have it{why}",
+            fix=f"take one of {there}" if there else "take one of another set or condition",
+        )
+
+
+def _foreseen(config: Config, inputs: Inputs, condition: str) -> Foreseen:
+    """The numbers that there will be of one condition of the held-out pack, or of one set."""
+    from distill.evaluate import rehearsal  # scikit-learn is slow to import
+
+    pack = inputs.evaluation
+    if pack is None or condition not in _conditions(pack):
+        (found,) = (each for each in inputs.sets if each.name == condition)
+        return rehearsal.foreseen_of_set(found)
+    limit = config.evaluate.impostor_pairs_max
+    return rehearsal.foreseen_of_pack(pack, condition, inputs.train.identities, limit)
 
 
 def _check_init_from(config: Config, identities: Sequence[str]) -> None:

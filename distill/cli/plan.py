@@ -42,8 +42,9 @@ def plan_command(
 
         pairdistill plan run.toml --ranks 8 --gpu-gib 40 --sample-rate 0.2 --json
 
-    Nothing is trained and no GPU is needed. `docs/planner.md` says how the figures come about.
-    Exit status 2 where nothing fits.
+    Nothing is trained and no GPU is needed. What `train` would refuse of the packs, sets and
+    weights that it reads is refused; with `--identities` none of them is looked at.
+    `docs/planner.md` says how the figures come about. Exit status 2 where nothing fits.
     """
     from distill.config import load_config
     from distill.planner.choose import compare

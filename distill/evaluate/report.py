@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 CLEAN = "clean"
+PROCESSED = "processed"
+"""The mean of all kinds."""
 LIBRARIES = ("torch", "numpy", "scikit-learn")
 
 
@@ -156,7 +158,7 @@ def scalars(report: Report) -> dict[str, float]:
     kinds = [condition.name for condition in report.conditions[1:]]
     for name in dict.fromkeys(key.split("/", 1)[1] for key in flat if not key.startswith(CLEAN)):
         values = [flat[f"{kind}/{name}"] for kind in kinds if f"{kind}/{name}" in flat]
-        flat[f"processed/{name}"] = sum(values) / len(values)
+        flat[f"{PROCESSED}/{name}"] = sum(values) / len(values)
     return flat
 
 

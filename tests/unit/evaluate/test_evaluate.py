@@ -25,6 +25,7 @@ from rich.console import Console
 
 from distill.errors import UserError
 from distill.evaluate import evaluate, scalars, write_report
+from distill.evaluate.rehearsal import foreseen_of_pack
 from distill.evaluate.report import CLEAN, Condition, Identification, Verification
 from distill.evaluate.table import notes, report_table
 from distill.evaluate.verify import FARS
@@ -145,6 +146,33 @@ def test_people_are_matched_by_name_and_strangers_left_out(pack, model, report):
     strangers = evaluate(known, pack, make_config(), ALONE, class_names=["x", "y", "z", "w"])
     assert all(c.identification is None for c in strangers.conditions)
     assert strangers.conditions[0].verification.auc is not None
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs_max", "missing"),
+    [
+        (PEOPLE, 10**6, {"tar_at_far_0.01": "needs 1000 impostor pairs"}),
+        (PEOPLE, 50, {"tar_at_far_0.1": "needs 100 impostor pairs"}),
+        (PEOPLE, 9, {"accuracy": "10 folds need 10 genuine"}),
+        ([PEOPLE[i] for i in (6, 2, 0, 3)], 10**6, {"top5": "no more than five people"}),
+        (
+            ["x", *"yzw"],
+            10**6,
+            dict.fromkeys(["top1", "top5"], "training knows none of the people"),
+        ),
+    ],
+)
+def test_what_numbers_there_will_be_is_known_before(pack, names, pairs_max, missing):
+    config = make_config()
+    limited = config.evaluate.model_copy(update={"impostor_pairs_max": pairs_max})
+    config = config.model_copy(update={"evaluate": limited})
+    found = scalars(evaluate(make_model(len(names)), pack, config, ALONE, class_names=names))
+    for condition in (CLEAN, "processed", *KINDS):
+        told = foreseen_of_pack(pack, condition, names, pairs_max)
+        assert [f"{condition}/{name}" for name in told.names] == [
+            name for name in found if name.partition("/")[0] == condition
+        ]
+        assert all(why in told.reasons[name] for name, why in missing.items())
 
 
 def test_training_pack_and_diverged_weights_are_refused(tmp_path, pack):

@@ -19,8 +19,13 @@ from typer.testing import CliRunner
 
 from distill.cli.app import build_app
 from distill.data.images import decode, encode_jpeg
+from distill.data.protocols.found import read_sets
 from distill.errors import UserError
 from distill.evaluate.protocol import published_accuracy
+from distill.evaluate.rehearsal import foreseen_of_set
+from distill.evaluate.set_report import set_scalars
+from distill.evaluate.sets import evaluate_sets
+from distill.ranks import Ranks
 
 pytestmark = pytest.mark.slow
 
@@ -130,6 +135,16 @@ def test_too_few_pairs_have_no_accuracy(weights, tmp_path):
     done = here(weights, write_set(tmp_path / "few.bin", 3, pairs=4), "--out", tmp_path)
     assert done.exit_code == 0, done.exception
     assert "10 runs need 10 pairs; there are 4" in done.stdout
+
+
+@pytest.mark.parametrize(("pairs", "missing"), [(PAIRS, "tar_at_far_0.1"), (4, "accuracy")])
+def test_what_numbers_there_will_be_is_known_before(tmp_path, pairs, missing):
+    sets = read_sets([write_set(tmp_path / "few.bin", 3, pairs)])
+    alone = Ranks(0, 1, 0, 1, torch.device("cpu"))
+    found = set_scalars(evaluate_sets(make_model().backbone, sets, alone, batch_images=64))
+    told = foreseen_of_set(sets[0])
+    assert [f"few/{name}" for name in told.names] == list(found)
+    assert missing not in told.names and missing in told.reasons
 
 
 @pytest.mark.parametrize("ranks", ["1", "2"])

@@ -25,6 +25,7 @@ from distill.data.protocols.ijb import read_templates
 from distill.data.protocols.ijb_search import Enrolled, Searches
 from distill.errors import UserError
 from distill.evaluate.metrics import equal_error_rate
+from distill.evaluate.rehearsal import foreseen_of_set
 from distill.evaluate.search import search
 from distill.evaluate.templates import cosines_of, measure_pairs
 
@@ -198,6 +199,17 @@ def test_searches_are_measured_as_loops_measure_them(ijbc, truth, one):
         tpirs.append(told["tpir_at_fpir"]["0.1"])
     assert one["search"]["rank"]["1"] == pytest.approx(hits / total)
     assert one["search"]["tpir_at_fpir"]["0.1"] == pytest.approx(np.mean(tpirs))
+
+
+def test_what_numbers_there_will_be_is_known_before(ijbc, one):
+    found = {name for name in ("auc", "eer") if one["verification"][name] is not None}
+    shares = {"rank": one["search"]["rank"], "tpir_at_fpir_": one["search"]["tpir_at_fpir"]}
+    shares["tar_at_far_"] = one["verification"]["tar_at_far"]
+    for begin, there in shares.items():
+        found |= {begin + name for name, share in there.items() if share is not None}
+    told = foreseen_of_set(read_templates(ijbc))
+    assert set(told.names) == found > {"auc", "tar_at_far_0.01", "rank1"}
+    assert told.reasons == one["verification"]["reasons"]
 
 
 def test_three_ranks_find_what_one_does(ijbc, weights, one, tmp_path):

@@ -22,11 +22,13 @@ def plain(person: int) -> bytes:
 
 @pytest.fixture(scope="session")
 def packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the packs ``train`` (18 pairs), ``other`` (9) and ``evaluation`` (12)."""
+    """A folder with the packs ``train`` (18 pairs), ``other`` (9), ``evaluation`` (12), and
+    ``strangers`` (12), people to evaluate on whom nothing is trained with."""
     root = tmp_path_factory.mktemp("colours")
     make(root / "train", 18, "train")
     make(root / "other", 9, "train", ["Cy", "Di", "Ed"])
     make(root / "evaluation", 12, "evaluation")
+    make(root / "strangers", 12, "evaluation", ["Flo", "Gus", "Hal"])
     return root
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from distill.cli.plan import identities_of
 from distill.config import Config, as_override, load_config
 from distill.errors import UserError
-from distill.models.classifier import build_classifier
 from distill.objective import objective_of
 from distill.objective.checks import check_head
 from distill.plan import best_undecided, make_plan
@@ -126,12 +122,6 @@ def test_what_an_evaluation_will_need_is_asked_for_at_the_start(
         make_plan(config(packs, f"data.evaluation={tmp_path}/evaluation"), TWO)
 
 
-def test_what_is_measured_may_decide_which_checkpoint_is_best(packs: Path) -> None:
-    for words in (["processed/auc"], ["cleen/top1", "checkpoint.keep_best=0"],
-                  ["lfw/accuracy", "data.evaluation="]):  # fmt: skip
-        make_plan(config(packs, *["checkpoint.best_metric=" + words[0], *words[1:]]), TWO)
-
-
 @pytest.mark.parametrize(
     ("every", "kept"),
     [((0, 2), False), ((2, 0), False), ((2, 2), True), ((2, 3), True), ((3, 4), False)],
@@ -148,20 +138,6 @@ def test_it_is_said_where_no_checkpoint_will_be_the_best(
         assert ("no checkpoint will be kept as best" in text) == (not kept)
     assert not best_undecided(load_config(None, words), 12)
     assert not best_undecided(load_config(None, [*words, "checkpoint.keep_best=0"]), 12)
-
-
-def test_the_worst_checkpoint_is_not_kept_as_best(packs: Path) -> None:
-    """The largest value is: of error rates that is the worst."""
-    with pytest.raises(UserError, match=r"best_metric = 'processed/eer': of equal error rates"):
-        make_plan(config(packs, "checkpoint.best_metric=processed/eer"), TWO)
-    words = "checkpoint.best_metric=processed/eer", "checkpoint.keep_best=0"
-    make_plan(config(packs, *words), TWO)
-
-
-def test_the_way_to_a_pack_is_that_of_the_pack_that_is_needed(packs: Path) -> None:
-    words = "data.train=/no/such", "data.second=online"
-    with pytest.raises(UserError, match=r"pack PHOTOGRAPHS OUT --layout singles`"):
-        make_plan(config(packs, *words), TWO)
 
 
 def test_several_packs_are_one_set(packs: Path) -> None:
@@ -181,7 +157,6 @@ def test_several_packs_are_one_set(packs: Path) -> None:
         make_plan(config(packs, "data.train=[]"), TWO)
 
 
-BATCH = "train.global_batch_pairs=20"
 RBF_OF_SOME = "loss.similarity=mmd", "loss.mmd_kernel=rbf", "loss.topk_classes=2"
 
 
@@ -215,57 +190,6 @@ def test_a_step_is_about_two_people_at_least(packs: Path) -> None:
         make_plan(config(packs, *words), one)
     make_plan(config(packs, *words), TWO)
     make_plan(config(packs, words[0], "head.sample_rate=0.4"), one)
-
-
-@pytest.mark.parametrize(
-    ("word", "said"),
-    [("data.second=online", "'online' ones are asked for"), (BATCH, "18 pairs do not fill")],
-)
-def test_a_pack_that_training_refuses_is_not_planned_with(
-    packs: Path, word: str, said: str
-) -> None:
-    with pytest.raises(UserError, match=said):
-        identities_of(config(packs, word))
-    assert identities_of(config(packs)) == 3
-
-
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    """Weights of a small network and of the people of `packs`, as a run exports them."""
-    small = load_config(None, SMALL)
-    about = {"format": "pairdistill-weights-1", "step": "3", "run_id": "a"}
-    about |= {"config": small.model_dump_json(), "identities": json.dumps(["Ada", "Bo", "Cy"])}
-    save_file(build_classifier(small, 3).state_dict(), tmp_path / "small.safetensors", about)
-    return tmp_path / "small.safetensors"
-
-
-SMALL = "model.name=tiny", "model.embedding_dim=8"
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["model.init_from=/no/such"], r"^model\.init_from = '/no/such': No such file or folder"),
-        (["model.embedding_dim=16"], r"backbone\.\S+: \(8, 96\) there -> \(16, 96\) here"),
-        (["model.name=vit_small"], r"^model\.init_from = '.*': another network"),
-        (["head.kind=linear"], r"head\.linear\.bias: absent there -> \(3,\) here"),
-        (["head.sub_centres=2"], r"head\.weight: \(3, 8\) there -> \(3, 2, 8\) here"),
-    ],
-)
-@pytest.mark.parametrize("placement", ["replicated", "sharded"])
-def test_weights_to_start_from_are_looked_at(
-    packs: Path, tmp_path: Path, weights: Path, words: list[str], said: str, placement: str
-) -> None:
-    root = tmp_path / "run"
-    fitting = f"run.dir={root}", f"model.init_from={weights}", f"head.placement={placement}", *SMALL
-    make_plan(config(packs, *fitting), TWO)
-    settings = config(packs, *fitting, *words)
-    for refused in (lambda: make_plan(settings, TWO), lambda: identities_of(settings)):
-        with pytest.raises(UserError, match=said):
-            refused()
-    assert not root.exists()
-    (root / "checkpoints" / "step-00000001").mkdir(parents=True)
-    make_plan(settings, TWO)  # it goes on from there, and needs them no more
 
 
 def test_one_person_is_no_classifier() -> None:
