@@ -122,6 +122,20 @@ class ShardedClassifier(nn.Module):
         return self.head.answers(embeddings, classes)
 
 
+def check_people(classes: int) -> None:
+    """Refuse so few people that there is nobody to tell one of them from.
+
+    Raises:
+        UserError: fewer than two.
+    """
+    if classes < 2:
+        people = "1 person" if classes == 1 else f"{classes} people"
+        raise UserError(
+            f"data.train: {people} in all, and a classifier needs two",
+            fix="pack the photographs of more people",
+        )
+
+
 def build_classifier(config: Config, classes: int) -> PairClassifier:
     """A freshly initialised classifier of ``classes`` people, from torch's global generator.
 
@@ -178,9 +192,6 @@ def _build_placed(
 
 
 def _build_backbone(config: Config, classes: int) -> nn.Module:
-    if classes < 2:
-        raise UserError(
-            f"{classes} identities: a classifier needs two", fix="add people to the pack"
-        )
+    check_people(classes)
     model = config.model
     return build_backbone(model.name, embedding_dim=model.embedding_dim, dropout=model.dropout)

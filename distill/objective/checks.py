@@ -8,6 +8,7 @@ from distill.errors import UserError
 from distill.heads.rows import ClassRanges
 from distill.heads.sampling import fewest_sampled
 from distill.losses.spec import PairLossSpec
+from distill.models.classifier import check_people
 
 if TYPE_CHECKING:
     from distill.config.tree import Config, HeadConfig
@@ -24,7 +25,8 @@ def check_head(config: Config, classes: int, world_size: int) -> None:
     Raises:
         UserError: the field at fault.
     """
-    _check_people(config.head, classes, world_size)
+    check_people(classes)
+    _check_ranks(config.head, classes, world_size)
     least = fewest_sampled(ClassRanges.even(classes, 0, world_size), config.head.sample_rate)
     _check_sample(config.head, classes, least)
     if config.head.placement == "replicated" and not config.optimizer.clip_head:
@@ -38,13 +40,8 @@ def check_head(config: Config, classes: int, world_size: int) -> None:
     _check_streamed(config, spec)
 
 
-def _check_people(head: HeadConfig, classes: int, world_size: int) -> None:
-    """Too few of them, for a classifier or for the ranks."""
-    if classes < 2:
-        raise UserError(
-            f"data.train: {classes} person in all, and a classifier needs two",
-            fix="pack the photographs of more people",
-        )
+def _check_ranks(head: HeadConfig, classes: int, world_size: int) -> None:
+    """More of them than a head by ranges of people has people."""
     if head.placement == "sharded" and classes < world_size:
         raise UserError(
             f"head.placement = 'sharded': {classes} identities over {world_size} ranks would leave"

@@ -14,6 +14,7 @@ from distill.engine_parts.settings import bucket_elements, micro_batch_pairs
 from distill.errors import UserError
 from distill.losses import PairLossSpec
 from distill.losses.linear_stream import numbers_told
+from distill.models.classifier import check_people
 from distill.models.compiled import check_stage
 from distill.objective.checks import check_head
 from distill.planner.clock import Machine, Seconds, seconds_of
@@ -93,8 +94,7 @@ def job_of(config: Config, classes: int, ranks: int) -> Job:
         UserError: fewer than two identities, a global batch that does not divide, or settings of
             the loss that do not go together.
     """
-    if classes < 2:
-        raise UserError(f"{classes} identities: a classifier needs two", fix="give more")
+    check_people(classes)
     device = "cpu" if config.run.device == "cpu" else "cuda"
     return Job(
         classes=classes,

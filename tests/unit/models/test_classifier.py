@@ -71,9 +71,11 @@ def test_shapes_are_told_without_the_weights(head, placement):
     assert told == {name: tuple(x.shape) for name, x in tensors.items()}
 
 
-def test_one_class_is_an_error():
-    with pytest.raises(UserError, match="1 identities"):
-        build_classifier(tiny_config(), classes=1)
+@pytest.mark.parametrize(("classes", "people"), [(0, "0 people"), (1, "1 person")])
+def test_one_class_is_an_error(classes, people):
+    words = f"data.train: {people} in all, and a classifier needs two"
+    with pytest.raises(UserError, match=f"^{words}; pack the photographs of more people$"):
+        build_classifier(tiny_config(), classes)
 
 
 def test_tiny_learns_ten_people_of_noise_patterns():

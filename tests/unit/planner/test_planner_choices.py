@@ -105,10 +105,13 @@ def test_where_nothing_fits_the_error_says_what_would() -> None:
     assert "would fit" in error.fix or "take GPUs of" in error.fix
 
 
+ONE_PERSON = "data.train: 1 person in all, and a classifier needs two; pack the photographs of more"
+
+
 @pytest.mark.parametrize(
     ("words", "classes", "ranks", "message"),
     [
-        ((), 1, 8, "1 identities: a classifier needs two"),
+        ((), 1, 8, ONE_PERSON),
         ((), 5000, 7, "train.global_batch_pairs = 64: not divisible by 7 ranks"),
         (("model.name=tinny",), 5000, 8, "model.name = 'tinny': no such backbone"),
         (("loss.topk_classes=5000",), 5000, 8, "loss.topk_classes = 5000: must be smaller"),

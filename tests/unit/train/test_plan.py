@@ -193,5 +193,7 @@ def test_a_step_is_about_two_people_at_least(packs: Path) -> None:
 
 
 def test_one_person_is_no_classifier() -> None:
-    with pytest.raises(UserError, match=r"data\.train: 1 person in all"):
+    with pytest.raises(
+        UserError, match=r"data\.train: 1 person in all, and a classifier needs two; pack the"
+    ):
         check_head(Config(), 1, 1)
