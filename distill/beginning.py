@@ -15,7 +15,7 @@ from distill.data.order import steps_of
 from distill.errors import UserError
 from distill.files import disk_errors, write_whole
 from distill.job import note, warn
-from distill.plan import best_undecided
+from distill.plan import come_to_nothing
 from distill.schedules import peak_lr
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def begin_or_resume(config: Config, plan: Plan, engine: Engine) -> Beginning:
     for damage in found.damage() if found else ():
         warn(engine.ranks, damage)
     note(engine.ranks, _opening(config, plan, engine, begun.total_steps, words))
-    if plan.evaluates and (undecided := best_undecided(config, begun.total_steps)):
-        warn(engine.ranks, undecided)
+    for text in come_to_nothing(config, begun.total_steps, evaluates=plan.evaluates):
+        warn(engine.ranks, text)
     changed = list(_changed(found, config)) if found else []
     if changed:
         note(engine.ranks, f"from here on with other settings: {'; '.join(changed)}")

@@ -43,6 +43,11 @@ class Inputs(NamedTuple):
     evaluation: Pack | None
     sets: list[AnySet]
 
+    @property
+    def evaluates(self) -> bool:
+        """Whether there is anything to measure on."""
+        return self.evaluation is not None or bool(self.sets)
+
 
 def read_inputs(config: Config) -> Inputs:
     """Open all that a run with these settings reads; nothing is written.

@@ -33,6 +33,7 @@ class Plan:
         train: pairs to train on, of one pack or several.
         evaluation: held-out pairs, or None.
         sets: verification sets.
+        evaluates: whether there is anything to measure on.
         total_steps: optimizer steps of the whole run.
         micro_batch_pairs: pairs of one forward pass of one rank.
         loss_implementation: what computes the pair loss, `native` or `reference`.
@@ -42,6 +43,7 @@ class Plan:
     train: TrainingSet
     evaluation: Pack | None
     sets: list[AnySet]
+    evaluates: bool
     total_steps: int
     micro_batch_pairs: int
     loss_implementation: str
@@ -50,11 +52,6 @@ class Plan:
     def classes(self) -> list[str]:
         """Names of the C people, by label."""
         return self.train.identities
-
-    @property
-    def evaluates(self) -> bool:
-        """Whether there is anything to measure on."""
-        return self.evaluation is not None or bool(self.sets)
 
 
 def make_plan(config: Config, ranks: Ranks) -> Plan:
@@ -66,29 +63,58 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
     check_precision(config, ranks.device)
     micro = micro_batch_pairs(config, ranks.world_size)
     implementation = implementation_name(config.loss.implementation, ranks.device.type)
-    train, evaluation, sets = read_inputs(config)
-    check_head(config, len(train.identities), ranks.world_size)
+    inputs = read_inputs(config)
+    check_head(config, len(inputs.train.identities), ranks.world_size)
     check_compiled(config, ranks.device)  # last, since it takes seconds
     return Plan(
         run=RunDir(Path(config.run.dir)),
-        train=train,
-        evaluation=evaluation,
-        sets=sets,
-        total_steps=config.train.steps or _steps_of_epochs(config.train, train.pairs),
+        train=inputs.train,
+        evaluation=inputs.evaluation,
+        sets=inputs.sets,
+        evaluates=inputs.evaluates,
+        total_steps=steps_of_run(config.train, inputs.train.pairs),
         micro_batch_pairs=micro,
         loss_implementation=implementation,
     )
 
 
-def _steps_of_epochs(train: TrainConfig, pairs: int) -> int:
-    return steps_of(train.epochs, pairs, train.global_batch_pairs)
+def steps_of_run(train: TrainConfig, pairs: int) -> int:
+    """Optimizer steps of a run that begins, on so many ``pairs``."""
+    return train.steps or steps_of(train.epochs, pairs, train.global_batch_pairs)
+
+
+def come_to_nothing(config: Config, total_steps: int, *, evaluates: bool) -> list[str]:
+    """What is asked for and will not be in a run of ``total_steps``, to warn of; mostly nothing.
+
+    Such settings change no number of the training, so it is no error to have them.
+    """
+    undecided = best_undecided(config, total_steps) if evaluates else ""
+    return [text for text in (undecided, _no_pictures(config, total_steps)) if text]
+
+
+def _no_pictures(config: Config, total_steps: int) -> str:
+    """Why there will be no pictures of pairs, where they are asked for; empty if there will be."""
+    monitor, why = config.monitor, ""
+    if not monitor.tensorboard:
+        why = "monitor.tensorboard = false, and they stand there alone"
+    elif config.train.images == "first":
+        why = "train.images = 'first', and there are no pairs"
+    elif monitor.pictures_every_steps > total_steps:
+        why = (
+            f"monitor.pictures_every_steps = {monitor.pictures_every_steps} of {total_steps} steps"
+        )
+    return (
+        f"monitor.images = true: no pictures will be shown ({why})"
+        if monitor.images and why
+        else ""
+    )
 
 
 def best_undecided(config: Config, total_steps: int) -> str:
     """Why no checkpoint can turn out to be the best, where one is to be kept; empty if one can.
 
     A checkpoint has the numbers of an evaluation after the same step. The last one has none: it is
-    saved first. As above, the default is let pass.
+    saved first. The default is let pass: it does not say that anybody asked for it.
     """
     keep, default = config.checkpoint, type(config.checkpoint)()
     asked = (keep.keep_best, keep.best_metric) != (default.keep_best, default.best_metric)

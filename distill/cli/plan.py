@@ -60,19 +60,25 @@ def plan_command(
 
 
 def identities_of(config: Config) -> int:
-    """The people of the training packs.
+    """The people of the training packs; what of the settings comes to nothing is warned of.
 
     Raises:
         UserError: there are none, or training would refuse them or what else it reads.
     """
+    from distill.console import warn
     from distill.inputs import read_inputs
+    from distill.plan import come_to_nothing, steps_of_run
 
     if not config.data.train_packs:
         raise UserError(
             "data.train is empty: the number of identities is not known",
             fix="set it to a pack, or give --identities",
         )
-    return len(read_inputs(config).train.identities)
+    inputs = read_inputs(config)
+    steps = steps_of_run(config.train, inputs.train.pairs)
+    for text in come_to_nothing(config, steps, evaluates=inputs.evaluates):
+        warn(text)
+    return len(inputs.train.identities)
 
 
 def _print(found: Comparison, config: Config, *, as_json: bool) -> None:

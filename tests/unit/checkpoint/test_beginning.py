@@ -205,6 +205,11 @@ def test_it_is_warned_where_no_checkpoint_will_be_kept_as_best(folder, told):
     assert told[-1][0] == "warn" and "no checkpoint will be kept as best" in told[-1][1]
 
 
+def test_it_is_warned_where_no_pictures_will_be_shown(folder, told):
+    folder.begin("monitor.images=true", "monitor.tensorboard=false")
+    assert told[-1][0] == "warn" and "no pictures will be shown" in told[-1][1]
+
+
 def test_settings_that_a_run_was_not_made_with_are_told(folder, told):
     folder.save(5, folder.begin()[0].facts)
     told.clear()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from distill import console
 from distill.cli.plan import identities_of
 from distill.config import Config, as_override, load_config
 from distill.errors import UserError
@@ -137,3 +138,20 @@ def test_weights_to_start_from_are_looked_at(
     assert not root.exists()
     (root / "checkpoints" / "step-00000001").mkdir(parents=True)
     make_plan(settings, TWO)  # it goes on from there, and needs them no more
+
+
+def test_what_comes_to_nothing_is_told_when_it_is_planned(
+    packs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when it begins: of two epochs, so of six steps."""
+    told: list[str] = []
+    monkeypatch.setattr(console, "warn", told.append)
+    identities_of(config(packs, "monitor.images=true", "train.epochs=2"))
+    assert told == [
+        "monitor.images = true: no pictures will be shown"
+        " (monitor.pictures_every_steps = 500 of 6 steps)"
+    ]
+    words = "checkpoint.best_metric=clean/auc", "train.epochs=2"
+    identities_of(config(packs, *words))
+    identities_of(config(packs, *words, "data.evaluation="))
+    assert len(told) == 2 and "no checkpoint will be kept as best" in told[1]

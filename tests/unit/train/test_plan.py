@@ -12,7 +12,7 @@ from distill.config import Config, as_override, load_config
 from distill.errors import UserError
 from distill.objective import objective_of
 from distill.objective.checks import check_head
-from distill.plan import best_undecided, make_plan
+from distill.plan import best_undecided, come_to_nothing, make_plan
 from distill.ranks import Ranks
 
 TWO = Ranks(0, 2, 0, 2, torch.device("cpu"))
@@ -138,6 +138,22 @@ def test_it_is_said_where_no_checkpoint_will_be_the_best(
         assert ("no checkpoint will be kept as best" in text) == (not kept)
     assert not best_undecided(load_config(None, words), 12)
     assert not best_undecided(load_config(None, [*words, "checkpoint.keep_best=0"]), 12)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["monitor.tensorboard=false"], "monitor.tensorboard = false"),
+        (["train.images=first"], "train.images = 'first'"),
+        (["monitor.pictures_every_steps=13"], "monitor.pictures_every_steps = 13 of 12 steps"),
+    ],
+)
+def test_it_is_said_where_there_will_be_no_pictures(words: list[str], why: str) -> None:
+    fitting = "monitor.images=true", "monitor.pictures_every_steps=12"
+    assert come_to_nothing(load_config(None, fitting), 12, evaluates=True) == []
+    assert come_to_nothing(load_config(None, words), 12, evaluates=True) == []
+    (text,) = come_to_nothing(load_config(None, [*fitting, *words]), 12, evaluates=True)
+    assert text.startswith(f"monitor.images = true: no pictures will be shown ({why}")
 
 
 def test_several_packs_are_one_set(packs: Path) -> None:
