@@ -40,7 +40,7 @@ from distill.processes.stop import StopRequests
 from distill.processes.watchdog import Watchdog
 from distill.ranks import set_threads
 from distill.step import Recipe, StepReport, train_step
-from distill.watch import nonfinite_text
+from distill.watch import nonfinite_remedies, nonfinite_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,7 +175,7 @@ def _work(job: Job, state: TrainState, pairs: PairLoader) -> Outcome:
         if report.stop is not None:
             return _stop(job, state, report.stop)
     if state.skipped_in_a_row:
-        raise _not_finite(job, f"step {state.step}, the last: the loss is not finite")
+        raise _not_finite(job, state, f"step {state.step}, the last: the loss is not finite")
     finish(job, state)
     return Outcome(state.step)
 
@@ -224,19 +224,21 @@ def _judge(job: Job, state: TrainState, report: StepReport, batches: list[PairBa
         skipped = f"{text}: step skipped on all ranks"
         job.monitor.event(state.step, skipped, report.blamed, shown=not last)
         if last:
-            raise _not_finite(job, text)
+            raise _not_finite(job, state, text)
     if job.spikes.see(report.scalars["loss/total"]):
         ids = gather_objects([i for batch in batches for i in batch.sample_ids.tolist()])
         text = f"step {state.step}: the loss jumped to {report.scalars['loss/total']:.4g}"
         job.monitor.event(state.step, text, dict(enumerate(ids)))
 
 
-def _not_finite(job: Job, text: str) -> TrainingStopped:
+def _not_finite(job: Job, state: TrainState, text: str) -> TrainingStopped:
     """The end of a run whose losses are not finite."""
+    remedies = nonfinite_remedies(job.config, state.step, state.step - state.skipped)
+    remedies.append("raise train.nonfinite_limit")
+    then = "goes on from there" if job.saved[1] else "starts anew"
     return TrainingStopped(
         f"{text}; last good checkpoint: {job.saved[1] or 'none yet'}",
-        fix="lower optimizer.lr or raise train.nonfinite_limit; the command then "
-        + ("goes on from there" if job.saved[1] else "starts anew"),
+        fix=f"{', else '.join(remedies)}; the command then {then}",
     )
 
 

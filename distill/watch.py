@@ -5,10 +5,19 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from distill.schedules import peak_lr, temperature_at, weight_at
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from distill.config import Config
 
 _IDS_SHOWN = 8
+_SEVERAL = 4.0
+"""Times beyond what is usual from which a setting is named."""
+_USUAL_LR = {"sgd": 0.1, "adamw": 1e-3}
+_ROUNDING = 2.0**-23
+"""Of float32, relative."""
 
 
 def nonfinite_text(step: int, blamed: Mapping[int, Sequence[int]]) -> str:
@@ -27,6 +36,46 @@ def nonfinite_text(step: int, blamed: Mapping[int, Sequence[int]]) -> str:
 def _shortened(ids: Sequence[int]) -> str:
     shown = ", ".join(map(str, ids[:_IDS_SHOWN]))
     return shown if len(ids) <= _IDS_SHOWN else f"{shown} and {len(ids) - _IDS_SHOWN} more"
+
+
+def nonfinite_remedies(config: Config, step: int, updates: int) -> list[str]:
+    """What may help where a loss or a gradient is not finite, the likeliest first.
+
+    Settings are taken in the order of how many times they are beyond what is usual, if they are so
+    several times. The learning rate is always among them, but for a run that has made no update:
+    that cannot be to blame.
+
+    Args:
+        config: settings.
+        step: the step, counted from 1.
+        updates: how many were made so far.
+    """
+    found = list(_beyond_the_usual(config, step - 1))
+    found = [(times, words) for times, words in found if times >= _SEVERAL]
+    if updates:
+        lr, usual = peak_lr(config), _USUAL_LR[config.optimizer.name]
+        found.append((lr / usual, f"lower optimizer.lr ({config.optimizer.lr:g})"))
+    if not found:
+        what = "weights of model.init_from" if config.model.init_from else "images of these pairs"
+        return [f"look at the {what} (no update was made yet)"]
+    return [words for _, words in sorted(found, key=lambda each: each[0], reverse=True)]
+
+
+def _beyond_the_usual(config: Config, update: int) -> Iterator[tuple[float, str]]:
+    """Settings that the gradient grows with in ``update``: how many times beyond their default."""
+    head, loss = config.head, config.loss
+    usual = type(config)()
+    if head.kind == "cosine":
+        yield head.scale / usual.head.scale, f"lower head.scale ({head.scale:g})"
+    if loss.similarity == "none" or config.train.images == "first":
+        return
+    weight, temperature = weight_at(loss, update), temperature_at(loss, update)
+    yield weight / weight_at(usual.loss, 0), f"lower loss.weight ({weight:g})"
+    if loss.scale_by_t2:  # which leaves the gradient as it is, but for what T^2 rounds away
+        yield temperature * _ROUNDING, f"lower loss.temperature ({temperature:g})"
+    elif loss.similarity != "mmd":  # which is bounded
+        times = temperature_at(usual.loss, 0) / temperature
+        yield times, f"raise loss.temperature ({temperature:g}), or set loss.scale_by_t2 = true"
 
 
 class LossSpikes:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from distill.checkpoint import TrainState
+from distill.config import load_config
 from distill.engine_parts.loss_scale import LossScale
 from distill.step import StepReport
-from distill.train import _counted
+from distill.train import _counted, _not_finite
 
 
 @pytest.mark.parametrize(("precision", "free"), [("fp16", 16), ("bf16", 0)])
@@ -31,3 +35,23 @@ def test_a_loss_that_is_not_finite_is_no_search_for_a_scale() -> None:
     report = StepReport({}, True, {1: [7]}, fell, None)
     assert fell
     assert _counted(TrainState(0), report).skipped_in_a_row == 1
+
+
+@pytest.mark.parametrize(
+    ("skipped", "saved", "advice"),
+    [
+        (1, None, "lower head.scale (1000), else raise train.nonfinite_limit; the command then st"),
+        (
+            0,
+            "step-4",
+            "lower head.scale (1000), else lower optimizer.lr (0.1), else raise train.no",
+        ),
+    ],
+)
+def test_the_learning_rate_is_not_blamed_where_it_has_changed_nothing(
+    skipped: int, saved: str | None, advice: str
+) -> None:
+    job: Any = SimpleNamespace(config=load_config(None, ["head.scale=1000"]), saved=(4, saved))
+    error = _not_finite(job, TrainState(1, skipped=skipped, skipped_in_a_row=1), "step 1: text")
+    assert str(error).startswith("step 1: text; last good checkpoint: ")
+    assert error.fix.startswith(advice)
