@@ -54,7 +54,7 @@ class Stages(nn.Module):
 
 
 def trained(network: nn.Module, inputs: list[torch.Tensor], *, bf16: bool = False) -> list[Any]:
-    """What two steps of two passes leave behind: outputs, state, and the next random numbers."""
+    """What steps of two passes leave behind: outputs, state, and the next random numbers."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
     seen = []
     for step, x in enumerate(inputs):
@@ -69,9 +69,11 @@ def trained(network: nn.Module, inputs: list[torch.Tensor], *, bf16: bool = Fals
     return [*seen, torch.rand(3), *network.state_dict().values()]
 
 
-def assert_alike(kept: nn.Module, again: nn.Module, shape: tuple[int, ...], **how: Any) -> None:
+def assert_alike(
+    kept: nn.Module, again: nn.Module, shape: tuple[int, ...], *, steps: int = 2, **how: Any
+) -> None:
     again.load_state_dict(kept.state_dict())  # the names are the same
-    inputs = [torch.randn(shape) for _ in range(4)]
+    inputs = [torch.randn(shape) for _ in range(2 * steps)]
     before = [b.clone() for b in kept.buffers()]
     pairs = zip(trained(kept, inputs, **how), trained(again, inputs, **how), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
@@ -107,7 +109,8 @@ def saved_bytes(network: nn.Module, images: torch.Tensor) -> int:
 def test_no_bit_changes(name: str, bf16: bool) -> None:
     # Two rows that are normalised are opposites: a layer behind them leaves their mean at 0.
     images = 3 if name == "insight_vit_t" else 2
-    assert_alike(*both(name), (images, 3, 112, 112), bf16=bf16)
+    steps = 2 if name == "tiny" else 1
+    assert_alike(*both(name), (images, 3, 112, 112), steps=steps, bf16=bf16)
 
 
 def test_random_numbers_within_a_block_are_drawn_again() -> None:

@@ -90,7 +90,7 @@ def chunks(
     for dtype, head in itertools.product(types, ("linear", "cosine")):
         for spec in (*specs(), grouped):
             first, second, weight = leaves(dtype, (B, D), (B, D), (rows, D))
-            options = {"head": head, "spec": spec, "chunk_classes": 64, "shards": shards}
+            options = {"head": head, "spec": spec, "chunk_classes": 128, "shards": shards}
             options["implementation"] = implementation
             loss = linear_pair_loss(
                 *(first, second, weight, labels()),
