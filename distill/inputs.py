@@ -70,13 +70,13 @@ def _fitting_training_set(config: Config) -> TrainingSet:
     Raises:
         UserError: no pack, no second images where they are asked for, or too few pairs.
     """
-    train = _training_set(config.data)
+    train = training_set(config.data)
     check_layout(train, config.data)
     check_global_batch(train.pairs, config.train.global_batch_pairs, train.name)
     return train
 
 
-def _training_set(data: DataConfig) -> TrainingSet:
+def training_set(data: DataConfig) -> TrainingSet:
     """The packs to train on, as one, without what is to be left out of them."""
     folders = data.train_packs or [""]
     how = "--layout singles" if data.second == "online" else "--holdout 0.2"

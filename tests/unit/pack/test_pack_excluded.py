@@ -21,7 +21,7 @@ from distill.data.order import Blocks, Line, Order, Share
 from distill.data.second.online import Partners, way_bits
 from distill.data.training_set import TrainingSet
 from distill.errors import UserError
-from distill.plan import training_set
+from distill.inputs import training_set
 
 BEGINNING = OrderState(0, 0)
 FIELDS = ("first", "second", "labels", "kinds", "sample_ids")
