@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -28,6 +30,19 @@ class TrainingStopped(UserError):
     """Training ended by itself (a non-finite loss, a stop signal) with its state saved or named."""
 
     exit_status = 3
+
+
+@contextmanager
+def told_of(where: str) -> Iterator[None]:
+    """Errors of what is done meanwhile begin with ``where``: the setting or the node at fault.
+
+    Raises:
+        UserError: in place of another one, with the same fix.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error.what}", fix=error.fix) from error
 
 
 def one_line(text: str) -> str:

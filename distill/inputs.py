@@ -15,7 +15,7 @@ from distill.data.manifest import Pack, read_pack
 from distill.data.order import check_global_batch
 from distill.data.protocols.found import AnySet, read_sets
 from distill.data.training_set import TrainingSet
-from distill.errors import UserError
+from distill.errors import UserError, told_of
 from distill.models.classifier import shapes_of
 from distill.run_dir import RunDir
 
@@ -97,10 +97,8 @@ def _evaluation(folder: str) -> Pack:
 
 def _sets(paths: Sequence[str], evaluation: Pack | None) -> list[AnySet]:
     """The verification sets, none of them called as a condition of the held-out pack is."""
-    try:
+    with told_of("evaluate.sets"):
         sets = read_sets([Path(path) for path in paths])
-    except UserError as error:
-        raise UserError(f"evaluate.sets: {error.what}", fix=error.fix) from error
     taken = {"clean", "processed", *_conditions(evaluation)}
     for found in sets:
         if found.name in taken:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -14,10 +14,10 @@ from distill.collectives import together
 from distill.data.people import are_numbers
 from distill.engine_parts.fragments import WEIGHT
 from distill.engine_parts.head import HEAD_PREFIX
-from distill.errors import UserError
+from distill.errors import UserError, told_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from distill.checkpoint.reader import Reader
@@ -77,7 +77,7 @@ def start_from(
     with ExitStack() as stack:
         with together():
             _check_there(path)
-        with _named_by_its_setting():
+        with told_of("model.init_from"):
             stored = open_weights(path, stack, engine.ranks)
         if not head:
             stored = stored.without_head()
@@ -111,7 +111,7 @@ def check_start(
     """
     _check_there(path)
     with ExitStack() as stack:
-        with _named_by_its_setting():
+        with told_of("model.init_from"):
             stored = open_headers(path, stack)
         if not head:
             stored = stored.without_head()
@@ -158,15 +158,6 @@ def _check_there(path: Path) -> None:
             f"model.init_from = {str(path)!r}: No such file or folder",
             fix=WHAT_TO_NAME,
         )
-
-
-@contextmanager
-def _named_by_its_setting() -> Iterator[None]:
-    """What is wrong with weights, as a mistake in the setting that named them."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"model.init_from: {error.what}", fix=error.fix) from error
 
 
 def _check(stored: Stored, here: Mapping[str, tuple[int, ...]]) -> None:

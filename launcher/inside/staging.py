@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distill.config import Config
-from distill.errors import UserError
+from distill.errors import UserError, told_of
 from distill.files import disk_errors
 from launcher.guard import check_private
 
@@ -32,10 +32,8 @@ def staged(config: Config, scratch: str) -> Config:
     """
     if not scratch:
         return config
-    try:
+    with told_of(f"on {socket.gethostname()}"):
         return config.with_packs(lambda pack: str(stage(Path(pack), Path(scratch))))
-    except UserError as error:
-        raise UserError(f"on {socket.gethostname()}: {error.what}", fix=error.fix) from error
 
 
 def stage(pack: Path, scratch: Path) -> Path:
