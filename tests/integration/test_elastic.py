@@ -7,9 +7,6 @@ ranks here replace it by group normalisation, and are `python -m distill` otherw
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
+from rank_processes import python
 from safetensors.numpy import load_file
 
 from distill.data.pack_writer import EncodedPair, write_pack
@@ -91,14 +89,7 @@ def train(root: Path, name: str, ranks: int, stage: int, steps: int, *more: str)
     """Train up to ``steps``; what was said."""
     words = ["train", str(root / "run.toml"), f"run.dir={root / name}"]
     words += [f"train.zero_stage={stage}", f"train.steps={steps}", *more]
-    done = subprocess.run(
-        [sys.executable, "-c", LAUNCH, str(root / "rank.py"), str(ranks), *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = python("-c", LAUNCH, str(root / "rank.py"), str(ranks), *words)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 

@@ -6,9 +6,6 @@ All runs but one are played by one pair of processes, one after the other.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
+from rank_processes import python
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -154,18 +152,11 @@ def played(root: Path) -> tuple[Path, str]:
         for words in parts
     ]
     words = [str(root / "play.py"), str(root / "run.toml"), json.dumps(starts)]
-    return root / "runs", program("-c", LAUNCH, *words)
+    return root / "runs", told("-c", LAUNCH, *words)
 
 
-def program(*words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def told(*words: str) -> str:
+    done = python(*words)
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout + done.stderr
 
@@ -266,6 +257,6 @@ def test_pictures_have_the_answers_of_a_sharded_head(played):
 def test_the_command_with_two_ranks(root, played):
     runs, _ = played
     words = ["train", str(root / "run.toml"), f"run.dir={runs / 'command'}", *SHARDED]
-    said = program("-m", "distill", *words, "--ranks", "2")
+    said = told("-m", "distill", *words, "--ranks", "2")
     assert "head: cosine, sharded, fused loss" in said
     assert numbers(runs / "command") == numbers(runs / "sharded")

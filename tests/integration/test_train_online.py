@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from rank_processes import python
 from safetensors.numpy import load_file
 
 STEPS = 6
@@ -67,7 +68,7 @@ log_every_steps = 1
 def run(root: Path, name: str, *words: str) -> Path:
     folder = root / "runs" / name
     settings = [str(root / "run.toml"), f"run.dir={folder}", *words]
-    done = program("train", *settings, "--ranks", "2")
+    done = python("-m", "distill", "train", *settings, "--ranks", "2")
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -91,7 +92,7 @@ def test_two_ranks_resumed_in_the_second_epoch_end_as_if_never_stopped(root: Pat
 def test_a_pack_that_does_not_fit_is_refused_before_anything_is_written(root: Path) -> None:
     folder = root / "runs" / "refused"
     words = [str(root / "run.toml"), f"run.dir={folder}", "data.second=packed"]
-    done = program("train", *words)
+    done = python("-m", "distill", "train", *words)
     assert done.returncode != 0
     assert "has no second images" in done.stderr and "--layout pairs" in done.stderr
     assert not folder.exists()

@@ -1,7 +1,8 @@
 """Whole runs of the real program on two gloo ranks: what they leave, and what they survive.
 
-Everything runs in processes of its own. Where a fault is needed at an exact step, the ranks run
-`RANK`, which causes it and is otherwise `python -m distill`.
+Everything runs in processes of its own; those that repeat what one from nothing has shown are forks
+(`rank_processes`). Where a fault is needed at an exact step, the ranks run `RANK`, which causes it
+and is otherwise `python -m distill`.
 """
 
 # over 300 lines: all of it looks at the runs of one fixture, which cost a minute to make
@@ -24,6 +25,7 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
+from rank_processes import python
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -187,11 +189,11 @@ class World:
         _, path, *words = self.words(name, *overrides)
         return load_config(path, words)
 
-    def start(self, *command: str, faults: str = "") -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "FAULTS": faults}
+    def start(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """From nothing, as a person starts it."""
         return subprocess.run(
             [sys.executable, *command],
-            env=environment,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             timeout=600,
@@ -202,7 +204,7 @@ class World:
         self, name: str, *overrides: str, faults: str = ""
     ) -> subprocess.CompletedProcess[str]:
         rank = str(self.root / "rank.py")
-        return self.start("-c", LAUNCH, rank, *self.words(name, *overrides), faults=faults)
+        return python("-c", LAUNCH, rank, *self.words(name, *overrides), FAULTS=faults)
 
     def metrics(self, name: str) -> list[dict[str, Any]]:
         return read_lines(self.run_dir(name).metrics)
@@ -410,7 +412,7 @@ def test_zero_stages_agree(world: World) -> None:
     (world.root / "stages.py").write_text(IN_ONE_GROUP + STAGES)
     settings = ("data.evaluation=", "monitor.tensorboard=false", "optimizer.lr=0.001")
     words = world.words("zero", *settings)[1:]
-    done = world.start("-c", LAUNCH, str(world.root / "stages.py"), *words)
+    done = python("-c", LAUNCH, str(world.root / "stages.py"), *words)
     assert done.returncode == 0, done.stderr
     curve = world.losses("zero1")
     assert len(curve) == STEPS
@@ -422,7 +424,7 @@ def test_a_signal_anywhere_stops_all_ranks_once_and_costs_nothing(reference: Wor
     """To one rank, in warm-up, an evaluation or a save, and again while that stop is saved."""
     (reference.root / "places.py").write_text(IN_ONE_GROUP + PLACES)
     words = reference.words("places")[1:]
-    done = reference.start("-c", LAUNCH, str(reference.root / "places.py"), *words)
+    done = python("-c", LAUNCH, str(reference.root / "places.py"), *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("stopped by ") == 5
     assert reference.numbers("places") == reference.numbers("reference")
@@ -472,7 +474,7 @@ def test_an_interval_that_cannot_be_saved_is_a_warning(world: World) -> None:
     run.lock.write_text("")  # a run began here
     run.checkpoints.write_text("")
     words = world.words("unsaved", "train.steps=5", "data.evaluation=", "monitor.tensorboard=false")
-    done = world.start("-m", "distill", *words)
+    done = python("-m", "distill", *words)
     *told, last = done.stderr.splitlines()
     assert len([line for line in told if "training goes on, without a checkpoint" in line]) == 1
     assert (done.returncode, last[:18]) == (2, "error: checkpoint ")
@@ -494,7 +496,7 @@ def test_a_signal_that_came_before_the_first_step_counts(world: World) -> None:
 
 def test_a_disk_too_small_for_the_checkpoints_is_seen_before_the_first_step(world: World) -> None:
     words = world.words("cramped", "data.evaluation=", "monitor.tensorboard=false")
-    done = world.start("-c", CRAMPED, *words)
+    done = python("-c", CRAMPED, *words)
     assert done.returncode == 2
     place = re.escape(str(world.run_dir("cramped").checkpoints))
     told = rf"error: '{place}': checkpoints need \d\.\d\d MB, and 1\.00 MB are free; free some "

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import pickle
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rank_processes import python
 from typer.testing import CliRunner
 
 from distill.cli.app import build_app
@@ -68,8 +67,7 @@ def test_a_run_finds_of_itself_what_evaluate_finds_of_its_weights(
 ) -> None:
     settings = tmp_path / "run.toml"
     settings.touch()
-    command = [sys.executable, "-m", "distill", "train", "--ranks", "2", str(settings), *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = python("-m", "distill", "train", "--ranks", "2", str(settings), *words)
     assert done.returncode == 0, done.stderr
     config = load_config(None, words)
     run = Path(config.run.dir)
@@ -118,16 +116,11 @@ def test_a_stop_ends_an_evaluation_of_a_set_and_the_next_start_makes_it(
     settings, run = tmp_path / "run.toml", tmp_path / "run"
     settings.touch()
     asked = ["train", str(settings), *words, f"run.dir={run}", "train.zero_stage=0"]
-
-    def start(*program: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *program, *asked]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    stopped = start("-c", INTERRUPTED)
+    stopped = python("-c", INTERRUPTED, *asked)
     assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
     assert "stopped by SIGTERM; the same command goes on from here" in stopped.stdout
     assert max(path.name for path in (run / "checkpoints").iterdir()) == "step-00000002"
-    done = start("-m", "distill")
+    done = python("-m", "distill", *asked)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     told = [line["step"] for line in lines if "evaluation_lfw/accuracy" in line]

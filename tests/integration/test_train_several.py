@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import simplejpeg
+from rank_processes import python
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
@@ -58,14 +57,7 @@ log_every_steps = 1
 
 def train(root: Path, name: str, *words: str) -> subprocess.CompletedProcess[str]:
     settings = [str(root / "run.toml"), f"run.dir={root}/runs/{name}", *words]
-    return subprocess.run(
-        [sys.executable, "-m", "distill", "train", *settings],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    return python("-m", "distill", "train", *settings)
 
 
 def test_two_packs_are_trained_on_as_one_and_resumed(root: Path) -> None:
