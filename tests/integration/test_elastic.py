@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
-from rank_processes import python
+from rank_processes import on_ranks
 from safetensors.numpy import load_file
 
 from distill.data.pack_writer import EncodedPair, write_pack
@@ -22,11 +22,6 @@ from distill.run_dir import RunDir
 
 pytestmark = pytest.mark.slow
 
-LAUNCH = """
-import sys
-from distill.processes.spawn import spawn_local
-sys.exit(spawn_local(sys.argv[3:], int(sys.argv[2]), program=[sys.executable, sys.argv[1]]))
-"""
 RANK = """
 import torch
 torch.nn.BatchNorm2d = lambda channels, **_: torch.nn.GroupNorm(1, channels)
@@ -89,7 +84,7 @@ def train(root: Path, name: str, ranks: int, stage: int, steps: int, *more: str)
     """Train up to ``steps``; what was said."""
     words = ["train", str(root / "run.toml"), f"run.dir={root / name}"]
     words += [f"train.zero_stage={stage}", f"train.steps={steps}", *more]
-    done = python("-c", LAUNCH, str(root / "rank.py"), str(ranks), *words)
+    done = on_ranks(root / "rank.py", *words, ranks=ranks)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 

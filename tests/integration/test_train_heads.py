@@ -6,6 +6,7 @@ All runs but one are played by one pair of processes, one after the other.
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
-from rank_processes import python
+from rank_processes import on_ranks, python
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -73,11 +74,6 @@ with spawned_rank():
         outcome = distill.train.train(load_config(path, words), ranks)
         assert outcome.exit_status == 0, outcome
     leave_process_group()
-"""
-LAUNCH = """
-import sys
-from distill.processes.spawn import spawn_local
-sys.exit(spawn_local(sys.argv[2:], 2, program=[sys.executable, sys.argv[1]]))
 """
 SETTINGS = """
 [run]
@@ -151,12 +147,11 @@ def played(root: Path) -> tuple[Path, str]:
         for name, parts in RUNS.items()
         for words in parts
     ]
-    words = [str(root / "play.py"), str(root / "run.toml"), json.dumps(starts)]
-    return root / "runs", told("-c", LAUNCH, *words)
+    done = on_ranks(root / "play.py", root / "run.toml", json.dumps(starts), ranks=2)
+    return root / "runs", told(done)
 
 
-def told(*words: str) -> str:
-    done = python(*words)
+def told(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout + done.stderr
 
@@ -257,6 +252,6 @@ def test_pictures_have_the_answers_of_a_sharded_head(played):
 def test_the_command_with_two_ranks(root, played):
     runs, _ = played
     words = ["train", str(root / "run.toml"), f"run.dir={runs / 'command'}", *SHARDED]
-    said = told("-m", "distill", *words, "--ranks", "2")
+    said = told(python("-m", "distill", *words, "--ranks", "2"))
     assert "head: cosine, sharded, fused loss" in said
     assert numbers(runs / "command") == numbers(runs / "sharded")

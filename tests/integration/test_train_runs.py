@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
-from rank_processes import python
+from rank_processes import on_ranks, python
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -46,11 +46,6 @@ PEOPLE, KINDS = 6, ("blur", "eyes")
 NAMES = [f"person {i}" for i in range(PEOPLE)]
 STEPS = 12
 
-LAUNCH = """
-import sys
-from distill.processes.spawn import spawn_local
-sys.exit(spawn_local(sys.argv[2:], 2, program=[sys.executable, sys.argv[1]]))
-"""
 RANK = """
 import os, signal, time
 import torch
@@ -203,8 +198,8 @@ class World:
     def two_ranks(
         self, name: str, *overrides: str, faults: str = ""
     ) -> subprocess.CompletedProcess[str]:
-        rank = str(self.root / "rank.py")
-        return python("-c", LAUNCH, rank, *self.words(name, *overrides), FAULTS=faults)
+        words = self.words(name, *overrides)
+        return on_ranks(self.root / "rank.py", *words, ranks=2, FAULTS=faults)
 
     def metrics(self, name: str) -> list[dict[str, Any]]:
         return read_lines(self.run_dir(name).metrics)
@@ -412,7 +407,7 @@ def test_zero_stages_agree(world: World) -> None:
     (world.root / "stages.py").write_text(IN_ONE_GROUP + STAGES)
     settings = ("data.evaluation=", "monitor.tensorboard=false", "optimizer.lr=0.001")
     words = world.words("zero", *settings)[1:]
-    done = python("-c", LAUNCH, str(world.root / "stages.py"), *words)
+    done = on_ranks(world.root / "stages.py", *words, ranks=2)
     assert done.returncode == 0, done.stderr
     curve = world.losses("zero1")
     assert len(curve) == STEPS
@@ -424,7 +419,7 @@ def test_a_signal_anywhere_stops_all_ranks_once_and_costs_nothing(reference: Wor
     """To one rank, in warm-up, an evaluation or a save, and again while that stop is saved."""
     (reference.root / "places.py").write_text(IN_ONE_GROUP + PLACES)
     words = reference.words("places")[1:]
-    done = python("-c", LAUNCH, str(reference.root / "places.py"), *words)
+    done = on_ranks(reference.root / "places.py", *words, ranks=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("stopped by ") == 5
     assert reference.numbers("places") == reference.numbers("reference")

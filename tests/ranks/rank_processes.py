@@ -15,6 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 PARENT = Path(__file__).with_name("rank_parent.py")
+LAUNCH = """
+import sys
+from distill.processes.spawn import spawn_local
+ranks, script, *words = sys.argv[1:]
+sys.exit(spawn_local(words, int(ranks), program=[sys.executable, script]))
+"""
 
 
 @functools.cache
@@ -69,3 +75,10 @@ def python(*arguments: str, seconds: float = 600, **env: str) -> subprocess.Comp
         program = {"arguments": arguments, "out": str(out), "err": str(err)}
         (status,) = fork([program | {"env": os.environ | env}], seconds)
         return subprocess.CompletedProcess(arguments, status, out.read_text(), err.read_text())
+
+
+def on_ranks(
+    script: Path, *words: str | Path, ranks: int, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """``script WORDS`` as so many local ranks, looked after as `spawn_local` does it."""
+    return python("-c", LAUNCH, *map(str, (ranks, script, *words)), **env)

@@ -4,14 +4,13 @@ import csv
 import os
 import shutil
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from misnamed import EACH, IDENTITIES, PEOPLE, REPEATS, make_model
+from rank_processes import python
 from typer.testing import CliRunner
 
 from distill import checkpoint
@@ -66,8 +65,7 @@ def test_the_list_is_that_of_brute_force(
     if ranks == 1:
         assert here(*words).exit_code == 0
     else:
-        program = [sys.executable, "-m", "distill", "audit", *map(str, words), "--ranks", "3"]
-        done = subprocess.run(program, capture_output=True, text=True, check=False)
+        done = python("-m", "distill", "audit", *map(str, words), "--ranks", "3")
         assert done.returncode == 0, done.stderr
         share = PEOPLE * EACH // 3
         assert f"audit, rank 0's share: {share}/{share}\n" in done.stderr

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import sys
 from pathlib import Path
 
 import cv2
@@ -21,6 +20,7 @@ from drawn_people import (
     make_pack,
     other_of,
 )
+from rank_processes import on_ranks
 from rich.console import Console
 
 from distill.errors import UserError
@@ -29,7 +29,6 @@ from distill.evaluate.rehearsal import foreseen_of_pack
 from distill.evaluate.report import CLEAN, Condition, Identification, Verification
 from distill.evaluate.table import notes, report_table
 from distill.evaluate.verify import FARS
-from distill.processes.spawn import spawn_local
 from distill.ranks import Ranks
 
 ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
@@ -252,7 +251,8 @@ def test_three_ranks_find_what_one_does(report, pack, tmp_path):
     bad.index.shards[0].path.write_bytes(raw)
     script = Path(__file__).with_name("rank_script.py")
     folders = [str(f) for f in (pack.path, tmp_path / "few", tmp_path / "bad", tmp_path)]
-    assert spawn_local(folders, 3, program=[sys.executable, str(script)]) == 0
+    done = on_ranks(script, *folders, ranks=3)
+    assert done.returncode == 0, done.stderr
     told = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(3)]
     assert told[0] == told[1] == told[2]
     assert all("corrupt" in one["bad"] for one in told)

@@ -2,12 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from drawn_people import assert_close, make_pack
+from rank_processes import python
 from typer.testing import CliRunner
 
 from distill import trained
@@ -23,9 +22,7 @@ def here(*words):
 
 def test_two_ranks_and_one_agree(weights, pack, tmp_path):
     words = (weights, pack.path, "evaluate.batch_images=9", "--ranks", "2", "--out", tmp_path)
-    program = [sys.executable, "-m", "distill", "evaluate", *map(str, words)]
-    wide = os.environ | {"COLUMNS": "160"}
-    two = subprocess.run(program, capture_output=True, text=True, check=False, env=wide)
+    two = python("-m", "distill", "evaluate", *map(str, words), COLUMNS="160")
     assert two.returncode == 0, two.stderr
     assert "step 12: 25 held-out photographs of 7 people" in two.stdout
     assert "TAR at FAR 0.01: needs 1000 impostor pairs" in two.stdout

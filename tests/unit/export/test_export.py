@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from rank_processes import python
 from safetensors import safe_open
 from small_networks import ASKED, PEOPLE, close, export, floats, in_runtime
 
@@ -246,8 +247,7 @@ model = {{name = "tiny", embedding_dim = 32, init_from = "{path}"}}
 optimizer = {{lr = 1e-12}}
 train = {{steps = 1, global_batch_pairs = 4}}
 """)
-    command = [sys.executable, "-m", "distill", "train", str(tmp_path / "run.toml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = python("-m", "distill", "train", str(tmp_path / "run.toml"))
     assert done.returncode == 0, done.stderr
     assert f"backbone of {path}; 2 people, all new" in done.stderr
     out = tmp_path / "again.safetensors"

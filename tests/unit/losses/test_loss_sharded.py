@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rank_processes import on_ranks
 
 from distill.errors import UserError
 from distill.losses import ClassShards, PairLossSpec
@@ -21,7 +22,6 @@ from distill.losses.linear_state import Choices, State
 from distill.losses.linear_stream import numbers_told
 from distill.losses.registration import NO_CLASS
 from distill.losses.sharded import columns_told
-from distill.processes.spawn import spawn_local
 
 sys.path.insert(0, str(Path(__file__).parent))
 from linear_cases import loss_of, make_inputs
@@ -36,7 +36,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     """What each rank wrote."""
     out = tmp_path_factory.mktemp("ranks")
     script = Path(__file__).with_name("sharded_rank_script.py")
-    assert spawn_local([str(out)], 4, program=[sys.executable, str(script)]) == 0
+    done = on_ranks(script, out, ranks=4)
+    assert done.returncode == 0, done.stderr
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(4)]
 
 

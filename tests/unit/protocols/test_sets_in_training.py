@@ -1,12 +1,11 @@
 """A run that measures itself on templates and on a list of photographs."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from drawn_people import draw_face
+from rank_processes import python
 from written_lfw import write_lfw
 
 from distill.data.images import encode_jpeg
@@ -52,7 +51,6 @@ def drawn_pairs():
 
 
 def run(*words):
-    command = [sys.executable, "-m", "distill", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = python("-m", "distill", *map(str, words))
     assert done.returncode == 0, done.stderr
     return done

@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -15,6 +12,7 @@ from drawn_people import make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rank_processes import python
 from scipy.ndimage import map_coordinates
 from sklearn.metrics import roc_curve
 from typer.testing import CliRunner
@@ -214,8 +212,7 @@ def test_what_numbers_there_will_be_is_known_before(ijbc, one):
 
 def test_three_ranks_find_what_one_does(ijbc, weights, one, tmp_path):
     words = (weights, ijbc, "--ranks", "3", "--out", tmp_path)
-    program = [sys.executable, "-m", "distill", "evaluate", *map(str, words)]
-    done = subprocess.run(program, capture_output=True, text=True, check=False, env=os.environ)
+    done = python("-m", "distill", "evaluate", *map(str, words))
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "sets.json").read_text())
     assert told["ranks"] == 3

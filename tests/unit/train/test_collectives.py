@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-from distill.processes.spawn import spawn_local
+from rank_processes import on_ranks
 
 RANKS = 3
 
@@ -18,7 +16,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What each rank found."""
     out = tmp_path_factory.mktemp("ranks")
     script = Path(__file__).with_name("collectives_rank_script.py")
-    assert spawn_local([str(out)], RANKS, program=[sys.executable, str(script)]) == 0
+    done = on_ranks(script, out, ranks=RANKS)
+    assert done.returncode == 0, done.stderr
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(RANKS)]
 
 
