@@ -64,18 +64,19 @@ def train_command(
     raise typer.Exit(run_training(config, [str(config_path), *(overrides or [])], ranks))
 
 
-def run_training(config: Config, words: list[str], ranks: int) -> int:
+def run_training(config: Config, words: list[str], ranks: int, *, apart: bool = False) -> int:
     """Train with ``config`` on this process's rank or on ``ranks`` local ones; the exit status.
 
     Args:
         config: settings.
         words: the arguments of ``train`` that give the same settings in another process.
         ranks: local ranks to start; 1 trains in this process.
+        apart: even one rank gets a process of its own. DeepSpeed trains once in a process.
 
     Raises:
         UserError: a mistake in the settings or the input.
     """
-    if not wants_local_ranks(ranks):
+    if not wants_local_ranks(ranks) and not apart:
         return _train_here(config)
     status = on_local_ranks(["train", "--", *words], ranks)
     if status == 1 or status - 128 in _KILLED:

@@ -45,7 +45,7 @@ def run_demo(out: Path, ranks: int, people: int, overrides: Sequence[str] = ()) 
     runs: dict[str, Path] = {}
     for arm in ARMS:
         with timed(f"train, {arm.title}", seconds):
-            runs[arm.name] = train_arm(arm, out, ranks, tuple(overrides))
+            runs[arm.name] = train_arm(arm, out, ranks, tuple(overrides), apart=True)
     results = {name: evaluation_numbers(run) for name, run in runs.items()}
     compare(out, evaluation, runs, results, {"machine": machine(), "seconds": seconds})
     with timed("classify", seconds):
@@ -84,8 +84,13 @@ def make_packs(source: Source, folder: Path, seed: int = 0) -> Pack:
     return result.evaluation
 
 
-def train_arm(arm: Arm, out: Path, ranks: int, overrides: tuple[str, ...]) -> Path:
+def train_arm(
+    arm: Arm, out: Path, ranks: int, overrides: tuple[str, ...], *, apart: bool = False
+) -> Path:
     """Train one arm on ``ranks`` local ranks; its run folder.
+
+    Args:
+        apart: a single rank gets a process of its own too, as where this one trains several arms.
 
     Raises:
         UserError: the training failed.
@@ -97,7 +102,7 @@ def train_arm(arm: Arm, out: Path, ranks: int, overrides: tuple[str, ...]) -> Pa
     with disk_errors(settings):
         settings.parent.mkdir(exist_ok=True)
     write_whole(settings, dump_toml(config).encode())
-    status = run_training(config, [str(settings)], ranks)
+    status = run_training(config, [str(settings)], ranks, apart=apart)
     if status != 0:
         stopped = status - 128 in STOP_SIGNALS
         ended = "was stopped" if stopped else f"ended with exit status {status}; see above"

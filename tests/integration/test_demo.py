@@ -14,10 +14,10 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 
-def demo(out: Path) -> str:
-    words = ["demo", "--out", str(out), "--people", "3", "train.steps=3", "evaluate.every_steps=0"]
+def demo(out: Path, *options: str) -> str:
+    words = ["demo", "--out", str(out), "--people", "3", *options, "train.steps=3"]
     done = subprocess.run(
-        [sys.executable, "-m", "distill", *words, "monitor.images=false"],
+        [sys.executable, "-m", "distill", *words, "evaluate.every_steps=0", "monitor.images=false"],
         capture_output=True,
         text=True,
         check=False,
@@ -33,7 +33,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shown(out: Path) -> str:
-    return demo(out)
+    """By one rank, of which each arm needs a process of its own: DeepSpeed trains once in one."""
+    return demo(out, "--ranks", "1")
 
 
 def test_the_three_arms_stand_side_by_side(shown: str, out: Path) -> None:
@@ -72,6 +73,7 @@ def test_photographs_are_named_and_the_empty_one_says_so(shown: str) -> None:
 
 
 def test_a_second_run_reuses_everything(shown: str, out: Path) -> None:
+    """On two ranks, as typed; the runs of one are theirs."""
     again = demo(out)
     assert "up to date" in again
     assert again.count("already complete") == 3
