@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread a process (two cores, many workers), and visible skips.
+"""Shared by all tests: one thread a process (two cores, many workers), visible skips and errors.
 
 Those that need a GPU have all cores: one after another, they wait for float64 references.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import TYPE_CHECKING
 
 if os.environ.get("PAIRDISTILL_TEST_GPU") != "1":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +19,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 import hypothesis
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
 
 # No test fails because a machine is busy: an example may take as long as it takes.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -40,3 +44,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: WorkerController) -> None:
+    """A file that cannot be imported ends the run before its first test, as without workers.
+
+    Workers know nothing of pytest's own rule for that, and would say it after all other tests.
+    """
+    session = node.config.pluginmanager.get_plugin("session")
+    if session.testsfailed and not node.config.option.continue_on_collection_errors:
+        raise session.Interrupted(f"errors during collection: {session.testsfailed}")
