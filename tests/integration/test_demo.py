@@ -10,18 +10,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from rank_processes import python
 
 pytestmark = pytest.mark.slow
 
 
 def demo(out: Path, *options: str) -> str:
     words = ["demo", "--out", str(out), "--people", "3", *options, "train.steps=3"]
-    done = subprocess.run(
-        [sys.executable, "-m", "distill", *words, "evaluate.every_steps=0", "monitor.images=false"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-m", "distill", *words, "evaluate.every_steps=0", "monitor.images=false")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
