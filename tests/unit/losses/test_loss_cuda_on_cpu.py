@@ -9,21 +9,25 @@ is for `tests/gpu`.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent / "cuda_on_cpu"))
 import emulate
+from forks import Forks
 
 pytestmark = pytest.mark.slow
 
-AGREEMENT = "import agreement; fused.native_devices(); agreement."
-
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return emulate.build(tmp_path_factory.mktemp("cuda_on_cpu"))
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """What is run has torch, agreement, PairLossSpec and fused, and the emulated library loaded."""
+    started = emulate.forks(emulate.build(tmp_path_factory.mktemp("cuda_on_cpu")))
+    yield started
+    started.end()
 
 
 def assert_agreed(done) -> None:
@@ -32,8 +36,8 @@ def assert_agreed(done) -> None:
 
 
 @pytest.mark.parametrize("way", ["small", "cluster:2", "cluster:4", "split"])
-def test_every_way_agrees_with_the_reference(library: Path, way: str) -> None:
-    assert_agreed(emulate.run(library, AGREEMENT + "run_all()", PAIRDISTILL_CUDA_PATH=way))
+def test_every_way_agrees_with_the_reference(programs: Forks, way: str) -> None:
+    assert_agreed(programs.run("agreement.run_all()", PAIRDISTILL_CUDA_PATH=way))
 
 
 # Multiprocessors, shared memory of a block, of a multiprocessor, cache, largest cluster.
@@ -46,50 +50,48 @@ def test_every_way_agrees_with_the_reference(library: Path, way: str) -> None:
         "2,10000,36864,65536,2",
     ],
 )
-def test_rows_that_do_not_fit(library: Path, device: str) -> None:
+def test_rows_that_do_not_fit(programs: Forks, device: str) -> None:
     """On devices so small that the rule reads rows again, by clusters or in waves."""
-    assert_agreed(emulate.run(library, AGREEMENT + "long_rows()", EMULATED_DEVICE=device))
+    assert_agreed(programs.run("agreement.long_rows()", EMULATED_DEVICE=device))
 
 
-def test_streams_of_chunks(library: Path) -> None:
-    assert_agreed(emulate.run(library, AGREEMENT + "streams_of_chunks()"))
+def test_streams_of_chunks(programs: Forks) -> None:
+    assert_agreed(programs.run("agreement.streams_of_chunks()"))
 
 
 @pytest.mark.parametrize("module", ["test_loss_stream.py", "test_loss_edges.py"])
-def test_what_holds_on_the_cpu_holds_for_the_kernels(library: Path, module: str) -> None:
+def test_what_holds_on_the_cpu_holds_for_the_kernels(programs: Forks, module: str) -> None:
     """The CPU's own tests. Only bits that depend on alignment are no promise of the GPU's."""
     others = "not strided_and_unaligned and not any_cut"
-    program = "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    program = "sys.exit(pytest.main(sys.argv[1:]))"
     flags = ["-q", "-x", "-p", "no:cacheprovider", "-k", others]
-    done = emulate.run(library, program, *flags, str(Path(__file__).with_name(module)))
+    done = programs.run(program, *flags, str(Path(__file__).with_name(module)))
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
 
 
 @pytest.mark.parametrize(("way", "label"), [("small", -2), ("split", 37)])
-def test_a_label_out_of_range_stops_the_device(library: Path, way: str, label: int) -> None:
+def test_a_label_out_of_range_stops_the_device(programs: Forks, way: str, label: int) -> None:
     program = (
-        "import torch; from distill.losses import PairLossSpec; fused.native_devices();"
         "z = torch.zeros(2, 37); y = torch.tensor([3, int(sys.argv[1])]);"
         "torch.ops.pairdistill.pair_loss(z, z, y, *fused.choices(PairLossSpec(), 2.0))"
     )
-    done = emulate.run(library, program, str(label), PAIRDISTILL_CUDA_PATH=way)
+    done = programs.run(program, str(label), PAIRDISTILL_CUDA_PATH=way)
     assert done.returncode < 0
     assert "a label is out of range" in done.stderr
 
 
 ONE_CALL = (
-    "import torch, agreement; fused.native_devices();"
     "case = agreement.make_case(2, 9000, 2.0);"
     "agreement.check(case, torch.float32, 2.0, agreement.SPEC); print('agreed')"
 )
 
 
 @pytest.mark.parametrize("way", ["small", "cluster:16"])
-def test_much_shared_memory_and_large_clusters_are_asked_for(library: Path, way: str) -> None:
+def test_much_shared_memory_and_large_clusters_are_asked_for(programs: Forks, way: str) -> None:
     """The emulated device refuses what was not asked for, as a real one does."""
     device = "132,232448,233472,52428800,16"
-    done = emulate.run(library, ONE_CALL, EMULATED_DEVICE=device, PAIRDISTILL_CUDA_PATH=way)
+    done = programs.run(ONE_CALL, EMULATED_DEVICE=device, PAIRDISTILL_CUDA_PATH=way)
     assert_agreed(done)
 
 
@@ -97,20 +99,19 @@ def test_much_shared_memory_and_large_clusters_are_asked_for(library: Path, way:
     ("status", "fix"), [(35, "an older nvcc"), (209, "PAIRDISTILL_CUDA_ARCHS")]
 )
 def test_a_build_that_does_not_fit_the_machine_says_what_to_do(
-    library: Path, status: int, fix: str
+    programs: Forks, status: int, fix: str
 ) -> None:
     """cudaErrorInsufficientDriver and cudaErrorNoKernelImageForDevice."""
-    done = emulate.run(library, ONE_CALL, EMULATED_STATUS=str(status))
+    done = programs.run(ONE_CALL, EMULATED_STATUS=str(status))
     assert done.returncode == 1
     assert fix in done.stderr
 
 
-def test_a_wish_that_cannot_be_served_is_an_error(library: Path) -> None:
+def test_a_wish_that_cannot_be_served_is_an_error(programs: Forks) -> None:
     program = (
-        "import torch; from distill.losses import PairLossSpec; fused.native_devices();"
         "z = torch.zeros(2, 37); y = torch.zeros(2, dtype=torch.int64);"
         "torch.ops.pairdistill.pair_loss(z, z, y, *fused.choices(PairLossSpec(), 2.0))"
     )
-    done = emulate.run(library, program, PAIRDISTILL_CUDA_PATH="cluster:16")
+    done = programs.run(program, PAIRDISTILL_CUDA_PATH="cluster:16")
     assert done.returncode == 1
     assert "at most 4" in done.stderr

@@ -11,16 +11,17 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+from forks import Forks
 from loss_cases import needs_native
 
 HERE = Path(__file__).parent / "fake_cuda"
-ROOT = Path(__file__).parents[3]
 pytestmark = [
     needs_native,
     pytest.mark.slow,
@@ -44,25 +45,30 @@ def accelerator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-def called(accelerator: Path, name: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def programs(accelerator: Path) -> Iterator[Forks]:
     # The accelerator comes before torch, which asks once what there is.
-    start = "import ctypes, sys; ctypes.CDLL(sys.argv[1]); import calls; calls.make(sys.argv[2])"
-    command = [sys.executable, "-c", start, str(accelerator), name]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{HERE}"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
+    imports = "import ctypes, sys; ctypes.CDLL(sys.argv[1]); import calls"
+    started = Forks(imports, str(accelerator), folders=[HERE])
+    yield started
+    started.end()
+
+
+def called(programs: Forks, name: str) -> subprocess.CompletedProcess[str]:
+    return programs.run("calls.make(sys.argv[1])", name)
 
 
 @pytest.mark.parametrize(
     "name", ["whole_scores", "chunks", "chunks_in_plain_torch", "shares_of_the_classes"]
 )
-def test_everything_is_on_the_device_and_nothing_waits(accelerator: Path, name: str) -> None:
-    done = called(accelerator, name)
+def test_everything_is_on_the_device_and_nothing_waits(programs: Forks, name: str) -> None:
+    done = called(programs, name)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "called"
 
 
-def test_what_waits_is_seen(accelerator: Path) -> None:
-    done = called(accelerator, "waits")
+def test_what_waits_is_seen(programs: Forks) -> None:
+    done = called(programs, "waits")
     assert "_local_scalar_dense" in done.stderr
-    done = called(accelerator, "indexes_on_the_host")
+    done = called(programs, "indexes_on_the_host")
     assert "a tensor (2,) of the host" in done.stderr

@@ -1,16 +1,16 @@
-"""Builds the CUDA sources for the CPU, and runs programs or tests on what came of it."""
+"""Builds the CUDA sources for the CPU, and starts programs or tests on what came of it."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from forks import Forks
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[3]
@@ -23,14 +23,16 @@ def build(folder: Path) -> Path:
     if compiler is None:
         pytest.skip("no C++ compiler here")
     torch_folder = Path(torch.__file__).parent
-    flags = ["-std=c++17", "-O1", "-fPIC", "-w", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
+    flags = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-w"]
+    flags += ["-DTORCH_TARGET_VERSION=0x020b000000000000"]
     flags += ["-DPAIR_LOSS_ISA=cuda", '-DPAIR_LOSS_BUILD="emulated"']
     flags += ['-DPAIR_LOSS_TENSOR_HEADER="stream_on_cpu.h"']
     flags += [f"-I{HERE}", f"-I{ROOT / 'kernels'}", f"-isystem{torch_folder / 'include'}"]
 
     def compiled(source: str) -> str:
         target = str(folder / f"{source}.o")
-        command = [compiler, *flags, "-x", "c++", "-c", str(ROOT / "kernels" / source)]
+        level = "-O1" if source.endswith(".cu") else "-O0"  # the rest runs once a call
+        command = [compiler, level, *flags, "-x", "c++", "-c", str(ROOT / "kernels" / source)]
         subprocess.run([*command, "-o", target], check=True)
         return target
 
@@ -42,17 +44,12 @@ def build(folder: Path) -> Path:
     return library
 
 
-def run(library: Path, program: str, *arguments: str, **environment: str):
-    """``program`` in a process of its own, where the native loss is the emulated one."""
-    start = (
-        "import sys; from pathlib import Path; from distill.losses import fused;"
-        "fused.LIBRARY = Path(sys.argv[1]); sys.path[:0] = sys.argv[2:4]; del sys.argv[1:4];"
+def forks(library: Path) -> Forks:
+    """Starts programs and tests where the native loss is the emulated one, loaded already."""
+    imports = (
+        "import sys; from pathlib import Path; from distill.losses import PairLossSpec, fused;"
+        "fused.LIBRARY = Path(sys.argv[1]); import pytest, torch, agreement;"
+        "fused.native_devices();"
+        "assert agreement.OPS.build_description() == 'emulated'"
     )
-    command = [sys.executable, "-c", start + program, str(library), str(HERE), str(HERE.parent)]
-    return subprocess.run(
-        [*command, *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    return Forks(imports, str(library), folders=[HERE, HERE.parent])

@@ -1,15 +1,19 @@
 // Runs CUDA kernels on the CPU, thread by thread: enough of the language for kernels/*.cuh.
 //
-// Each thread of a block is a fiber; it runs until it waits at a barrier or for its warp, then the
-// next one goes on. The blocks of a cluster run together and see each other's shared memory; apart
-// from that, blocks run one after the other. So a block of 384 threads is exact, and slow.
+// Each thread of a block is a fiber; it runs until it waits at a barrier or for its warp, then one
+// of its warp goes on, and another warp when all of this one wait: a warp runs as far ahead of the
+// others as barriers let it. The blocks of a cluster run together and see each other's shared memory;
+// apart from that, blocks run one after the other. So a block of 384 threads is exact, and slow.
+//
+// The last warp goes first: so what warp 0 writes for the others is seen to be missing.
 //
 // Shared memory starts as NaN in every block, and a thread that reads another block's after that
 // block has left is an error: forgotten initialisation and forgotten barriers show. A copy ahead
 // leaves NaN until its group is waited for.
+//
+// over 300 lines: fibers and what the language's words do with them know one another
 #pragma once
 
-#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cassert>
@@ -64,6 +68,8 @@ namespace emulation {
 
 constexpr int kWarp = 32, kMostThreads = 768, kMostBlocks = 16;
 constexpr size_t kStack = 64 * 1024;
+// Stacks a power of two apart would all lie in the same lines of the processor's cache.
+constexpr size_t kStackStride = kStack + 19 * 64;
 
 struct Barrier {
   int arrived = 0;
@@ -77,12 +83,12 @@ struct Block {
   int running = 0;  // threads that have not left
 };
 
-// A fiber is started by setcontext and from then on left and entered by jumps, which ask nothing of
-// the operating system.
+// A fiber is started by setcontext, once, and from then on left and entered by jumps, which ask
+// nothing of the operating system: when its thread is done, it waits to be the next launch's.
+using Jump = void* [5];  // of the compiler's own setjmp and longjmp, which save the least
 struct Thread {
-  ucontext_t start;
-  jmp_buf here;
-  bool started, done;
+  Jump here;
+  bool started = false, done;
   int block;
   long cluster_arrivals;
   const Barrier* awaited;  // none, or asleep until its generation is another one than `generation`
@@ -93,21 +99,20 @@ struct Thread {
 };
 
 struct Machine {
-  jmp_buf scheduler;
-  int threads_of_block = 0, blocks = 0, current = 0;
+  Jump host;
+  int threads_of_block = 0, blocks = 0, current = 0, left = 0;
   Block block[kMostBlocks];
   Barrier cluster;
-  std::vector<Thread> thread;
+  std::vector<Thread> thread;  // as many as the largest cluster had; a fiber each
+  std::vector<ucontext_t> start;
   std::vector<char> stacks;
   std::function<void()> kernel;
 
   Thread& me() { return thread[current]; }
   Block& my_block() { return block[me().block]; }
 };
-inline Machine& machine() {
-  static Machine the_machine;
-  return the_machine;
-}
+inline Machine the_machine;
+inline Machine& machine() { return the_machine; }
 
 inline void fail(const char* what) {
   std::fprintf(stderr, "emulated device: %s\n", what);
@@ -121,17 +126,44 @@ inline void enter(int thread) {
   blockIdx.x = m.my_block().index;
 }
 
+inline bool can_go_on(const Thread& thread) {
+  if (thread.done) return false;
+  return thread.awaited == nullptr || thread.awaited->generation != thread.generation;
+}
+
+// The thread that goes on when this one does not: of its warp, or of the warps after it.
+inline int next_thread() {
+  Machine& m = machine();
+  const int count = m.threads_of_block * m.blocks, warp = m.current / kWarp * kWarp;
+  for (int lane = 0; lane < kWarp; ++lane) {
+    const int i = warp + (m.current + lane) % kWarp;
+    if (can_go_on(m.thread[i])) return i;
+  }
+  for (int i = warp + kWarp; i < warp + count; ++i)
+    if (can_go_on(m.thread[i % count])) return i % count;
+  fail("a barrier that not all threads reach");
+  return 0;
+}
+
+__attribute__((noinline)) inline void resume(int thread) {
+  enter(thread);
+  Thread& t = machine().me();
+  if (t.started) __builtin_longjmp(t.here, 1);
+  t.started = true;
+  setcontext(&machine().start[thread]);
+}
+
+// The other threads go on, until one of them comes back here.
+__attribute__((noinline)) inline void leave() {
+  if (__builtin_setjmp(machine().me().here) == 0) resume(next_thread());
+}
+
 // The other threads go on until the barrier has let its threads of this generation through.
 inline void sleep(const Barrier& barrier, long generation) {
   if (barrier.generation != generation) return;
-  const int me = machine().current;
   machine().me().awaited = &barrier;
   machine().me().generation = generation;
-  if (_setjmp(machine().me().here) == 0) _longjmp(machine().scheduler, 1);
-  enter(me);
-}
-inline bool asleep(const Thread& thread) {
-  return thread.awaited != nullptr && thread.awaited->generation == thread.generation;
+  leave();
 }
 
 inline void arrive(Barrier& barrier, int threads) {
@@ -145,60 +177,54 @@ inline void wait(Barrier& barrier, int threads) {
   sleep(barrier, generation);
 }
 
-inline void fiber_main() {
+__attribute__((noinline)) inline void back_to_the_host() { __builtin_longjmp(machine().host, 1); }
+
+// One thread of one launch; the fiber of the next one goes on here.
+__attribute__((noinline)) inline void run_thread() {
   Machine& m = machine();
   m.kernel();
   for (const auto& group : m.me().groups)
     if (!group.empty()) fail("a thread leaves before its copies have arrived");
   m.me().done = true;
   --m.my_block().running;
-  _longjmp(m.scheduler, 1);
+  if (__builtin_setjmp(m.me().here) != 0) return;
+  if (--m.left == 0) back_to_the_host();
+  resume(next_thread());
+}
+inline void fiber_main() {
+  while (true) run_thread();
 }
 
-inline void resume(int thread) {
+// A fiber for each thread: as they were left, or new ones where there were not as many.
+inline void make_fibers(int count) {
   Machine& m = machine();
-  enter(thread);
-  Thread& t = m.me();
-  if (_setjmp(m.scheduler) != 0) return;
-  if (t.started) _longjmp(t.here, 1);
-  t.started = true;
-  setcontext(&t.start);
-}
-
-inline void start_fibers() {
-  Machine& m = machine();
-  const int count = m.threads_of_block * m.blocks;
-  m.thread.resize(count);
-  if (m.stacks.size() < count * kStack) m.stacks = std::vector<char>(count * kStack);
+  if (int(m.thread.size()) < count) {
+    m.thread = std::vector<Thread>(count);
+    m.start = std::vector<ucontext_t>(count);
+    m.stacks = std::vector<char>(count * kStackStride);
+    for (int i = 0; i < count; ++i) {
+      getcontext(&m.start[i]);
+      m.start[i].uc_stack.ss_sp = &m.stacks[i * kStackStride];
+      m.start[i].uc_stack.ss_size = kStack;
+      m.start[i].uc_link = nullptr;
+      makecontext(&m.start[i], fiber_main, 0);
+    }
+  }
   for (int i = 0; i < count; ++i) {
     Thread& t = m.thread[i];
-    getcontext(&t.start);
-    t.start.uc_stack.ss_sp = &m.stacks[i * kStack];
-    t.start.uc_stack.ss_size = kStack;
-    t.start.uc_link = nullptr;
-    makecontext(&t.start, fiber_main, 0);
-    t.started = t.done = false;
+    t.done = false;
     t.shown = 0;
     t.block = i / m.threads_of_block;
     t.cluster_arrivals = 0;
     t.awaited = nullptr;
-    t.groups.assign(1, {});
+    t.groups.resize(1);
+    t.groups.front().clear();
   }
+  m.left = count;
 }
 
-// Whether any is left.
-inline bool run_each_once() {
-  Machine& m = machine();
-  bool any = false, ran = false;
-  for (int i = 0; i < int(m.thread.size()); ++i) {
-    if (m.thread[i].done) continue;
-    any = true;
-    if (asleep(m.thread[i])) continue;
-    ran = true;
-    resume(i);
-  }
-  if (any && !ran) fail("a barrier that not all threads reach");
-  return any;
+__attribute__((noinline)) inline void run_fibers() {
+  if (__builtin_setjmp(machine().host) == 0) resume(machine().left - 1);
 }
 
 // Blocks [first, first + blocks) at the same time.
@@ -213,9 +239,8 @@ inline void run_cluster(unsigned first, int blocks, int64_t shared_bytes) {
     b.shared.assign(size_t(shared_bytes + 7) / 8 + 2, ~uint64_t(0));
     b.running = m.threads_of_block;
   }
-  start_fibers();
-  while (run_each_once()) {
-  }
+  make_fibers(m.threads_of_block * blocks);
+  run_fibers();
 }
 
 inline void launch(int64_t blocks, int64_t threads, int64_t shared_bytes, int64_t cluster,
