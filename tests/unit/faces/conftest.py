@@ -30,7 +30,8 @@ def aligned(photographs: dict[str, bytes]) -> dict[str, AlignedFace]:
     found = {}
     for origin, data in photographs.items():
         rgb = decode(data)
-        found[origin] = align_face(rgb, FaceDetector().detect(rgb)[0].points)
+        face, _ = FaceDetector().foremost(rgb)
+        found[origin] = align_face(rgb, face.points)
     return found
 
 
