@@ -11,6 +11,8 @@ from typing import Any
 from numba import njit
 from numba.core import event
 
+from distill.data.compiled_once import CompiledOnce
+
 COMPILING = "compiling what changes pixels: once on this machine, it takes minutes"
 """What to tell who waits, see `told_of_compiling`."""
 
@@ -21,7 +23,8 @@ def compiled(function: Callable[..., Any]) -> Any:
     Numba keeps it beside the function's file or below the user's cache folder; on a machine where
     neither can be written, every process compiles for itself. Compiled functions call others
     only within their folder, and numba would not notice that one of those has changed; so what
-    is kept counts as stale as soon as any file of the folder is newer.
+    is kept counts as stale as soon as any file of the folder is newer. Of processes that need it at
+    the same time one compiles (`CompiledOnce`).
     """
     try:
         made = njit(cache=True, nogil=True, error_model="numpy")(function)
@@ -29,7 +32,13 @@ def compiled(function: Callable[..., Any]) -> Any:
         return njit(nogil=True, error_model="numpy")(function)
     stamp = _stamp(Path(function.__code__.co_filename).parent)
     made._cache._cache_file._source_stamp = stamp
+    made._cache = CompiledOnce(made._cache)
     return made
+
+
+def is_compiled_elsewhere(function: Any) -> bool:
+    """Whether another process is compiling this function right now."""
+    return isinstance(function._cache, CompiledOnce) and function._cache.is_busy()
 
 
 @functools.cache

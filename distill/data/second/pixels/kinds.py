@@ -11,7 +11,8 @@ from numba import float32, float64, from_dtype, int64, types, uint8, uint64
 from numba.core.errors import NumbaExperimentalFeatureWarning
 from numba.experimental.function_type import _get_wrapper_address
 
-from distill.data.compiled import compiled
+from distill.data.compiled import compiled, is_compiled_elsewhere
+from distill.data.compiled_once import idle_first
 from distill.data.second.options import NUMBERS
 from distill.data.second.pixels.blur import blur
 from distill.data.second.pixels.crop import crop
@@ -67,6 +68,10 @@ class Kind(types.WrapperAddressProtocol):  # type: ignore[misc]
         address: int = _get_wrapper_address(self._function, _OF_A_KIND)
         return address
 
+    def is_compiled_elsewhere(self) -> bool:
+        """Whether another process is compiling it right now."""
+        return is_compiled_elsewhere(self._function)
+
     def __wrapper_address__(self) -> int:
         return self._address
 
@@ -82,13 +87,15 @@ _FUNCTIONS = (pose, eyes, glasses, mask, forehead, light, crop, blur)
 def pointers(drawn: int) -> tuple[Kind, ...]:
     """Functions by their place in `NAMES`: those of the kinds that are bits of ``drawn``.
 
-    They are compiled, or loaded from the cache, when first called. In the places of other kinds
-    stands one of these, so that nothing is compiled that is not called.
+    They are compiled here, or loaded from the cache. In the places of other kinds stands one of
+    these, so that nothing is compiled that is not called.
     """
     # Function pointers have been "experimental" in numba since 0.49; the version is pinned.
     warnings.simplefilter("ignore", NumbaExperimentalFeatureWarning)
     wanted = [kind for kind in range(len(NAMES)) if drawn >> kind & 1]
     made = {kind: Kind(_FUNCTIONS[kind]) for kind in wanted}
+    for kind in idle_first(made.values(), Kind.is_compiled_elsewhere):
+        kind.__wrapper_address__()
     return tuple(made.get(kind, made[wanted[0]]) for kind in range(len(NAMES)))
 
 
