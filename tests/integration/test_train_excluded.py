@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import simplejpeg
+from rank_processes import python
 from safetensors.numpy import load_file
 
 from distill.data.excluded import NEEDED, pack_key
@@ -50,14 +49,7 @@ def train(root: Path, name: str, *words: str) -> subprocess.CompletedProcess[str
         "monitor.tensorboard=false",
     ]
     (root / "run.toml").touch()
-    return subprocess.run(
-        [sys.executable, "-m", "distill", "train", str(root / "run.toml"), *settings, *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    return python("-m", "distill", "train", str(root / "run.toml"), *settings, *words)
 
 
 def test_a_run_goes_on_without_the_same_photographs_and_with_no_other_list(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from rank_processes import python
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 from written_arcface import BLOCKS, by_hand, head_of, state_of
@@ -99,8 +100,7 @@ head = {{placement = "sharded"}}
 optimizer = {{lr = 1e-12}}
 train = {{steps = 1, global_batch_pairs = 4, zero_stage = 3}}
 """)
-    command = [sys.executable, "-m", "distill", "train", str(tmp_path / "run.toml"), "--ranks", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = python("-m", "distill", "train", str(tmp_path / "run.toml"), "--ranks", "2")
     assert done.returncode == 0, done.stderr
     assert f"backbone of {path}; 2 people, all new" in done.stderr
     ours = load_file(tmp_path / "run" / "model.safetensors")

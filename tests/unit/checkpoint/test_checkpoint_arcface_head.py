@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
+from pathlib import Path
 
 import arcface_ranks
 import pytest
 import torch
+from rank_processes import on_ranks
 from safetensors.torch import save_file
 from written_arcface import BLOCKS, head_of, logits_by_hand, state_of
 
@@ -19,11 +19,6 @@ from distill.models.classifier import build_classifier
 from distill.trained import restore, restore_backbone
 
 PEOPLE = arcface_ranks.PEOPLE
-LAUNCH = """
-import sys
-from distill.processes.spawn import spawn_local
-sys.exit(spawn_local(sys.argv[2:], 2, program=[sys.executable, sys.argv[1]]))
-"""
 LABELS = [str(label) for label in range(PEOPLE)]
 
 
@@ -42,9 +37,8 @@ def test_the_logits_are_the_same_wherever_the_head_stands(whole, tmp_path):
     path, state, head = whole
     images = torch.rand(2, 3, 112, 112) * 2 - 1
     torch.save(images, tmp_path / "images")
-    words = [arcface_ranks.__file__, path, tmp_path / "images", tmp_path / "out"]
-    done = subprocess.run([sys.executable, "-c", LAUNCH, *map(str, words)], check=False,
-                          capture_output=True, text=True)  # fmt: skip
+    words = path, tmp_path / "images", tmp_path / "out"
+    done = on_ranks(Path(arcface_ranks.__file__), *words, ranks=2)
     assert done.returncode == 0, done.stderr
     expected = logits_by_hand(state, head, BLOCKS["r18"], images)
     seen = {place: set() for place in arcface_ranks.PLACES}

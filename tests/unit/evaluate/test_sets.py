@@ -3,8 +3,6 @@
 import json
 import os
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from drawn_people import draw_face, make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rank_processes import python
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import KFold
 from typer.testing import CliRunner
@@ -115,8 +114,7 @@ def test_the_numbers_are_those_of_loops(weights, sets, tmp_path):
 
 def test_three_ranks_and_a_folder(weights, sets, tmp_path):
     words = (weights, sets[0].parent, "--ranks", "3", "--out", tmp_path)
-    program = [sys.executable, "-m", "distill", "evaluate", *map(str, words)]
-    done = subprocess.run(program, capture_output=True, text=True, check=False, env=os.environ)
+    done = python("-m", "distill", "evaluate", *map(str, words))
     assert done.returncode == 0, done.stderr
     three = json.loads((tmp_path / "sets.json").read_text())
     one = json.loads(here(weights, *sets[::-1], "--json", "--out", tmp_path / "one").stdout)
