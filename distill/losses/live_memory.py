@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+_PLAIN = frozenset((bool, float, int, str, torch.device, torch.dtype, type(None)))
+"""What most arguments are that are no tensors, and hold none."""
 
 
 class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -44,13 +46,15 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         self._meet((args, kwargs), counted=False)
         result = func(*args, **kwargs)
-        self._meet(result, counted=True)
+        self._meet((result,), counted=True)
         return result
 
-    def _meet(self, tree: Any, *, counted: bool) -> None:
-        for leaf in tree_leaves(tree):
-            if isinstance(leaf, torch.Tensor) and leaf.device.type != "meta":
-                self._count(leaf.untyped_storage(), counted)
+    def _meet(self, values: tuple[Any, ...], *, counted: bool) -> None:
+        tensors: list[torch.Tensor] = []
+        _add_tensors(values, tensors)
+        for tensor in tensors:
+            if tensor.device.type != "meta":
+                self._count(tensor.untyped_storage(), counted)
 
     def _count(self, storage: torch.UntypedStorage, counted: bool) -> None:
         key = storage._cdata
@@ -66,3 +70,16 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _forget(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.live_bytes -= size
+
+
+def _add_tensors(values: Iterable[Any], found: list[torch.Tensor]) -> None:
+    """Add those among what an operator takes or returns; torch's `tree_leaves` takes far longer."""
+    for value in values:
+        if type(value) in _PLAIN:
+            continue
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            _add_tensors(value, found)
+        elif isinstance(value, dict):
+            _add_tensors(value.values(), found)

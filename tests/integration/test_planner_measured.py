@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,13 @@ CASES = [(ranks, name) for ranks in (1, 2) for name in scenarios(ranks)]
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
     """What each rank saw, by number of ranks."""
     return {ranks: played(ranks, tmp_path_factory.mktemp(f"ranks{ranks}")) for ranks in (1, 2)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def backbone() -> Iterator[None]:
+    """What the scenarios train is known to the planner."""
+    with script.shallow_backbone():
+        yield
 
 
 def played(ranks: int, folder: Path) -> list[dict[str, Any]]:
