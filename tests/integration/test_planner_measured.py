@@ -76,7 +76,7 @@ def test_the_peak_is_within_ten_percent(measured, ranks, name) -> None:
 
 @pytest.mark.parametrize("name", [name for name in scenarios(2) if name.startswith("backbone 3")])
 def test_weights_of_stage_3_go_as_backward_does(measured, name) -> None:
-    """None is whole any more where blocks that are made again hold most, else nearly all are."""
+    """None or few are whole where blocks that are made again hold most, else nearly all are."""
     seen = [one[name] for one in measured[2]]
     memory, _ = predicted(2, name)
     assert memory.phases["backward"].total() == pytest.approx(most(seen, "backward"), rel=0.01)
@@ -112,7 +112,7 @@ def test_bytes_over_the_network_are_those_of_the_collectives(measured, name) -> 
     sent = {key: max(sent_by(one[name], key) for one in measured[2]) for key in OPERATORS}
     for operator, (collective, tensors) in OPERATORS.items():
         payload = sum(t.payload for t in traffic if t.collective == collective)
-        assert sent[operator] == pytest.approx(tensors * payload, rel=0.02, abs=50_000), operator
+        assert sent[operator] == pytest.approx(tensors * payload, rel=0.02, abs=5_000), operator
 
 
 def sent_by(seen: dict[str, Any], operator: str) -> int:
