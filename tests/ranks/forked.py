@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
+import json
 import os
 import runpy
 import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +22,7 @@ from typing import Any, NoReturn
 DESCRIPTORS = Path("/proc/self/fd")
 OURS = {int(entry.name) for entry in DESCRIPTORS.iterdir()}
 """Descriptors that the libraries may have opened; what came later is closed in a new program."""
+POLL_SECONDS = 0.02
 
 
 def fork_program(
@@ -144,3 +148,50 @@ class ForkedProcess:
 
 FORKING = SimpleNamespace(Popen=ForkedProcess, DEVNULL=subprocess.DEVNULL)
 """In place of the module `subprocess` in `distill.processes.spawn`."""
+
+
+def start(program: dict[str, Any]) -> int:
+    """Fork a program; its process."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    Path(program["out"]).unlink(missing_ok=True)
+    Path(program["err"]).unlink(missing_ok=True)
+    streams = [os.open(os.devnull, os.O_RDONLY)]
+    streams += [os.open(program[name], flags, 0o600) for name in ("out", "err")]
+    process = fork_program(program["arguments"], streams, env=program["env"])
+    for stream in streams:
+        os.close(stream)
+    return process
+
+
+def statuses(processes: list[int], seconds: float) -> list[int]:
+    """Exit statuses of all; those that take longer are killed."""
+    found: dict[int, int] = {}
+    deadline = time.monotonic() + seconds
+    while len(found) < len(processes):
+        for process in processes:
+            if process not in found and (ended := os.waitpid(process, os.WNOHANG))[0]:
+                found[process] = os.waitstatus_to_exitcode(ended[1])
+            elif process not in found and time.monotonic() > deadline:
+                os.kill(process, signal.SIGKILL)
+        time.sleep(POLL_SECONDS)
+    return [found[process] for process in processes]
+
+
+def serve() -> None:
+    """Fork what standard input asks for, until it ends; for a process that has imported all.
+
+    Each line asks for programs that run side by side, as JSON:
+
+        {"programs": [{"arguments": [..], "out": file, "err": file, "env": {..}}, ..],
+         "seconds": ..}
+
+    Each becomes a process of its own that does what `python ARGUMENTS` does. When all have ended,
+    or were killed after so many seconds, their exit statuses are answered in one line.
+    """
+    assert len(list(Path("/proc/self/task").iterdir())) == 1, "a fork has one thread"
+    gc.collect()
+    gc.freeze()  # DeepSpeed's stage 3 collects garbage at each start, among all objects of torch
+    while line := sys.stdin.readline():
+        asked = json.loads(line)
+        processes = [start(program) for program in asked["programs"]]
+        print(json.dumps(statuses(processes, asked["seconds"])), flush=True)

@@ -30,9 +30,10 @@ def parent() -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, PARENT], stdin=pipe, stdout=pipe, text=True)
 
 
-def fork(programs: Sequence[Mapping[str, object]], seconds: float) -> list[int]:
-    """Has the parent fork ``programs``; their exit statuses, minus the signal for one killed."""
-    server = parent()
+def fork(
+    server: subprocess.Popen[str], programs: Sequence[Mapping[str, object]], seconds: float
+) -> list[int]:
+    """Has ``server`` fork ``programs``; their exit statuses, minus the signal for one killed."""
     assert server.stdin and server.stdout
     print(json.dumps({"programs": programs, "seconds": seconds}), file=server.stdin, flush=True)
     return list(json.loads(server.stdout.readline()))
@@ -55,7 +56,7 @@ def play(script: Path, *words: str | Path, ranks: int, folder: Path, seconds: fl
         {"arguments": mine, "out": output, "err": output, "env": env}
         for mine, output in zip(arguments, outputs, strict=True)
     ]
-    statuses = fork(programs, seconds)
+    statuses = fork(parent(), programs, seconds)
     told = [Path(output).read_text() for output in outputs]
     for status, output in zip(statuses, told, strict=True):
         assert status == 0, output
@@ -70,10 +71,21 @@ def python(*arguments: str, seconds: float = 600, **env: str) -> subprocess.Comp
         seconds: after which it is killed.
         env: variables beside those of this process.
     """
+    return forked_by(parent(), arguments, seconds=seconds, env=env)
+
+
+def forked_by(
+    server: subprocess.Popen[str],
+    arguments: Sequence[str],
+    *,
+    seconds: float = 600,
+    env: Mapping[str, str],
+) -> subprocess.CompletedProcess[str]:
+    """`python` of another process that forks."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = (Path(folder, name) for name in ("out", "err"))
         program = {"arguments": arguments, "out": str(out), "err": str(err)}
-        (status,) = fork([program | {"env": os.environ | env}], seconds)
+        (status,) = fork(server, [program | {"env": {**os.environ, **env}}], seconds)
         return subprocess.CompletedProcess(arguments, status, out.read_text(), err.read_text())
 
 

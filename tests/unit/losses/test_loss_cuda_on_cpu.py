@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    """What is run has torch, agreement, PairLossSpec and fused, and the emulated library loaded."""
+    """What is run has the emulated library loaded, and nothing heavy left to import."""
     started = emulate.forks(emulate.build(tmp_path_factory.mktemp("cuda_on_cpu")))
     yield started
     started.end()
@@ -37,7 +37,7 @@ def assert_agreed(done) -> None:
 
 @pytest.mark.parametrize("way", ["small", "cluster:2", "cluster:4", "split"])
 def test_every_way_agrees_with_the_reference(programs: Forks, way: str) -> None:
-    assert_agreed(programs.run("agreement.run_all()", PAIRDISTILL_CUDA_PATH=way))
+    assert_agreed(programs.run("import agreement; agreement.run_all()", PAIRDISTILL_CUDA_PATH=way))
 
 
 # Multiprocessors, shared memory of a block, of a multiprocessor, cache, largest cluster.
@@ -52,18 +52,18 @@ def test_every_way_agrees_with_the_reference(programs: Forks, way: str) -> None:
 )
 def test_rows_that_do_not_fit(programs: Forks, device: str) -> None:
     """On devices so small that the rule reads rows again, by clusters or in waves."""
-    assert_agreed(programs.run("agreement.long_rows()", EMULATED_DEVICE=device))
+    assert_agreed(programs.run("import agreement; agreement.long_rows()", EMULATED_DEVICE=device))
 
 
 def test_streams_of_chunks(programs: Forks) -> None:
-    assert_agreed(programs.run("agreement.streams_of_chunks()"))
+    assert_agreed(programs.run("import agreement; agreement.streams_of_chunks()"))
 
 
 @pytest.mark.parametrize("module", ["test_loss_stream.py", "test_loss_edges.py"])
 def test_what_holds_on_the_cpu_holds_for_the_kernels(programs: Forks, module: str) -> None:
     """The CPU's own tests. Only bits that depend on alignment are no promise of the GPU's."""
     others = "not strided_and_unaligned and not any_cut"
-    program = "sys.exit(pytest.main(sys.argv[1:]))"
+    program = "import pytest, sys; sys.exit(pytest.main(sys.argv[1:]))"
     flags = ["-q", "-x", "-p", "no:cacheprovider", "-k", others]
     done = programs.run(program, *flags, str(Path(__file__).with_name(module)))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -73,6 +73,7 @@ def test_what_holds_on_the_cpu_holds_for_the_kernels(programs: Forks, module: st
 @pytest.mark.parametrize(("way", "label"), [("small", -2), ("split", 37)])
 def test_a_label_out_of_range_stops_the_device(programs: Forks, way: str, label: int) -> None:
     program = (
+        "import sys, torch; from distill.losses import PairLossSpec, fused;"
         "z = torch.zeros(2, 37); y = torch.tensor([3, int(sys.argv[1])]);"
         "torch.ops.pairdistill.pair_loss(z, z, y, *fused.choices(PairLossSpec(), 2.0))"
     )
@@ -82,6 +83,7 @@ def test_a_label_out_of_range_stops_the_device(programs: Forks, way: str, label:
 
 
 ONE_CALL = (
+    "import agreement, torch;"
     "case = agreement.make_case(2, 9000, 2.0);"
     "agreement.check(case, torch.float32, 2.0, agreement.SPEC); print('agreed')"
 )
@@ -109,6 +111,7 @@ def test_a_build_that_does_not_fit_the_machine_says_what_to_do(
 
 def test_a_wish_that_cannot_be_served_is_an_error(programs: Forks) -> None:
     program = (
+        "import sys, torch; from distill.losses import PairLossSpec, fused;"
         "z = torch.zeros(2, 37); y = torch.zeros(2, dtype=torch.int64);"
         "torch.ops.pairdistill.pair_loss(z, z, y, *fused.choices(PairLossSpec(), 2.0))"
     )

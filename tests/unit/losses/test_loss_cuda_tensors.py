@@ -55,7 +55,7 @@ def programs(accelerator: Path) -> Iterator[Forks]:
 
 
 def called(programs: Forks, name: str) -> subprocess.CompletedProcess[str]:
-    return programs.run("calls.make(sys.argv[1])", name)
+    return programs.run("import calls, sys; calls.make(sys.argv[1])", name)
 
 
 @pytest.mark.parametrize(
