@@ -2,7 +2,8 @@
 
 The story: system libraries, a virtual environment, the tools that build, torch (first, so that
 nothing else chooses one), all other packages in the exact versions of constraints.txt, FFCV against
-this system's libraries, and last pairdistill itself with its native loss. A stamp in the virtual
+this system's libraries, and last pairdistill itself with its native loss. That needs torch and a
+compiler for minutes, so it is compiled while the other packages come. A stamp in the virtual
 environment says what it was made from; where that has not changed, nothing is done.
 
 Standard library only, Python 3.11 to 3.13. Exit status 0, or 2 after one message of what to do.
@@ -18,6 +19,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # `python -I` leaves it out
@@ -58,23 +60,30 @@ def set_up(venv: Path) -> None:
     steps.say(f"Setting up {venv} with Python {version()} (full output: {steps.log})")
     provide(steps)
     packages = {name: wanted[name] for name in ("python", "packages", "root")}
-    if not packages.items() <= made.items():
-        install_packages(steps, venv)
-        write_stamp(venv, packages)
-    install_ourselves(steps, venv)
+    fresh = not packages.items() <= made.items()
+    if fresh:
+        pins = read_pins(CONSTRAINTS.read_text())
+        install_torch(steps, venv, pins)
+        with compiled_meanwhile(steps, venv):
+            install_others(steps, venv, pins)
+            write_stamp(venv, packages)
+    install_ourselves(steps, venv, compiled=fresh)
     write_stamp(venv, wanted)
     steps.say("Set-up complete.")
 
 
-def install_packages(steps: Steps, venv: Path) -> None:
-    """A virtual environment with every pinned package; torch before all others."""
+def install_torch(steps: Steps, venv: Path, pins: dict[str, str]) -> None:
+    """A virtual environment with what builds, and torch before all others."""
     stamp_file(venv).unlink(missing_ok=True)
-    pins = read_pins(CONSTRAINTS.read_text())
     if not works(venv):
         steps.run("virtual environment", [sys.executable, "-m", "venv", "--clear", str(venv)])
     tools = [pins[name] for name in BUILD_TOOLS]
     pip(steps, venv, "build tools", *tools)
     pip(steps, venv, f"{pins['torch']} (200 MB, or several GB with CUDA)", pins["torch"])
+
+
+def install_others(steps: Steps, venv: Path, pins: dict[str, str]) -> None:
+    """Every other pinned package."""
     others = [pin for name, pin in pins.items() if name not in APART]
     pip(steps, venv, f"{len(others)} pinned packages", "--no-deps", *others)
     if not imports(venv, "ffcv"):
@@ -90,20 +99,33 @@ def install_ffcv(steps: Steps, venv: Path, pin: str) -> None:
     pip(steps, venv, f"{pin}, built for this system", *options, pin)
 
 
-def install_ourselves(steps: Steps, venv: Path) -> None:
+def compiled_meanwhile(steps: Steps, venv: Path) -> AbstractContextManager[None]:
+    """Compile the native loss beside a block; `install_ourselves` then takes the objects."""
+    argv = [str(venv / "bin" / "python"), "setup.py", "build_ext", "--inplace"]
+    return steps.meanwhile(native_loss(), argv, pip_environment(), cuda_advice())
+
+
+def install_ourselves(steps: Steps, venv: Path, compiled: bool) -> None:
     """Install this folder as pairdistill, with its native loss (CUDA too where nvcc is)."""
-    cuda = " for CPU and CUDA (minutes)" if builds_cuda() else ""
-    try:
-        pip(steps, venv, f"pairdistill and its native loss{cuda}", "--no-deps", "-e", str(ROOT))
-    except SetupError as error:
-        if not cuda:
-            raise
-        raise SetupError(
-            f"{error}\nWhere nvcc refuses the C++ compiler, name another: CXX=g++-12 make"
-            "\nTo build without CUDA: PAIRDISTILL_CUDA=0 make"
-        ) from error
+    title = "pairdistill" if compiled else f"pairdistill and its {native_loss()}"
+    pip(steps, venv, title, "--no-deps", "-e", str(ROOT), advice=cuda_advice())
     program = trial(read_pins(CONSTRAINTS.read_text())["torch"])
     steps.run("trying it", [str(venv / "bin" / "python"), "-c", program], pip_environment())
+
+
+def native_loss() -> str:
+    """What is compiled, and whether that takes minutes."""
+    return "native loss for CPU and CUDA (minutes)" if builds_cuda() else "native loss"
+
+
+def cuda_advice() -> str:
+    """What can be done where nvcc fails."""
+    if not builds_cuda():
+        return ""
+    return (
+        "\nWhere nvcc refuses the C++ compiler, name another: CXX=g++-12 make"
+        "\nTo build without CUDA: PAIRDISTILL_CUDA=0 make"
+    )
 
 
 def trial(torch_pin: str) -> str:
@@ -122,14 +144,14 @@ def builds_cuda() -> bool:
     return found is not None and os.environ.get("PAIRDISTILL_CUDA") != "0"
 
 
-def pip(steps: Steps, venv: Path, title: str, *arguments: str) -> None:
+def pip(steps: Steps, venv: Path, title: str, *arguments: str, advice: str = "") -> None:
     """Run `pip install` inside ``venv`` under our constraints.
 
     Without build isolation: an isolated build of a package that needs torch fetches another one.
     """
     argv = [str(venv / "bin" / "python"), "-m", "pip", "install", "--no-build-isolation"]
     argv += ["-c", str(CONSTRAINTS), *arguments]
-    steps.run(title, argv, pip_environment())
+    steps.run(title, argv, pip_environment(), advice)
 
 
 def pip_environment() -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
 import os
 import re
 import subprocess
@@ -23,12 +22,6 @@ FIND_PYTHON = ROOT / "scripts" / "find_python.sh"
 def needs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     return importlib.import_module("system_needs")
-
-
-@pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    return importlib.import_module("steps")
 
 
 @pytest.fixture
@@ -144,21 +137,6 @@ def test_a_whole_opencv_is_left_alone(tmp_path: Path) -> None:
     answer = subprocess.run(script, capture_output=True, text=True, check=True, env=environment)
     assert answer.stdout.strip().split(":")[-1] == str(tmp_path)
     assert "pairdistill-opencv" not in answer.stdout
-
-
-def test_a_failed_step_shows_the_end_and_names_the_log(steps: ModuleType, tmp_path: Path) -> None:
-    out = io.StringIO()
-    running = steps.Steps(tmp_path / "build" / "setup.log", out)
-    running.run("first", [sys.executable, "-c", "print('fine')"])
-    code = "import sys; print(*range(40), sep='\\n', flush=True); sys.exit('the cause')"
-    with pytest.raises(steps.SetupError, match="the cause") as caught:
-        running.run("second", [sys.executable, "-c", code])
-    assert len(str(caught.value).splitlines()) <= steps.TAIL_LINES + 2
-    assert "fine" not in str(caught.value)
-    assert "fine" in running.log.read_text()
-    assert str(running.log) in str(caught.value)
-    assert "first: done in 0 s" in out.getvalue()
-    assert "second: FAILED" in out.getvalue()
 
 
 def test_pins_are_read_with_markers_and_without_includes(setup: ModuleType) -> None:
