@@ -1,16 +1,23 @@
 """Shared by all tests: one thread a process (two cores, many workers), visible skips and errors.
 
+What a test leaves behind does not slow those after it in the same process: neither the threads that
+a command gave torch, nor the objects that are there to stay, which the collector of garbage would
+walk over again and again.
+
 Those that need a GPU have all cores: one after another, they wait for float64 references.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from typing import TYPE_CHECKING
 
 if os.environ.get("PAIRDISTILL_TEST_GPU") != "1":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Threads that wait for each other sleep: spinning, they hold up the process they wait for.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # A shell starts background jobs with Ctrl-C ignored, which the programs under test would inherit.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -44,6 +51,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+THREADS = torch.get_num_threads()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """A command that was run in this process has given torch as many threads as there are cores."""
+    torch.set_num_threads(THREADS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_objects_to_collect() -> None:
+    """What is there before a file is there to stay: modules, all tests, what was compiled."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
