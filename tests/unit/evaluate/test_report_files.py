@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from rank_processes import python
 
 FULL = """
 import resource, sys
@@ -56,9 +55,7 @@ def test_both_files_are_new_or_neither(tmp_path: Path, name: str, file: str) -> 
         before.write_text("before")
     said = {}
     for limit in (10_000, 10_000_000):
-        argv = [sys.executable, "-c", FULL, name, str(tmp_path), str(limit)]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        said[limit] = done.stderr
+        said[limit] = python("-c", FULL, name, str(tmp_path), str(limit)).stderr
         sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
         assert sizes.keys() == {numbers.name, picture.name}
         if limit == 10_000:

@@ -29,12 +29,20 @@ ALONE = """
 import json, sys
 sys.modules["distill"] = None  # its import fails
 import torch
-facts = {"pairdistill.json": ""}
-module = torch.export.load(sys.argv[1], extra_files=facts).module()
-given = [module(images) for images in torch.load(sys.argv[2])]
-torch.save(given, sys.argv[3])
-print(facts["pairdistill.json"])
+found = {}
+for name, (path, pixels) in torch.load(sys.argv[1]).items():
+    facts = {"pairdistill.json": ""}
+    module = torch.export.load(path, extra_files=facts).module()
+    found[name] = [module(images) for images in pixels], facts["pairdistill.json"]
+torch.save(found, sys.argv[2])
 """
+PROGRAMS = {
+    "face.pt2": ("linear", "embeddings", {"input": "float32", "unit_length": "no"}),
+    "people.pt2": ("cosine", "probabilities", {"names": "people.pt2.identities.json"}),
+    "centres.pt2": ("sub-centres", "probabilities", {"numbers": "5"}),
+    "named.pt2": ("linear", "probabilities", {"input": "uint8", "mean": "0", "std": "1"}),
+}
+"""Its head, what it gives, and what else the file says of it."""
 
 
 def test_onnx_gives_the_embeddings_of_any_number_of_images(exported, networks, pixels):
@@ -59,26 +67,26 @@ def test_onnx_gives_probabilities_of_bytes(exported, networks, pixels, name, hea
         assert close(torch.from_numpy(found), networks[head].probabilities(images))
 
 
-@pytest.mark.parametrize(
-    ("name", "head", "gives", "facts"),
-    [
-        ("face.pt2", "linear", "embeddings", {"input": "float32", "unit_length": "no"}),
-        ("people.pt2", "cosine", "probabilities", {"names": "people.pt2.identities.json"}),
-        ("centres.pt2", "sub-centres", "probabilities", {"numbers": "5"}),
-        ("named.pt2", "linear", "probabilities", {"input": "uint8", "mean": "0", "std": "1"}),
-    ],
-)
-def test_torch_alone_loads_a_program(
-    exported, networks, pixels, tmp_path, name, head, gives, facts
-):
-    as_bytes = facts.get("input") == "uint8"
-    torch.save([images if as_bytes else floats(images) for images in pixels], tmp_path / "in.pt")
-    argv = [sys.executable, "-c", ALONE, exported(name)[0], tmp_path / "in.pt", tmp_path / "out"]
-    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def alone(exported, pixels, tmp_path_factory):
+    """What a process that has torch alone finds in each program; its outputs and facts."""
+    folder, asked = tmp_path_factory.mktemp("alone"), {}
+    for name, (_, _, facts) in PROGRAMS.items():
+        taken = pixels if facts.get("input") == "uint8" else [floats(images) for images in pixels]
+        asked[name] = str(exported(name)[0]), taken
+    torch.save(asked, folder / "in.pt")
+    argv = [sys.executable, "-c", ALONE, folder / "in.pt", folder / "out.pt"]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for images, found in zip(pixels, torch.load(tmp_path / "out"), strict=True):
+    return torch.load(folder / "out.pt")
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_torch_alone_loads_a_program(alone, networks, pixels, name):
+    (head, gives, facts), (outputs, told) = PROGRAMS[name], alone[name]
+    for images, found in zip(pixels, outputs, strict=True):
         assert close(found, getattr(networks[head], gives)(images))
-    assert facts.items() <= json.loads(done.stdout).items()
+    assert facts.items() <= json.loads(told).items()
 
 
 def as_insightface_feeds(path, faces):
