@@ -23,7 +23,7 @@ class Resources:
         gpus_per_node: GPUs on each; 0 for none.
         cpus_per_rank: cores of each process.
         mem_gb: memory of each machine, in GB; 0 for the cluster's default.
-        time_min: time limit of one start, in minutes.
+        time_min: time limit of one start, in minutes; 0 for none, on this machine alone.
         partition: queue; empty for the cluster's default.
         account: who is charged; empty for the cluster's default.
         after: job that must end well first; empty for none.

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -14,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from distill.config import Config, dump_toml
@@ -26,6 +23,7 @@ from launcher import slurm
 from launcher.entry import Entry
 from launcher.fields import check_folder
 from launcher.guard import check_private
+from launcher.here import begin_here, run_here
 from launcher.jobfile import JobFile
 from launcher.limits import check_time, check_with_cluster, check_with_profile
 from launcher.resources import Resources
@@ -85,8 +83,9 @@ def check_request(
         UserError: settings that do not fit the request, packs that are not there, a run that is
             there already or that another job owns, or more than the cluster can give.
     """
-    if request.cluster == "slurm":
+    if request.wanted.time_min and request.cluster != "debug":
         check_time(request.wanted, request.site)
+    if request.cluster == "slurm":
         if ask_cluster:
             slurm.require("sbatch", "srun", "sinfo")
         check = check_with_cluster if ask_cluster else check_with_profile
@@ -169,8 +168,10 @@ def submit(request: Request) -> Submitted:
     job = prepare(request)
     if request.cluster == "slurm":
         number = submit_to_slurm(request, job)
+    elif request.cluster == "local":
+        number = begin_here(job, request.wanted, request.site)
     else:
-        number = submit_here(request, job)
+        number = run_here(job)
     done = Submitted(number, request.cluster, str(job.slurm), time.strftime("%Y-%m-%dT%H:%M:%S%z"))
     done.write(job)
     return done
@@ -264,36 +265,3 @@ def discard(job: JobDir) -> None:
     for folder in (job.root.parent, job.root.parents[1]):
         if not any(folder.iterdir()):
             folder.rmdir()
-
-
-def submit_here(request: Request, job: JobDir) -> str:
-    """Run a prepared job on this machine: beside this process, or (``debug``) in it."""
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        filter(None, (str(job.code), os.environ.get("PYTHONPATH", "")))
-    )
-    os.environ["PYTHONSAFEPATH"] = "1"
-    entry = Entry(str(job.job_json))
-    if request.cluster == "debug":
-        with slurm.clean_environment():  # in `srun --pty bash` too there are ranks to be started
-            submitit.DebugExecutor(folder=job.slurm).submit(entry).result()
-        return str(os.getpid())
-    executor = submitit.LocalExecutor(folder=job.slurm)
-    executor.update_parameters(timeout_min=request.wanted.time_min, tasks_per_node=1)
-    with slurm.clean_environment(), _output_to(job.slurm / "controller.log"):
-        return str(executor.submit(entry).job_id)
-
-
-@contextmanager
-def _output_to(path: Path) -> Iterator[None]:
-    """Processes started in the block write to a file: who reads our output need not wait."""
-    kept = [os.dup(1), os.dup(2)]
-    sys.stdout.flush()
-    try:
-        with path.open("ab") as log:
-            os.dup2(log.fileno(), 1)
-            os.dup2(log.fileno(), 2)
-            yield
-    finally:
-        for number, handle in enumerate(kept, 1):
-            os.dup2(handle, number)
-            os.close(handle)

@@ -67,8 +67,13 @@ class Asked:
         ),
     ] = 0
     time: Annotated[
-        str, typer.Option("--time", help="Time limit of one start: 24h, 90m, 1d12h or D-HH:MM:SS.")
-    ] = DEFAULT_TIME
+        str,
+        typer.Option(
+            "--time",
+            help="Time limit of one start: 24h, 90m, 1d12h or D-HH:MM:SS.",
+            show_default=f"{DEFAULT_TIME}; none on this machine",
+        ),
+    ] = ""
     partition: Annotated[
         str,
         typer.Option("--partition", help="Queue.", show_default="the site's, or the cluster's"),
@@ -77,20 +82,23 @@ class Asked:
         str, typer.Option("--account", help="Who is charged.", show_default="the site's, or yours")
     ] = ""
 
-    def resources(self, site: Site, after: str = "") -> Resources:
+    def resources(self, site: Site, after: str = "", cluster: Cluster = Cluster.SLURM) -> Resources:
         """A checked request, with what the site adds to it; ``after`` is a job that comes first.
+
+        On this machine, where nothing would start it again, a job has no limit but one asked for.
 
         Raises:
             UserError: a value that may not stand in a script, or a time limit in an unknown form.
         """
         partition, account = self.partition or site.partition, self.account or site.account
+        limit = self.time or (DEFAULT_TIME if cluster is Cluster.SLURM else "")
         return Resources(
             nodes=self.nodes,
             ranks_per_node=self.ranks_per_node or max(1, self.gpus_per_node),
             gpus_per_node=self.gpus_per_node,
             cpus_per_rank=self.cpus,
             mem_gb=self.mem_gb,
-            time_min=minutes(self.time),
+            time_min=minutes(limit) if limit else 0,
             partition=checked("partition", partition) if partition else "",
             account=checked("account", account) if account else "",
             after=checked("after", after) if after else "",

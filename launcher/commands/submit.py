@@ -51,7 +51,7 @@ def submit_command(
     from launcher.site import load_site
 
     profile = load_site(site)
-    wanted = asked.resources(profile, after)
+    wanted = asked.resources(profile, after, cluster)
     config = submit.absolute(load_config(config_path, overrides or []))
     request = submit.Request(config, wanted, profile, cluster.value)
     # A script can be shown where no cluster answers; where one does, it is asked.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from fake_slurm import FakeSlurm
 from submitting import pairdistill, run_of, submit, wait_for
@@ -23,7 +24,10 @@ from launcher.status import statuses
 from launcher.submitted import Submitted
 
 
-def test_here_in_the_background_and_cancelled(config: Path) -> None:
+def test_here_in_the_background_and_cancelled(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")  # whatever this machine has
     words = ("train.steps=100000", "--cluster", "local")
     begun = pairdistill("submit", str(config), *words)
     assert begun.returncode == 0, begun.stderr
@@ -36,6 +40,8 @@ def test_here_in_the_background_and_cancelled(config: Path) -> None:
         job = Submitted.of(run)
         assert job is not None
         assert job.log_names() == [job.log(0).name], "one process, which starts the ranks"
+        started = psutil.Process(int(job.number)).children(recursive=True)
+        assert {process.environ()["CUDA_VISIBLE_DEVICES"] for process in started} == {"1,0"}
     finally:
         assert cancel(run, save=True).endswith("saves and ends")
     wait_for(lambda: statuses([run])[0].state == "ENDED")
