@@ -129,7 +129,8 @@ def _device(wanted: str, local_rank: int, environment: Mapping[str, str]) -> tor
     count = torch.cuda.device_count()
     if local_rank < count:
         return torch.device("cuda", local_rank)
-    if count == 1 and "SLURM_PROCID" in environment:  # Slurm binds one device to each task
+    # Each task of srun is bound to a device of its own; ranks that a task starts share what it has.
+    if count == 1 and environment.get("SLURM_LOCALID") == str(local_rank):
         return torch.device("cuda", 0)
     raise UserError(
         f"local rank {local_rank} has no CUDA device: this machine shows {count}",

@@ -1,4 +1,4 @@
-"""One GPU and a share of the cores for each rank of a node; before torch is imported."""
+"""One GPU and a share of the cores for each task of srun on a node; before torch is imported."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def cores_of(
 
 
 def bind(local_rank: int, local_world_size: int) -> None:
-    """Bind this process.
+    """Bind this process, a task of srun.
 
     Raises:
         UserError: see `gpu_of`.

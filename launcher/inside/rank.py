@@ -73,10 +73,23 @@ def run_rank(job_file: Path) -> dict[str, Any]:
     raise AssertionError("a rank that fails has left")
 
 
+def take_place() -> None:
+    """Learn where this rank is among the others, and bind it where srun started it.
+
+    Elsewhere each rank is shown what its starter was shown, and takes the GPU of its number.
+
+    Raises:
+        UserError: see `place` and `bind`.
+    """
+    by_srun = way(os.environ) == "slurm"  # with the variables of a place it looks like torchrun
+    os.environ.update(place(os.environ))
+    if by_srun:
+        bind(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
+
+
 def _train(job_file: Path, stops: StopRequests) -> Outcome:
     job, folder = JobFile.read(job_file), JobDir(job_file.parent)
-    os.environ.update(place(os.environ))
-    bind(int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    take_place()
     config = staged(load_config(job.config), job.scratch)
 
     from distill.ranks import from_environment  # torch, from here on
