@@ -45,6 +45,7 @@ class Ranks:
         local_rank: place among the ranks of this machine.
         local_world_size: number of ranks on this machine.
         device: where this rank computes.
+        late_min: how many minutes later than others some ranks may come to meet them.
     """
 
     rank: int
@@ -52,6 +53,7 @@ class Ranks:
     local_rank: int
     local_world_size: int
     device: torch.device
+    late_min: float = 0.0
 
     @property
     def is_first(self) -> bool:
@@ -154,7 +156,11 @@ def init_process_group(config: Config, ranks: Ranks) -> None:
     """Meet the other ranks: NCCL between CUDA devices, gloo between CPU ranks.
 
     A job of one rank gets a process group of its own, so that nothing after this differs.
-    A collective fails after ``train.collective_timeout_min`` minutes.
+    A collective fails after ``train.collective_timeout_min`` minutes, and the meeting as long after
+    the latest that a rank may come.
+
+    Raises:
+        torch.distributed.DistStoreError: not all ranks have come by then.
     """
     timeout = timedelta(minutes=config.train.collective_timeout_min)
     on_cuda = ranks.device.type == "cuda"
@@ -162,12 +168,32 @@ def init_process_group(config: Config, ranks: Ranks) -> None:
         torch.cuda.set_device(ranks.device)
     dist.init_process_group(
         "nccl" if on_cuda else "gloo",
-        store=_store(ranks, timeout),
+        store=_meet(ranks, timeout),
         rank=ranks.rank,
         world_size=ranks.world_size,
         timeout=timeout,
         device_id=ranks.device if on_cuda else None,
     )
+
+
+def _meet(ranks: Ranks, timeout: timedelta) -> Store:
+    """The store of a job whose ranks are all there; what they ask of it then has ``timeout``."""
+    patience = timeout + timedelta(minutes=ranks.late_min)
+    try:
+        store = _store(ranks, patience)
+        # torch has the rank wait that keeps the store; the others would wait for it as long as a
+        # collective may take.
+        if store.add("pairdistill/here", 1) == ranks.world_size:
+            store.set("pairdistill/all", "here")
+        store.wait(["pairdistill/all"], patience)
+    except dist.DistStoreError as error:
+        minutes = patience.total_seconds() / 60
+        raise dist.DistStoreError(
+            f"timed out waiting {minutes:.3g} minutes for the other ranks ({error}): see the logs"
+            " of those, and raise train.collective_timeout_min where they were only slow"
+        ) from error
+    store.set_timeout(timeout)
+    return store
 
 
 def _store(ranks: Ranks, timeout: timedelta) -> Store:

@@ -285,7 +285,7 @@ class TrainConfig(Section):
     nonfinite_limit: Count = 0
     """Consecutive non-finite losses skipped on all ranks before the run stops; 0: stop at once."""
     collective_timeout_min: Minutes = 30.0
-    """Minutes a collective may wait for a rank before the run fails."""
+    """Minutes a collective, or the first meeting, may wait for a rank before the run fails."""
     hang_timeout_min: Minutes = 15.0
     """Minutes a rank may be without progress before all show their stacks and the run fails."""
 

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import MutableMapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from distill.run_dir import JobDir, RunDir
 from launcher.inside.binding import bind
 from launcher.inside.outcome import OUTCOME
 from launcher.inside.rendezvous import place, way
-from launcher.inside.staging import staged
+from launcher.inside.staging import minutes_to_stage, staged
 from launcher.jobfile import JobFile
 from launcher.starts import add_start, job_number, restart_count
 
@@ -105,7 +106,8 @@ def _train(job_file: Path, stops: StopRequests) -> Outcome:
             add_start(RunDir(Path(job.run)), where, state.step, plan.total_steps)
             sys.stdout.write(f"start-up checks passed: {json.dumps(found)}\n")
 
-    return train(config, from_environment(config), stops=stops, before_steps=before_steps)
+    ranks = replace(from_environment(config), late_min=minutes_to_stage(config, job.scratch))
+    return train(config, ranks, stops=stops, before_steps=before_steps)
 
 
 def _main() -> None:

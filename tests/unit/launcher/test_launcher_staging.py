@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from distill.config import Config
 from distill.data.manifest import read_pack, shard_name
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.errors import UserError
-from launcher.inside.staging import stage, staged
+from launcher.inside.staging import minutes_to_stage, stage, staged
 
 HOST = re.escape(socket.gethostname())
 
@@ -132,3 +133,60 @@ def test_a_pack_that_is_read_only_is_copied_so_that_it_can_be_removed(
     copy = stage(pack, tmp_path / "scratch")
     for path in (copy, *copy.rglob("*")):
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)
+
+
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+import launcher.inside.staging as staging
+copy = shutil.copyfile
+def killed_in_the_second_shard(source, to):
+    if source.name == sys.argv[3]:
+        to.write_bytes(source.read_bytes()[:-1])
+        os.kill(os.getpid(), signal.SIGKILL)
+    copy(source, to)
+shutil.copyfile = killed_in_the_second_shard
+staging.stage(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    images = [EncodedPair(b"\xff\xd8a\xff\xd9", b"\xff\xd8b\xff\xd9", i % 2, 0) for i in range(3)]
+    folder = tmp_path / "sharded"
+    pack = write_pack(folder, images, 3, identities=["a", "b"], kinds=("blur",), shard_bytes=30)
+    assert len(pack.manifest.shards) > 2
+    return folder
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["whole", "damaged"])
+def test_the_next_start_keeps_the_shards_of_a_copy_that_was_killed(
+    sharded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damaged: bool
+) -> None:
+    """Where a failing node left a file's size without its bytes, all is copied again."""
+    scratch, names = tmp_path / "scratch", (shard_name(0), shard_name(1))
+    argv = [sys.executable, "-c", KILLED, str(sharded), str(scratch), names[1]]
+    assert subprocess.run(argv, check=False).returncode == -signal.SIGKILL
+    (partial,) = scratch.glob("*/*.partial")
+    if damaged:
+        size = (partial / names[0]).stat().st_size
+        (partial / names[0]).write_bytes(bytes(size))
+    before = (partial / names[0]).stat().st_mtime_ns
+    copy = stage(sharded, scratch)
+    assert ((copy / names[0]).stat().st_mtime_ns == before) != damaged
+    read_pack(copy, verify_digest=True)
+    total = len(list(sharded.glob("*.beton")))
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("copying ") and first.endswith(
+        f"; 1 of {total} shards are there already"
+    )
+    assert re.fullmatch(r"copied .* GB in 0 s \(\d+ MB/s\), verified in 0 s", last)
+    assert stage(sharded, scratch) == copy
+    assert capsys.readouterr().out == "", "nothing to copy"
+
+
+def test_the_time_to_wait_for_other_nodes_grows_with_the_packs(pack: Path) -> None:
+    config = Config.model_validate({"data": {"train": [str(pack)] * 2, "evaluation": str(pack)}})
+    seconds = 3 * read_pack(pack).manifest.total_bytes / 50e6
+    assert minutes_to_stage(config, "/scratch") == pytest.approx(seconds / 60)
+    assert minutes_to_stage(config, "") == 0.0
