@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shlex
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -15,17 +14,14 @@ from typing import Any
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from distill.config import Config, dump_toml
-from distill.engine_parts.settings import micro_batch_pairs
 from distill.errors import UserError
 from distill.files import disk_errors, write_whole
 from distill.run_dir import JobDir, RunDir
 from launcher import slurm
 from launcher.entry import Entry
-from launcher.fields import check_folder
 from launcher.guard import check_private
 from launcher.here import begin_here, run_here
 from launcher.jobfile import JobFile
-from launcher.limits import check_time, check_with_cluster, check_with_profile
 from launcher.resources import Resources
 from launcher.script import make_executor, submitted_script
 from launcher.site import Site
@@ -70,92 +66,6 @@ def absolute(config: Config) -> Config:
         model = model.model_copy(update={"init_from": str(Path(model.init_from).absolute())})
     changed = {"run": run, "data": data, "model": model, "evaluate": evaluate}
     return moved.model_copy(update=changed)
-
-
-def check_request(
-    request: Request, *, resume: bool, ask_cluster: bool, is_over: bool = False
-) -> None:
-    """Find here what would otherwise be found hours later, on a node.
-
-    With ``is_over`` the run's last job counts as ended, and Slurm is not asked for it.
-
-    Raises:
-        UserError: settings that do not fit the request, packs that are not there, a run that is
-            there already or that another job owns, or more than the cluster can give.
-    """
-    if request.wanted.time_min and request.cluster != "debug":
-        check_time(request.wanted, request.site)
-    if request.cluster == "slurm":
-        if ask_cluster:
-            slurm.require("sbatch", "srun", "sinfo")
-        check = check_with_cluster if ask_cluster else check_with_profile
-        check(request.wanted, request.site)
-    elif request.wanted.nodes > 1:
-        raise UserError(
-            f"--nodes {request.wanted.nodes}: --cluster {request.cluster} has one machine",
-            fix="leave --nodes away",
-        )
-    check_settings(request.config, request.wanted)
-    check_run(request.run, resume=resume, is_over=is_over)
-
-
-def check_settings(config: Config, wanted: Resources) -> None:
-    """Settings against ranks, and packs that must be there.
-
-    Raises:
-        UserError: the first thing that does not fit.
-    """
-    micro_batch_pairs(config, wanted.world_size)
-    packs = [("data.train", pack) for pack in config.data.train_packs or [""]]
-    packs += [("data.evaluation", pack) for pack in [config.data.evaluation] if pack]
-    for field, folder in packs:
-        if not folder or not (Path(folder) / "manifest.json").is_file():
-            raise UserError(
-                f"{field} = {folder!r}: no pack there",
-                fix="make one with `pairdistill pack`, on a disk that the nodes see",
-            )
-    files = [("evaluate.sets", path, "lfw.bin") for path in config.evaluate.set_paths]
-    files += [("data.exclude", path, "audit.csv") for path in config.data.exclude_lists]
-    for field, path, example in files:
-        if not Path(path).exists():
-            raise UserError(
-                f"{field}: {path!r}: no such file or folder",
-                fix=f"give files like {example}, on a disk that the nodes see",
-            )
-
-
-def check_run(run: RunDir, *, resume: bool, is_over: bool = False) -> None:
-    """A fresh folder for a fresh run; one's own for a resumed one, whose last job may be over.
-
-    Raises:
-        UserError: another job works or waits for it, there is (or is not) a run to go on with, or
-            Python could not find sources there.
-    """
-    check_folder("run.dir", str(run.root))
-    before = Submitted.of(run)
-    if before is not None and not is_over and (state := _state_if_alive(before)):
-        raise UserError(
-            f"run.dir = {str(run.root)!r}: job {before.number} ({state}) owns it",
-            fix=f"wait for it, `pairdistill cancel {shlex.quote(str(run.root))}`,"
-            " or choose another run.dir",
-        )
-    exists = before is not None or bool(run.checkpoint_steps())
-    if exists and not resume:
-        raise UserError(
-            f"run.dir = {str(run.root)!r}: there is a run already",
-            fix="add --resume to go on with it, or choose another run.dir",
-        )
-    if run.root.exists():
-        with run.acquire():  # nobody else holds it
-            check_private(run.root)
-
-
-def _state_if_alive(job: Submitted) -> str:
-    """State of a job that runs or is to run; empty where it has ended."""
-    if job.cluster != "slurm":
-        return "RUNNING" if job.lives_here() else ""
-    known = slurm.accounted([job.number]).get(job.number)
-    return known.state if known and not known.has_ended else ""
 
 
 def submit(request: Request) -> Submitted:

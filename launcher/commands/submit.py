@@ -48,6 +48,7 @@ def submit_command(
     """
     from distill.config import load_config
     from launcher import slurm, submit
+    from launcher.check_request import check_request
     from launcher.site import load_site
 
     profile = load_site(site)
@@ -57,7 +58,7 @@ def submit_command(
     # A script can be shown where no cluster answers; where one does, it is asked.
     silence = slurm.silence() if dry_run and cluster is Cluster.SLURM else None
     unasked = silence is not None
-    submit.check_request(request, resume=resume, ask_cluster=not unasked, is_over=unasked)
+    check_request(request, resume=resume, ask_cluster=not unasked, is_over=unasked)
     if silence is not None:
         _say_what_was_not_asked(silence, site if profile.partitions else "")
     if dry_run:

@@ -150,14 +150,15 @@ def digest_of(config: Path) -> str:
 def _submit(sweep: Sweep, indices: list[int], *, resume: bool) -> None:
     """Submit runs: fresh ones, or such as `failed` has just found to be over."""
     from distill.console import say
-    from launcher.submit import check_request
+    from launcher.check_request import check_resources, check_run, check_settings
     from launcher.sweep import submit_sweep
 
     requests = {index: _request(sweep, index) for index in indices}
+    check_resources(requests[indices[0]])  # all ask for the same
     for index, request in requests.items():
         going_on = resume and bool(sweep.run(index).jobs())
-        first = index == indices[0]
-        check_request(request, resume=going_on, ask_cluster=first, is_over=going_on)
+        check_settings(request.config, request.wanted)
+        check_run(request.run, resume=going_on, is_over=going_on)
     number = submit_sweep(sweep, requests, int(sweep.request["parallel"]))
     say(f"job array {number} submitted: {len(indices)} run(s); folder {sweep.root}")
     say(f"see them with `pairdistill status {sweep.root}`, `pairdistill sweep {sweep.root}`")

@@ -15,12 +15,12 @@ from submitting import submitted_run
 
 from distill.errors import UserError
 from distill.run_dir import RunDir
+from launcher.check_request import check_run
 from launcher.commands.logs import logs_command
 from launcher.commands.status import status_command, table
 from launcher.slurm import accounted
 from launcher.starts import End, add_end
 from launcher.status import find_runs, statuses
-from launcher.submit import check_run
 from launcher.sweep import Sweep, failed
 
 ACCOUNTED = "12|RUNNING|None|node1|\n13|FAILED|NonZeroExitCode|node2|\n"

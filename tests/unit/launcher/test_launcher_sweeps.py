@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from fake_slurm import FakeSlurm
-from submitting import sweep
+from submitting import submit, sweep
 
 from distill.config import load_config
 from distill.errors import UserError
 from distill.run_dir import RunDir
+from launcher.site import SITES
 from launcher.submitted import Submitted
 from launcher.sweep import Sweep
 
@@ -99,6 +100,21 @@ def test_runs_that_are_drawn_are_so_many_and_the_cluster_is_asked_once(
     (config.parent / "sweep.json").write_text("{")
     with pytest.raises(UserError, match=r"sweep.json': cannot be read \(Expecting"):
         sweep(config.parent)
+
+
+@pytest.mark.parametrize("partition", ["", "high"])
+def test_the_table_of_a_site_is_for_where_slurm_cannot_be_asked(
+    config: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch, partition: str
+) -> None:
+    """The cluster takes what the table does not list, and more than it says, as of one run."""
+    fake.cluster()
+    monkeypatch.setenv(SITES, str(config.parent))
+    table = "[partitions.old]\nnodes = 1\n[partitions.high]\nnodes = 1\n"
+    (config.parent / "mine.toml").write_text(table)
+    wanted = {"site": "mine", "partition": partition, "nodes": 2}
+    submit(config, **wanted)
+    sweep(config, ["loss.weight=1,2,3"], folder=config.parent / "sweep", **wanted)
+    assert len(Sweep.read(config.parent / "sweep").runs) == 3
 
 
 def test_failed_runs_are_submitted_again_with_the_settings_of_then(
