@@ -12,6 +12,7 @@ from distill.data.faces import align, resized
 from distill.data.images import Pixels, decode
 from distill.data.not_photographs import folder_known_as, is_pack
 from distill.data.sources.folder import IMAGE_ENDINGS, is_image, other_endings_of, read_file
+from distill.data.sources.paths import refuse_unreadable
 from distill.errors import UserError
 
 
@@ -29,7 +30,7 @@ def find_photographs(paths: Sequence[Path], others: Counter[str] | None = None) 
         others: counts the endings, lower case, of the files in folders that are no photographs.
 
     Raises:
-        UserError: a folder without any image, or a pack.
+        UserError: a folder without any image, a pack, or a folder that cannot be read.
     """
     found: list[Path] = []
     for path in paths:
@@ -49,9 +50,13 @@ def _without_photographs(folder: Path) -> UserError:
 
 
 def images_below(folder: Path, others: Counter[str] | None = None) -> list[Path]:
-    """Visible image files at any depth, in the order of the bytes of their paths."""
+    """Visible image files at any depth, in the order of the bytes of their paths.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
     files: list[Path] = []
-    for here, folders, names in os.walk(folder):
+    for here, folders, names in os.walk(folder, onerror=refuse_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(here, name) for name in names if not name.startswith(".")]
     if others is not None:

@@ -34,7 +34,7 @@ from distill.data.images import Pixels, Unusable, decode
 from distill.data.protocols.ijb_search import Searches, check_known, read_searches
 from distill.data.protocols.lines import Line, lines_of, numbered
 from distill.data.sources.folder import read_file
-from distill.data.sources.paths import below, opened
+from distill.data.sources.paths import below, opened, refuse_unreadable
 from distill.errors import UserError
 
 META, CROPS = "meta", "loose_crop"
@@ -113,8 +113,18 @@ def is_ijb(folder: Path) -> bool:
 
 
 def kinds_in(folder: Path) -> list[str]:
-    """Those of `KINDS` that a folder has any list of."""
-    return [kind for kind in KINDS if any((folder / META).glob(f"{kind}_*"))]
+    """Those of `KINDS` that a folder has any list of.
+
+    Raises:
+        UserError: the folder of its lists cannot be read.
+    """
+    try:
+        names = [path.name for path in (folder / META).iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as fault:
+        refuse_unreadable(fault)
+    return [kind for kind in KINDS if any(name.startswith(f"{kind}_") for name in names)]
 
 
 def read_templates(folder: Path) -> TemplateSet:

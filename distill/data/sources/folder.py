@@ -16,6 +16,7 @@ from pathlib import Path
 
 from distill.data.images import Unusable
 from distill.data.sources import Sample
+from distill.data.sources.paths import entries_of, is_folder
 from distill.errors import UserError
 
 IMAGE_ENDINGS = frozenset(
@@ -70,7 +71,7 @@ class FolderSource:
         """
         entries = _entries(self.root)
         people, empty, others = _people(Path(self.root), entries)
-        files = [Path(entry.path) for entry in entries if not _is_folder(entry)]
+        files = [Path(entry.path) for entry in entries if not is_folder(entry)]
         for name, value in (
             ("root", Path(self.root)),
             ("people", people),
@@ -129,7 +130,7 @@ def _people(
     above = {_identity(folder) for folder in (root.resolve(), *root.resolve().parents)}
     start = len(os.path.join(root, ""))  # noqa: PTH118  (a name's first letter, behind the slash)
     for entry in entries:
-        if not _is_folder(entry):
+        if not is_folder(entry):
             others[ending_of(entry.name)] += 1
             continue
         files = _files_below(entry.path, above)
@@ -157,7 +158,7 @@ def _files_below(folder: str, above: Set[tuple[int, int]]) -> list[str]:
         walked.add(_identity(here))
         folders: list[os.DirEntry[str]] = []
         for entry in _entries(here):  # pipes and broken links are told of, too
-            if _is_folder(entry):
+            if is_folder(entry):
                 folders.append(entry)
             else:
                 found.append(entry.path)
@@ -173,26 +174,10 @@ def _identity(folder: str | Path) -> tuple[int, int]:
     return state.st_dev, state.st_ino
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder, or a link to one; of a link to itself nothing is known."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
-    """Visible entries of a folder, sorted by the bytes of their names, the same in any locale."""
-    try:
-        with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
-    except FileNotFoundError:
-        raise UserError(f"{folder}: no such folder", fix="give a folder of people") from None
-    except NotADirectoryError:
-        raise UserError(f"{folder}: not a folder", fix="give a folder of people") from None
-    except OSError as fault:
-        raise UserError(f"{folder}: {fault.strerror}", fix="make it readable") from None
-    return sorted(visible, key=lambda entry: os.fsencode(entry.name))
+    """Visible entries of a folder, sorted."""
+    entries = entries_of(folder, "a folder of people")
+    return [entry for entry in entries if not entry.name.startswith(".")]
 
 
 def ending_of(path: str) -> str:

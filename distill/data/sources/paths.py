@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from distill.data.images import Unusable
 from distill.errors import UserError
@@ -40,6 +40,36 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         yield file, state.st_size
 
 
+def entries_of(folder: str | Path, wanted: str = "a folder") -> list[os.DirEntry[str]]:
+    """Entries of a folder, sorted by the bytes of their names, the same in any locale.
+
+    Patterns (`Path.glob`) pass over a folder that may not be read, and data would be missing.
+
+    Raises:
+        UserError: it is missing, is no folder (``wanted`` says what to give) or cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: os.fsencode(entry.name))
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no such folder", fix=f"give {wanted}") from None
+    except NotADirectoryError:
+        raise UserError(f"{folder}: not a folder", fix=f"give {wanted}") from None
+    except OSError as fault:
+        refuse_unreadable(fault)
+
+
+def refuse_unreadable(fault: OSError) -> NoReturn:
+    """Refuse to work on a part of what was named; also `os.walk`'s ``onerror``.
+
+    Raises:
+        UserError: names the folder.
+    """
+    raise UserError(
+        f"{fault.filename}: {fault.strerror}", fix="make it readable, or take it out"
+    ) from None
+
+
 def below(root: str, named: str) -> Path:
     """The file that a data set calls ``named``, which must lie below ``root``.
 
@@ -67,12 +97,16 @@ def files_of(path: str, ending: str) -> tuple[Path, ...]:
     """One file, all with an ending in a folder (or, if none, in the folders in it), or a pattern's.
 
     Raises:
-        UserError: none there, or one is missing or empty.
+        UserError: none there, or one is missing or empty, or a folder cannot be read.
     """
     here = Path(path)
     if here.is_dir():
-        found = sorted(here.glob(f"*{ending}"), key=os.fsencode)
-        found = found or sorted(here.glob(f"*/*{ending}"), key=os.fsencode)
+        found = _ending_with(ending, here) or [
+            file
+            for folder in filter(is_folder, entries_of(here))
+            for file in _ending_with(ending, folder.path)
+        ]
+        found.sort(key=os.fsencode)
     else:
         found = [here] if here.exists() else [Path(name) for name in expanded(path)]
     if not found:
@@ -82,6 +116,18 @@ def files_of(path: str, ending: str) -> tuple[Path, ...]:
             if size == 0:
                 raise UserError(f"{file}: empty (zero bytes)", fix="make it again, or take it out")
     return tuple(found)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; of a link to itself nothing is known."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _ending_with(ending: str, folder: str | Path) -> list[Path]:
+    return [Path(entry) for entry in entries_of(folder) if entry.name.endswith(ending)]
 
 
 def with_origins(files: tuple[Path, ...]) -> Iterator[tuple[Path, str]]:
