@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +15,13 @@ from distill.classify.answers import BATCH_PHOTOGRAPHS, chunks, face_or_reason
 from distill.data.batch import as_network_input
 from distill.data.detector import FaceDetector
 from distill.data.images import Pixels
+from distill.files import whole_files
 from distill.finite import check_finite
 from distill.models.both_ways import both_ways
 from distill.trained import TrainedBackbone
+
+SHORTEST = 1e-12
+"""Length by which shorter embeddings are divided, as `torch.nn.functional.normalize` does."""
 
 
 class Embedded(NamedTuple):
@@ -46,7 +49,7 @@ def embed_photographs(
     device: torch.device | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Embedded:
-    """Embed the one face in each photograph.
+    """Embed the one face in each photograph; the embeddings are in memory once, 4 N D bytes.
 
     Args:
         trained: the backbone.
@@ -63,23 +66,25 @@ def embed_photographs(
     device = device or torch.device("cpu")
     trained.model.to(device)
     used: list[Path] = []
-    rows: list[torch.Tensor] = []
+    rows = torch.empty(len(photographs), trained.config.model.embedding_dim)
     unusable: list[tuple[Path, str]] = []
     for part in chunks(photographs, BATCH_PHOTOGRAPHS):
         faces: list[Pixels] = []
         for path in part:
-            found = face_or_reason(path, detector)
-            if isinstance(found, str):
-                unusable.append((path, found))
+            face = face_or_reason(path, detector)
+            if isinstance(face, str):
+                unusable.append((path, face))
             else:
                 used.append(path)
-                faces.append(found)
+                faces.append(face)
             advance()
         if faces:
-            rows.append(_embedded(trained, faces, device, mirrored=mirrored))
-    raw = torch.cat(rows) if rows else torch.zeros(0, trained.config.model.embedding_dim)
-    unit = torch.nn.functional.normalize(raw)
-    return Embedded(used, unit.numpy(), raw.norm(dim=1).numpy(), unusable)
+            found = _embedded(trained, faces, device, mirrored=mirrored)
+            rows[len(used) - len(faces) : len(used)] = found
+    rows = rows[: len(used)]
+    lengths = rows.norm(dim=1)
+    rows /= lengths.clamp_min(SHORTEST).unsqueeze(1)
+    return Embedded(used, rows.numpy(), lengths.numpy(), unusable)
 
 
 def _embedded(
@@ -96,18 +101,21 @@ def _embedded(
     return found.cpu()
 
 
-def as_npz(found: Embedded) -> bytes:
-    """The arrays of ``found`` as numpy's ``.npz``; numbers and text, which need no pickle."""
-    out = io.BytesIO()
-    np.savez(
-        out,
-        photographs=_text([str(path) for path in found.photographs]),
-        embeddings=found.embeddings,
-        lengths=found.lengths,
-        unusable=_text([str(path) for path, _ in found.unusable]),
-        reasons=_text([reason for _, reason in found.unusable]),
-    )
-    return out.getvalue()
+def write_npz(found: Embedded, out: Path) -> None:
+    """The arrays of ``found`` as numpy's ``.npz``; numbers and text, which need no pickle.
+
+    Raises:
+        UserError: the disk is full or the folder not writable; nothing is left behind.
+    """
+    with whole_files(out) as folder, (folder / out.name).open("wb") as file:
+        np.savez(
+            file,
+            photographs=_text([str(path) for path in found.photographs]),
+            embeddings=found.embeddings,
+            lengths=found.lengths,
+            unusable=_text([str(path) for path, _ in found.unusable]),
+            reasons=_text([reason for _, reason in found.unusable]),
+        )
 
 
 def _text(lines: list[str]) -> npt.NDArray[np.str_]:

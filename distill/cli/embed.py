@@ -41,10 +41,10 @@ def embed_command(
     read.
     Exit status: 0 at least one photograph was embedded, 1 none was, 2 a mistake in the input.
     """
-    from distill.classify.embed import as_npz, embed_photographs
+    from distill.classify.embed import embed_photographs, write_npz
     from distill.config import as_override
     from distill.console import progress_bar, say
-    from distill.files import check_room_for, write_whole
+    from distill.files import check_room_for
     from distill.ranks import from_environment
     from distill.trained import restore_backbone
 
@@ -60,7 +60,7 @@ def embed_command(
             device=from_environment(trained.config, {}).device,
             advance=bar.advance,
         )
-    write_whole(out, as_npz(found))
+    write_npz(found, out)
     tell_unusable(found)
     say(f"{len(found.photographs)} embeddings of {found.embeddings.shape[1]} numbers: {out}")
     if not found.photographs:
