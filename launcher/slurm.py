@@ -144,15 +144,18 @@ def _last(text: str) -> str:
 
 
 def partitions() -> tuple[list[str], str]:
-    """Names of the partitions, and which is the default one; empty where there is none."""
-    names = ask("sinfo", "-h", "-o", "%P").split()
+    """Names of the partitions, and which is the default one; empty where there is none.
+
+    Hidden ones too (``-a``): sbatch takes jobs for them, and knows who may use which.
+    """
+    names = ask("sinfo", "-a", "-h", "-o", "%P").split()
     default = next((name.rstrip("*") for name in names if name.endswith("*")), "")
     return list(dict.fromkeys(name.rstrip("*") for name in names)), default
 
 
 def node_kinds(partition: str) -> list[NodeKind]:
     """The kinds of nodes of a partition."""
-    lines = ask("sinfo", "-h", "-p", partition, "-e", "-o", "%D|%c|%m|%G|%l").splitlines()
+    lines = ask("sinfo", "-a", "-h", "-p", partition, "-e", "-o", "%D|%c|%m|%G|%l").splitlines()
     return [_node_kind(line) for line in lines if line.strip()]
 
 
@@ -242,12 +245,12 @@ def in_queue() -> dict[str, Accounted]:
         UserError: it does not answer.
     """
     user = pwd.getpwuid(os.getuid()).pw_name
-    return _jobs(ask("squeue", "-h", "-r", "-t", "all", "-u", user, "-o", "%i|%T|%r|%N"))
+    return _jobs(ask("squeue", "-a", "-h", "-r", "-t", "all", "-u", user, "-o", "%i|%T|%r|%N"))
 
 
 def restarts(job: str) -> int:
     """How often a job that waits or runs was started again."""
-    return _number(ask("squeue", "-h", "-j", job, "-O", "RestartCnt").strip())
+    return _number(ask("squeue", "-a", "-h", "-j", job, "-O", "RestartCnt").strip())
 
 
 def _jobs(text: str) -> dict[str, Accounted]:
@@ -262,7 +265,7 @@ def _jobs(text: str) -> dict[str, Accounted]:
 
 def state_now(job: str) -> str:
     """State of a job as the controller has it, e.g. ``RUNNING``; empty where it is forgotten."""
-    lines = ask("squeue", "-h", "-t", "all", "-j", job, "-o", "%T").split()
+    lines = ask("squeue", "-a", "-h", "-t", "all", "-j", job, "-o", "%T").split()
     return lines[0] if lines else ""
 
 

@@ -30,6 +30,12 @@ class FakeSlurm:
             script.write_text(text)
             script.chmod(0o755)
 
+    def hides(self, name: str) -> None:
+        """What the client ``name`` has to say is in hidden partitions: it says that to ``-a``."""
+        script = self.folder / name
+        rest = script.read_text().removeprefix("#!/bin/sh\n")
+        script.write_text(f'#!/bin/sh\ncase " $* " in *" -a "*) ;; *) exit;; esac\n{rest}')
+
     def calls(self, name: str) -> list[str]:
         """All words that a client was called with."""
         path = self.folder / f"{name}.calls"
