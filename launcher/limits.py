@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from distill.console import warn
 from distill.errors import UserError
 from launcher import slurm
 from launcher.resources import Resources, minutes
@@ -45,11 +46,23 @@ def check_with_cluster(wanted: Resources, site: Site) -> None:
     if partition and partition not in known:
         raise UserError(f"--partition {partition!r}: no such partition", fix=_one_of(known))
     if wanted.account:
-        check_account(wanted.account, site.accounts or slurm.accounts_of_user())
+        check_account(wanted.account, site.accounts or _accounts_of_user())
     if wanted.after and not slurm.accounted([wanted.after]):
         raise UserError(f"--after {wanted.after}: Slurm knows no such job", fix="see `squeue`")
     if partition:  # else a plugin of the cluster chooses one, or sbatch says no
         check_nodes(wanted, partition, slurm.node_kinds(partition))
+
+
+def _accounts_of_user() -> list[str]:
+    """Accounts that the user may charge; none, with a warning, where the accounting is silent.
+
+    The controller goes on without it, and takes jobs.
+    """
+    try:
+        return slurm.accounts_of_user()
+    except UserError as error:
+        warn(f"{error.what}. Whether you may charge that account is left to sbatch")
+        return []
 
 
 def check_with_profile(wanted: Resources, site: Site) -> None:
@@ -75,10 +88,12 @@ def check_with_profile(wanted: Resources, site: Site) -> None:
 def check_account(account: str, known: Sequence[str]) -> None:
     """Refuse an account that is none of ``known``; an empty list knows nothing.
 
+    Slurm writes all names of accounts in small letters, and takes them in any.
+
     Raises:
         UserError: it is another.
     """
-    if account and known and account not in known:
+    if account and known and account.lower() not in map(str.lower, known):
         raise UserError(f"--account {account!r}: not one that you may charge", fix=_one_of(known))
 
 

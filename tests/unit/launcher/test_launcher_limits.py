@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
+from fake_slurm import FakeSlurm
 from hypothesis import given
 from hypothesis import strategies as st
+from submitting import run_of, submit
 
 from distill.errors import UserError
+from distill.run_dir import RunDir
+from launcher import slurm
+from launcher.commands.cancel import cancel
 from launcher.limits import MIN_WORKING_SECONDS, check_nodes, check_time
 from launcher.resources import Resources
 from launcher.site import Site
@@ -74,3 +80,46 @@ def test_a_start_has_time_to_work_before_it_is_told_to_leave(signal: int, time_m
     check_time(Resources(time_min=least), site)
     with pytest.raises(UserError):
         check_time(Resources(time_min=least - 1), site)
+
+
+def test_an_accounting_that_is_silent_is_no_reason_not_to_ask_sbatch(
+    config: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who names no account needs no list of them."""
+    fake.cluster()
+    fake.answers("sacctmgr", errors="Slurm accounting storage is disabled\n", status=1)
+    submit(config)
+    assert "warning" not in capsys.readouterr().err
+    submit(config, f"run.dir={config.parent}/runs/b", account="face")
+    assert "storage is disabled. Whether you may charge" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    (job,) = RunDir(config.parent / "runs" / "b").jobs()
+    assert "#SBATCH --account=face\n" in job.script.read_text()
+
+
+def test_accounts_are_compared_as_slurm_does(config: Path, fake: FakeSlurm) -> None:
+    """It has their names in small letters."""
+    fake.cluster()
+    submit(config, account="FACE")
+    with pytest.raises(
+        UserError, match="--account 'Body': not one that you may charge; use one of"
+    ):
+        submit(config, account="Body")
+
+
+def test_partitions_that_are_hidden_are_asked_for(config: Path, fake: FakeSlurm) -> None:
+    """As sinfo and squeue show them, and the jobs there, to who says -a."""
+    fake.cluster()
+    fake.answers("scancel")
+    for client in ("sinfo", "squeue"):
+        fake.hides(client)
+    submit(config, partition="high")
+    with pytest.raises(
+        UserError, match="--partition 'low': no such partition; use one of test, hi"
+    ):
+        submit(config, partition="low")
+    fake.queue("12|RUNNING|None|node1")
+    fake.hides("squeue")
+    assert slurm.state_now("12") == "12|RUNNING|None|node1", "the script's answer to all questions"
+    assert cancel(run_of(config), save=False).endswith("job 12 cancelled")

@@ -123,15 +123,6 @@ def test_a_cluster_whose_plugin_chooses_the_partition(config: Path, fake: FakeSl
     assert Submitted.of(run_of(config)) is not None
 
 
-def test_who_names_no_account_needs_no_list_of_them(config: Path, fake: FakeSlurm) -> None:
-    fake.cluster()
-    fake.answers("sacctmgr", errors="Slurm accounting storage is disabled\n", status=1)
-    with pytest.raises(UserError, match="accounting storage is disabled"):
-        submit(config, account="face")
-    submit(config)
-    assert Submitted.of(run_of(config)) is not None
-
-
 def test_without_sbatch(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(config.parent))
     with pytest.raises(UserError, match=r"sbatch is not on PATH: .*--cluster local"):
