@@ -6,16 +6,15 @@ import io
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from distill.config import Config, dump_toml
-from distill.errors import UserError
-from distill.files import disk_errors, write_whole
+from distill.errors import UserError, told_of
+from distill.files import disk_error, disk_errors, write_whole
 from distill.run_dir import JobDir, RunDir
 from launcher import slurm
 from launcher.entry import Entry
@@ -23,7 +22,7 @@ from launcher.guard import check_private
 from launcher.here import begin_here, run_here
 from launcher.jobfile import JobFile
 from launcher.resources import Resources
-from launcher.script import make_executor, submitted_script
+from launcher.script import Executor, make_executor, submitted_script
 from launcher.site import Site
 from launcher.snapshot import take_snapshot
 from launcher.submitted import Submitted
@@ -83,8 +82,14 @@ def submit(request: Request) -> Submitted:
     else:
         number = run_here(job)
     done = Submitted(number, request.cluster, str(job.slurm), time.strftime("%Y-%m-%dT%H:%M:%S%z"))
-    done.write(job)
+    with not_noted(number):
+        done.write(job)
     return done
+
+
+def not_noted(number: str) -> AbstractContextManager[None]:
+    """Errors of the block name a job that is there, and will run, though its folder is not told."""
+    return told_of(f"job {number} was submitted, which its folder does not know")
 
 
 def prepare(request: Request) -> JobDir:
@@ -145,14 +150,16 @@ def submit_to_slurm(request: Request, job: JobDir) -> str:
     """Hand a prepared job to Slurm; its number."""
     executor = make_executor(job, request.run.root.name, request.wanted, request.site)
     (number,) = hand_over(executor, [Entry(str(job.job_json))], job)
+    keep_script(executor, number, job)
     return number
 
 
-def hand_over(executor: Any, entries: Sequence[Entry], job: JobDir) -> list[str]:
+def hand_over(executor: Executor, entries: Sequence[Entry], job: JobDir) -> list[str]:
     """Submit entries as a job, or several as an array; their numbers.
 
     Raises:
-        UserError: sbatch refuses, in its words.
+        UserError: sbatch refuses, in its words, or files for it cannot be written; then there is
+            no job, and its folder is gone.
     """
     said = io.StringIO()  # submitit prints what sbatch says, and raises it too
     try:
@@ -164,9 +171,30 @@ def hand_over(executor: Any, entries: Sequence[Entry], job: JobDir) -> list[str]
         raise UserError(
             f"Slurm refuses the job: {' '.join(lines)}", fix="ask for what the cluster can give"
         ) from error
-    numbers = [str(done.job_id) for done in jobs]
-    write_whole(job.script, submitted_script(executor, numbers[0]).read_bytes())
-    return numbers
+    except OSError as error:
+        if not _is_before_sbatch(error, job):
+            raise
+        discard(job)
+        raise disk_error(job.root, error) from error
+    return [str(done.job_id) for done in jobs]
+
+
+def _is_before_sbatch(error: OSError, job: JobDir) -> bool:
+    """Whether submitit failed while it wrote files: after sbatch it does no more than rename them.
+
+    The script is the first, to a name with the job's number.
+    """
+    return error.filename2 is None and not any(job.slurm.glob("*_submission.sh"))
+
+
+def keep_script(executor: Executor, number: str, job: JobDir) -> None:
+    """Copy the script of a job that was submitted to where people look for it.
+
+    Raises:
+        UserError: it cannot be written; the job goes on without.
+    """
+    with not_noted(number):
+        write_whole(job.script, submitted_script(executor, number).read_bytes())
 
 
 def discard(job: JobDir) -> None:

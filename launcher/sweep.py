@@ -30,7 +30,15 @@ from launcher.script import make_executor
 from launcher.slurm import ENDED
 from launcher.snapshot import take_snapshot
 from launcher.status import RunStatus, statuses, statuses_so_far
-from launcher.submit import Request, discard, hand_over, private, write_job
+from launcher.submit import (
+    Request,
+    discard,
+    hand_over,
+    keep_script,
+    not_noted,
+    private,
+    write_job,
+)
 from launcher.submitted import Submitted, newest
 
 MOST_POINTS = 1000
@@ -211,10 +219,13 @@ def submit_sweep(sweep: Sweep, requests: Mapping[int, Request], parallel: int) -
     except UserError:
         _discard(sweep, folders)
         raise
+    array = numbers[0].split("_")[0]
+    keep_script(executor, array, job)
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    for folder, number in zip(folders, numbers, strict=True):
-        Submitted(number, "slurm", str(job.slurm), now).write(folder)
-    return numbers[0].split("_")[0]
+    with not_noted(array):
+        for folder, number in zip(folders, numbers, strict=True):
+            Submitted(number, "slurm", str(job.slurm), now).write(folder)
+    return array
 
 
 def _prepare_run(sweep: Sweep, index: int, request: Request, digest: str, array: JobDir) -> JobDir:

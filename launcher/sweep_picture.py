@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from distill.files import write_whole
 from launcher.sweep import Result
 
 _MOST_COLOURS = 8
@@ -17,6 +19,9 @@ def draw(results: Sequence[Result], metric: str, path: Path) -> bool:
 
     Settings that are alike in all runs are left out. Colours tell the runs apart by another setting
     that has few values; where values come again, as in a grid, a line goes through the means.
+
+    Raises:
+        UserError: it cannot be written; one that was there before stays.
     """
     import matplotlib as mpl
 
@@ -33,8 +38,10 @@ def draw(results: Sequence[Result], metric: str, path: Path) -> bool:
     for panel, key in zip(panels[0], keys, strict=True):
         _panel(panel, key, told_apart_by(keys, key, shown), shown)
         panel.set_ylabel(metric)
-    figure.savefig(path, dpi=120)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=120)
     plt.close(figure)
+    write_whole(path, png.getvalue())
     return True
 
 
