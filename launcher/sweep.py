@@ -9,10 +9,7 @@ SWEEP/
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
-import random
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,12 +17,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distill.config import as_override, parse_overrides
 from distill.errors import UserError
 from distill.files import write_whole
 from distill.monitor.metrics_file import read_metrics
 from distill.run_dir import JobDir, RunDir
 from launcher.entry import Entry
+from launcher.points import Point
 from launcher.script import make_executor
 from launcher.slurm import ENDED
 from launcher.snapshot import take_snapshot
@@ -40,9 +37,6 @@ from launcher.submit import (
     write_job,
 )
 from launcher.submitted import Submitted, newest
-
-MOST_POINTS = 1000
-Point = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -106,89 +100,6 @@ class Sweep:
             raise UserError(
                 f"{str(path)!r}: cannot be read ({error})", fix="name the folder of another sweep"
             ) from None
-
-
-def grid(words: Sequence[str]) -> list[Point]:
-    """Every combination of `a.b=1,2,3` words, the last one varying fastest.
-
-    Raises:
-        UserError: a word of another form, or more than `MOST_POINTS` runs.
-    """
-    axes = [_axis(word) for word in words]
-    if math.prod(len(values) for _, values in axes) > MOST_POINTS:
-        raise UserError(f"a grid of more than {MOST_POINTS} runs", fix="use fewer values")
-    keys = [key for key, _ in axes]
-    return [
-        dict(zip(keys, values, strict=True)) for values in itertools.product(*(v for _, v in axes))
-    ]
-
-
-def draws(words: Sequence[str], count: int, seed: int) -> list[Point]:
-    """``count`` random points: of `a.b=1,2,3` one of the values, of `a.b=0.1..10` a number between.
-
-    Numbers whose range spans a factor of ten or more are drawn evenly in their logarithm.
-
-    Raises:
-        UserError: a word of another form.
-    """
-    if count > MOST_POINTS:
-        raise UserError(f"--random {count}: more than {MOST_POINTS} runs", fix="ask for fewer")
-    chance = random.Random(seed)  # noqa: S311 - no secret
-    return [dict(_drawn(word, chance) for word in words) for _ in range(count)]
-
-
-def _drawn(word: str, chance: random.Random) -> tuple[str, Any]:
-    key, _, text = word.partition("=")
-    low_text, dots, high_text = text.partition("..")
-    if not dots:
-        return key, chance.choice(_axis(word)[1])
-    try:
-        low, high = float(low_text), float(high_text)
-    except ValueError:
-        raise UserError(f"{word!r}: not a range", fix="write a.b=0.1..10") from None
-    if not low < high:
-        raise UserError(f"{word!r}: an empty range", fix="write the smaller number first")
-    if low > 0 and high / low >= 10:
-        return key, float(f"{math.exp(chance.uniform(math.log(low), math.log(high))):.4g}")
-    return key, float(f"{chance.uniform(low, high):.4g}")
-
-
-def _axis(word: str) -> tuple[str, list[Any]]:
-    """`a.b=1,2` to `("a.b", [1, 2])`, as overrides have them."""
-    key, equals, text = word.partition("=")
-    values = [_value(key, part) for part in split_values(text)]
-    if not equals or not values:
-        raise UserError(f"{word!r}: nothing to vary", fix="write a.b=1,2,3 (or a.b=0.1..10)")
-    return key, values
-
-
-def split_values(text: str) -> list[str]:
-    """Parts between commas that stand in no bracket or quotes."""
-    parts, depth, quote = [""], 0, ""
-    for char in text:
-        if quote:
-            quote = "" if char == quote else quote
-        elif char in "\"'":
-            quote = char
-        else:
-            depth += (char in "[{") - (char in "]}")
-        if char == "," and depth == 0 and not quote:
-            parts.append("")
-        else:
-            parts[-1] += char
-    return [part.strip() for part in parts if part.strip()]
-
-
-def _value(key: str, text: str) -> Any:
-    tree: Any = parse_overrides([f"{key}={text}"])
-    for name in key.split("."):
-        tree = tree[name.strip()]
-    return tree
-
-
-def overrides_of(point: Mapping[str, Any]) -> list[str]:
-    """A point as words of `load_config`."""
-    return [as_override(key, value) for key, value in point.items()]
 
 
 def submit_sweep(sweep: Sweep, requests: Mapping[int, Request], parallel: int) -> str:

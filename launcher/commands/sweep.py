@@ -45,7 +45,7 @@ class SweepWords:
         Raises:
             UserError: there are none.
         """
-        from launcher.sweep import draws, grid
+        from launcher.points import draws, grid
 
         if not words:
             raise UserError("nothing to vary", fix="add words such as loss.weight=0.5,1,2")
@@ -167,9 +167,9 @@ def _submit(sweep: Sweep, indices: list[int], *, resume: bool) -> None:
 def _request(sweep: Sweep, index: int) -> Request:
     """What one run asks for: its settings as they were submitted, where they were."""
     from distill.config import as_override, load_config
+    from launcher.points import overrides_of
     from launcher.site import load_site
     from launcher.submit import Request, absolute
-    from launcher.sweep import overrides_of
 
     site = load_site(sweep.request["site"])
     wanted = options.Asked(**sweep.request["resources"]).resources(site)

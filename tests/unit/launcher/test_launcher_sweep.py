@@ -15,9 +15,10 @@ from submitting import submitted_run
 from distill.config import load_config
 from distill.errors import UserError
 from launcher.commands.status import duration
+from launcher.points import draws, grid, overrides_of, split_values
 from launcher.slurm import gpus_of, node_kinds, without_job
 from launcher.status import RunStatus
-from launcher.sweep import Result, Sweep, draws, failed, grid, overrides_of, results, split_values
+from launcher.sweep import Result, Sweep, failed, results
 from launcher.sweep_picture import draw, told_apart_by, varied
 
 
@@ -60,10 +61,44 @@ def test_wide_ranges_are_drawn_by_their_logarithm() -> None:
     assert below == pytest.approx([0.25, 0.5, 0.75], abs=0.08)
 
 
-@pytest.mark.parametrize("word", ["loss.weight", "loss.weight=", "x=2..1", "x=a..b", "=1"])
+@pytest.mark.parametrize(
+    "word", ["loss.weight", "loss.weight=", "x=2..1", "x=1..inf", "=1", "train.steps=0.5..9"]
+)
 def test_what_cannot_vary_is_refused(word: str) -> None:
     with pytest.raises(UserError):
         draws([word], 1, 0)
+
+
+def test_a_setting_varies_in_one_word() -> None:
+    words = ["loss.weight=1,2", "run.seed=1,2", "loss. weight=3"]
+    for points in (grid, lambda given: draws(given, 2, 0)):
+        with pytest.raises(UserError, match=r"^loss\.weight: varied 2 times; write one word"):
+            points(words)
+
+
+def test_two_dots_of_a_path_are_no_range() -> None:
+    points = draws(["data.train=../packs/a,../packs/b", "run.dir=a..b"], 20, 0)
+    assert {point["data.train"] for point in points} == {"../packs/a", "../packs/b"}
+    assert {point["run.dir"] for point in points} == {"a..b"}
+
+
+@pytest.mark.parametrize("ends", [(100, 1000), (3, 6), (-2, 2)])
+def test_settings_of_whole_numbers_are_drawn_whole(ends: tuple[int, int]) -> None:
+    """Others are not, however their range is written; both ends are among them."""
+    low, high = ends
+    words = [f"{key}={low}..{high}" for key in ("train.steps", "loss.weight", "no.such")]
+    points = draws(words, 300, 1)
+    whole = [point["train.steps"] for point in points]
+    assert {type(value) for value in whole} == {int}
+    assert (min(whole), max(whole)) == ends or (
+        high == 1000 and min(whole) >= 100 < max(whole) - 850
+    )
+    for key in ("loss.weight", "no.such"):
+        assert sum(point[key] % 1 != 0 for point in points) > 250
+    if low > 0:
+        for point in points[:5]:
+            del point["no.such"]
+            assert load_config(None, overrides_of(point)).train.steps == point["train.steps"]
 
 
 def test_too_many_runs_are_refused() -> None:
