@@ -41,7 +41,7 @@ def test_a_script_can_be_shown_where_the_clients_have_no_cluster(
     submit(config, account="face", partition="gpu", resume=True, dry_run=True)
     shown = capsys.readouterr()
     assert "#SBATCH --partition=gpu\n" in shown.out
-    assert f"warning: sinfo -h -o %P: sinfo: fatal: {lost}. Not asked: " in shown.err
+    assert f"warning: sinfo -a -h -o %P: sinfo: fatal: {lost}. Not asked: " in shown.err
     assert "profile" not in shown.err
     submit(config, gpus_per_node=4, site="example", resume=True, dry_run=True)
     assert "(they fit the profile --site example)" in capsys.readouterr().err
