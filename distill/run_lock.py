@@ -5,7 +5,6 @@ The kernel drops the lock when the holder dies, however it dies, so a stale file
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -15,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import UserError
+from distill.locks import NO_LOCKS, flocked, no_locks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,6 @@ OWN_LOCK_SECONDS = 120.0
 _LOOK_SECONDS = 1.0
 """How long a lock may be busy before it counts as that of a job: `is_held` has it for a moment."""
 _POLL_SECONDS = 0.2
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -87,7 +86,7 @@ def _opened(lock: Path) -> int:
 def _take(lock: Path, handle: int) -> None:
     began = time.monotonic()
     try:
-        while not _flocked(handle):
+        while not flocked(handle):
             patience = OWN_LOCK_SECONDS if _held_by_own_job(lock) else _LOOK_SECONDS
             if time.monotonic() - began > patience:
                 raise BlockingIOError
@@ -98,21 +97,9 @@ def _take(lock: Path, handle: int) -> None:
             fix="wait for it, stop it, or choose another run.dir",
         ) from error
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise
-        raise UserError(
-            f"run.dir = {str(lock.parent)!r}: this file system has no locks ({error.strerror})",
-            fix="choose another file system (Lustre: mount it with -o flock)",
-        ) from error
-
-
-def _flocked(handle: int) -> bool:
-    """Whether the lock is ours now."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        raise no_locks(f"run.dir = {str(lock.parent)!r}", error) from error
 
 
 def _read_holder(lock: Path) -> dict[str, Any]:

@@ -4,15 +4,17 @@ Shards that hold pairs of the person are written anew without them, under new na
 manifest is replaced, in one instant; then the old files go. Killed before that instant, the pack
 is as it was; after it, asking again removes what is left. The person's label stays empty for ever,
 so all others keep theirs, and models trained on the pack still fit it.
+
+One process at a time changes a pack: what another has just written looks like a file left over.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -31,14 +33,15 @@ from distill.data.manifest import (
     shard_name,
 )
 from distill.data.pack.parts import SHEET_NAME, SHEET_PAIRS
-from distill.data.pack.standing import REJECTED_NAME, parts_at
-from distill.data.pack.tables import Table
+from distill.data.pack.standing import FORGET_LOCK_NAME, REJECTED_NAME, parts_at
+from distill.data.pack.tables import filter_table
 from distill.data.pack_writer import EncodedPair, ShardWriter
 from distill.data.pairs_table import PAIRS_NAME
 from distill.data.people import composed
 from distill.data.verify import stray_shards
 from distill.errors import UserError
 from distill.files import disk_errors, write_whole
+from distill.locks import alone_at
 
 _NO_LIMIT = 1 << 62
 _ROWS_AT_ONCE = 1 << 18
@@ -69,9 +72,21 @@ def forget(identity: str, folder: Path) -> list[Forgotten]:
     """Removes a person from the pack at ``folder``, or from its train and evaluation parts.
 
     Raises:
-        UserError: nobody of that name, the only person of a pack, or what a pack can raise.
+        UserError: nobody of that name, the only person of a pack, another process that removes
+            somebody from it, or what a pack can raise.
     """
-    packs = [read_pack(path) for path in parts_at(folder)]
+    parts = parts_at(folder)
+    with ExitStack() as locks:
+        for part in parts:
+            if not (part / MANIFEST_NAME).exists():
+                read_pack(part)  # tells what is there instead
+            lock = part / FORGET_LOCK_NAME
+            locks.enter_context(alone_at(lock, part, "is removing somebody from it"))
+        return _forget_in([read_pack(part) for part in parts], identity, folder)
+
+
+def _forget_in(packs: list[Pack], identity: str, folder: Path) -> list[Forgotten]:
+    """Removes a person from the packs of a folder, of which nobody else removes one."""
     names = {identity, composed(identity)}  # as `pack` writes it, whatever keyboard or shell wrote
     if not any(identity in pack.manifest.identities for pack in packs):
         identity = composed(identity)
@@ -81,7 +96,7 @@ def forget(identity: str, folder: Path) -> list[Forgotten]:
         _remove_traces(pack, names.difference(pack.manifest.identities))
     done = [_forget(pack, identity) for pack in concerned]
     if concerned or any(pack.manifest.forgotten for pack in begun):
-        _filter_table(folder / REJECTED_NAME, ("path", "reason"), partial(_is_about, identity))
+        filter_table(folder / REJECTED_NAME, ("path", "reason"), partial(_is_about, identity))
     if not concerned:
         raise UserError(
             f"{folder}: nobody is called {identity!r}",
@@ -117,7 +132,7 @@ def _remove_traces(pack: Pack, names: set[str]) -> None:
     """Removes what is left beside the shards of a pack of somebody whom its manifest forgot."""
     _remove_strays(pack)
     if pack.manifest.forgotten:
-        _filter_table(pack.path / PAIRS_NAME, ("identity",), names.__contains__)
+        filter_table(pack.path / PAIRS_NAME, ("identity",), names.__contains__)
         _renew_sheet(pack)
 
 
@@ -212,29 +227,6 @@ def _remove_strays(pack: Pack) -> None:
     with disk_errors(pack.path):
         for path in stray_shards(pack.path, {facts.name for facts in pack.manifest.shards}):
             path.unlink()
-
-
-def _filter_table(path: Path, columns: Sequence[str], goes: Callable[..., bool]) -> None:
-    """Removes the rows whose cells in ``columns`` make ``goes`` true; pairs are numbered anew."""
-    if not path.exists():
-        return
-    unfinished = path.with_name(f".{path.name}.partial")
-    with disk_errors(path):
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.reader(file)
-            header = next(rows, [])
-            with Table(unfinished, path, *header) as table:
-                places = [header.index(name) for name in columns]
-                left = (row for row in rows if row and not goes(*(row[at] for at in places)))
-                table.copy(_numbered(left, header.index("pair")) if "pair" in header else left)
-        unfinished.replace(path)
-
-
-def _numbered(rows: Iterable[list[str]], place: int) -> Iterator[list[str]]:
-    """The same with their numbers, from 0 on, in one of the cells."""
-    for number, row in enumerate(rows):
-        row[place] = str(number)
-        yield row
 
 
 def _renew_sheet(pack: Pack) -> None:

@@ -15,6 +15,8 @@ from distill.data.pairs_table import PAIRS_NAME
 from distill.errors import UserError
 
 REJECTED_NAME = "rejected.csv"
+FORGET_LOCK_NAME = ".forget.lock"
+"""Held by `forget` while it changes a pack; left where it was killed."""
 OWN_NAMES = {
     MANIFEST_NAME,
     PAIRS_NAME,
@@ -22,6 +24,7 @@ OWN_NAMES = {
     REJECTED_NAME,
     TRAIN_NAME,
     EVALUATION_NAME,
+    FORGET_LOCK_NAME,
 }
 _BETON = re.compile(r"pairs(-\d{5,})?\.beton")
 """Shards. With `OWN_NAMES`, all that `pack` ever puts into a folder; one with more stays."""

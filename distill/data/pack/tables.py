@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -62,3 +62,30 @@ class Table:
                 os.fsync(self._file.fileno())
             finally:
                 self._file.close()
+
+
+def filter_table(path: Path, columns: Sequence[str], goes: Callable[..., bool]) -> None:
+    """Removes the rows whose cells in ``columns`` make ``goes`` true; pairs are numbered anew.
+
+    Raises:
+        UserError: the disk is full or not writable; the table is as it was.
+    """
+    if not path.exists():
+        return
+    unfinished = path.with_name(f".{path.name}.partial")
+    with disk_errors(path):
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.reader(file)
+            header = next(rows, [])
+            with Table(unfinished, path, *header) as table:
+                places = [header.index(name) for name in columns]
+                left = (row for row in rows if row and not goes(*(row[at] for at in places)))
+                table.copy(_numbered(left, header.index("pair")) if "pair" in header else left)
+        unfinished.replace(path)
+
+
+def _numbered(rows: Iterable[list[str]], place: int) -> Iterator[list[str]]:
+    """The same with their numbers, from 0 on, in one of the cells."""
+    for number, row in enumerate(rows):
+        row[place] = str(number)
+        yield row

@@ -1,11 +1,15 @@
 """What a pack counts and shows after somebody was forgotten, against a count by hand."""
 
 import numpy as np
+import pytest
+from cut_off import killed_at, renames, stopped_at
 
 from distill.data.forget import _sheet_pairs, forget
 from distill.data.manifest import read_pack
 from distill.data.pack.parts import SHEET_PAIRS
 from distill.data.pack_writer import write_pack
+from distill.data.verify import verify_pack
+from distill.errors import UserError
 
 
 def test_an_evaluation_pack_loses_photographs_with_all_of_their_pairs(jpeg_pairs, tmp_path):
@@ -47,3 +51,27 @@ def test_a_new_contact_sheet_shows_a_few_people_of_each_single_kind(jpeg_pairs, 
         assert found == [(pair.first, pair.second) for pair in wanted[:SHEET_PAIRS]]
     assert len(expected[0]) > SHEET_PAIRS > len(expected[2]) > 0
     assert {one.kind for one in shown} == set(kinds[:3])
+
+
+def test_two_processes_cannot_remove_people_from_one_pack_at_a_time(make_pack, tmp_path):
+    """The first has written its shards and is about to name them; a second would delete those."""
+    folder = make_pack(tmp_path / "pack", shard_bytes=200_000).path
+    before = {path.name for path in folder.iterdir()}
+    with stopped_at(lambda: forget("person 1", folder), renames("manifest.json")):
+        assert len({path.name for path in folder.glob("*.beton")} - before) >= 2
+        with pytest.raises(UserError, match="pack: another process is removing somebody from it"):
+            forget("person 4", folder)
+    forget("person 4", folder)
+    pack = read_pack(folder, verify_digest=True)
+    assert verify_pack(pack) == []
+    assert pack.manifest.pairs_per_identity == [11, 0, 11, 10, 0]
+    assert [path.name for path in folder.glob(".*")] == []
+
+
+def test_a_killed_process_leaves_no_lock_that_holds(make_pack, tmp_path):
+    folder = make_pack(tmp_path / "pack", shard_bytes=200_000).path
+    killed_at(lambda: forget("person 1", folder), renames("manifest.json"))
+    assert (folder / ".forget.lock").exists()
+    forget("person 1", folder)
+    assert verify_pack(read_pack(folder, verify_digest=True)) == []
+    assert [path.name for path in folder.glob(".*")] == []

@@ -219,7 +219,7 @@ def test_names_that_are_not_there_and_the_last_person(copy):
 
 @pytest.mark.parametrize(
     ("cut_at", "happened"),
-    [("write_whole", False), ("_filter_table", True), ("_renew_sheet", True), ("_prove", True)],
+    [("write_whole", False), ("filter_table", True), ("_renew_sheet", True), ("_prove", True)],
 )
 def test_a_forget_that_was_cut_off(copy, tmp_path, monkeypatch, cut_at, happened):
     """Before the manifest is replaced nothing has happened; after it, asking again cleans up."""
@@ -233,7 +233,7 @@ def test_a_forget_that_was_cut_off(copy, tmp_path, monkeypatch, cut_at, happened
     forget("person 2", tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(module, cut_at, cut)
-        if cut_at == "_filter_table":
+        if cut_at == "filter_table":
             patch.setattr(module, "_remove_strays", lambda _: None)
         with pytest.raises(KeyboardInterrupt):
             forget("person 2", copy.path)
@@ -242,7 +242,7 @@ def test_a_forget_that_was_cut_off(copy, tmp_path, monkeypatch, cut_at, happened
     assert b"person 2" in everything(copy.path)
     if happened:
         # old files that are still there are named
-        assert bool(verify_pack(now)) == (cut_at == "_filter_table")
+        assert bool(verify_pack(now)) == (cut_at == "filter_table")
         with pytest.raises(UserError, match="nobody is called"):
             forget("person 2", copy.path)
     else:
