@@ -61,15 +61,16 @@ class Gap(NamedTuple):
     reason: str
 
 
-def scan(file: BinaryIO, size: int) -> Iterator[Record | Gap]:
-    """Everything in a file, in order: records, and what is damaged between them.
+def scan(file: BinaryIO, size: int, start: int = 0) -> Iterator[Record | Gap]:
+    """Everything in a file from a place on, in order: records, and what is damaged between them.
 
     Args:
         file: readable and seekable.
         size: its length in bytes.
+        start: where a record begins, in bytes; what is before it is passed over.
     """
     last: Record | None = None  # held back until it is clear that another one begins behind it
-    place = 0
+    place = start
     while place < size:
         try:
             found = read_record(file, place, size)

@@ -5,9 +5,9 @@ the flag is not 0, that many float32 labels in place of the one, then the bytes 
 first label is the person. Records without an image describe the file: the one of key 0 says where
 images end, and one a person says which images are theirs. They have two labels and no image.
 
-With an index, records are read where its lines say; without one, or where it is damaged, in the
-order of the file. Both ways give a photograph the same name, ``train.rec/@BYTE``. Nothing of the
-index is kept in memory.
+With an index, records are read where its lines say; without one, or behind the last byte that it
+names (it may have been cut off), in the order of the file. Both ways give a photograph the same
+name, ``train.rec/@BYTE``. Nothing of the index is kept in memory.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class RecordSource:
             yield from (sample for sample in found if sample is not None)
 
     def _indexed(self, file: BinaryIO, size: int, index: Path) -> Iterator[Sample | None]:
-        """What the index names, in its order; then, what it does not name at the end."""
+        """What the index names, in its order; then what lies behind all that, in the file's."""
         covered = 0
         with opened(index) as (lines, _):
             for number, line in enumerate(_lines(lines), 1):
@@ -99,9 +99,7 @@ class RecordSource:
                     continue
                 covered = max(covered, record.end)
                 yield self._as_sample(record, key)
-        if covered < size:
-            left = f"{size - covered} bytes from here on are in no good line of {index.name}"
-            yield damaged(f"{self.path.name}/@{covered}", left)
+        yield from map(self._as_sample, scan(file, size, covered))
 
     def _as_sample(self, found: Record | Gap, key: int | None = None) -> Sample | None:
         """A photograph, damage, or None for a record that describes the file or a person."""
