@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from heapq import nsmallest
 from pathlib import Path
 
 from distill.data.sources import Source
-from distill.data.sources.folder import FolderSource
+from distill.data.sources.folder import IMAGE_ENDINGS, FolderSource
 from distill.data.sources.openpeople import OpenPeopleSource
 from distill.data.sources.parquet import PARQUET_ENDING, ParquetSource
 from distill.data.sources.paths import opened
@@ -19,6 +22,8 @@ from distill.errors import UserError
 
 RECORD_ENDING = ".rec"
 FORMATS = ("folder", "rec", "parquet", "tar", "csv")
+_LOOKED_INTO = 32
+"""Subfolders in which parquet files are looked for."""
 COMPRESSED = "compressed"
 """What `format_of_file` calls a file that is to be unpacked first."""
 LOOKED_FOR = (
@@ -103,14 +108,32 @@ def _format_of_folder(path: Path) -> str:
 
 
 def formats_in(folder: Path) -> dict[str, Path]:
-    """Which of `FORMATS` have files in a folder, each with one of them."""
+    """Which of `FORMATS` have files in a folder, each with one of them.
+
+    Parquet files may also lie in its subfolders. Only the first few by name are looked into, and
+    none further than its first image: a folder of millions of photographs is not walked for that.
+    """
     found = {
         "rec": list(folder.glob(f"*{RECORD_ENDING}"))[:1],
-        "parquet": [*folder.glob(f"*{PARQUET_ENDING}")][:1]
-        or [*folder.glob(f"*/*{PARQUET_ENDING}")][:1],
+        "parquet": [*folder.glob(f"*{PARQUET_ENDING}")][:1] or _parquet_below(folder),
         "tar": list(folder.glob(f"*{TAR_ENDING}"))[:1],
     }
     return {name: files[0] for name, files in found.items() if files}
+
+
+def _parquet_below(folder: Path) -> list[Path]:
+    """A parquet file in one of the first few subfolders; none where there is none."""
+    with os.scandir(folder) as entries:
+        subfolders = nsmallest(_LOOKED_INTO, (each.path for each in entries if each.is_dir()))
+    for subfolder in subfolders:
+        with suppress(PermissionError), os.scandir(subfolder) as entries:
+            for entry in entries:
+                path = Path(entry.path)
+                if path.suffix == PARQUET_ENDING:
+                    return [path]
+                if path.suffix.lower() in IMAGE_ENDINGS:
+                    break
+    return []
 
 
 def format_of_file(path: Path) -> str:

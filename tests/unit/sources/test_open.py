@@ -56,6 +56,17 @@ def test_what_a_path_holds(here, name, kind):
     assert type(open_source(str(here / name))) is kind
 
 
+def test_of_many_subfolders_a_few_are_looked_into(here):
+    """A folder of millions of photographs is not walked to find out that it is one."""
+    for number in range(40):
+        (here / "people" / f"{number:02}").mkdir()
+        (here / "people" / f"{number:02}" / "0.JPG").write_bytes(jpeg(number))
+        shutil.copytree(here / "hf" / "data", here / "hf" / f"language-{number:02}")
+    shutil.copy(here / "hf" / "data" / "a.parquet", here / "people" / "39")
+    assert type(open_source(str(here / "people"))) is FolderSource
+    assert type(open_source(str(here / "hf"))) is ParquetSource
+
+
 @pytest.mark.parametrize("name", ["rec/train.rec", "hf/data/a.parquet", "tar/a.tar"])
 def test_files_without_an_ending_are_known_by_their_content(here, name):
     kind = type(open_source(str(here / name)))
