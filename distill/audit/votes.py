@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from distill.collectives import together
 from distill.data.batch import PairBatch, as_network_input
 from distill.files import disk_errors
 from distill.finite import check_finite
+from distill.locks import alone_at
 from distill.ranks import Ranks
 
 PHOTOGRAPHS_AT_ONCE = 1 << 14
@@ -165,18 +166,21 @@ def files_beside(out: Path, ranks: Ranks) -> Iterator[list[Path]]:
     What a rank writes of photographs that are far stands beside its file (`far_file`).
 
     What a killed process has left of it is replaced.
+
+    Raises:
+        UserError: another audit writes ``out``, or the disk is full or not writable.
     """
     folder = out.with_name(f".{out.name}.parts")
-    with together():
-        if ranks.is_first:
-            with disk_errors(out):
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir()
-    try:
+    with ExitStack() as held:
+        with together():
+            if ranks.is_first:
+                lock = out.with_name(f".{out.name}.lock")
+                held.enter_context(alone_at(lock, out, "is writing it"))
+                held.callback(shutil.rmtree, folder, ignore_errors=True)
+                with disk_errors(out):
+                    shutil.rmtree(folder, ignore_errors=True)
+                    folder.mkdir()
         yield [folder / f"rank-{rank:05d}" for rank in range(ranks.world_size)]
-    finally:
-        if ranks.is_first:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def far_file(path: Path) -> Path:

@@ -1,5 +1,7 @@
 """What an audit reads and counts: ranges of rows, votes, and whose names may be others'."""
 
+import os
+import signal
 from contextlib import ExitStack
 from itertools import pairwise
 from types import SimpleNamespace
@@ -11,9 +13,11 @@ from safetensors.torch import save_file
 
 from distill.audit.centres import Centres
 from distill.audit.run import may_be_others
-from distill.audit.votes import row_type, store, stored
+from distill.audit.votes import files_beside, row_type, store, stored
 from distill.checkpoint.manifest import Part
 from distill.checkpoint.reader import Place, Reader
+from distill.errors import UserError
+from distill.ranks import Ranks
 
 
 @pytest.mark.parametrize("bounds", [[0, 7], [0, 3, 5, 7]])
@@ -47,6 +51,34 @@ def test_votes_are_counted_and_of_equal_ones_the_first_wins(tmp_path):
     assert votes.argmax(1).tolist() == [1, 0, 0, 1]
     back = [part for name in "01" for part in stored(tmp_path / name, rows.dtype)]
     assert np.array_equal(np.concatenate(back), rows)
+
+
+def test_two_audits_do_not_write_one_list(tmp_path):
+    """Each would remove what the ranks of the other have written."""
+    out, alone = tmp_path / "audit.csv", Ranks(0, 1, 0, 1, torch.device("cpu"))
+    other = os.fork()
+    if not other:
+        try:
+            with files_beside(out, alone) as (file,):
+                file.write_bytes(b"of the other")
+                os.kill(os.getpid(), signal.SIGSTOP)
+                assert file.read_bytes() == b"of the other"
+        finally:
+            os._exit(3)  # killed before
+    os.waitpid(other, os.WUNTRACED)
+    try:
+        with (
+            pytest.raises(UserError, match=r"audit\.csv: another process is writing it"),
+            files_beside(out, alone),
+        ):
+            pass
+        assert (tmp_path / ".audit.csv.parts" / "rank-00000").read_bytes() == b"of the other"
+    finally:
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+    with files_beside(out, alone) as (file,):
+        assert file.parent.is_dir() and not file.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
