@@ -13,10 +13,16 @@ from distill.data.pack.journal import JOURNAL_NAME, Journal
 from distill.data.pack.options import PackOptions, PackResult, request_digest, versions
 from distill.data.pack.parts import Part, PartWriter
 from distill.data.pack.photos import Rejected, Survey, source_digest, survey
-from distill.data.pack.resume import remove_what_only_a_resume_needs
-from distill.data.pack.scratch import new_folder
+from distill.data.pack.scratch import (
+    begin,
+    keep_shards_of,
+    new_folder,
+    place_of,
+    restore_replaced,
+)
 from distill.data.pack.sides import split_survey, with_own_labels
-from distill.data.pack.standing import REJECTED_NAME, opened, reusable
+from distill.data.pack.spool import SPOOL_NAME
+from distill.data.pack.standing import REJECTED_NAME, is_asked_for, left_whole, opened, reusable
 from distill.data.pack.tables import Table
 from distill.data.pack.work import Recipe
 from distill.data.pack.workers import Team, team
@@ -25,8 +31,6 @@ from distill.data.second import warm_up
 from distill.data.sources import Source
 from distill.data.splits import Split
 from distill.files import disk_errors
-
-SPOOL_NAME = "faces.spool"
 
 
 class Advances(Protocol):
@@ -73,13 +77,31 @@ def pack(
             pack at ``out``.
     """
     options = options or PackOptions()
-    standing = reusable(out, options, lambda: _compared(source, progress))
-    if standing is not None:
+    place = place_of(out)
+    restore_replaced(place, out)
+
+    def digest() -> str:
+        return _compared(source, progress)
+
+    if (standing := reusable(out, options, digest)) is not None:
         return standing
+    with new_folder(place, out) as folder:
+        left = left_whole(folder, options)
+        same = left is not None and is_asked_for(left, options, digest)
+        if not same:
+            begin(folder, out, begun_by(source, options), anew=left is not None)
+            _make(source, folder, out, options, progress)
+    made = opened(out, holdout=options.holdout > 0)
+    return made.as_reused() if same else made
+
+
+def _make(
+    source: Source, folder: Path, out: Path, options: PackOptions, progress: Progress
+) -> None:
+    """Makes all of a pack in ``folder``, or what an earlier packer has not made of it."""
     # Here once, rather than in every worker; what is packed of a face asks the finder of glasses.
     warm_up({*options.kinds, "glasses"} if options.layout == "singles" else options.kinds)
     with (
-        new_folder(out, begun_by(source, options)) as folder,
         closing(Journal(folder / JOURNAL_NAME, out)) as journal,
         team(options.processes()) as workers,
     ):
@@ -88,17 +110,12 @@ def pack(
             spool.touch()
         with progress("aligning faces", source.expected) as bar:
             found = survey(source, options, journal, spool, workers, bar.advance)
+        keep_shards_of(found.digest, folder, out)
         sides = _sides(found, folder, options, workers, progress) if options.holdout else None
         write_rejected(chain(found.rejected(), _dropped(sides)), folder, out)
-        parts = parts_of(found, sides, folder, options)
         description = described(found, sides, source, options)
-        for part in parts:
+        for part in parts_of(found, sides, folder, options):
             write_part(part, description, out, options, workers, progress)
-        for part in parts:
-            remove_what_only_a_resume_needs(part.folder)
-        for name in (SPOOL_NAME, JOURNAL_NAME):
-            (folder / name).unlink()
-    return opened(out, holdout=options.holdout > 0)
 
 
 def begun_by(source: Source, options: PackOptions) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from distill.data.faces import FACE_SIZE, AlignedFace
 from distill.errors import UserError
 from distill.files import disk_errors
 
+SPOOL_NAME = "faces.spool"
 _FACE = [("rgb", np.uint8, (FACE_SIZE, FACE_SIZE, 3)), ("points", "<f4", (5, 2))]
 ROW = np.dtype([*_FACE, ("crc", "<u4")])
 """One aligned face with the CRC-32 of its pixels and points, 37,676 bytes."""

@@ -53,15 +53,28 @@ def reusable(
         if options.overwrite:
             return None
         raise UserError(error.what, fix="pack again with --overwrite") from error
-    manifest = standing.train.manifest
-    different = _differences(manifest, options)
-    if not different:  # only then are photographs worth reading
-        if manifest.request_digest == request_digest(source_digest(), options):
-            return standing.as_reused()
-        different = "of other photographs"
+    if is_asked_for(standing, options, source_digest):
+        return standing.as_reused()
     if not options.overwrite:
-        raise _another(out, different)
+        different = _differences(standing.train.manifest, options)
+        raise _another(out, different or "of other photographs")
     return None
+
+
+def left_whole(folder: Path, options: PackOptions) -> PackResult | None:
+    """The pack in a folder of a packer that was killed when all was made; None if there is none."""
+    try:
+        return opened(folder, holdout=options.holdout > 0)
+    except UserError:
+        return None
+
+
+def is_asked_for(found: PackResult, options: PackOptions, source_digest: Callable[[], str]) -> bool:
+    """Whether a pack is what a request gives; photographs are read if all else is as asked for."""
+    manifest = found.train.manifest
+    if _differences(manifest, options):
+        return False
+    return manifest.request_digest == request_digest(source_digest(), options)
 
 
 def _differences(manifest: Manifest, options: PackOptions) -> str:

@@ -5,26 +5,21 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 Change = Callable[[str, tuple], bool]
 """Whether a change is the chosen one, by Python's audit event and its arguments."""
 
 
-def renames(to: Path | str) -> Change:
-    """The change that gives a file or folder this name or path."""
-    return lambda event, args: event == "os.rename" and str(to) in (str(args[1]), name_of(args[1]))
+def renames(*, ending: str) -> Change:
+    """The change that gives something a path that ends like this."""
+    return lambda event, args: event == "os.rename" and os.fspath(args[1]).endswith(ending)
 
 
-def removes(name: str) -> Change:
-    """The change that removes a file or a tree of this name, or one that ends like it."""
+def removes(ending: str) -> Change:
+    """The change that removes a file or a tree whose path ends like this."""
     return lambda event, args: (
-        event in ("os.remove", "shutil.rmtree") and name_of(args[0]).endswith(name)
+        event in ("os.remove", "shutil.rmtree") and os.fspath(args[0]).endswith(ending)
     )
-
-
-def name_of(path: os.PathLike[str] | str) -> str:
-    return Path(path).name
 
 
 def fork(work: Callable[[], object], signal_number: int = 0, at: Change | None = None) -> int:

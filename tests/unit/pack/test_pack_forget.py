@@ -57,7 +57,7 @@ def test_two_processes_cannot_remove_people_from_one_pack_at_a_time(make_pack, t
     """The first has written its shards and is about to name them; a second would delete those."""
     folder = make_pack(tmp_path / "pack", shard_bytes=200_000).path
     before = {path.name for path in folder.iterdir()}
-    with stopped_at(lambda: forget("person 1", folder), renames("manifest.json")):
+    with stopped_at(lambda: forget("person 1", folder), renames(ending="/manifest.json")):
         assert len({path.name for path in folder.glob("*.beton")} - before) >= 2
         with pytest.raises(UserError, match="pack: another process is removing somebody from it"):
             forget("person 4", folder)
@@ -70,7 +70,7 @@ def test_two_processes_cannot_remove_people_from_one_pack_at_a_time(make_pack, t
 
 def test_a_killed_process_leaves_no_lock_that_holds(make_pack, tmp_path):
     folder = make_pack(tmp_path / "pack", shard_bytes=200_000).path
-    killed_at(lambda: forget("person 1", folder), renames("manifest.json"))
+    killed_at(lambda: forget("person 1", folder), renames(ending="/manifest.json"))
     assert (folder / ".forget.lock").exists()
     forget("person 1", folder)
     assert verify_pack(read_pack(folder, verify_digest=True)) == []
