@@ -81,7 +81,7 @@ def pack(
     restore_replaced(place, out)
 
     def digest() -> str:
-        return _compared(source, progress)
+        return _compared(source, options, progress)
 
     if (standing := reusable(out, options, digest)) is not None:
         return standing
@@ -123,10 +123,10 @@ def begun_by(source: Source, options: PackOptions) -> dict[str, Any]:
     return {"source": source.name, "digest": request_digest("", options), "of": source.expected}
 
 
-def _compared(source: Source, progress: Progress) -> str:
+def _compared(source: Source, options: PackOptions, progress: Progress) -> str:
     """The digest of the photographs, to compare with that of a pack."""
     with progress("comparing photographs", source.expected) as bar:
-        return source_digest(source, bar.advance)
+        return source_digest(source, options.landmarks_from(), bar.advance)
 
 
 def write_rejected(rejected: Iterable[Rejected], folder: Path, named: Path) -> None:

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from distill.data.images import Unusable
+from distill.data.locate import LandmarkChoice
 from distill.data.pack.journal import Journal, Record
 from distill.data.pack.options import PackOptions
 from distill.data.pack.spool import rows_in
 from distill.data.pack.tables import as_text
-from distill.data.pack.work import look
+from distill.data.pack.work import digest_of, look
 from distill.data.pack.workers import Team
 from distill.data.pairs import Photos
 from distill.data.people import people_taken, person_name, reason_against
@@ -258,18 +259,20 @@ def _remedy(options: PackOptions, usable: int) -> str:
     return "give photographs with a visible face, or --aligned for 112x112 crops"
 
 
-def source_digest(samples: Iterable[Sample], advance: Callable[[], None]) -> str:
+def source_digest(
+    samples: Iterable[Sample], landmarks: LandmarkChoice, advance: Callable[[], None]
+) -> str:
     """The digest that `survey` would find, from reading alone."""
     digest = SourceDigest()
     for sample in samples:
-        digest.add(sample.origin, sample.identity, _content(sample))
+        digest.add(sample.origin, sample.identity, _content(sample, landmarks))
         advance()
     return digest.hexdigest()
 
 
-def _content(sample: Sample) -> bytes:
-    """SHA-256 of a photograph, or nothing where it cannot be read."""
+def _content(sample: Sample, landmarks: LandmarkChoice) -> bytes:
+    """SHA-256 of what a face is taken from, or nothing where it cannot be read."""
     try:
-        return hashlib.sha256(sample.read()).digest()
+        return digest_of(sample.read(), sample, landmarks)
     except Unusable:
         return b""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import simplejpeg
 
 from distill.data.beton import LayoutName
@@ -32,7 +33,7 @@ class Prepared:
     """A photograph after the first round.
 
     Attributes:
-        sha256: of its content; empty where it could not be read.
+        sha256: of `digest_of`; empty where it could not be read.
         face: the aligned face, or None.
         reason: why there is no face; else a note, or nothing.
     """
@@ -125,12 +126,28 @@ def prepare(sample: Sample, landmarks: LandmarkChoice) -> Prepared:
     digest = b""
     try:
         data = sample.read()
-        digest = hashlib.sha256(data).digest()
+        digest = digest_of(data, sample, landmarks)
         rgb = decode(data)
         face, note = locate(rgb, landmarks, sample.landmarks)
     except Unusable as fault:
         return Prepared(digest, None, fault.reason)
     return Prepared(digest, face, note)
+
+
+def digest_of(data: bytes, sample: Sample, landmarks: LandmarkChoice) -> bytes:
+    """SHA-256 of all that a face is taken from: a photograph and, where they are used, its points.
+
+    Several faces of one photograph, each with points of its own, have several.
+
+    Args:
+        data: of the photograph.
+        sample: the same, with what the source says of it.
+        landmarks: where the points of a face come from.
+    """
+    digest = hashlib.sha256(data)
+    if sample.landmarks is not None and landmarks in ("auto", "source"):
+        digest.update(np.asarray(sample.landmarks, "<f8").tobytes())
+    return digest.digest()
 
 
 def make_pair(plan: PairPlan, recipe: Recipe) -> PairJpegs:
