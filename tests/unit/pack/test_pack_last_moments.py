@@ -7,10 +7,9 @@ import shutil
 import subprocess
 from contextlib import contextmanager
 
-import cv2
-import numpy as np
 import pytest
 from cut_off import killed_at, removes, renames, stopped_at
+from single_packs import encoded
 
 from distill.data.pack import PackOptions, open_source, pack
 from distill.errors import UserError
@@ -18,14 +17,12 @@ from distill.errors import UserError
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
-    """112x112 "faces" of three people."""
+    """Drawn images of three people, four each."""
     root = tmp_path_factory.mktemp("photographs") / "people"
-    rng = np.random.default_rng(0)
-    for name in ("ann", "bob", "cem"):
-        (root / name).mkdir(parents=True)
-        for i in range(4):
-            small = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
-            cv2.imwrite(str(root / name / f"{i}.png"), cv2.resize(small, (112, 112)))
+    for number in range(12):
+        photograph = root / ("ann", "bob", "cem")[number % 3] / f"{number // 3}.jpg"
+        photograph.parent.mkdir(parents=True, exist_ok=True)
+        photograph.write_bytes(encoded(number))
     return root
 
 
@@ -113,7 +110,7 @@ def test_a_whole_pack_of_other_photographs_is_made_anew(people, tmp_path):
     mine = tmp_path / "people"
     shutil.copytree(people, mine)
     killed_at(lambda: packed(mine, tmp_path / "out"), renames(ending="/out"))
-    (mine / "ann" / "3.png").write_bytes((people / "bob" / "3.png").read_bytes()[:-1])
+    (mine / "ann" / "3.jpg").write_bytes((people / "bob" / "3.jpg").read_bytes()[:-1])
     packed(mine, tmp_path / "out")
     packed(mine, tmp_path / "whole")
     assert content(tmp_path / "out") == content(tmp_path / "whole")
