@@ -31,14 +31,23 @@ def prune(
 
     Returns:
         What was removed.
+
+    Raises:
+        OSError: one of them could not be; the others are. It is not told of again.
     """
     found = _readable(folder)
     keep = {verified.name, *list(found)[:keep_last]}
     keep |= set(_best(found, best_metric)[:keep_best])
     doomed = [folder / name for name in found if name not in keep]
-    for path in doomed:
-        remove(path)
     clear_leftovers(folder)
+    failed = []
+    for path in doomed:
+        try:
+            remove(path)
+        except OSError as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
     return doomed
 
 

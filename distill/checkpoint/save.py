@@ -116,7 +116,9 @@ def _prepare(partial: Path, target: Path, needed: int) -> bool:
     """Make room for ``needed`` bytes; whether there is anything to write."""
     folder = target.parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    clear_leftovers(folder)
+    kept = clear_leftovers(folder)
+    if partial in kept:  # others are in nobody's way
+        raise kept[partial]
     if target.exists():
         if not reason_against(target):
             return False

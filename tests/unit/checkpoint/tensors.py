@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from distill.checkpoint import Stored, open_weights, save
+from distill.checkpoint import Stored, open_weights, prune, save
 from distill.engine_parts.fragments import WEIGHT, Fragment
 from distill.ranks import Ranks
 
@@ -27,6 +27,17 @@ def weights_at(path: Path) -> tuple[Stored, dict[str, torch.Tensor]]:
         for name, tensor in found.items():
             stored.reader.copy_elements(stored.keys[name], 0, tensor.view(-1))
     return stored, found
+
+
+def names(folder: Path) -> list[str]:
+    """What is in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def keep(folder: Path, newest: Path, **wanted: Any) -> list[Path]:
+    """Prune to the last one, or as ``wanted``."""
+    options = {"keep_last": 1, "keep_best": 0, "best_metric": "clean/top1", **wanted}
+    return prune(folder, verified=newest, **options)
 
 
 SHAPES = {"backbone.weight": (5, 3, 2), "backbone.bias": (5,), "head.weight": (4, 5)}

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tensors import lines_of_a_save
+from tensors import keep, lines_of_a_save, names
 
 from distill.checkpoint import (
     SaveFailed,
@@ -18,7 +18,6 @@ from distill.checkpoint import (
     check_space,
     latest_verified,
     load,
-    prune,
     save,
 )
 from distill.checkpoint.manifest import Manifest, _digest
@@ -26,15 +25,6 @@ from distill.checkpoint.shard import ShardWriter
 from distill.checkpoint.space import bytes_to_come
 from distill.config.tree import CheckpointConfig
 from distill.errors import UserError
-
-
-def names(folder):
-    return sorted(p.name for p in folder.iterdir())
-
-
-def keep(folder, newest, **wanted):
-    options = {"keep_last": 1, "keep_best": 0, "best_metric": "clean/top1", **wanted}
-    return prune(folder, verified=newest, **options)
 
 
 def test_the_newest_and_the_best_stay(save_steps, tmp_path):

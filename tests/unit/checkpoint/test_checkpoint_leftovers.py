@@ -1,0 +1,57 @@
+"""Folders that are in the way of nothing: what killed saves left, and what cannot be removed."""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import contextmanager
+
+import pytest
+from tensors import keep, names
+
+from distill.checkpoint import SaveFailed
+
+
+@contextmanager
+def without_privileges():
+    """Permissions hold in the block, for root too: this thread is without root's two that pass."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    version, held = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(version, held) == 0
+    effective = held[0]
+    held[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert libc.capset(version, held) == 0
+    try:
+        yield
+    finally:
+        held[0] = effective
+        assert libc.capset(version, held) == 0
+
+
+def test_what_cannot_be_removed_is_told_once_and_keeps_no_save_from_its_disk(save_steps, tmp_path):
+    """As files on NFS that another process has open."""
+    paths = save_steps(1, 2, 3)
+    held, half = tmp_path / ".removing-step-00000001", tmp_path / ".partial-step-00000004"
+    with without_privileges():
+        paths[0].chmod(0o500)
+        with pytest.raises(PermissionError):
+            keep(tmp_path, paths[2])
+        assert names(tmp_path) == [held.name, "step-00000003"]
+        (newer,) = save_steps(4)
+        assert keep(tmp_path, newer) == [paths[2]]
+        save_steps(1)  # a run that began anew comes to the same step
+        assert keep(tmp_path, newer) == [paths[0]]
+        assert names(tmp_path) == [held.name, "step-00000004"]
+        save_steps(1)
+        paths[0].chmod(0o500)
+        with pytest.raises(PermissionError):
+            keep(tmp_path, newer)
+        assert names(tmp_path) == [held.name, f"{held.name}-2", "step-00000004"]
+        newer.rename(half)
+        half.chmod(0o500)
+        with pytest.raises(SaveFailed, match="Permission denied"):
+            save_steps(4)  # nothing is mixed with what an earlier save of this step left
+        assert keep(tmp_path, *save_steps(5)) == []
+    for path in tmp_path.iterdir():
+        path.chmod(0o700)
+    save_steps(6)
+    assert names(tmp_path) == ["step-00000005", "step-00000006"]
