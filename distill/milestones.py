@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from distill.checkpoint import SaveFailed, TrainState, export_weights, prune, save
 from distill.collectives import barrier, together
+from distill.errors import UserError
 from distill.files import write_whole
 from distill.job import completion
 from distill.measure import measure, write_reports
@@ -29,8 +30,17 @@ def evaluation_due(job: Job, state: TrainState) -> bool:
 
 
 def evaluate_now(job: Job, state: TrainState) -> TrainState:
-    """Measure the network on all that is held out, on all ranks."""
-    found, keep = measure(job, state).scalars, job.config.checkpoint
+    """Measure the network on all that is held out, on all ranks.
+
+    Raises:
+        UserError: an image cannot be read, say; the step is saved, for the next start to evaluate.
+    """
+    try:
+        found = measure(job, state).scalars
+    except UserError:  # of one rank, and so of all
+        job.monitor.warn(ended(job, state, f"step {state.step} could not be evaluated"))
+        raise
+    keep = job.config.checkpoint
     if keep.keep_best and keep.best_metric not in found:
         job.monitor.warn(
             f"checkpoint.best_metric = {keep.best_metric!r} is none of {', '.join(sorted(found))}"
@@ -82,6 +92,26 @@ def _prune(job: Job, folder: Path, newest: Path) -> None:
         )
     except OSError as error:
         job.monitor.warn(f"an old checkpoint cannot be removed ({error}); training goes on")
+
+
+def ended(job: Job, state: TrainState, why: str) -> str:
+    """Save where a run ends early, if it can be; not with losses not finite (`save_due`).
+
+    On a full disk it ends all the same: the next start goes on from the last checkpoint, or says
+    that there is no room.
+
+    Returns:
+        What to say of it: ``why``, and where the next start goes on.
+    """
+    but = "losses are not finite" if state.skipped_in_a_row else ""
+    if not but and job.saved[0] != state.step:
+        try:
+            save_now(job, state, must=True)
+        except SaveFailed as error:
+            but = error.what
+    place = (job.saved[1] or "the start") if but else "here"
+    unsaved = f", and this step is not saved ({but})" if but else ""
+    return f"{why}{unsaved}; the same command goes on from {place}"
 
 
 def finish(job: Job, state: TrainState) -> None:

@@ -14,7 +14,7 @@ from signal import Signals
 from typing import TYPE_CHECKING, NamedTuple
 
 from distill.beginning import begin_or_resume
-from distill.checkpoint import SaveFailed, check_space
+from distill.checkpoint import check_space
 from distill.collectives import gather_objects, together
 from distill.console import say
 from distill.data.copying import on_device
@@ -30,7 +30,7 @@ from distill.job import (
     steps_if_complete,
 )
 from distill.measure import StoppedInEvaluation
-from distill.milestones import evaluate_now, evaluation_due, finish, save_due, save_now
+from distill.milestones import ended, evaluate_now, evaluation_due, finish, save_due, save_now
 from distill.models.classifier import build_for_training
 from distill.monitor import Monitor
 from distill.monitor.pictures import captioned, pair_grid
@@ -181,20 +181,8 @@ def _work(job: Job, state: TrainState, pairs: PairLoader) -> Outcome:
 
 
 def _stop(job: Job, state: TrainState, by: Signals) -> Outcome:
-    """Save where a signal stops the run, if it can be; not with losses not finite (`save_due`).
-
-    On a full disk it is stopped all the same: the next start goes on from the last checkpoint, or
-    says that there is no room.
-    """
-    why = "losses are not finite" if state.skipped_in_a_row else ""
-    if not why and job.saved[0] != state.step:
-        try:
-            save_now(job, state, must=True)
-        except SaveFailed as error:
-            why = error.what
-    place = (job.saved[1] or "the start") if why else "here"
-    unsaved = f", and this step is not saved ({why})" if why else ""
-    job.monitor.say(f"stopped by {by.name}{unsaved}; the same command goes on from {place}")
+    """Where a signal ends the run."""
+    job.monitor.say(ended(job, state, f"stopped by {by.name}"))
     return Outcome(state.step, by)
 
 

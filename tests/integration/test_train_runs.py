@@ -112,10 +112,22 @@ with one_group(path, words) as ranks:
         assert outcome.exit_status == status, (stage, outcome)
 """
 PLACES = """
+from pathlib import Path
+from distill.errors import UserError
+from distill.run_dir import RunDir
+
 saving = sys.modules["distill.checkpoint.save"]
 INT, TERM, USR2 = signal.SIGINT, signal.SIGTERM, signal.SIGUSR2
+JPEG = bytes.fromhex("ffd8ffe00010") + b"JFIF"
+
+def write_on_last_image(config, start):  # in the file: it is rank 1 that evaluates it
+    with open(f"{config.data.evaluation}/pairs-00000.beton", "r+b") as file:
+        file.seek(file.read().rfind(JPEG[1:]) - 1)
+        file.write(start)
+
 STARTS = (  # which ranks are sent what when they first, then next, get there; and how it ends
     ({"step": [{1: TERM}]}, (2, 143)),  # warm-up
+    ({"evaluation": [{1: None}]}, (5, 2)),  # an image is damaged, until the next start
     ({"evaluation": [{0: USR2}]}, (5, 140)),  # before its step is saved; made anew
     ({"save": [{1: TERM}, {0: TERM, 1: USR2}]}, (9, 143)),  # the second in the save for the first
     ({"save": [{0: INT}]}, (12, 130)),  # the very last one: the last evaluation is left
@@ -126,8 +138,10 @@ STARTS = (  # which ranks are sent what when they first, then next, get there; a
 def telling(place, real):
     def told(*rest, **more):
         sent = due[place].pop(0) if due.get(place) else {}
-        if ranks.rank in sent:
+        if sent.get(ranks.rank):
             os.kill(os.getpid(), sent[ranks.rank])
+        elif ranks.rank in sent:
+            write_on_last_image(config, bytes(1))
         return real(*rest, **more)
     return told
 
@@ -137,8 +151,15 @@ with one_group(path, words) as ranks:
     distill.evaluate.evaluate = telling("evaluation", distill.evaluate.evaluate)
     saving._write_shard = telling("save", saving._write_shard)
     for due, (step, status) in STARTS:
-        outcome = distill.train.train(load_config(path, words), ranks)
-        assert (outcome.step, outcome.exit_status) == (step, status), outcome
+        config = load_config(path, words)
+        try:
+            ended = distill.train.train(config, ranks)
+            assert ended.step == step
+        except UserError as error:
+            ended = error
+            write_on_last_image(config, JPEG)
+        saved = max(RunDir(Path(config.run.dir)).checkpoint_steps())
+        assert (saved, ended.exit_status) == (step, status), ended
         assert not any(due.values()), due
 """
 
@@ -416,12 +437,17 @@ def test_zero_stages_agree(world: World) -> None:
 
 
 def test_a_signal_anywhere_stops_all_ranks_once_and_costs_nothing(reference: World) -> None:
-    """To one rank, in warm-up, an evaluation or a save, and again while that stop is saved."""
+    """To one rank, in warm-up, an evaluation or a save, and again while that stop is saved.
+
+    Nor does an evaluation that fails on one rank.
+    """
     (reference.root / "places.py").write_text(IN_ONE_GROUP + PLACES)
     words = reference.words("places")[1:]
     done = on_ranks(reference.root / "places.py", *words, ranks=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("stopped by ") == 5
+    failed = "step 5 could not be evaluated; the same command goes on from here"
+    assert done.stderr.count(failed) == 1
     assert reference.numbers("places") == reference.numbers("reference")
     assert_equal_weights(reference, "places")
 
