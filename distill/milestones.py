@@ -6,7 +6,8 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from distill.checkpoint import SaveFailed, TrainState, export_weights, prune, save
+from distill.checkpoint import SaveFailed, TrainState, add_metrics, export_weights, prune, save
+from distill.checkpoint.manifest import Damaged
 from distill.collectives import barrier, together
 from distill.errors import UserError
 from distill.files import write_whole
@@ -45,7 +46,22 @@ def evaluate_now(job: Job, state: TrainState) -> TrainState:
         job.monitor.warn(
             f"checkpoint.best_metric = {keep.best_metric!r} is none of {', '.join(sorted(found))}"
         )
-    return replace(state, metrics=found)
+    state = replace(state, metrics=found)
+    if job.saved[0] == state.step:  # where a run was stopped; else the save comes next
+        with together():
+            if job.ranks.is_first:
+                _add_metrics(job, state)
+    return state
+
+
+def _add_metrics(job: Job, state: TrainState) -> None:
+    """So that its checkpoint may be the best one, if it can be."""
+    _, path = job.saved
+    assert path is not None
+    try:
+        add_metrics(path, state)
+    except (UserError, OSError, Damaged) as error:
+        job.monitor.warn(f"what was measured cannot be noted in {path} ({error})")
 
 
 def save_due(job: Job, state: TrainState) -> bool:

@@ -17,7 +17,7 @@ from distill.checkpoint.find import Found, latest_verified
 from distill.checkpoint.load import load
 from distill.checkpoint.manifest import Manifest
 from distill.checkpoint.retention import prune
-from distill.checkpoint.save import save
+from distill.checkpoint.save import add_metrics, save
 from distill.checkpoint.space import check_space
 from distill.checkpoint.start import Start, check_start, start_from
 from distill.checkpoint.state import RunFacts, SaveFailed, TrainState
@@ -32,6 +32,7 @@ __all__ = [
     "Start",
     "Stored",
     "TrainState",
+    "add_metrics",
     "check_space",
     "check_start",
     "export_weights",

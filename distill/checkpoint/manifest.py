@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from distill.errors import UserError
+from distill.files import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,11 +129,13 @@ class Manifest(BaseModel):
         return self.model_copy(update={"digest": _digest(self.model_dump())})
 
     def write(self, folder: Path) -> None:
-        """Write to ``folder``, down to the disk."""
-        with (folder / MANIFEST).open("wb") as file:
-            file.write(json.dumps(self.model_dump(), indent=1).encode())
-            file.flush()
-            os.fsync(file.fileno())
+        """Write to ``folder``, down to the disk; one that is there is replaced at once.
+
+        Raises:
+            UserError: it cannot be written; what was there is as it was.
+        """
+        text = json.dumps(self.model_dump(), indent=1)
+        write_whole(folder / MANIFEST, text.encode(), alone=True)
 
     @classmethod
     def read(cls, folder: Path) -> Self:

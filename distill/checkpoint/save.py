@@ -191,6 +191,19 @@ def _manifest(
     ).sealed()
 
 
+def add_metrics(path: Path, state: TrainState) -> None:
+    """Put the metrics of ``state`` into a whole checkpoint of its step; called by rank 0 alone.
+
+    The manifest alone is replaced, by one rename: whoever reads or is killed finds either.
+
+    Raises:
+        UserError: it cannot be written, and is as it was.
+    """
+    manifest = Manifest.read(path)
+    measured = manifest.train_state | {"metrics": state.as_json()["metrics"]}
+    manifest.model_copy(update={"train_state": measured}).sealed().write(path)
+
+
 def _finish(manifest: Manifest, partial: Path, target: Path) -> None:
     manifest.write(partial)
     Manifest.read(partial)

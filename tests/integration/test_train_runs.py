@@ -450,6 +450,8 @@ def test_a_signal_anywhere_stops_all_ranks_once_and_costs_nothing(reference: Wor
     assert done.stderr.count(failed) == 1
     assert reference.numbers("places") == reference.numbers("reference")
     assert_equal_weights(reference, "places")
+    # Step 5 was measured after it was saved, and is the only one that was: so it is the best.
+    assert reference.run_dir("places").checkpoint_steps() == [5, 9, 12]
 
 
 def test_nan_is_skipped_on_all_ranks_then_stops_the_run(world: World) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
+import resource
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +17,7 @@ from tensors import keep, lines_of_a_save, names
 from distill.checkpoint import (
     SaveFailed,
     TrainState,
+    add_metrics,
     check_space,
     latest_verified,
     load,
@@ -73,6 +76,33 @@ def test_the_verified_one_stays_also_when_newer_ones_exist(save_steps, tmp_path)
     paths = save_steps(1, 2, 3)
     keep(tmp_path, paths[0])
     assert names(tmp_path) == ["step-00000001", "step-00000003"]
+
+
+def test_one_that_is_measured_later_may_be_the_best(save_steps, engine_of, facts, tmp_path):
+    """Saved by a stop, measured by the next start: the numbers come in whole, or not at all."""
+    metrics = {1: 0.5, 2: 0.6, 4: 0.7}
+    paths = save_steps(1, 2, 3, 4, 5, metrics=metrics)
+    measured = TrainState(3, metrics={"clean/top1": 0.9, "clean/top5": math.nan})
+    files = {file: file.read_bytes() for file in paths[2].iterdir()}
+    full = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, full[1]))
+    try:
+        with pytest.raises(UserError, match=r"manifest\.json: disk full"):
+            add_metrics(paths[2], measured)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, full)
+    assert {file: file.read_bytes() for file in paths[2].iterdir()} == files
+    assert keep(tmp_path, paths[4], keep_best=2) == [paths[2], paths[0]]
+    (again,) = save_steps(3)
+    add_metrics(again, measured)
+    assert keep(tmp_path, paths[4], keep_best=2) == [paths[1]]
+    paths[4].rename(tmp_path.parent / f"{tmp_path.name}-5")
+    paths[3].rename(tmp_path.parent / f"{tmp_path.name}-4")
+    found = latest_verified(tmp_path)
+    engine = engine_of(50)
+    state = load(found, engine, facts)
+    assert (state.step, state.order, state.metrics) == (3, (3, 7), {"clean/top1": 0.9})
+    assert engine.same_as(engine_of(3))
 
 
 def test_damaged_ones_are_not_counted_as_kept(save_steps, tmp_path):
