@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from distill.checkpoint.folder import whole_checkpoints
+from distill.checkpoint.folder import clear_leftovers, whole_checkpoints
 from distill.checkpoint.plan import estimated_bytes, plan_shards
 from distill.collectives import together
 from distill.errors import UserError
@@ -32,8 +32,10 @@ def bytes_to_come(folder: Path, engine: Trainable, keep: CheckpointConfig, total
 def check_space(folder: Path, engine: Trainable, keep: CheckpointConfig, total_steps: int) -> None:
     """Refuse to start where the checkpoints would not fit; all ranks must call it.
 
+    What killed saves left is removed first, as the next save would: its room is free.
+
     Args:
-        folder: of the checkpoints; the one above it must be there.
+        folder: of the checkpoints, locked; the one above it must be there.
         engine: what will be saved.
         keep: how many are kept.
         total_steps: optimizer steps of the whole run.
@@ -42,14 +44,22 @@ def check_space(folder: Path, engine: Trainable, keep: CheckpointConfig, total_s
         UserError: what is needed and what is free, on all ranks.
     """
     needed = bytes_to_come(folder, engine, keep, total_steps)
-    free = shutil.disk_usage(folder.parent).free
     with together():
-        if engine.ranks.is_first and free < needed:
-            raise UserError(
-                f"{str(folder)!r}: checkpoints need {_size(needed)}, and {_size(free)} are free",
-                fix="free some space, lower checkpoint.keep_last or checkpoint.keep_best, or choose"
-                " another run.dir",
-            )
+        if engine.ranks.is_first:
+            _check_free(folder, needed)
+
+
+def _check_free(folder: Path, needed: int) -> None:
+    kept = ", ".join(path.name for path in clear_leftovers(folder))
+    free = shutil.disk_usage(folder.parent).free
+    if free < needed:
+        unremoved = f" ({kept} cannot be removed)" if kept else ""
+        raise UserError(
+            f"{str(folder)!r}: checkpoints need {_size(needed)}, and {_size(free)} are free"
+            f"{unremoved}",
+            fix="free some space, lower checkpoint.keep_last or checkpoint.keep_best, or choose"
+            " another run.dir",
+        )
 
 
 def _size(count: int) -> str:

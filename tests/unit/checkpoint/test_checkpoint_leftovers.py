@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ctypes
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from tensors import keep, names
 
-from distill.checkpoint import SaveFailed
+from distill.checkpoint import SaveFailed, check_space
+from distill.checkpoint.space import bytes_to_come
+from distill.config.tree import CheckpointConfig
+from distill.errors import UserError
 
 
 @contextmanager
@@ -55,3 +59,26 @@ def test_what_cannot_be_removed_is_told_once_and_keeps_no_save_from_its_disk(sav
         path.chmod(0o700)
     save_steps(6)
     assert names(tmp_path) == ["step-00000005", "step-00000006"]
+
+
+def test_what_killed_saves_left_is_room_for_a_start(save_steps, engine_of, tmp_path, monkeypatch):
+    half, held = tmp_path / ".partial-step-00000001", tmp_path / ".removing-step-00000002"
+    for step, name in ((1, half), (2, held)):
+        (path,) = save_steps(step)
+        path.rename(name)
+    settings = (engine_of(1), CheckpointConfig(), 9)
+    size = bytes_to_come(tmp_path, *settings)
+
+    def usage(_):  # of a file system with room for what will be saved
+        files = [file for file in tmp_path.rglob("*") if file.is_file()]
+        return SimpleNamespace(free=size - sum(file.stat().st_size for file in files))
+
+    monkeypatch.setattr("shutil.disk_usage", usage)
+    with without_privileges():
+        held.chmod(0o500)
+        with pytest.raises(UserError, match=rf"are free \({held.name} cannot be removed\)"):
+            check_space(tmp_path, *settings)
+    assert names(tmp_path) == [held.name]
+    held.chmod(0o700)
+    check_space(tmp_path, *settings)
+    assert names(tmp_path) == []
