@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from distill.ranks import Ranks
+
+
+GONE = "removed meanwhile"
+"""What is wrong with a checkpoint whose run removes it, for a newer one, while it is read."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +63,45 @@ def latest_verified(folder: Path, ranks: Ranks | None = None) -> Found | None:
         UserError: there are checkpoints and none is good (never a silent fresh start), or a file
             cannot be read at all.
     """
-    names = from_first([path.name for path in whole_checkpoints(folder)])
     damaged: list[tuple[str, str]] = []
-    for name in names:
+    seen: list[str] = []
+    while (name := from_first(_newest_name(folder, seen))) is not None:
         path = folder / name
         reason = _reason(path, ranks)
         if not reason:
             return Found(path, Manifest.read(path), tuple(damaged))
-        if not from_first(path.exists()):
-            return latest_verified(folder, ranks)
-        damaged.append((_set_aside(path, ranks), reason))
-    earlier = from_first([path.name for path in corrupt_checkpoints(folder)])
-    if earlier:
-        raise _none_good(folder, damaged)
+        if reason != GONE and from_first(path.exists()):
+            damaged.append((_set_aside(path, ranks), reason))
+        seen.append(name)
+    _refuse_what_is_left(folder, damaged, *from_first(_left(folder)))
     return None
+
+
+def _newest_name(folder: Path, seen: Sequence[str]) -> str | None:
+    """The newest checkpoint that is listed now, and that is not ``seen`` yet."""
+    names = (path.name for path in whole_checkpoints(folder))
+    return next((name for name in names if name not in seen), None)
+
+
+def _left(folder: Path) -> tuple[bool, str | None]:
+    """Whether checkpoints were set aside, and the newest that is listed."""
+    return bool(corrupt_checkpoints(folder)), _newest_name(folder, [])
+
+
+def _refuse_what_is_left(
+    folder: Path, damaged: Sequence[tuple[str, str]], earlier: bool, listed: str | None
+) -> None:
+    """No fresh start where none that is there is good.
+
+    Raises:
+        UserError: as `latest_verified`.
+    """
+    if damaged or earlier:
+        raise _none_good(folder, damaged)
+    if listed:  # an NFS that is out of date
+        raise UserError(
+            f"checkpoint {str(folder / listed)!r} is listed and {GONE}", fix="try again in a minute"
+        )
 
 
 def newest_told(folder: Path) -> Found | None:
@@ -83,15 +114,18 @@ def newest_told(folder: Path) -> Found | None:
         UserError: as `latest_verified`.
     """
     damaged: list[tuple[str, str]] = []
-    for path in whole_checkpoints(folder):
+    seen: list[str] = []
+    while (name := _newest_name(folder, seen)) is not None:
+        path = folder / name
         try:
             return Found(path, Manifest.read(path))
         except Damaged as damage:
-            damaged.append((str(path), str(damage)))
+            if path.exists():
+                damaged.append((str(path), str(damage)))
         except OSError as error:
-            raise _unreadable(path, error) from error
-    if damaged or corrupt_checkpoints(folder):
-        raise _none_good(folder, damaged)
+            _refuse_unless_gone(path, error)
+        seen.append(name)
+    _refuse_what_is_left(folder, damaged, *_left(folder))
     return None
 
 
@@ -107,6 +141,17 @@ def _unreadable(path: Path, error: OSError) -> UserError:
     return UserError(
         f"checkpoint {str(path)!r} cannot be read: {error}", fix="mend its permissions"
     )
+
+
+def _refuse_unless_gone(path: Path, error: OSError) -> None:
+    """Raises a `UserError` for what cannot be read, but not for what has been removed meanwhile.
+
+    Of files that another node removes NFS says that their handle is stale, for a while beside a
+    folder that is still listed. (Errors of safetensors have no number.)
+    """
+    stale = os.strerror(errno.ESTALE) in str(error)
+    if not stale and path.exists():
+        raise _unreadable(path, error) from error
 
 
 def verified(path: Path, ranks: Ranks | None = None, *, compared: bool = False) -> Found:
@@ -141,12 +186,14 @@ def reason_against(path: Path) -> str:
 
 def _reason(path: Path, ranks: Ranks | None) -> str:
     mine_of_all = slice(ranks.rank, None, ranks.world_size) if ranks else slice(None)
+    mine = GONE
     with together():
         try:
             mine = _first_damage(path, mine_of_all)
         except OSError as error:
-            raise _unreadable(path, error) from error
-    return next((reason for reason in gather_objects(mine) if reason), "")
+            _refuse_unless_gone(path, error)
+    reasons = gather_objects(mine)
+    return GONE if GONE in reasons else next(filter(None, reasons), "")
 
 
 def _first_damage(path: Path, shards: slice = slice(None)) -> str:

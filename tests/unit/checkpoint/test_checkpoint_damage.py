@@ -24,7 +24,6 @@ from distill.checkpoint import (
     save,
 )
 from distill.checkpoint.find import reason_against
-from distill.checkpoint.folder import remove
 from distill.checkpoint.load import _pack_differences
 from distill.errors import UserError
 
@@ -89,23 +88,6 @@ def test_shards_that_were_compared_a_moment_ago_are_not_read(save_steps, tmp_pat
     (step / "manifest.json").write_text("{")
     with pytest.raises(UserError, match=r"manifest\.json is truncated"), ExitStack() as stack:
         open_weights(step, stack, compared=True)
-
-
-def test_one_that_a_run_removes_while_it_is_read_is_not_damaged(save_steps, tmp_path, monkeypatch):
-    """`evaluate` beside a run that trains and keeps one checkpoint."""
-    save_steps(1)
-    real = find.verify_file
-
-    def slow(path, entry):
-        if not (tmp_path / "step-00000002").exists():
-            save_steps(2)
-            remove(tmp_path / "step-00000001")
-        real(path, entry)
-
-    monkeypatch.setattr(find, "verify_file", slow)
-    found = latest_verified(tmp_path)
-    assert (found.step, found.set_aside) == (2, ())
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
 
 
 @settings(
