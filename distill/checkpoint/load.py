@@ -50,8 +50,19 @@ def load(
     with together():
         check_same(found, engine, facts, allow)
         _read_into(found, engine)
-    engine.finish_load(found.manifest.counters)
+    engine.finish_load(_counters(found.manifest, engine))
     return TrainState.from_json(found.manifest.train_state)
+
+
+def _counters(manifest: Manifest, engine: Trainable) -> dict[str, float]:
+    """The counters to go on with; all but those of the optimizer are the engine's own at first.
+
+    Without fp16 a scale of 1 is stored. With fp16 it would lose small gradients for thousands of
+    steps, and could not fall where one overflows.
+    """
+    if manifest.config.get("train", {}).get("precision") == "fp16":
+        return manifest.counters
+    return {**engine.counters(), "updates": manifest.counters["updates"]}
 
 
 def check_same(

@@ -288,15 +288,23 @@ def poisoned(ranks: Ranks, _: Path) -> dict[str, Any]:
     return found
 
 
-def scaled(ranks: Ranks, _: Path) -> dict[str, Any]:
-    """The loss scale of fp16, on float32 arithmetic, which the CPU can do."""
+def scaled(ranks: Ranks, folder: Path) -> dict[str, Any]:
+    """The loss scale of fp16, on float32 arithmetic, which the CPU can do; and resumed with it."""
     found = {}
     original = LossScale.for_precision
+    words = FORMS["sharded-fused"]
+    unscaled = make(settings(*words), ranks)
     LossScale.for_precision = classmethod(lambda cls, _: cls(True, 2.0**14))
     for stage in (0, 2, 3):
-        config = settings(*FORMS["sharded-fused"], f"train.zero_stage={stage}")
+        config = settings(*words, f"train.zero_stage={stage}")
         engine = make(config, ranks)
         found[str(stage)] = [play(engine, config, poisoned=2), engine.counters()]
+    for precision, saved in (("fp32", unscaled), ("bf16", unscaled), ("fp16", engine)):
+        facts = facts_of(settings(*words, f"train.precision={precision}"))
+        save(folder / f"scaled {precision}", saved, TrainState(2), facts)
+        again = make(config, ranks)
+        load(latest_verified(folder / f"scaled {precision}", ranks), again, facts)
+        found[f"resumed {precision}"] = again.counters()
     LossScale.for_precision = original
     return found
 

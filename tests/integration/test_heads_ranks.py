@@ -153,6 +153,16 @@ def test_the_loss_scale_changes_nothing_but_overflow(phase, stage):
     assert counters == {"updates": 0, "loss_scale": 2.0**13, "good_steps": 1}
 
 
+@pytest.mark.parametrize(
+    ("saved_with", "scale", "good_steps"),
+    [("fp32", 2**14, 0), ("bf16", 2**14, 0), ("fp16", 2**13, 1)],
+)
+def test_a_run_that_goes_on_with_fp16_begins_with_a_scale(phase, saved_with, scale, good_steps):
+    """With that of the checkpoint where there was one: else with the first, which can fall."""
+    counters = phase("two")[0]["scaled"][f"resumed {saved_with}"]
+    assert counters == {"updates": 0, "loss_scale": float(scale), "good_steps": good_steps}
+
+
 @pytest.mark.parametrize("name", ["one", "two", "three"])
 def test_checkpoints_go_on_alike_on_other_ranks_placements_and_stages(phase, name):
     saved, loaded = phase("two")[0]["saved"], phase(name)[0]["loaded"]
