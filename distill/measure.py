@@ -121,7 +121,7 @@ def _part(job: Job, state: TrainState, title: str, units: int) -> Iterator[Advan
     with job.monitor.part(job.ranks.own_part(title), units // job.ranks.world_size) as shown:
 
         def advance(done: int) -> None:
-            job.watchdog.mark("evaluation", state.step)
+            job.watchdog.touch()  # no mark: ranks may have unequal numbers of batches
             shown(done)
             if any(job.stops.flags):  # where it is called, an error of one rank is one of all
                 raise TrainingStopped("asked to stop in an evaluation")

@@ -8,7 +8,9 @@ folder, again and again:
 A rank that has made no progress for ``train.hang_timeout_min`` writes the stacks of its threads to
 standard error, reads what the others wrote, and says who is to blame: ranks that give no sign of
 life (stopped, or their node is gone), else those with the fewest marks, since the others wait for
-them in a collective. Then it leaves with status `HUNG`, without waiting for any other thread.
+them in a collective. All ranks mark equally often; where they have unequal numbers of batches they
+touch, which counts until the next mark alone. Then it leaves with status `HUNG`, without waiting
+for any other thread.
 
 A rank whose interpreter itself is stuck, or that was stopped, cannot run that thread: a timer of
 `faulthandler`, in C, shows its stacks and ends it as soon as it runs again.
@@ -53,6 +55,7 @@ class Beat:
         marks: how often it has made progress.
         since: when it did so last, seconds since the epoch.
         seen: when this was written, seconds since the epoch.
+        touches: signs of progress since the last mark.
     """
 
     rank: int
@@ -63,6 +66,7 @@ class Beat:
     marks: int
     since: float
     seen: float
+    touches: int = 0
 
     def write(self, folder: Path) -> None:
         """Replace what this rank said before."""
@@ -95,8 +99,8 @@ def blame(beats: list[Beat], now: float, silence_seconds: float) -> str:
         silence_seconds: a rank without a beat for longer does not run at all.
     """
     silent = [beat for beat in beats if now - beat.seen > silence_seconds]
-    fewest = min((beat.marks for beat in beats), default=0)
-    blamed = silent or [beat for beat in beats if beat.marks == fewest]
+    fewest = min(((beat.marks, beat.touches) for beat in beats), default=None)
+    blamed = silent or [beat for beat in beats if (beat.marks, beat.touches) == fewest]
     life = ", without a sign of life" if silent else ""
     return "; ".join(
         f"rank {beat.rank} (process {beat.pid} on {beat.host}) hangs{life}:"
@@ -148,7 +152,10 @@ class Watchdog:
         faulthandler.cancel_dump_traceback_later()
 
     def mark(self, phase: str, step: int | None = None) -> None:
-        """Note progress: ``phase`` begins, in step ``step`` (counted from 0) or the one before."""
+        """Note progress: ``phase`` begins, in step ``step`` (counted from 0) or the one before.
+
+        All ranks must call it equally often.
+        """
         last = self._beat
         self._beat = replace(
             last,
@@ -156,7 +163,14 @@ class Watchdog:
             step=last.step if step is None else step,
             marks=last.marks + 1,
             since=time.time(),
+            touches=0,
         )
+        self._marked = time.monotonic()
+
+    def touch(self) -> None:
+        """Note progress within a phase, of which ranks may make unequal numbers of signs."""
+        last = self._beat
+        self._beat = replace(last, since=time.time(), touches=last.touches + 1)
         self._marked = time.monotonic()
 
     def _watch(self) -> None:

@@ -8,12 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
+from distill.checkpoint import TrainState
+from distill.measure import _part
 from distill.processes.watchdog import HUNG, Beat, Watchdog, blame, read_beats
+from distill.ranks import Ranks
 
 CODE = """
 import sys, time
@@ -37,8 +44,9 @@ with Watchdog(Path(sys.argv[1]), int(sys.argv[2]), 2, float(sys.argv[3])) as dog
             time.sleep(1.5)
             sys.exit(0)
     if sys.argv[4] == "slow":
-        for _ in range(20):
-            dog.mark("slow")
+        dog.mark("slow")
+        for turn in range(30):
+            dog.touch() if turn < 15 else dog.mark("slow")
             time.sleep(0.1)
         sys.exit(0)
     sleeping_beauty()
@@ -61,6 +69,45 @@ def test_a_rank_without_a_sign_of_life_is_blamed_before_all_others() -> None:
     text = blame([beat(0, 8), beat(1, 9, seen=70.0), beat(2, 8)], 100.0, 20.0)
     assert text.startswith("rank 1 (process 11 on node1) hangs, without a sign of life: in step 7")
     assert "rank 0" not in text
+
+
+def evaluate(folder: Path, batches: tuple[int, int], evaluations: int) -> Iterator[list[Watchdog]]:
+    """Evaluations of two ranks, which have unequal numbers of batches; yields after each."""
+    monitor = SimpleNamespace(part=lambda *_: nullcontext(lambda _: None))
+    dogs = [Watchdog(folder, rank, 2, 60.0) for rank in range(2)]
+    for step in range(1, evaluations + 1):
+        for rank, dog in enumerate(dogs):
+            ranks = Ranks(rank, 2, rank, 2, torch.device("cpu"))
+            job: Any = SimpleNamespace(
+                watchdog=dog, monitor=monitor, ranks=ranks, stops=SimpleNamespace(flags=())
+            )
+            with _part(job, TrainState(step), "evaluate", 257) as advance:
+                for _ in range(batches[rank]):
+                    advance(128)
+        yield dogs
+
+
+def blamed(folder: Path, dogs: list[Watchdog]) -> str:
+    for dog in dogs:
+        dog._say()
+    return blame(read_beats(folder, 2), time.time(), 30.0)
+
+
+def test_evaluations_of_unequal_shares_blame_nobody_later(tmp_path: Path) -> None:
+    """As of 257 images in batches of 128: one rank has one batch more, each time."""
+    *_, dogs = evaluate(tmp_path, (1, 2), 3)
+    for dog in dogs:
+        dog.mark("waiting for pairs", 3)
+    dogs[0].mark("forward")
+    text = blamed(tmp_path, dogs)
+    assert text.startswith("rank 1 ") and "'waiting for pairs'" in text and "rank 0" not in text
+
+
+def test_a_rank_that_hangs_in_an_evaluation_is_blamed(tmp_path: Path) -> None:
+    """The other one has gone through its share, and waits."""
+    (dogs,) = evaluate(tmp_path, (2, 1), 1)
+    text = blamed(tmp_path, dogs)
+    assert text.startswith("rank 1 ") and "'evaluation'" in text and "rank 0" not in text
 
 
 def start(folder: Path, seconds: float, *ranks: str) -> list[subprocess.Popen[str]]:
