@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 1 << 14
 _SHOWN = 3
+_ADAFACE_PREFIX = "adaface."
+"""Of what that margin learns (`distill.heads.AdaFace`), absent where another one was used."""
 
 
 class Start(NamedTuple):
@@ -186,8 +188,10 @@ def _same_network(stored: Stored) -> str:
 def _is_taken(stored: Stored, name: str) -> bool:
     """Whether a parameter or buffer is taken over: of a backbone alone, what belongs to it.
 
-    A head of unnamed people comes without what margins have learnt (`AdaFace`).
+    What AdaFace learns of lengths begins anew where the weights come without it.
     """
+    if name.startswith(_ADAFACE_PREFIX) and name not in stored.shapes:
+        return False
     if stored.unnamed and name.startswith(HEAD_PREFIX):
         return True
     return bool(stored.identities) or name.startswith(BACKBONE_PREFIX)

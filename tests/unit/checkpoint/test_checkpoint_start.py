@@ -146,6 +146,22 @@ def refused_before(path, engine):
     return str(caught.value)
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_lengths_of_adaface_are_taken_over_where_they_are_known(engine_of, tmp_path, there):
+    """Another margin is no other network: there is nothing of its own to take over."""
+    old, fresh = engine_of(3), engine_of(8, SHAPES)
+    fresh.buffers["adaface.mean"] = torch.tensor(20.0)
+    if there:
+        old.buffers["adaface.mean"] = torch.tensor(17.5)
+    path = save(tmp_path, old, TrainState(3), RunFacts("run-a", {}, OLD, "digest-1"))
+    check_start(path, fresh.shapes | {n: tuple(b.shape) for n, b in fresh.buffers.items()}, NEW)
+    assert start_from(path, fresh, NEW).kept == 3
+    assert fresh.buffers["adaface.mean"].item() == (17.5 if there else 20.0)
+    assert torch.equal(fresh.buffers["bn.running_mean"], old.buffers["bn.running_mean"])
+    start_from(path, back := engine_of(8, SHAPES), NEW)  # and the other way round
+    assert torch.equal(back.buffers["bn.running_mean"], old.buffers["bn.running_mean"])
+
+
 def test_what_fits_by_its_header(stored):
     check_start(stored[0], SHAPES, NEW)
     check_start(stored[0], {**SHAPES, "head.weight": (6, 2, 5)}, NEW, head=False)

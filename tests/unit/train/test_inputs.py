@@ -131,6 +131,7 @@ def test_weights_to_start_from_are_looked_at(
     root = tmp_path / "run"
     fitting = f"run.dir={root}", f"model.init_from={weights}", f"head.placement={placement}", *SMALL
     make_plan(config(packs, *fitting), TWO)
+    make_plan(config(packs, *fitting, "head.margin=adaface"), TWO)
     settings = config(packs, *fitting, *words)
     for refused in (lambda: make_plan(settings, TWO), lambda: identities_of(settings)):
         with pytest.raises(UserError, match=said):
