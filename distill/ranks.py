@@ -141,10 +141,22 @@ def _device(wanted: str, local_rank: int, environment: Mapping[str, str]) -> tor
 
 
 def threads_per_rank(config: Config, ranks: Ranks) -> int:
-    """CPU threads of this rank: as configured, else its share of this process's cores."""
+    """CPU threads of this rank: as configured, else its share of the cores of this machine."""
     if config.run.threads_per_rank:
         return config.run.threads_per_rank
-    return max(1, usable_cores() // ranks.local_world_size)
+    cores = usable_cores()
+    return cores if _has_own_cores(ranks, cores) else max(1, cores // ranks.local_world_size)
+
+
+def _has_own_cores(ranks: Ranks, cores: int) -> bool:
+    """Whether these cores are a task's share already, by srun's hand or the launcher's.
+
+    Slurm counts in SLURM_CPUS_ON_NODE those of all tasks of a step on this node. Ranks that
+    `spawn_local` starts share what one task has.
+    """
+    on_node = int(os.environ.get("SLURM_CPUS_ON_NODE", "0"))
+    largest_share = -(-on_node // ranks.local_world_size)
+    return cores <= largest_share and LISTEN_FD not in os.environ
 
 
 def set_threads(config: Config, ranks: Ranks) -> None:

@@ -80,7 +80,8 @@ class RunConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; `auto` takes CUDA where there is one."""
     threads_per_rank: Annotated[int, Field(ge=0, le=1024)] = 0
-    """CPU threads of each rank; 0 divides the cores of this process among the local ranks."""
+    """CPU threads of each rank; 0 divides the cores of this process among the local ranks, unless
+    Slurm or the launcher has given each rank its own."""
     resume: bool = True
     """Go on from the newest verified checkpoint in `run.dir`; if false, one there is refused."""
     accept: Literal["nothing", "data", "identities", "all"] = "nothing"

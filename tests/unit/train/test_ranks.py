@@ -15,6 +15,7 @@ from distill.collectives import (
 )
 from distill.config import load_config
 from distill.errors import UserError
+from distill.processes.spawn import LISTEN_FD
 from distill.ranks import (
     Ranks,
     from_environment,
@@ -70,12 +71,34 @@ def test_cuda_asked_for_where_there_is_none() -> None:
 
 
 def test_threads_are_divided_among_local_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_CPUS_ON_NODE", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     two = Ranks(0, 4, 0, 2, torch.device("cpu"))
     assert threads_per_rank(CPU, two) == 4
     many = Ranks(0, 16, 0, 16, torch.device("cpu"))
     assert threads_per_rank(CPU, many) == 1
     assert threads_per_rank(load_config(None, ["run.threads_per_rank=3"]), many) == 3
+
+
+@pytest.mark.parametrize(
+    ("usable", "on_node", "spawned", "threads"),
+    [
+        (8, 64, False, 8),  # srun --cpus-per-task=8, or bound by the launcher
+        (64, 64, False, 8),  # a step whose tasks are not confined
+        (8, 8, False, 1),  # torchrun in a task of eight cores
+        (9, 65, False, 9),  # of 65 cores one task has one more
+        (8, 64, True, 1),  # `--ranks 8` in a task of eight
+        (16, 0, False, 2),
+    ],
+)
+def test_cores_that_are_a_share_already_are_not_divided_again(
+    monkeypatch: pytest.MonkeyPatch, usable: int, on_node: int, spawned: bool, threads: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(usable)))
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", str(on_node))
+    if spawned:
+        monkeypatch.setenv(LISTEN_FD, "3")
+    assert threads_per_rank(CPU, Ranks(1, 16, 1, 8, torch.device("cpu"))) == threads
 
 
 def check_collectives_of_one() -> None:
