@@ -113,7 +113,7 @@ def spawn_local(
 
     Returns:
         0, or the exit status of the first failure (128 + signal for a rank that was killed), whose
-        error has been written to standard error; 128 + signal after a stop request.
+        error has been written to standard error; 128 + signal where a stop request ended one.
     """
     check_cores(ranks)
     with (
@@ -222,6 +222,8 @@ def _stop_signals(family: _Family) -> Iterator[None]:
 
 def _verdict(family: _Family) -> int:
     """Exit status of the whole; the first cause is printed."""
+    if not any(child.returncode for child in family.children):
+        return 0  # a stop request that comes when all is done stops nothing
     failures = sorted(_failures(family), key=lambda note: (note.secondary, note.when_ns))
     if failures and not (family.asked and failures[0].secondary):
         sys.stderr.write(f"{failures[0].text}\n")

@@ -43,6 +43,8 @@ def save_and_leave(number, frame):
     os._exit(128 + number)
 
 with spawned_rank():
+    if mode == "done":
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if mode == "stoppable":
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, save_and_leave)
@@ -175,6 +177,14 @@ def test_a_stop_is_passed_on_and_the_ranks_may_save(tmp_path: Path, number: sign
     assert err == "err 0\n"
     for rank in range(2):
         assert (tmp_path / f"saved{rank}").read_text() == str(int(number))
+    assert gone(pids)
+
+
+def test_a_stop_that_comes_when_all_is_done_is_none(tmp_path: Path) -> None:
+    process, pids = started(tmp_path, "done")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "err 0\n")
     assert gone(pids)
 
 
