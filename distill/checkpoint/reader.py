@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -95,13 +96,14 @@ class Reader:
 
     def copy_elements(self, key: str, start: int, out: torch.Tensor) -> None:
         """Copy the elements [start, start + len(out)) of the flattened tensor into ``out``."""
-        at, stop = 0, start + len(out)
-        for part in self.parts(key):
-            values = self.tensor(part.key).view(-1)
-            first, last = max(start, at), min(stop, at + len(values))
-            if first < last:
+        parts, stop = self.parts(key), start + len(out)
+        width = math.prod(self.tensor(parts[0].key).shape[1:])
+        for part in parts:
+            first, last = max(start, part.first * width), min(stop, part.stop * width)
+            if first < last:  # files of no other part are opened: ranks and parts may be thousands
+                values = self.tensor(part.key).view(-1)
+                at = part.first * width
                 out[first - start : last - start] = values[first - at : last - at]
-            at += len(values)
 
     def rows(
         self, key: str, numbers: torch.Tensor, within: torch.Tensor | None = None
@@ -114,11 +116,13 @@ class Reader:
             within: place in each row's next dimension, (n,) int64; None for all of it. What is not
                 asked for is not read.
         """
-        pieces = [(part, self.tensor(part.key)) for part in self.parts(key)]
-        like = pieces[0][1]
+        parts = self.parts(key)
+        like = self.tensor(parts[0].key)
         out = like.new_empty((len(numbers), *like.shape[1 if within is None else 2 :]))
-        for part, values in pieces:
+        for part in parts:
             here = (numbers >= part.first) & (numbers < part.stop)
-            rows = numbers[here] - part.first
+            if not here.any():
+                continue
+            values, rows = self.tensor(part.key), numbers[here] - part.first
             out[here] = values[rows] if within is None else values[rows, within[here]]
         return out

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
 from tensors import weights_at
 
 from distill.checkpoint import Manifest, latest_verified, load
 from distill.checkpoint.find import reason_against
 from distill.checkpoint.manifest import _digest, parts_of
-from distill.checkpoint.reader import Reader
+from distill.checkpoint.reader import Place, Reader
 
 BOUNDS = st.lists(st.integers(1, 5), min_size=1, max_size=5)
 
@@ -45,6 +48,30 @@ def test_elements_and_rows_are_those_of_the_whole(sizes, rest, data):
     assert torch.equal(out, whole.view(-1)[start : start + len(out)])
     numbers = torch.tensor(data.draw(st.lists(st.integers(0, rows - 1))), dtype=torch.int64)
     assert torch.equal(reader.rows("weight/w", numbers), whole[numbers])
+
+
+def test_files_of_other_rows_are_not_opened(tmp_path, monkeypatch):
+    """But for the first, which has the width of a row: a thousand ranks would open a million."""
+    whole, opened = torch.randn(12, 3), []
+    parts = parts_of("weight/w", range(0, 13, 2))
+    for part in parts:
+        save_file({part.key: whole[part.first : part.stop].clone()}, tmp_path / str(part.first))
+    places = {part.key: Place(tmp_path / str(part.first), part.key) for part in parts}
+
+    def open_and_count(file, *words):
+        opened.append(int(file.name))
+        return safe_open(file, *words)
+
+    monkeypatch.setattr("distill.checkpoint.reader.safe_open", open_and_count)
+    with ExitStack() as stack:
+        reader = Reader(tmp_path, places, lambda _: parts, stack)
+        out = torch.empty(5)
+        reader.copy_elements("weight/w", 20, out)  # of rows 6 to 8
+        assert torch.equal(out, whole.view(-1)[20:25])
+        assert opened == [0, 6, 8]
+        numbers = torch.tensor([11, 0, 10])
+        assert torch.equal(reader.rows("weight/w", numbers), whole[numbers])
+        assert opened == [0, 6, 8, 10]
 
 
 def by_classes(engine):
