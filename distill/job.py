@@ -73,17 +73,32 @@ def process_group(config: Config, ranks: Ranks) -> Iterator[None]:
     leave_process_group()
 
 
+_STEP_NEEDS_LESS = "lower train.global_batch_pairs, or raise train.accumulation or train.zero_stage"
+_RANKS_HOLD_LESS = (
+    'set head.placement = "sharded", raise train.zero_stage, or start more ranks, which share'
+    " out weights and moments"
+)
+
+
 @contextmanager
-def memory_hints(device: torch.device) -> Iterator[None]:
-    """Say what helps where the memory of a CUDA device does not suffice."""
+def memory_hints(device: torch.device, *, before_steps: bool = False) -> Iterator[None]:
+    """Say what helps where the memory of a CUDA device does not suffice.
+
+    Args:
+        device: of this rank.
+        before_steps: there is no batch yet, and weights and moments alone are too many.
+
+    Raises:
+        UserError: in place of torch's error.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:
         peak = torch.cuda.max_memory_allocated(device) / 2**30
         raise UserError(
             f"out of memory on {device} ({peak:.1f} GiB in use at most): {error}",
-            fix="lower train.global_batch_pairs, or raise train.accumulation or train.zero_stage;"
-            " checkpoints are intact, the same command resumes",
+            fix=f"{_RANKS_HOLD_LESS if before_steps else _STEP_NEEDS_LESS}; checkpoints are intact,"
+            " the same command resumes",
         ) from error
 
 

@@ -104,13 +104,14 @@ def train(
             if (steps := steps_if_complete(plan, config)) is not None:
                 _say_complete(config, plan, ranks, steps)
                 return Outcome(steps)
-            engine = Engine.create(model, config, ranks, head)
-            facts, state, saved, steps = begin_or_resume(config, plan, engine)
-            plan = replace(plan, total_steps=steps)
-            if before_steps is None:
-                check_space(plan.run.checkpoints, engine, config.checkpoint, plan.total_steps)
-            else:
-                before_steps(engine, plan, state)
+            with memory_hints(ranks.device, before_steps=True):
+                engine = Engine.create(model, config, ranks, head)
+                facts, state, saved, steps = begin_or_resume(config, plan, engine)
+                plan = replace(plan, total_steps=steps)
+                if before_steps is None:
+                    check_space(plan.run.checkpoints, engine, config.checkpoint, plan.total_steps)
+                else:
+                    before_steps(engine, plan, state)
             with Monitor(
                 plan.run,
                 config,
