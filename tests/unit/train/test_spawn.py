@@ -44,7 +44,7 @@ def save_and_leave(number, frame):
 
 with spawned_rank():
     if mode == "done":
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
     if mode == "stoppable":
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, save_and_leave)
@@ -180,14 +180,6 @@ def test_a_stop_is_passed_on_and_the_ranks_may_save(tmp_path: Path, number: sign
     assert gone(pids)
 
 
-def test_a_stop_that_comes_when_all_is_done_is_none(tmp_path: Path) -> None:
-    process, pids = started(tmp_path, "done")
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (0, "err 0\n")
-    assert gone(pids)
-
-
 def test_ctrl_c_while_ranks_begin_is_no_error_of_theirs(tmp_path: Path) -> None:
     process, pids = started(tmp_path, "early")
     process.send_signal(signal.SIGINT)
@@ -209,11 +201,24 @@ def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
     assert gone(pids)
 
 
-def test_a_rank_that_stays_when_the_other_has_left_is_ended(tmp_path: Path) -> None:
-    process, pids = started(tmp_path, "uneven")
+@pytest.mark.parametrize(
+    ("mode", "status", "said"),
+    [
+        (
+            "uneven",
+            130,
+            "error: interrupted\n",
+        ),  # a rank that stays when the other has left is ended
+        ("done", 0, ""),  # both end as if nothing was asked: all their work is done
+    ],
+)
+def test_ctrl_c_when_ranks_leave_at_other_times_or_are_done(
+    tmp_path: Path, mode: str, status: int, said: str
+) -> None:
+    process, pids = started(tmp_path, mode)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=15)
-    assert (process.returncode, err) == (130, "err 0\nerror: interrupted\n")
+    assert (process.returncode, err) == (status, f"err 0\n{said}")
     assert gone(pids)
 
 
