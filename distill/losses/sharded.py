@@ -16,7 +16,7 @@ label.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -57,6 +57,9 @@ class ClassShards:
     sum_feature_gradients: bool = True
     gather_entropies: bool = False
     _agreed: bool = False
+    _on_device: dict[tuple[tuple[int, ...], torch.device], torch.Tensor] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @classmethod
     def create(
@@ -185,13 +188,7 @@ class ClassShards:
         nobody = torch.full_like(gathered[..., 0], torch.nan)
         whole = [given.get(column, nobody) for column in range(2 * len(STATE_COLUMNS))]
         sums = torch.stack(whole, 2)
-        m = sums[..., :2]
-        return State(sums, torch.stack([self._tops(r, told[r], m[r], labels) for r in self.ranks]))
-
-    @property
-    def ranks(self) -> range:
-        """All ranks of the group."""
-        return range(self.world_size)
+        return State(sums, self._tops(told, sums[..., :2], labels))
 
     def _columns(self, choices: Choices, labels: torch.Tensor) -> tuple[list[int], list[int]]:
         """Columns that travel, and those of them that carry; as in a state, so in what is told."""
@@ -200,20 +197,34 @@ class ClassShards:
             return columns_told(smoothing, single=True), SINGLE_CARRIERS
         return columns_told(smoothing, entropies=self.gather_entropies), CARRIERS
 
-    def _tops(
-        self, rank: int, told: torch.Tensor, m: torch.Tensor, labels: torch.Tensor
-    ) -> torch.Tensor:
-        """Classes of ``rank`` that fit what it told of its arg-max, (B, 2)."""
-        low, high = self.bounds[rank : rank + 2]
-        label, before = labels.view(len(labels), -1), told[:, -2:]
+    def _tops(self, told: torch.Tensor, m: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Classes of each rank that fit what it told of its arg-max, (W, B, 2).
+
+        Of all ranks at once: at 1,000 ranks, operators for each would be 26,000 launches.
+        """
+        bounds = self._bounds_on(labels.device)
+        low, high = bounds[:-1], bounds[1:]
+        label, before = labels.view(len(labels), -1), told[..., -2:]
         own = (label >= low) & (label < high)
         tops = torch.where(own, torch.where(before, label - 1, label + 1), low)
         if labels.dim() == 1:
-            same, beside = told[:, :1], torch.where(own & before[:, 1:], -1, 1)
-            beside_first = m[:, :1] != -torch.inf  # else there is nothing to stand apart from
-            apart = ~same & beside_first & (~own | (before[:, :1] == before[:, 1:]))
-            tops = torch.cat([tops[:, :1], tops[:, 1:] + torch.where(apart, beside, 0)], 1)
-        return torch.where(m == -torch.inf, NO_CLASS, tops)
+            same, beside = told[..., :1], torch.where(own & before[..., 1:], -1, 1)
+            beside_first = m[..., :1] != -torch.inf  # else there is nothing to stand apart from
+            apart = ~same & beside_first & (~own | (before[..., :1] == before[..., 1:]))
+            tops[..., 1:] += torch.where(apart, beside, 0)
+        return tops.masked_fill_(m == -torch.inf, NO_CLASS)
+
+    def _bounds_on(self, device: torch.device) -> torch.Tensor:
+        """The bounds as (W + 1, 1, 1), kept until they change.
+
+        Filled in one by one: a copy of the host's list would have the host wait for a GPU.
+        """
+        key = self.bounds, device
+        if key not in self._on_device:
+            self._on_device.clear()
+            filled = [torch.full((1, 1), bound, device=device) for bound in self.bounds]
+            self._on_device[key] = torch.stack(filled)
+        return self._on_device[key]
 
     def sum_small(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over the ranks in rank order, on all ranks; one all-gather."""

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 import sys
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rank_processes import on_ranks
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from distill.errors import UserError
-from distill.losses import ClassShards, PairLossSpec
-from distill.losses.linear_state import Choices, State
+from distill.losses import ClassShards, PairLossSpec, linear_plain, reference
+from distill.losses.linear_state import Choices, State, empty_state
 from distill.losses.linear_stream import numbers_told
 from distill.losses.registration import NO_CLASS
 from distill.losses.sharded import columns_told
@@ -185,6 +187,60 @@ def test_a_state_travels_with_what_is_asked_of_its_arg_max(sizes, seed, single) 
         assert ((ours >= bounds[rank]) & (ours < bounds[rank + 1]) & (ours != y))[there].all()
         if not single:
             assert torch.equal(ours[:, 0] == ours[:, 1], theirs[:, 0] == theirs[:, 1])
+
+
+class Launches(TorchDispatchMode):
+    """Counts operators that do more than look at memory another way: kernels, on a GPU."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_what_many_ranks_told_is_read_by_as_many_operators_as_of_few(single: bool) -> None:
+    """Once what depends on the classes alone is there, which is filled in rank by rank."""
+    counts, choices = {}, Choices.of(PairLossSpec(similarity="none"), 1.0)
+    for world in (8, 64):
+        shards = ClassShards(None, 0, tuple(range(0, 2 * world + 1, 2)))
+        labels = torch.randint(-1, shards.classes, (B, 2) if single else (B,))
+        told = torch.rand(world, B, len(columns_told(0.0, single=single)))
+        shards.unpack(told, labels, choices)
+        with Launches() as seen:
+            shards.unpack(told, labels, choices)
+        counts[world] = seen.count
+    assert counts[64] == counts[8] <= 40
+
+
+def test_64_ranks_find_what_whole_scores_do() -> None:
+    """Ranks of 0 to 3 classes, one whose scores are all -inf, ignored pairs, and one of NaN."""
+    bounds = tuple(accumulate((rank % 4 for rank in range(64)), initial=0))
+    made = torch.Generator().manual_seed(0)
+    first, second = torch.randn(2, 40, bounds[-1], generator=made, dtype=torch.float64)
+    for scores in (first, second):
+        scores[:, bounds[7] : bounds[8]] = -torch.inf
+        scores[:20] = scores[:20].round()  # ties
+        scores[3, 50] = torch.nan
+    labels = torch.randint(bounds[8], bounds[-1], (40,), generator=made)
+    labels[::7] = -1
+    spec, told = PairLossSpec(), []
+    choices = Choices.of(spec, 2.0)
+    for rank, (start, stop) in enumerate(pairwise(bounds)):
+        state = empty_state(40, first, torch.float64)
+        if stop > start:
+            own = first[:, start:stop], second[:, start:stop]
+            linear_plain.accumulate_(state, *own, labels, start, choices)
+        told.append(ClassShards(None, rank, bounds).pack(state, labels, choices))
+    states = ClassShards(None, 5, bounds).unpack(torch.stack(told), labels, choices)
+    done = linear_plain.finish(linear_plain.merge(states, choices), labels, bounds[-1], choices)
+    true = reference.row_terms(first, second, labels, 2.0, spec)
+    close = {"rtol": 1e-12, "atol": 1e-13, "equal_nan": True}
+    torch.testing.assert_close(done.values, true.values, **close)
+    ours, theirs = done.tops, true.tops
+    assert torch.equal(ours == labels[:, None], theirs == labels[:, None])
+    assert torch.equal(ours[:, 0] == ours[:, 1], theirs[:, 0] == theirs[:, 1])
 
 
 def test_shards_without_a_process_group() -> None:
