@@ -1,8 +1,9 @@
 """Clear errors for wrong arguments of the pair loss, before any arithmetic.
 
 Shapes, types and devices are always looked at. Values of labels and weights are looked at on the
-CPU; on a GPU looking would make the host wait, so there the kernel asserts on the device. With
-PAIRDISTILL_DEBUG=1 in the environment they are looked at everywhere, and cosines too.
+CPU; on a GPU looking would make the host wait, so there a kernel asserts that labels are in range:
+that of the whole loss itself, elsewhere `assert_label_values`. With PAIRDISTILL_DEBUG=1 in the
+environment values are looked at everywhere, and cosines too.
 """
 
 from __future__ import annotations
@@ -151,6 +152,17 @@ def check_label_values(labels: torch.Tensor, classes: int) -> None:
             f"labels[{at}] = {int(labels[at])}: must be in [0, {classes}), or -1 for ignored",
             fix="check that the pack and the head have the same classes",
         )
+
+
+def assert_label_values(labels: torch.Tensor, classes: int) -> None:
+    """`check_label_values` by the device, for which nobody waits: a wrong label stops a GPU.
+
+    Raises:
+        RuntimeError: on the CPU at once; of a GPU, whatever waits for it next.
+    """
+    within = (labels >= IGNORED_LABEL) & (labels < classes)
+    message = f"a label is out of range: must be in [0, {classes}), or -1 for ignored"
+    torch._assert_async(within.all(), message)
 
 
 def check_reduction(reduction: str, spec: PairLossSpec) -> None:

@@ -10,6 +10,7 @@ import torch
 from distill.errors import UserError
 from distill.losses.checks import (
     FLOAT_TYPES,
+    assert_label_values,
     check_alike,
     check_device,
     check_margins,
@@ -66,9 +67,10 @@ class HeadArguments:
             check_weights(self.sample_weights, like)
         if self.margins is not None:
             check_margins(self.margins, like, self.spec, sides=len(self.features))
-        check_values(
-            self.labels, self.sample_weights, self.margins, classes or self.weight.shape[0]
-        )
+        labels, classes = self.labels, classes or self.weight.shape[0]
+        check_values(labels, self.sample_weights, self.margins, classes)
+        if labels.is_cuda:  # plain torch asserts nothing, and of single images kernels see no label
+            assert_label_values(labels, classes)
 
     @property
     def features_need_gradient(self) -> bool:

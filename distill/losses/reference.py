@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from distill.losses.checks import assert_label_values
 from distill.losses.margin import RowMargins, logits_of, margined_target
 from distill.losses.rbf import batch_mmd
 from distill.losses.spec import IGNORED_LABEL, PairLossSpec, RowTerms, accumulation_dtype
@@ -38,6 +39,8 @@ def row_terms(
         spec: the static choices.
         margins: of each image, (2B,), in place of those of ``spec``.
     """
+    if labels.is_cuda:
+        assert_label_values(labels, first.shape[1])
     x1, x2, valid = valid_rows(first, second, labels)
     z1, z2 = logits_of(x1, spec), logits_of(x2, spec)
     y = labels.clamp(min=0)

@@ -45,13 +45,14 @@ def test_opcheck_of_every_operator() -> None:
         torch.library.opcheck(getattr(OPS, name).default, (*arguments, *choices))
 
 
-def test_compiles_whole() -> None:
+@pytest.mark.parametrize("implementation", ["native", "reference"])
+def test_compiles_whole(implementation: str) -> None:
     torch._dynamo.reset()
     first, second, labels = cuda(make_case(4, 2000, 2.0), torch.float32)
 
     def step(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> torch.Tensor:
         options = {"temperature": temperature, "weight": 0.5, "spec": PairLossSpec()}
-        return pair_loss(z1, z2, labels, **options).total
+        return pair_loss(z1, z2, labels, implementation=implementation, **options).total
 
     compiled = torch.compile(step, fullgraph=True)
     for temperature in (2.0, 3.0, 3.5):

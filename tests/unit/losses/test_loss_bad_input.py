@@ -22,7 +22,12 @@ from distill.losses import (
     pair_loss_and_grad,
     registration,
 )
-from distill.losses.checks import check_margin_values, check_numbers, check_weight_values
+from distill.losses.checks import (
+    assert_label_values,
+    check_margin_values,
+    check_numbers,
+    check_weight_values,
+)
 
 sys.path.insert(0, str(Path(__file__).parent))
 from loss_cases import needs_native
@@ -179,6 +184,14 @@ def test_the_debug_mode_looks_at_cosines(monkeypatch: pytest.MonkeyPatch) -> Non
         call(first=2 + Z, spec=spec)
     assert call(first=1 + Z, spec=spec).total.isfinite()
     assert call(first=2 + Z).total.isfinite(), "without a margin they are any numbers"
+
+
+@pytest.mark.parametrize("label", [-2, 5, 5000])
+def test_what_a_gpu_asserts_of_labels(label: int) -> None:
+    """Here by tensors of the CPU, which raise at once; that a GPU is asked: fake_cuda/calls.py."""
+    assert_label_values(torch.tensor([0, 4, -1]), 5)
+    with pytest.raises(RuntimeError, match=r"out of range: must be in \[0, 5\), or -1"):
+        assert_label_values(torch.tensor([0, label, -1]), 5)
 
 
 @needs_native

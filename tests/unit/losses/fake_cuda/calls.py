@@ -47,6 +47,26 @@ class OnTheDevice(TorchDispatchMode):
         return result
 
 
+class LabelsAsserted(TorchDispatchMode):
+    """A call asks the device once whether labels are -1 .. C - 1, of however many ranks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.compared: list[int] = []
+        self.before: list[list[int]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten.ge.Scalar, torch.ops.aten.lt.Scalar):
+            self.compared.append(args[1])
+        elif func is torch.ops.aten._assert_async.msg:
+            self.before.append(self.compared[-2:])
+        return func(*args, **(kwargs or {}))
+
+    def __exit__(self, *of_error: Any) -> None:
+        super().__exit__(*of_error)
+        assert any(of_error) or self.before == [[-1, C]], self.before
+
+
 class Alone(ClassShards):
     """One of `WORLD` ranks, to whom nobody listens."""
 
@@ -93,22 +113,28 @@ def chunks(
             first, second, weight = leaves(dtype, (B, D), (B, D), (rows, D))
             options = {"head": head, "spec": spec, "chunk_classes": 160, "shards": shards}
             options["implementation"] = implementation
-            loss = linear_pair_loss(
-                *(first, second, weight, labels()),
-                temperature=2.0,
-                similarity_weight=1.0,
-                margins=margins if head == "cosine" else None,
-                memory_budget_bytes=2**12,
-                **options,
-            )
+            with LabelsAsserted():
+                loss = linear_pair_loss(
+                    *(first, second, weight, labels()),
+                    temperature=2.0,
+                    similarity_weight=1.0,
+                    margins=margins if head == "cosine" else None,
+                    memory_budget_bytes=2**12,
+                    **options,
+                )
             torch.autograd.grad(loss.total, (first, second, weight))
             if spec.similarity == "none" or spec is grouped:  # which others do not differ from
-                loss = linear_cross_entropy(first, weight, labels(), **options)
+                with LabelsAsserted():
+                    loss = linear_cross_entropy(first, weight, labels(), **options)
                 torch.autograd.grad(loss.total, (first, weight))
 
 
 def chunks_in_plain_torch() -> None:
     chunks(implementation="reference", types=[torch.float32])
+    first, second = leaves(torch.float32, (B, C), (B, C))
+    options = {"temperature": 2.0, "weight": 1.0, "spec": PairLossSpec()}
+    with LabelsAsserted():
+        pair_loss(first, second, labels(), implementation="reference", **options)
 
 
 def shares_of_the_classes() -> None:
