@@ -161,6 +161,26 @@ def test_bfloat16_on_an_h100(plan, pairs: int, classes: int, way: int, cluster: 
     assert (found.way, found.cluster) == (way, cluster)
 
 
+@pytest.mark.parametrize("name", ["A100 (8.0)", "H100 (9.0)", "H100 that refuses 16"])
+def test_threads_of_the_gpus_test_ask_for_different_shared_memory(plan, name: str) -> None:
+    """Sizes of tests/gpu/test_loss_gpu.py: what needs no asking is never taken from anybody."""
+    less, much = (
+        HEADER + 32 * plan(DEVICES[name], (150, classes, 2, True, False)).runs_on_chip
+        for classes in (12_000, 25_000)
+    )
+    assert 48 * KB < less < much
+
+
+@pytest.mark.parametrize(("pairs", "classes", "element"), [(256, 2**21, 2), (256, 2**20, 4)])
+def test_the_longest_rows_of_the_benchmark_go_in_waves(
+    plan, pairs: int, classes: int, element: int
+) -> None:
+    """The last two sizes of its preset for an H100."""
+    found = plan(DEVICES["H100 (9.0)"], (pairs, classes, element, True, False))
+    assert found.way == SPLIT
+    assert found.pairs_of_wave <= pairs // 8
+
+
 def test_a_wish_is_served_or_refused(plan) -> None:
     h100, a100 = DEVICES["H100 (9.0)"], DEVICES["A100 (8.0)"]
     call = (64, 50_000, 2, True, False)
