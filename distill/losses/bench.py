@@ -184,7 +184,9 @@ def _found(what: str, step: Step | str, taken: float | None, device: str) -> Fou
     # Counting on the CPU is a mode in which the compiled step would be compiled anew.
     if what == COMPILED and device == "cpu":
         return Found(what, taken, None, "its peak memory is not counted on the CPU")
-    return Found(what, taken, peak_bytes(step, device), "")
+    peak: list[int] = []
+    reason = failure(what, lambda: peak.append(peak_bytes(step, device)))
+    return Found(what, taken, peak[0] if peak else None, reason)
 
 
 def _moved(size: Size, what: str) -> int:

@@ -40,7 +40,12 @@ PRESETS = {
         for dtype in ("float32", "bfloat16")
         for classes in counts
     ],
-    "h100": [Size("kl", "bfloat16", 1024, 2**power) for power in range(14, 21)],
+    "h100": [
+        *(Size("kl", "bfloat16", 1024, 2**power) for power in range(14, 21)),
+        # Rows that no cluster holds: they go through the device in waves.
+        Size("kl", "bfloat16", 256, 2**21),
+        Size("kl", "float32", 256, 2**20),
+    ],
 }
 """Sizes of whole tables, by the device they are for."""
 

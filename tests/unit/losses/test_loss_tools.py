@@ -114,6 +114,10 @@ def test_what_fails_of_others_is_blank_and_of_ours_an_error() -> None:
     tried = bench.tried({"plain": fails, bench_clock.COMPILED: lambda: None})
     assert tried["plain"] == "RuntimeError: out of memory"
     assert callable(tried[bench_clock.COMPILED])
+    found = bench._found("plain", fails, 0.5, "cpu")  # after it was timed
+    assert found == ("plain", 0.5, None, "RuntimeError: out of memory")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        bench._found(bench.NATIVE, fails, 0.5, "cpu")
     with pytest.raises(RuntimeError, match="out of memory"):
         bench.tried({bench.NATIVE: fails})
     failed: dict[str, str] = {}
@@ -190,10 +194,12 @@ def test_a_gpu_that_is_not_there_is_one_line() -> None:
 
 def test_presets_are_the_sizes_that_are_asked_for() -> None:
     h100 = bench.sizes(bench.parse(["--preset", "h100"]))
-    assert {(size.similarity, size.dtype, size.pairs) for size in h100} == {
-        ("kl", "bfloat16", 1024)
-    }
-    assert [size.classes for size in h100][:: len(h100) - 1] == [16384, 1048576]
+    *held, longest, wide = h100
+    assert {size[:3] for size in held} == {("kl", "bfloat16", 1024)}
+    assert [size.classes for size in held][:: len(held) - 1] == [16384, 1048576]
+    assert [longest, wide] == [("kl", "bfloat16", 256, 2**21), ("kl", "float32", 256, 2**20)]
+    numbers = [2 * size.pairs * size.classes for size in h100]
+    assert max(numbers) == numbers[len(held) - 1], "plain torch nearly fills the device with them"
     assert bench.parse(["--preset", "h100"]).device == "cuda"
     cpu = bench.sizes(bench.parse(["--preset", "cpu"]))
     assert {size.pairs * size.classes for size in cpu} == {5_000_000}
