@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from distill import train
+from distill import milestones, train
 from distill.checkpoint import SaveFailed, TrainState
 
 
@@ -35,7 +35,7 @@ def test_a_stop_is_one_whether_or_not_it_can_be_saved(
 
     said: list[str] = []
     job: Any = SimpleNamespace(saved=(4, saved), monitor=SimpleNamespace(say=said.append))
-    monkeypatch.setattr(train, "save_now", save)
+    monkeypatch.setattr(milestones, "save_now", save)
     stopped = train._stop(job, TrainState(step=7, skipped_in_a_row=skipped), SIGUSR2)
     assert stopped == (7, SIGUSR2)
     assert asked == ([] if skipped else [True])
@@ -45,7 +45,7 @@ def test_a_stop_is_one_whether_or_not_it_can_be_saved(
 
 def test_what_is_saved_already_is_not_saved_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop may come in the last evaluation, after the last step was saved."""
-    monkeypatch.setattr(train, "save_now", lambda *_, **__: pytest.fail("saved again"))
+    monkeypatch.setattr(milestones, "save_now", lambda *_, **__: pytest.fail("saved again"))
     said: list[str] = []
     job: Any = SimpleNamespace(saved=(7, Path("s")), monitor=SimpleNamespace(say=said.append))
     assert train._stop(job, TrainState(step=7), SIGUSR2).exit_status == 128 + SIGUSR2
