@@ -154,13 +154,17 @@ def partitions() -> tuple[list[str], str]:
 
 
 def node_kinds(partition: str) -> list[NodeKind]:
-    """The kinds of nodes of a partition."""
-    lines = ask("sinfo", "-a", "-h", "-p", partition, "-e", "-o", "%D|%c|%m|%G|%l").splitlines()
-    return [_node_kind(line) for line in lines if line.strip()]
+    """The kinds of nodes of a partition, hidden or not.
+
+    Of all partitions that of one name is taken: sinfo refuses ``-a`` beside ``-p``.
+    """
+    lines = ask("sinfo", "-a", "-h", "-e", "-o", "%R|%D|%c|%m|%G|%l").splitlines()
+    named = (line.strip().split("|", 1) for line in lines if line.strip())
+    return [_node_kind(kind) for name, kind in named if name == partition]
 
 
 def _node_kind(line: str) -> NodeKind:
-    count, cpus, megabytes, gres, limit = line.strip().split("|")
+    count, cpus, megabytes, gres, limit = line.split("|")
     return NodeKind(
         count=_number(count),
         cpus=_number(cpus),

@@ -54,8 +54,9 @@ class FakeSlurm:
         self.answers("sinfo", "test*\nhigh\n")
         script = self.folder / "sinfo"
         node = "2|4|8000|gpu:a100:2(S:0-1)|1-00:00:00"
+        nodes = f"echo 'test|{node}'; echo 'high|{node}'"
         script.write_text(
-            f"#!/bin/sh\ncase \"$*\" in *%D*) echo '{node}';; *) echo 'test*'; echo high;; esac\n"
+            f"#!/bin/sh\ncase \"$*\" in *%D*) {nodes};; *) echo 'test*'; echo high;; esac\n"
         )
         self.answers("sacctmgr", "face\nroot\n")
         self.answers("sacct")

@@ -171,7 +171,8 @@ def test_gpus_in_slurms_words(gres: str, count: int) -> None:
 
 
 def test_kinds_of_nodes(fake: FakeSlurm) -> None:
-    fake.answers("sinfo", "2|4+|8000|gpu:2|infinite\n10|96|1000000|gpu:a100:8(S:0-1)|2-12:00:00\n")
+    first = "test|2|4+|8000|gpu:2|infinite\nhigh|1|1|1024|(null)|1:00\n"
+    fake.answers("sinfo", f"{first}test|10|96|1000000|gpu:a100:8(S:0-1)|2-12:00:00\n")
     small, large = node_kinds("test")
     assert (small.cpus, small.mem_gb, small.gpus, small.max_time_min) == (4, 7, 2, None)
     assert (large.count, large.gpus, large.max_time_min) == (10, 8, 60 * 60)
