@@ -154,10 +154,7 @@ def partitions() -> tuple[list[str], str]:
 
 
 def node_kinds(partition: str) -> list[NodeKind]:
-    """The kinds of nodes of a partition, hidden or not.
-
-    Of all partitions that of one name is taken: sinfo refuses ``-a`` beside ``-p``.
-    """
+    """The kinds of nodes of a partition, hidden or not (sinfo refuses ``-p`` beside ``-a``)."""
     lines = ask("sinfo", "-a", "-h", "-e", "-o", "%R|%D|%c|%m|%G|%l").splitlines()
     named = (line.strip().split("|", 1) for line in lines if line.strip())
     return [_node_kind(kind) for name, kind in named if name == partition]
