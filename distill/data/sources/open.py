@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from heapq import nsmallest
+from itertools import islice
 from pathlib import Path
 
 from distill.data.sources import Source
 from distill.data.sources.folder import IMAGE_ENDINGS, FolderSource
 from distill.data.sources.openpeople import OpenPeopleSource
 from distill.data.sources.parquet import PARQUET_ENDING, ParquetSource
-from distill.data.sources.paths import opened
+from distill.data.sources.paths import entries_of, is_folder, opened
 from distill.data.sources.recordio import WORD
 from distill.data.sources.records import RecordSource
 from distill.data.sources.shards import TAR_ENDING, ShardSource
@@ -123,9 +123,7 @@ def formats_in(folder: Path) -> dict[str, Path]:
 
 def _parquet_below(folder: Path) -> list[Path]:
     """A parquet file in one of the first few subfolders; none where there is none."""
-    with os.scandir(folder) as entries:
-        subfolders = nsmallest(_LOOKED_INTO, (each.path for each in entries if each.is_dir()))
-    for subfolder in subfolders:
+    for subfolder in islice(filter(is_folder, entries_of(folder)), _LOOKED_INTO):
         with suppress(PermissionError), os.scandir(subfolder) as entries:
             for entry in entries:
                 path = Path(entry.path)

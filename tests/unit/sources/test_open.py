@@ -67,6 +67,11 @@ def test_of_many_subfolders_a_few_are_looked_into(here):
     assert type(open_source(str(here / "hf"))) is ParquetSource
 
 
+def test_a_link_to_itself_among_people_stops_nobody(here):
+    (here / "people" / "loop").symlink_to("loop")
+    assert type(open_source(str(here / "people"))) is FolderSource
+
+
 @pytest.mark.parametrize("name", ["rec/train.rec", "hf/data/a.parquet", "tar/a.tar"])
 def test_files_without_an_ending_are_known_by_their_content(here, name):
     kind = type(open_source(str(here / name)))
