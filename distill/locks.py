@@ -69,7 +69,7 @@ def _taken(lock: Path, named: Path, does: str) -> int:
         try:
             if not flocked(handle):
                 raise UserError(f"{named}: another process {does}", fix="wait for it, or end it")
-            ours = _is_still(lock, handle)  # or its holder has just removed it
+            ours = is_still(lock, handle)  # or its holder has just removed it
             if ours:
                 return handle
         except OSError as error:
@@ -82,8 +82,8 @@ def _taken(lock: Path, named: Path, does: str) -> int:
                 os.close(handle)
 
 
-def _is_still(lock: Path, handle: int) -> bool:
-    """Whether an open file is the one of that name."""
+def is_still(lock: Path, handle: int) -> bool:
+    """Whether an open file is still the one of that name, which a holder may have removed."""
     try:
         return os.path.samestat(lock.stat(), os.fstat(handle))
     except FileNotFoundError:

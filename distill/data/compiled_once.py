@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from distill.locks import flocked, is_still
+
 T = TypeVar("T")
 
 
@@ -59,14 +61,11 @@ class CompiledOnce:
         except OSError:
             return False
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+            return not flocked(file)
         except OSError:  # a file system without locks
             return False
         finally:
             os.close(file)
-        return False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cache, name)
@@ -79,7 +78,7 @@ class CompiledOnce:
                 file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX)
-                    if _is_still(file, self._path):
+                    if is_still(self._path, file):
                         return file
                 except BaseException:
                     os.close(file)
@@ -106,11 +105,3 @@ def idle_first(items: Iterable[T], is_busy: Callable[[T], bool]) -> Iterator[T]:
         item = next((one for one in left if not is_busy(one)), left[0])
         left.remove(item)
         yield item
-
-
-def _is_still(file: int, path: Path) -> bool:
-    """Whether ``path`` is the open ``file``, and not a newer one."""
-    try:
-        return os.path.samestat(os.fstat(file), path.stat())
-    except FileNotFoundError:
-        return False

@@ -23,6 +23,7 @@ from pathlib import Path
 from distill.config import Config
 from distill.errors import UserError, told_of
 from distill.files import disk_errors
+from distill.locks import flocked
 from launcher.guard import check_private
 
 SLOWEST_MB_PER_S = 50.0
@@ -98,9 +99,7 @@ def _locked(path: Path) -> Iterator[None]:
     """Hold a lock among the processes of this node; the kernel drops it when the holder dies."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not flocked(handle):
             _say(f"waiting for another rank of this node, at work on the copy {path.stem}")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
