@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+from privileges import without_privileges
 from tensors import keep, names
 
 from distill.checkpoint import SaveFailed, check_space
 from distill.checkpoint.space import bytes_to_come
 from distill.config.tree import CheckpointConfig
 from distill.errors import UserError
-
-
-@contextmanager
-def without_privileges():
-    """Permissions hold in the block, for root too: this thread is without root's two that pass."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    version, held = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-    assert libc.capget(version, held) == 0
-    effective = held[0]
-    held[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-    assert libc.capset(version, held) == 0
-    try:
-        yield
-    finally:
-        held[0] = effective
-        assert libc.capset(version, held) == 0
 
 
 def test_what_cannot_be_removed_is_told_once_and_keeps_no_save_from_its_disk(save_steps, tmp_path):

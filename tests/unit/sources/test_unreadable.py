@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from privileges import without_privileges
 from written import good, jpeg, shard
 
 from distill.classify.photographs import find_photographs
@@ -15,30 +14,17 @@ from distill.data.protocols.found import sets_in
 from distill.data.sources.open import SourceOptions, open_source
 from distill.errors import UserError
 
-CAPABILITIES_VERSION_3 = 0x20080522
-DAC_OVERRIDE, DAC_READ_SEARCH = 1, 2
 TAR = SourceOptions("tar")
-LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def capabilities(change: Callable[[int], int]) -> None:
-    """Change what this thread may, (effective, permitted, inheritable) twice; see capset(2)."""
-    header, words = (ctypes.c_uint32 * 2)(CAPABILITIES_VERSION_3, 0), (ctypes.c_uint32 * 6)()
-    assert LIBC.capget(header, words) == 0
-    words[0] = change(words[0])
-    assert LIBC.capset(header, words) == 0
 
 
 @pytest.fixture
 def locked(tmp_path: Path) -> Iterator[Path]:
     """A folder with two in it, of which one may not be read, by root neither."""
-    of_root = 1 << DAC_OVERRIDE | 1 << DAC_READ_SEARCH if os.geteuid() == 0 else 0
     for person in ("a", "b"):
         (tmp_path / person).mkdir()
     (tmp_path / "b").chmod(0)
-    capabilities(lambda words: words & ~of_root)
-    yield tmp_path
-    capabilities(lambda words: words | of_root)
+    with without_privileges():
+        yield tmp_path
     (tmp_path / "b").chmod(0o700)
 
 
