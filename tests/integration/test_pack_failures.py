@@ -166,7 +166,12 @@ def begun(tmp_path, people, condition):
     to = tmp_path / "to"
     to.mkdir()
     process = start(tmp_path, people, to / "out", "-", 2, 60)
-    wait_for(lambda: condition(to / ".out.partial") or process.poll() is not None)
+    at_work = psutil.Process(process.pid)
+
+    def is_begun():  # the journal is there before the workers are
+        return condition(to / ".out.partial") and len(at_work.children(recursive=True)) >= 2
+
+    wait_for(lambda: process.poll() is not None or is_begun())
     assert process.poll() is None, process.communicate()
     return process, to
 
