@@ -6,7 +6,7 @@ this system's libraries, and last pairdistill itself with its native loss. That 
 compiler for minutes, so it is compiled while the other packages come. A stamp in the virtual
 environment says what it was made from; where that has not changed, nothing is done.
 
-Standard library only, Python 3.11 to 3.13. Exit status 0, or 2 after one message of what to do.
+Standard library only, Python 3.11 to 3.14. Exit status 0, or 2 after one message of what to do.
 """
 
 from __future__ import annotations

@@ -60,10 +60,10 @@ def all_needed_work(checks: list[Check]) -> bool:
 
 
 def check_python() -> Check:
-    """Python's version, 3.11 to 3.13."""
+    """Python's version, 3.11 to 3.14."""
     version = ".".join(map(str, sys.version_info[:3]))
-    ok = (3, 11) <= sys.version_info[:2] <= (3, 13)
-    return _check("Python", ok, f"{version} at {sys.executable}", f"use 3.11 to 3.13: {SET_UP}")
+    ok = (3, 11) <= sys.version_info[:2] <= (3, 14)
+    return _check("Python", ok, f"{version} at {sys.executable}", f"use 3.11 to 3.14: {SET_UP}")
 
 
 def check_torch() -> Check:

@@ -228,7 +228,7 @@ def test_a_named_python_is_used_or_refused(tmp_path: Path) -> None:
     fake_python(tmp_path, "old", "echo")
     refused = find_python(tmp_path, "old")
     assert refused.returncode == 2
-    assert refused.stderr.startswith("error: PYTHON=old is not a Python 3.11 to 3.13 that runs")
+    assert refused.stderr.startswith("error: PYTHON=old is not a Python 3.11 to 3.14 that runs")
 
 
 @pytest.mark.parametrize("asks", ["scripts/find_python.sh", "distill/doctor/machine.py"])
@@ -240,7 +240,7 @@ def test_the_same_pythons_are_taken_everywhere(asks: str) -> None:
 
 
 def test_without_python_the_message_says_how_to_get_one(tmp_path: Path) -> None:
-    for name in ("python3.11", "python3.12", "python3.13", "python3", "python"):
+    for name in ("python3.11", "python3.12", "python3.13", "python3.14", "python3", "python"):
         fake_python(tmp_path, name, "exit 1")
     answer = find_python(tmp_path)
     assert (answer.returncode, answer.stdout) == (2, "")
