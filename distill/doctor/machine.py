@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -119,7 +120,13 @@ def check_ffcv() -> Check:
 
 
 def check_detector() -> Check:
-    """Whether the face detector loads and runs."""
+    """Whether the face detector loads and runs; needed on the processors it is made for."""
+    from distill.data.libfacedetection import MACHINE, PACKAGE, advice
+
+    needed = platform.machine() == MACHINE
+    row = _installed("face detector", PACKAGE, advice(), needed=needed)
+    if not row.ok:
+        return row
     seen = probe(
         "import numpy as np; from distill.data.detector import FaceDetector; "
         "faces = FaceDetector().detect(np.zeros((160, 160, 3), np.uint8)); "
