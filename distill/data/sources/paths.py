@@ -80,7 +80,7 @@ def below(root: str, named: str) -> Path:
         named: a path relative to it, or an absolute one.
 
     Raises:
-        Unusable: it lies elsewhere, or is no path at all.
+        Unusable: it lies elsewhere, is no path at all, or goes through a link to itself.
     """
     if not named or "\0" in named or len(named) > MAX_PATH_CHARACTERS:
         raise Unusable(f"not a path: {named[:80]!r}")
@@ -90,6 +90,9 @@ def below(root: str, named: str) -> Path:
         raise Unusable(f"not a path: {named[:80]!r} ({fault.strerror})") from None
     if not path.startswith(root.rstrip("/") + "/"):
         raise Unusable(f"leads out of the folder of the data: {named[:200]!r}")
+    # Behind a link to itself realpath takes ".." from the text and follows no further link.
+    if os.path.realpath(path) != path:
+        raise Unusable(f"goes through a link to itself: {named[:200]!r}")
     return Path(path)
 
 

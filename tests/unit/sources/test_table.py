@@ -84,6 +84,18 @@ def test_paths_that_lead_out(photos, tmp_path_factory):
     assert sum("leads out" in reason for reason in bad(source)) == 5
 
 
+def test_no_way_out_behind_a_link_to_itself(photos, tmp_path_factory):
+    secret = tmp_path_factory.mktemp("elsewhere") / "secret.jpg"
+    secret.write_bytes(jpeg(9))
+    (photos / "out").symlink_to(secret.parent)
+    (photos / "out.jpg").symlink_to(secret)
+    (photos / "loop").symlink_to("loop")
+    (photos / "way").symlink_to("loop/../out")
+    ways = ["loop/../out/secret.jpg", "loop/../out.jpg", "way/secret.jpg", "loop/x/../../out.jpg"]
+    source = TableSource.at(table(photos, [(way, "1") for way in ways]))
+    assert ["through a link to itself" in reason for reason in bad(source)] == [True] * len(ways)
+
+
 def test_a_root_that_is_given(photos):
     path = table(photos, [("0.jpg", 1), (str(photos / "photos" / "1.jpg"), 1), ("/etc/hosts", 1)])
     source = TableSource.at(path, photos / "photos")
