@@ -101,16 +101,23 @@ class FolderSource:
         return sum(map(len, self.people.values()))
 
 
-def read_file(path: Path) -> bytes:
+def read_file(named: str | Path, *, follow: bool = True) -> bytes:
     """The bytes of a regular file.
+
+    Args:
+        named: its path.
+        follow: it may be a link to one.
 
     Raises:
         Unusable: it is gone, may not be read, is no regular file or is larger than
             `MAX_FILE_BYTES`.
     """
+    path = Path(named)
     try:
         if not path.exists():
             raise Unusable("no such file")
+        if not follow and path.is_symlink():
+            raise Unusable("a link, which the listing of its folder did not tell")
         if not path.is_file():
             raise Unusable("not a regular file")
         if path.stat().st_size > MAX_FILE_BYTES:

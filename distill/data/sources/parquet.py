@@ -26,7 +26,7 @@ from distill.data.sources.parquet_file import (
     row_count,
     said,
 )
-from distill.data.sources.paths import below, files_of, name_of, with_origins
+from distill.data.sources.paths import Below, files_of, name_of, with_origins
 from distill.data.sources.values import (
     IDENTITY_COLUMNS,
     LANDMARK_COLUMNS,
@@ -125,7 +125,7 @@ class ParquetSource:
         return sum(map(row_count, self.paths))
 
     def __iter__(self) -> Iterator[Sample]:
-        arrow = arrow_library()
+        arrow, below = arrow_library(), None
         for path, origin in with_origins(self.paths):
             try:
                 file = opened_parquet(path)
@@ -136,7 +136,9 @@ class ParquetSource:
             except (arrow.ArrowException, OSError) as fault:
                 yield damaged(origin, said(fault))
                 continue
-            rows = Rows(self.columns, os.path.realpath(self.root or path.parent), names)
+            root = os.path.realpath(self.root or path.parent)
+            below = below if below and below.root == root else Below(root)
+            rows = Rows(self.columns, below, names)
             with file:
                 yield from _of_file(file, origin, rows)
 
@@ -147,12 +149,12 @@ class Rows:
 
     Attributes:
         columns: their names.
-        root: folder of images that are given as paths; no links in its own.
+        below: finds images that are given as paths.
         names: of people, by number, or None.
     """
 
     columns: Columns
-    root: str
+    below: Below
     names: list[str] | None
 
     def sample(self, row: Mapping[str, Any], origin: str) -> Sample:
@@ -179,7 +181,8 @@ class Rows:
         if image is None:
             raise Unusable("no image in the row")
         if isinstance(image, str):
-            return Sample(origin, person, partial(read_file, below(self.root, image)), points)
+            read = partial(read_file, self.below(image), follow=False)
+            return Sample(origin, person, read, points)
         if len(image) > MAX_FILE_BYTES:
             raise Unusable(f"image larger than {MAX_FILE_BYTES >> 20} MiB")
         return held(origin, person, image, points)

@@ -6,7 +6,8 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -82,18 +83,95 @@ def below(root: str, named: str) -> Path:
     Raises:
         Unusable: it lies elsewhere, is no path at all, or goes through a link to itself.
     """
-    if not named or "\0" in named or len(named) > MAX_PATH_CHARACTERS:
-        raise Unusable(f"not a path: {named[:80]!r}")
+    return Path(_followed(root, named))
+
+
+def _followed(root: str, named: str) -> str:
+    _check_path(named)
     try:
-        path = os.path.realpath(os.path.join(root, named))  # noqa: PTH118  (many millions of them)
+        path = os.path.realpath(os.path.join(root, named))  # noqa: PTH118
     except OSError as fault:  # a name longer than there can be
         raise Unusable(f"not a path: {named[:80]!r} ({fault.strerror})") from None
-    if not path.startswith(root.rstrip("/") + "/"):
-        raise Unusable(f"leads out of the folder of the data: {named[:200]!r}")
+    _check_inside(root, path, named)
     # Behind a link to itself realpath takes ".." from the text and follows no further link.
     if os.path.realpath(path) != path:
         raise Unusable(f"goes through a link to itself: {named[:200]!r}")
-    return Path(path)
+    return path
+
+
+def _check_path(named: str) -> None:
+    if not named or "\0" in named or len(named) > MAX_PATH_CHARACTERS:
+        raise Unusable(f"not a path: {named[:80]!r}")
+
+
+def _check_inside(root: str, path: str, named: str) -> None:
+    if not path.startswith(root.rstrip("/") + "/"):
+        raise Unusable(f"leads out of the folder of the data: {named[:200]!r}")
+
+
+class Below:
+    """`below` for many names: a folder is looked at once, in place of every file in it.
+
+    Links in the path of a folder are followed once, and its listing tells which of its entries are
+    links; only those are followed one by one. On a network file system to ask of each of tens of
+    millions of files takes hours. What is found says nothing of links that are made later, or of
+    names that a file system takes for another (as large letters for small ones): read it by
+    `read_file` with ``follow=False``.
+
+    Args:
+        root: as that of `below`.
+    """
+
+    held = 1 << 20
+    """Folders and names of links that are remembered at most: some hundred bytes each."""
+
+    def __init__(self, root: str) -> None:
+        self.root, self._inside = root, root.rstrip("/") + "/"
+        self._folders: dict[str, tuple[str, frozenset[str]]] = {}
+        self._room = self.held
+
+    def __call__(self, named: str) -> str:
+        """The path of `below` (``root``, ``named``).
+
+        Raises:
+            Unusable: likewise.
+        """
+        folder, slash, name = named.rpartition("/")
+        if name in ("", ".", ".."):
+            return _followed(self.root, named)
+        _check_path(named)
+        path, links = self._folders.get(folder + slash) or self._look(folder + slash)
+        return f"{path}/{name}" if path and name not in links else _followed(self.root, named)
+
+    def origin(self, path: str) -> str:
+        """What lies below ``root`` by its path from there."""
+        return path[len(self._inside) :]
+
+    def _look(self, folder: str) -> tuple[str, frozenset[str]]:
+        """A folder's path without links, and the links in it; no path where each is to be asked."""
+        path, links = "", frozenset[str]()
+        with suppress(OSError):  # not all that may be entered may be listed
+            real = os.path.realpath(os.path.join(self.root, folder))  # noqa: PTH118
+            if f"{real}/".startswith(self._inside) and os.path.realpath(real) == real:
+                links = _links_in(real, self.held)
+                path = real.rstrip("/") if len(links) < self.held else ""
+        self._room -= 1 + len(links)
+        if self._room < 0:
+            self._folders.clear()
+            self._room = self.held - 1 - len(links)
+        self._folders[folder] = path, links
+        return path, links
+
+
+def _links_in(folder: str, most: int) -> frozenset[str]:
+    """Names of the links in a folder, ``most`` of them where there are more; none of what is none.
+
+    Raises:
+        OSError: it may not be listed.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        return frozenset(islice((each.name for each in entries if each.is_symlink()), most))
+    return frozenset()
 
 
 def files_of(path: str, ending: str) -> tuple[Path, ...]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from distill.data.images import Unusable
 from distill.data.sources import Landmarks, Sample, damaged
 from distill.data.sources.folder import read_file
-from distill.data.sources.paths import below, opened
+from distill.data.sources.paths import Below, opened
 from distill.data.sources.values import IDENTITY_COLUMNS, column, identity_of, landmarks_of
 from distill.errors import UserError
 
@@ -87,7 +87,7 @@ class TableSource:
 
     def __iter__(self) -> Iterator[Sample]:
         with _table(self.path) as (lines, rows):
-            names: list[str] = []
+            names, below = list[str](), Below(self.root)
             while True:
                 begin = lines.number + 1
                 try:
@@ -101,9 +101,9 @@ class TableSource:
                 if not names:
                     names = row
                 elif row:
-                    yield self._sample(names, row, begin)
+                    yield self._sample(names, row, begin, below)
 
-    def _sample(self, names: Sequence[str], row: Sequence[str], line: int) -> Sample:
+    def _sample(self, names: Sequence[str], row: Sequence[str], line: int, below: Below) -> Sample:
         """The photograph of one line."""
         at = f"{self.path.name}:{line}"
         if len(row) != len(names):
@@ -112,12 +112,12 @@ class TableSource:
         image, person, points = self.columns
         try:
             identity = identity_of(values[person])
-            path = below(self.root, values[image])
+            path = below(values[image])
             landmarks = _points(values, points)
         except Unusable as fault:
             return damaged(at, f"line {line}: {fault.reason}")
-        origin = path.relative_to(self.root).as_posix()
-        return Sample(origin, identity, partial(read_file, path), landmarks)
+        read = partial(read_file, path, follow=False)
+        return Sample(below.origin(path), identity, read, landmarks)
 
 
 def _header(path: Path) -> list[str]:
