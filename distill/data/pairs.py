@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from distill.arrays import Numbers
 from distill.data.keyed import keyed_rng
 from distill.data.second import draw_kinds
 
@@ -40,6 +41,7 @@ class Photos:
         rows: where their faces are kept, (N,) uint32, none twice.
         labels: indices of their people, (N,) int32.
         told: origin and note of the photograph in a row.
+        origins: origins of those in many rows, which rise; of one after the other if None.
     """
 
     def __init__(
@@ -47,10 +49,11 @@ class Photos:
         rows: npt.NDArray[np.uint32],
         labels: npt.NDArray[np.int32],
         told: Callable[[int], tuple[str, str]],
+        origins: Callable[[npt.NDArray[np.uint32]], Iterator[str]] | None = None,
     ) -> None:
         order = np.lexsort((rows, labels))
         self.rows, self.labels = rows[order], labels[order]
-        self._told = told
+        self._told, self._origins = told, origins
 
     @classmethod
     def of(cls, photos: Iterable[Photo]) -> Self:
@@ -80,12 +83,19 @@ class Photos:
 
     def some(self, which: npt.NDArray[np.bool_]) -> Photos:
         """Those for whose place ``which``, (N,), says so."""
-        return Photos(self.rows[which], self.labels[which], self._told)
+        return Photos(self.rows[which], self.labels[which], self._told, self._origins)
+
+    def origins(self, places: Numbers) -> Iterator[str]:
+        """Names within the source of those at ``places``, whose rows rise."""
+        rows = self.rows[places]
+        if self._origins is not None:
+            return self._origins(rows)
+        return (self._told(row)[0] for row in rows.tolist())
 
     def labelled_anew(self) -> tuple[Photos, npt.NDArray[np.int32]]:
         """The same with labels without gaps, and of each label what it was before."""
         before, labels = np.unique(self.labels, return_inverse=True)
-        return Photos(self.rows, labels.astype(np.int32), self._told), before
+        return Photos(self.rows, labels.astype(np.int32), self._told, self._origins), before
 
 
 class PairPlan(NamedTuple):

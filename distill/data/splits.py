@@ -7,18 +7,23 @@ and a seed, so the order of a source changes nothing.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from distill.arrays import Numbers
-from distill.data.keyed import keyed_rng
+from distill.data.keyed import first_randoms
 from distill.data.pairs import Photo, Photos
 from distill.errors import UserError
 
+Places = npt.NDArray[np.bool_]
+Lots = npt.NDArray[np.float64]
+_AT_A_TIME = 1 << 12
+"""Photographs that draw their lots at a time."""
 SplitBy = Literal["image", "identity"]
 SPLITS: tuple[SplitBy, ...] = ("image", "identity")
 
@@ -60,7 +65,12 @@ Groups = Numbers
 
 
 def split_by_image(
-    photos: Photos, group_of: Groups, seed: int, fraction: float, names: Sequence[str]
+    photos: Photos,
+    group_of: Groups,
+    seed: int,
+    fraction: float,
+    names: Sequence[str],
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Split:
     """Some photographs of each person held out, every person to train on.
 
@@ -71,50 +81,123 @@ def split_by_image(
         fraction: share of each person's photographs that is held out, in (0, 1); at least one
             and never all of them.
         names: people, indexed by label.
+        advance: told of photographs that have drawn their lots.
 
     Raises:
         UserError: people with one photograph, who cannot be on both sides.
     """
     _check_two_each(photos, names)
-    several = _several(photos, group_of)
-    held, by_lot = np.zeros((2, len(group_of)), np.bool_)  # by group, and by row
-    not_held = 0
-    for own in photos.people():
-        lots = {photo.row: _lot([photo], seed) for photo in own}
-        count = min(max(round(len(own) * fraction), 1), len(own) - 1)
-        by_lot[sorted(lots, key=lots.__getitem__)[:count]] = True
-        groups = _groups(own, group_of, several)
-        taken = _taken(own, groups, {g: _lot(m, seed) for g, m in groups.items()}, count)
-        held[taken] = True
-        not_held += not taken
-    together = np.array([p.row for group in several.values() for p in group], np.int64)
-    is_held = held[group_of[photos.rows]]
-    moved = int((by_lot[together] != held[group_of[together]]).sum())
-    return Split(photos.some(~is_held), photos.some(is_held), [], moved, len(several), not_held)
+    is_held, moved, groups = _drawn(photos, group_of[photos.rows], seed, fraction, advance)
+    some, all_people = (_people_in(labels) for labels in (photos.labels[is_held], photos.labels))
+    sides = photos.some(~is_held), photos.some(is_held)
+    return Split(*sides, [], moved, groups, all_people - some)
 
 
-def _groups(
-    own: Sequence[Photo], group_of: Groups, several: Mapping[int, list[Photo]]
-) -> dict[int, list[Photo]]:
-    """The groups that one person's photographs are in, with all that are in them."""
-    return {
-        group: several.get(group, [photo]) for photo in own for group in (int(group_of[photo.row]),)
-    }
+def _people_in(labels: npt.NDArray[np.int32]) -> int:
+    """How many people there are; their labels rise."""
+    return int(np.count_nonzero(np.diff(labels, prepend=-1)))
 
 
-def _taken(
-    own: Sequence[Photo],
-    groups: Mapping[int, Sequence[Photo]],
-    lots: Mapping[int, tuple[float, int]],
-    count: int,
-) -> list[int]:
-    """The groups of one person that are held out, of about ``count`` photographs in all.
+def _drawn(
+    photos: Photos, of: Groups, seed: int, fraction: float, advance: Callable[[int], None]
+) -> tuple[Places, int, int]:
+    """Which photographs are held out, how many moved with their group, and how many groups.
 
-    Groups of several people stay where everybody trains; held out, one might lose all.
+    Args:
+        photos: N of them.
+        of: the group of each, (N,).
+        seed: of the draw.
+        fraction: of the photographs of each person.
+        advance: told of photographs that have drawn their lots.
     """
-    mine = sorted(groups, key=lots.__getitem__)
-    free = [g for g in mine if all(p.label == own[0].label for p in groups[g])]
-    return _fitting(free, {g: len(groups[g]) for g in free}, count, len(own))
+    sizes = np.bincount(of)
+    groups, shared = int((sizes > 1).sum()), (sizes > 1)[of]
+    del sizes  # as large as the lots, and no more needed
+    lots = _lots(photos, seed, advance)
+    starts = np.flatnonzero(np.diff(photos.labels, prepend=-1))
+    own = np.diff(starts, append=len(photos))
+    counts = np.clip(np.rint(own * fraction).astype(np.int64), 1, own - 1)
+    by_lot = _first_in(np.lexsort((lots, photos.labels)), starts, counts)
+    if not groups:
+        return by_lot, 0, 0
+    person = np.repeat(np.arange(len(own), dtype=np.int32), own)
+    is_held = _held_by_groups(photos, (person, of, shared, lots), (own, counts), by_lot)
+    return is_held, int((by_lot != is_held)[shared].sum()), groups
+
+
+def _first_in(order: Numbers, starts: Numbers, counts: Numbers) -> Places:
+    """Those that come first in ``order`` of each person, from ``starts`` on, so many: (N,)."""
+    first, people = np.zeros(len(order), np.bool_), np.zeros(len(order) + 1, np.int8)
+    people[starts] += 1
+    people[starts + counts] -= 1
+    first[order] = np.cumsum(people[:-1], dtype=np.int8) > 0
+    return first
+
+
+def _lots(photos: Photos, seed: int, advance: Callable[[int], None]) -> Lots:
+    """What each photograph draws, (N,): of equal ones the photograph with the lower row is first.
+
+    Names are read in the order of the source.
+    """
+    lots = np.empty(len(photos))
+    for places in _pieces(np.argsort(photos.rows, kind="stable")):
+        lots[places] = first_randoms(seed, photos.origins(places), "holdout")
+        advance(len(places))
+    return lots
+
+
+def _pieces(places: Numbers) -> Iterator[Numbers]:
+    """The same, few at a time."""
+    return (places[start : start + _AT_A_TIME] for start in range(0, len(places), _AT_A_TIME))
+
+
+def _held_by_groups(
+    photos: Photos,
+    each: tuple[npt.NDArray[np.int32], Groups, Places, Lots],
+    people: tuple[Numbers, Numbers],
+    by_lot: Places,
+) -> Places:
+    """Which photographs are held out, those of a group together.
+
+    A group draws the lot of its first photograph by name. Groups of several people stay where
+    everybody trains; held out, one might lose all.
+
+    Args:
+        photos: N of them, of P people.
+        each: of each its person, its group, whether others share it, and its lot; (N,).
+        people: how many photographs each has, and how many are to be held out; (P,).
+        by_lot: what is held out of people without such groups, (N,).
+    """
+    (person, of, shared, lots), (own, counts) = each, people
+    touched = np.zeros(len(own), np.bool_)
+    touched[person[shared]] = True
+    alone = np.flatnonzero(touched[person] & ~shared)
+    firsts, sizes = _groups_of_one(photos, person, of, np.flatnonzero(shared))
+    units = np.append(alone, firsts)
+    sizes = np.append(np.ones(len(alone), np.int64), sizes)
+    order = np.lexsort((photos.rows[units], lots[units], person[units]))
+    units, sizes = units[order], sizes[order]
+    held = np.zeros(1 + int(of.max()), np.bool_)
+    starts = np.flatnonzero(np.diff(person[units], prepend=-1))
+    for start, end in pairwise([*starts.tolist(), len(units)]):
+        who = int(person[units[start]])
+        taken = _fitting(sizes[start:end].tolist(), int(counts[who]), int(own[who]))
+        held[of[units[start:end][taken]]] = True
+    return np.where(touched[person], held[of], by_lot)
+
+
+def _groups_of_one(
+    photos: Photos, person: npt.NDArray[np.int32], of: Groups, shared: Numbers
+) -> tuple[Numbers, Numbers]:
+    """Of each group within one person the place of its first photograph by name, and its size."""
+    places = shared[np.argsort(of[shared], kind="stable")]
+    starts = np.flatnonzero(np.diff(of[places], prepend=-1))
+    one = np.minimum.reduceat(person[places], starts) == np.maximum.reduceat(person[places], starts)
+    sizes = np.diff(starts, append=len(places))[one]
+    ranges = zip(starts[one].tolist(), sizes.tolist(), strict=True)
+    members = (places[start : start + size].tolist() for start, size in ranges)
+    firsts = [min(some, key=lambda at: (photos[at].origin, at)) for some in members]
+    return np.array(firsts, np.int64), sizes
 
 
 def split_by_identity(
@@ -140,8 +223,8 @@ def split_by_identity(
             f"--split-by identity with {len(labels)} person", fix="give two people or more"
         )
     count = min(max(round(len(labels) * fraction), 1), len(labels) - 1)
-    lots = sorted(labels, key=lambda label: (keyed_rng(seed, names[label], "held").random(), label))
-    is_held = np.isin(photos.labels, lots[:count])
+    lots = first_randoms(seed, (names[label] for label in labels), "held")
+    is_held = np.isin(photos.labels, np.array(labels)[np.argsort(lots, kind="stable")[:count]])
     train, out = photos.some(~is_held), photos.some(is_held)
     twin = np.isin(group_of[out.rows], group_of[train.rows])
     dropped = _with_twins(out.some(twin), train, group_of)
@@ -152,7 +235,8 @@ def split_by_identity(
             " the same as others",
             fix="take another --seed, or clean the data set",
         )
-    return Split(train, held, dropped, 0, len(_several(photos, group_of)), 0)
+    groups = int((np.bincount(group_of[photos.rows]) > 1).sum())
+    return Split(train, held, dropped, 0, groups, 0)
 
 
 def _with_twins(out: Iterable[Photo], train: Photos, group_of: Groups) -> list[tuple[Photo, Photo]]:
@@ -164,34 +248,21 @@ def _with_twins(out: Iterable[Photo], train: Photos, group_of: Groups) -> list[t
     return [(photo, train[place_of[int(group_of[photo.row])]]) for photo in dropped]
 
 
-def _fitting(free: Sequence[int], sizes: Mapping[int, int], count: int, own: int) -> list[int]:
-    """Groups of about ``count`` photographs in all, by lot; the smallest where all are too large.
+def _fitting(sizes: Sequence[int], count: int, own: int) -> list[int]:
+    """Places of groups of about ``count`` photographs in all, the first ones that fit; the smallest
+    one where all are too large.
 
     Of the person's ``own`` photographs at least one is left; no group is taken if that cannot be.
     """
     taken, room = list[int](), count
-    for group in free:
-        if sizes[group] <= room:
-            taken.append(group)
-            room -= sizes[group]
+    for place, size in enumerate(sizes):
+        if size <= room:
+            taken.append(place)
+            room -= size
     if taken:
         return taken
-    return [group for group in sorted(free, key=sizes.__getitem__)[:1] if sizes[group] < own]
-
-
-def _several(photos: Photos, group_of: Groups) -> dict[int, list[Photo]]:
-    """The photographs of each group of two or more."""
-    of = group_of[photos.rows]
-    groups = defaultdict[int, list[Photo]](list)
-    for place in np.flatnonzero(np.bincount(of)[of] > 1).tolist():
-        groups[int(of[place])].append(photos[place])
-    return dict(groups)
-
-
-def _lot(group: Sequence[Photo], seed: int) -> tuple[float, int]:
-    """The lot of a group: that of its first photograph by name."""
-    first = min(group, key=lambda p: (p.origin, p.row))
-    return keyed_rng(seed, first.origin, "holdout").random(), first.row
+    least = min(range(len(sizes)), key=sizes.__getitem__)
+    return [least] if sizes[least] < own else []
 
 
 def _check_two_each(photos: Photos, names: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from distill.data.pack.scratch import (
     place_of,
     restore_replaced,
 )
-from distill.data.pack.sides import split_survey, with_own_labels
+from distill.data.pack.sides import alike_groups, split_survey, with_own_labels
 from distill.data.pack.spool import SPOOL_NAME
 from distill.data.pack.standing import REJECTED_NAME, is_asked_for, left_whole, opened, reusable
 from distill.data.pack.tables import Table
@@ -141,7 +141,9 @@ def _sides(
 ) -> Split:
     """The photographs to train on and those held out."""
     with progress("looking for near duplicates", len(found.photos)) as bar:
-        return split_survey(found, str(folder / SPOOL_NAME), options, workers, bar.advance)
+        group_of = alike_groups(found.photos, str(folder / SPOOL_NAME), workers, bar.advance)
+    with progress("drawing what is held out", len(found.photos)) as bar:
+        return split_survey(found, group_of, options, bar.advance)
 
 
 def _dropped(sides: Split | None) -> Iterator[Rejected]:

@@ -9,12 +9,18 @@ import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
 
 from distill.files import disk_errors
 
 JOURNAL_NAME = "journal.jsonl"
+_PIECE = 4096
+"""Records that are read at a time where many are wanted."""
 
 
 class Record(NamedTuple):
@@ -120,9 +126,24 @@ class Journal:
 
     def record(self, number: int) -> Record:
         """One record, by its number; after `flush`."""
-        start = self._starts[number]
-        end = self._starts[number + 1] if number + 1 < len(self) else self._end
-        return Record.of_line(os.pread(self._file.fileno(), end - start, start))
+        return Record.of_line(self._bytes(number, number + 1))
+
+    def origins(self, numbers: npt.NDArray[np.uint32]) -> Iterator[str]:
+        """The origins of some records, whose numbers rise; after `flush`. Read in large pieces."""
+        first, ends = json.JSONDecoder(), [*np.searchsorted(numbers, range(0, len(self), _PIECE))]
+        for piece, (start, end) in enumerate(pairwise([*ends, len(numbers)])):
+            if start == end:
+                continue
+            begin = piece * _PIECE
+            lines = self._bytes(begin, min(begin + _PIECE, len(self))).decode().splitlines()
+            for number in numbers[start:end].tolist():
+                yield first.raw_decode(lines[number - begin], 1)[0]
+
+    def _bytes(self, start: int, stop: int) -> bytes:
+        """The records from ``start`` to before ``stop`` as they stand."""
+        begin = self._starts[start]
+        end = self._starts[stop] if stop < len(self) else self._end
+        return os.pread(self._file.fileno(), end - begin, begin)
 
     def __iter__(self) -> Iterator[Record]:
         return (self.record(number) for number in range(len(self)))

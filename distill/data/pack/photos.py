@@ -130,11 +130,14 @@ class Survey:
         labels = label_of[found.persons]
         taken = good & (labels != _NONE)
         rows = np.flatnonzero(taken).astype(np.uint32)
-        self.photos = Photos(rows, labels[taken], self._told)
+        self.photos = Photos(rows, labels[taken], self._told, self._origins)
 
     def _told(self, row: int) -> tuple[str, str]:
         record = self._journal.record(row)
         return as_text(record.origin), record.note
+
+    def _origins(self, rows: npt.NDArray[np.uint32]) -> Iterator[str]:
+        return map(as_text, self._journal.origins(rows))
 
     def rejected(self) -> Iterator[Rejected]:
         """What was left out, and why: first by the source itself, then in its order."""

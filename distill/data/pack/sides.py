@@ -20,23 +20,25 @@ _ROWS = 64
 
 
 def split_survey(
-    found: Survey, spool: str, options: PackOptions, team: Team, advance: Callable[[int], None]
+    found: Survey, group_of: Groups, options: PackOptions, advance: Callable[[int], None]
 ) -> Split:
     """Which photographs are held out.
 
     Args:
         found: the usable photographs.
-        spool: file of their aligned faces.
+        group_of: of `alike_groups`.
         options: of the pack.
-        team: hashes the faces.
-        advance: told of faces that have been compared.
+        advance: told of photographs that have drawn their lots.
 
     Raises:
         UserError: too few people or photographs to have two sides.
     """
-    by = split_by_identity if options.split_by == "identity" else split_by_image
-    group_of = alike_groups(found.photos, spool, team, advance)
-    return by(found.photos, group_of, options.seed, options.holdout, found.names)
+    request = found.photos, group_of, options.seed, options.holdout, found.names
+    if options.split_by == "image":
+        return split_by_image(*request, advance)
+    split = split_by_identity(*request)
+    advance(len(found.photos))
+    return split
 
 
 def alike_groups(photos: Photos, spool: str, team: Team, advance: Callable[[int], None]) -> Groups:

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.data.keyed import keyed_rng
+from distill.data.keyed import first_randoms, keyed_rng
 
 parts = st.lists(st.one_of(st.integers(), st.text(max_size=5), st.binary(max_size=5)), max_size=4)
 
@@ -38,6 +38,13 @@ def test_the_stream_is_the_one_that_is_described():
 def test_streams_are_equal_exactly_where_keys_are(a, b):
     same = [(type(x), x) for x in a] == [(type(x), x) for x in b]
     assert (keyed_rng(*a).integers(2**63) == keyed_rng(*b).integers(2**63)) == same
+
+
+@given(st.integers(), st.lists(st.text(max_size=5), max_size=20), st.text(max_size=5))
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_first_randoms_are_those_of_generators(before, names, after):
+    drawn = [keyed_rng(before, name, after).random() for name in names]
+    assert first_randoms(before, iter(names), after).tolist() == drawn
 
 
 def test_parts_do_not_run_into_each_other():

@@ -164,3 +164,18 @@ def test_a_journal_of_another_form_counts_as_none(tmp_path):
     (tmp_path / "journal").write_text('{"of": ["a", "b"], "face": 1}\n[1, 2]\n')
     with closing(Journal(tmp_path / "journal", tmp_path)) as journal:
         assert list(journal.resume(9)) == []
+
+
+def test_many_origins_are_those_of_the_records(tmp_path):
+    """Read in pieces; names hold what JSON escapes, and bytes that are no text."""
+    odd = ('"', "\\", "\n", "\x85\u2028", "é", "\udcff", ", ")
+    names = [f"{odd[i % len(odd)]}{i}.png" for i in range(9_000)]
+    with closing(Journal(tmp_path / JOURNAL_NAME, tmp_path)) as journal:
+        journal.add(Record(name, "a", True, bytes(32), name).line() for name in names)
+        journal.flush()
+        rng = np.random.default_rng(0)
+        for count in (0, 1, 7, 4_000, 9_000):
+            numbers = np.sort(rng.choice(9_000, count, replace=False)).astype(np.uint32)
+            assert list(journal.origins(numbers)) == [names[number] for number in numbers]
+        far = np.array([0, 4_095, 4_096, 8_191, 8_192, 8_999], np.uint32)
+        assert list(journal.origins(far)) == [journal.record(int(n)).origin for n in far]

@@ -12,7 +12,7 @@ from distill.data.pack.build import parts_of, write_rejected
 from distill.data.pack.journal import JOURNAL_NAME, Journal, Record
 from distill.data.pack.options import PackOptions
 from distill.data.pack.photos import survey
-from distill.data.pack.sides import split_survey
+from distill.data.pack.sides import alike_groups, split_survey
 from distill.data.pack.work import Looked
 from distill.data.pack.workers import Team
 from distill.data.sources import Sample
@@ -58,7 +58,8 @@ def peak_bytes(folder, count, options):
         found = survey(source, options, journal, folder / "faces.spool", team, lambda _: None)
         split = None
         if options.holdout:
-            split = split_survey(found, "", options, team, lambda _: None)
+            group_of = alike_groups(found.photos, "", team, lambda _: None)
+            split = split_survey(found, group_of, options, lambda _: None)
         write_rejected(found.rejected(), folder, folder)
         planned = sum(sum(1 for _ in p.plans) for p in parts_of(found, split, folder, options))
     peak = tracemalloc.get_traced_memory()[1]

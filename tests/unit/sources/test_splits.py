@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill.data.keyed import keyed_rng
 from distill.data.pack.photos import Found
 from distill.data.pairs import Photo, Photos
 from distill.data.people import (
@@ -76,6 +79,75 @@ def test_by_image_no_group_is_on_both_sides(case, seed):
     sizes = np.bincount(group_of)[group_of]
     assert split.moved == sum(int(sizes[row]) > 1 for row in moved)
     assert split.groups == (np.bincount(group_of) > 1).sum()
+
+
+def drawn_one_by_one(photos, group_of, seed, fraction):
+    """Rows held out by image and how many moved, as the first releases drew them: packs made then
+    are made again to the same bytes.
+    """
+    members = defaultdict(list)
+    for photo in photos:
+        members[int(group_of[photo.row])].append(photo)
+
+    def lot(some):
+        first = min(some, key=lambda p: (p.origin, p.row))
+        return keyed_rng(seed, first.origin, "holdout").random(), first.row
+
+    held, by_lot = set(), set()
+    for label in {p.label for p in photos}:
+        own = [p for p in photos if p.label == label]
+        count = min(max(round(len(own) * fraction), 1), len(own) - 1)
+        by_lot |= {p.row for p in sorted(own, key=lambda p: lot([p]))[:count]}
+        mine = {int(group_of[p.row]) for p in own}
+        free = [g for g in mine if all(p.label == label for p in members[g])]
+        free.sort(key=lambda g: lot(members[g]))
+        taken, room = [], count
+        for group in free:
+            if len(members[group]) <= room:
+                taken.append(group)
+                room -= len(members[group])
+        least = sorted(free, key=lambda g: len(members[g]))[:1]
+        taken = taken or [g for g in least if len(members[g]) < len(own)]
+        held |= {p.row for group in taken for p in members[group]}
+    together = {p.row for some in members.values() if len(some) > 1 for p in some}
+    return held, len((held ^ by_lot) & together)
+
+
+@settings(deadline=None)
+@given(cases(), st.integers(-3, 2**70), st.randoms(use_true_random=False))
+def test_by_image_draws_what_it_has_always_drawn(case, seed, rng):
+    photos, group_of, names, fraction = case
+    # Some names twice: faces of one photograph, each with points of its own.
+    origins = [f"{'é' * (i % 3)}{i // rng.randint(1, 9)}\udcff" for i in range(len(photos))]
+    rng.shuffle(origins)
+    rows = np.sort(rng.sample(range(99), len(photos)))
+    groups = np.arange(99)
+    groups[rows] = rows[group_of]
+    photos = [Photo(int(rows[p.row]), origins[p.row], p.label, "") for p in photos]
+    told = []
+    split = by_image(rng.sample(photos, len(photos)), groups, seed, fraction, names, told.append)
+    expected = drawn_one_by_one(photos, groups, seed, fraction)
+    assert ({p.row for p in split.held}, split.moved) == expected
+    assert sorted([*split.held, *split.train]) == sorted(photos) and sum(told) == len(photos)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_of_equal_lots_the_first_row_counts(seed):
+    photos = [Photo(row, name, 0, "") for row, name in enumerate("xyxz")]
+    group_of = np.array([0, 0, 2, 3])
+    split = by_image(photos, group_of, seed, 0.5, ["p"])
+    expected = drawn_one_by_one(photos, group_of, seed, 0.5)
+    assert ({p.row for p in split.held}, split.moved) == expected
+
+
+@settings(deadline=None)
+@given(people.filter(lambda labels: len(set(labels)) > 1), st.floats(0.05, 0.9), st.integers(0, 9))
+def test_by_identity_draws_what_it_has_always_drawn(labels, fraction, seed):
+    names, everybody = names_of(labels), sorted(set(labels))
+    split = by_identity(photos_of(labels), np.arange(len(labels)), seed, fraction, names)
+    lots = sorted((keyed_rng(seed, names[label], "held").random(), label) for label in everybody)
+    count = min(max(round(len(everybody) * fraction), 1), len(everybody) - 1)
+    assert {p.label for p in split.held} == {label for _, label in lots[:count]}
 
 
 @settings(deadline=None)
