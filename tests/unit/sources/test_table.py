@@ -93,7 +93,8 @@ def test_no_way_out_behind_a_link_to_itself(photos, tmp_path_factory):
     (photos / "way").symlink_to("loop/../out")
     ways = ["loop/../out/secret.jpg", "loop/../out.jpg", "way/secret.jpg", "loop/x/../../out.jpg"]
     source = TableSource.at(table(photos, [(way, "1") for way in ways]))
-    assert ["through a link to itself" in reason for reason in bad(source)] == [True] * len(ways)
+    said = ("through a link to itself", "leads out")  # newer Pythons follow what comes behind it
+    assert [any(how in reason for how in said) for reason in bad(source)] == [True] * len(ways)
 
 
 def test_a_root_that_is_given(photos):
