@@ -60,9 +60,9 @@ class Job:
 
 
 @contextmanager
-def process_group(config: Config, ranks: Ranks) -> Iterator[None]:
-    """Meet the other ranks, and part from them in the end."""
-    init_process_group(config, ranks)
+def process_group(config: Config, ranks: Ranks, stops: StopRequests | None) -> Iterator[None]:
+    """Meet the other ranks, and part from them in the end; see `init_process_group`."""
+    init_process_group(config, ranks, stops)
     try:
         yield
     except BaseException:

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from torch.distributed import HashStore, Store, TCPStore  # type: ignore[attr-defined]
-from torch.distributed.rendezvous import rendezvous
 
 from distill.errors import UserError
+from distill.meeting import meet
 from distill.processes.cores import usable_cores
 from distill.processes.spawn import LISTEN_FD
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from distill.config.tree import Config
+    from distill.processes.stop import StopRequests
 
 _IDENTITY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _MEETING_PLACE = ("MASTER_ADDR", "MASTER_PORT")
@@ -164,15 +164,21 @@ def set_threads(config: Config, ranks: Ranks) -> None:
     torch.set_num_threads(threads_per_rank(config, ranks))
 
 
-def init_process_group(config: Config, ranks: Ranks) -> None:
+def init_process_group(config: Config, ranks: Ranks, stops: StopRequests | None = None) -> None:
     """Meet the other ranks: NCCL between CUDA devices, gloo between CPU ranks.
 
     A job of one rank gets a process group of its own, so that nothing after this differs.
     A collective fails after ``train.collective_timeout_min`` minutes, and the meeting as long after
     the latest that a rank may come.
 
+    Args:
+        config: settings.
+        ranks: this process among the others.
+        stops: stop signals, where they are listened for already; they end the meeting.
+
     Raises:
         torch.distributed.DistStoreError: not all ranks have come by then.
+        StoppedEarly: see `meet`.
     """
     timeout = timedelta(minutes=config.train.collective_timeout_min)
     on_cuda = ranks.device.type == "cuda"
@@ -180,50 +186,11 @@ def init_process_group(config: Config, ranks: Ranks) -> None:
         torch.cuda.set_device(ranks.device)
     dist.init_process_group(
         "nccl" if on_cuda else "gloo",
-        store=_meet(ranks, timeout),
+        store=meet(ranks, timeout, stops),
         rank=ranks.rank,
         world_size=ranks.world_size,
         timeout=timeout,
         device_id=ranks.device if on_cuda else None,
-    )
-
-
-def _meet(ranks: Ranks, timeout: timedelta) -> Store:
-    """The store of a job whose ranks are all there; what they ask of it then has ``timeout``."""
-    patience = timeout + timedelta(minutes=ranks.late_min)
-    try:
-        store = _store(ranks, patience)
-        # torch has the rank wait that keeps the store; the others would wait for it as long as a
-        # collective may take.
-        if store.add("pairdistill/here", 1) == ranks.world_size:
-            store.set("pairdistill/all", "here")
-        store.wait(["pairdistill/all"], patience)
-    except dist.DistStoreError as error:
-        minutes = patience.total_seconds() / 60
-        raise dist.DistStoreError(
-            f"timed out waiting {minutes:.3g} minutes for the other ranks ({error}): see the logs"
-            " of those, and raise train.collective_timeout_min where they were only slow"
-        ) from error
-    store.set_timeout(timeout)
-    return store
-
-
-def _store(ranks: Ranks, timeout: timedelta) -> Store:
-    if ranks.world_size == 1:
-        return HashStore()
-    listening = os.environ.get(LISTEN_FD)
-    if listening is None:  # torchrun and launchers: whatever `env://` means to torch
-        store: Store
-        store, _, _ = next(rendezvous("env://", ranks.rank, ranks.world_size, timeout=timeout))
-        return store
-    is_first = ranks.is_first
-    return TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        ranks.world_size,
-        is_first,
-        timeout,
-        master_listen_fd=int(listening) if is_first else None,
     )
 
 

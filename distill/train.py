@@ -92,9 +92,10 @@ def train(
         UserError: settings, packs or checkpoints that do not fit, or a run folder in use; the
             run folder is as it was then.
         TrainingStopped: the loss was not finite too often in a row.
+        StoppedEarly: one of ``stops`` came to some rank before all had met.
     """
     set_threads(config, ranks)
-    with process_group(config, ranks):
+    with process_group(config, ranks, stops):
         with together():
             plan = make_plan(config, ranks)
         seed_everything(config.run.seed)

@@ -15,8 +15,8 @@ NOTES = "PAIRDISTILL_NOTES"
 """Variable with the folder where a rank leaves a note of why it failed."""
 
 _LOST_PEER = re.compile(
-    r"closed by peer|connection reset|broken pipe|timed out waiting|connection refused"
-    r"|remote process exited|socket(poll)? ?error|nccl.*(abort|remote)",
+    r"closed by peer|connection was likely closed|connection reset|broken pipe|timed out waiting"
+    r"|connection refused|remote process exited|socket(poll)? ?error|nccl.*(abort|remote)",
     re.IGNORECASE,
 )
 

@@ -92,7 +92,7 @@ class _Family:
         ended = {child.poll() for child in self.children} - {None}
         if ended - {0, *(128 + number for number in STOP_SIGNALS)}:
             return GRACE_SECONDS
-        return STOP_GRACE_SECONDS if ended and self.asked else None
+        return STOP_GRACE_SECONDS if ended - {0} or (ended and self.asked) else None
 
 
 def spawn_local(

@@ -22,7 +22,7 @@ from distill.files import write_whole
 from distill.processes.leave import run_and_leave
 from distill.processes.notes import NOTES
 from distill.processes.spawn import PARENT, spawn_local, spawned_rank
-from distill.processes.stop import StopRequests
+from distill.processes.stop import StoppedEarly, StopRequests
 from distill.run_dir import JobDir, RunDir
 from launcher.inside.binding import bind
 from launcher.inside.outcome import OUTCOME
@@ -91,7 +91,8 @@ def take_place() -> None:
 def _train(job_file: Path, stops: StopRequests) -> Outcome:
     job, folder = JobFile.read(job_file), JobDir(job_file.parent)
     take_place()
-    config = staged(load_config(job.config), job.scratch)
+    asked = load_config(job.config)
+    config = stops.ending(lambda: staged(asked, job.scratch), "while packs were copied")
 
     from distill.ranks import from_environment  # torch, from here on
     from distill.train import train
@@ -111,7 +112,11 @@ def _train(job_file: Path, stops: StopRequests) -> Outcome:
 
 
 def _main() -> None:
-    ended = run_rank(Path(sys.argv[1]))
+    try:
+        ended = run_rank(Path(sys.argv[1]))
+    except StoppedEarly as early:  # where nobody asked for notes
+        sys.stderr.write(f"error: {early}\n")
+        sys.exit(early.exit_status)
     sys.exit(128 + signal.Signals[ended["stopped_by"]] if ended["stopped_by"] else 0)
 
 

@@ -4,8 +4,8 @@
     SCRATCH/pairdistill-UID/DIGEST.lock held while somebody copies or verifies
 
 The first rank of a node that gets the lock copies and verifies; the others find the copy whole.
-What a killed job left half-copied has no final name: the next one keeps the shards that are there
-in full, copies the others, and verifies all.
+What a job that was killed or stopped left half-copied has no final name: the next one keeps the
+shards that are there in full, copies the others, and verifies all.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distill.config import Config
+from distill.data.manifest import read_pack
 from distill.errors import UserError, told_of
 from distill.files import disk_errors
 from distill.locks import flocked
@@ -42,8 +43,6 @@ def minutes_to_stage(config: Config, scratch: str) -> float:
     """
     if not scratch:
         return 0.0
-    from distill.data.manifest import read_pack
-
     packs = [*config.data.train_packs, *filter(None, [config.data.evaluation])]
     total_bytes = sum(read_pack(pack).manifest.total_bytes for pack in packs)
     return total_bytes / (SLOWEST_MB_PER_S * 1e6) / 60
@@ -68,8 +67,6 @@ def stage(pack: Path, scratch: Path) -> Path:
     Raises:
         UserError: see `staged`.
     """
-    from distill.data.manifest import read_pack
-
     manifest = read_pack(pack).manifest
     home = scratch / f"pairdistill-{os.geteuid()}"
     with disk_errors(scratch):
@@ -85,8 +82,6 @@ def stage(pack: Path, scratch: Path) -> Path:
 
 def _is_whole(copy: Path) -> bool:
     """Whether all files of a copy are there."""
-    from distill.data.manifest import read_pack
-
     try:
         read_pack(copy)
     except UserError:
@@ -121,17 +116,17 @@ def _copy(pack: Path, target: Path) -> None:
             _complete(pack, partial)
         partial.rename(target)
     except UserError as error:
+        shutil.rmtree(partial, ignore_errors=True)  # others need the room
         raise UserError(
             f"{str(pack)!r} copied to {str(target.parent)!r}: {error.what}",
             fix="check the disks, and the pack with `pairdistill verify`",
         ) from error
     except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
         raise UserError(
             f"{str(pack)!r} cannot be copied to {str(target.parent)!r}: {error.strerror}",
             fix="make room there, or leave `scratch` out of the site profile",
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # others need the room
 
 
 def _complete(pack: Path, partial: Path) -> None:
@@ -140,8 +135,6 @@ def _complete(pack: Path, partial: Path) -> None:
     A pack that a team shares may be writable for a group, or read-only; a copy is neither, or
     `check_private` would refuse it, and nobody could remove it.
     """
-    from distill.data.manifest import read_pack
-
     sizes = {partial / shard.name: shard.bytes for shard in read_pack(pack).manifest.shards}
     there = {path for path, size in sizes.items() if path.exists() and path.stat().st_size == size}
     gb = sum(sizes[path] for path in sizes.keys() - there) / 1e9

@@ -3,7 +3,8 @@
 The batch script runs it once after srun, so there is one place where a job is requeued, and no rank
 is left that could do it twice. It reads the notes that ranks left, says what came first, and
 
-- a run that saved on a signal goes on: `scontrol requeue`, unless the job was cancelled;
+- a run that saved on a signal, or had nothing to save yet, goes on: `scontrol requeue`, unless the
+  job was cancelled;
 - so does one that failed, unless it failed `SAME_STEP_LIMIT` times at the same step, or
   `NO_PROGRESS_LIMIT` times without a new checkpoint;
 - a mistake of the user's, and a run that stopped itself, end here.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +28,7 @@ from typing import NamedTuple
 
 from distill.errors import TrainingStopped, UserError, one_line
 from distill.processes.notes import Note, read_note
+from distill.processes.spawn import STOP_SIGNALS
 from distill.processes.watchdog import read_beats
 from distill.run_dir import JobDir, RunDir
 from launcher import slurm
@@ -101,6 +104,8 @@ def how_it_ended(start: Start, failures: list[Note], status: int) -> End:
         return End(kind, ended["step"], ended["stopped_by"] or "all steps done", status)
     step = last_step(start)
     if failures and not failures[0].secondary:
+        if (number := failures[0].status - 128) in STOP_SIGNALS:
+            return End("stopped", step, signal.Signals(number).name, status)
         kind = "mistake" if failures[0].status in _OWN else "failed"
         return End(kind, step, failures[0].text.splitlines()[-1], status)
     return End("failed", step, killed(start) or _lost(failures) or f"status {status}", status)

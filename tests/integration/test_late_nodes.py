@@ -17,6 +17,7 @@ NODE = """
 import os, sys, time
 from pathlib import Path
 import distill.train
+from distill.processes.stop import StopRequests
 from distill.ranks import init_process_group, leave_process_group
 from launcher.inside import rank, staging
 from launcher.inside.staging import stage
@@ -34,14 +35,15 @@ def slow_copy(*rest):
     print("begins late")
     copy(*rest)
 
-def meet(config, ranks, **_):
-    init_process_group(config, ranks)
+def meet(config, ranks, *, stops, **_):
+    init_process_group(config, ranks, stops)
     print("met", flush=True)
     leave_process_group()
 
 staging._copy = slow_copy
 distill.train.train = meet
-rank._train(Path(job), None)
+with StopRequests() as stops:
+    rank._train(Path(job), stops)
 """
 """A rank of a node, up to where it has met the others."""
 

@@ -103,6 +103,13 @@ def test_the_first_cause_counts_not_who_lost_a_peer(
     assert "later" not in shown
 
 
+@pytest.mark.parametrize(("name", "status"), [("SIGUSR2", 140), ("SIGINT", 130)])
+def test_a_stop_before_ranks_met(job: JobDir, fake: FakeSlurm, name: str, status: int) -> None:
+    note(job, 1, status, f"error: stopped by {name} while ..; ..", when=1, secondary=False)
+    assert (conclude(job.root, status), requeued(fake)) == (status, name == "SIGUSR2")
+    assert (last(job)["kind"], last(job)["cause"]) == ("stopped", name)
+
+
 @pytest.mark.parametrize("status", [2, 3])
 def test_a_mistake_is_not_repeated(job: JobDir, fake: FakeSlurm, status: int) -> None:
     note(job, 0, status, "error: data.train: truncated", when=1, secondary=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from distill.processes.notes import NOTES
 from distill.processes.spawn import PARENT
+from distill.processes.stop import StoppedEarly
 from distill.run_dir import JobDir
 from launcher.entry import Entry
 from launcher.inside import rank
@@ -40,6 +42,21 @@ def test_a_rank_that_somebody_else_started_says_what_stopped_it(
     with pytest.raises(SystemExit) as end:
         rank._main()
     assert end.value.code == status
+
+
+def test_one_that_was_stopped_before_the_ranks_met_says_so_as_well(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_rank(_: Path) -> dict[str, Any]:
+        raise StoppedEarly(signal.SIGUSR2, "while packs were copied")
+
+    monkeypatch.setattr(rank, "run_rank", run_rank)
+    monkeypatch.setattr(sys, "argv", ["rank", "job.json"])
+    with pytest.raises(SystemExit) as end:
+        rank._main()
+    assert end.value.code == 140
+    told = "error: stopped by SIGUSR2 while packs were copied; the same command goes on\n"
+    assert capsys.readouterr().err == told
 
 
 def test_a_job_that_is_told_to_leave_before_it_listens_begins_the_same_again() -> None:

@@ -222,6 +222,16 @@ def test_ctrl_c_when_ranks_leave_at_other_times_or_are_done(
     assert gone(pids)
 
 
+def test_a_rank_that_left_on_a_stop_of_its_own_is_not_awaited_by_others_for_ever(
+    tmp_path: Path,
+) -> None:
+    process, pids = started(tmp_path, "stoppable")
+    os.kill(pids[1], signal.SIGUSR2)
+    _, err = process.communicate(timeout=15)
+    assert (process.returncode, err) == (128 + signal.SIGUSR2, "err 0\n")
+    assert gone(pids)
+
+
 def test_no_orphans_when_the_parent_is_killed(tmp_path: Path) -> None:
     process, pids = started(tmp_path, "sleep")
     process.kill()

@@ -6,10 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from threading import Timer
 
 import pytest
 
-from distill.processes.stop import StopRequests, agreed_signal
+from distill.errors import UserError
+from distill.processes.stop import StoppedEarly, StopRequests, agreed_signal
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
@@ -58,3 +61,40 @@ with StopRequests():
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (130, "still here\n")
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_work_with_nothing_to_save_is_cut_short(before: bool) -> None:
+    """Also where it catches errors, and where the signal came before it began."""
+
+    def work() -> None:
+        assert not before
+        try:
+            time.sleep(60)
+        except Exception as error:
+            raise UserError("an error of the work") from error
+
+    began = time.monotonic()
+    with StopRequests() as stops:
+        asking = Timer(0.0 if before else 0.1, os.kill, (os.getpid(), signal.SIGTERM))
+        asking.start()
+        if before:
+            asking.join()
+        with pytest.raises(StoppedEarly, match=r"^stopped by SIGTERM while it slept; ") as early:
+            stops.ending(work, "while it slept")
+        assert early.value.exit_status == 143
+        assert stops.asked == signal.SIGTERM
+    assert time.monotonic() - began < 10
+
+
+def test_work_that_has_ended_is_followed_by_stops_that_are_only_remembered() -> None:
+    with StopRequests() as stops:
+        assert stops.ending(lambda: 3, "never") == 3
+        with pytest.raises(UserError, match=r"^data$"):
+            stops.ending(_fails, "never")
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stops.asked == signal.SIGTERM
+
+
+def _fails() -> None:
+    raise UserError("data")
