@@ -1,4 +1,4 @@
-"""`pairdistill forget`: remove a person from a pack, and prove it."""
+"""`pairdistill forget`: remove people from a pack, and prove it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,51 @@ import typer
 
 
 def forget_command(
-    identity: Annotated[str, typer.Argument(help="Name of the person, as in the manifest.")],
+    identities: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IDENTITY", help="Names of people, as in the manifest.", show_default=False
+        ),
+    ] = None,
+    *,
     pack: Annotated[
         Path, typer.Argument(help="Folder of a pack, or of its train and evaluation parts.")
     ],
+    names: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Text file with more names, one a line.", show_default="none"
+        ),
+    ] = None,
 ) -> None:
-    """Remove all pairs of a person from a pack, and look at everything that is left.
+    """Remove all pairs of people from a pack, and look at everything that is left.
 
-    The person's label stays empty, so that everybody else keeps theirs. Copies of the pack, the
-    photographs it was made of, and models trained on it are not touched.
+    A person's label stays empty, so that everybody else keeps theirs. If one of the names is not
+    known, nobody is removed. Copies of the pack, the photographs it was made of, and models trained
+    on it are not touched.
 
-    **Example**
+    **Examples**
 
         pairdistill forget "jane doe" packs/mine
+
+        pairdistill forget "jane doe" "richard roe" packs/mine
+
+        pairdistill forget --names requests.txt packs/mine
     """
     from distill.console import say
     from distill.data.forget import forget
+    from distill.data.forget_names import read_names
+    from distill.errors import UserError
 
-    for done in forget(identity, pack):
+    people = [*(identities or []), *(read_names(names) if names else [])]
+    if not people:
+        raise UserError(
+            f"{pack}: nobody to remove from it", fix="give a name before it, or --names FILE"
+        )
+    for done in forget(people, pack):
+        labels = "label" if len(done.labels) == 1 else "one of the labels"
         say(
             f"{done.pack.path}: {done.pairs} pairs removed, {done.shards} shard(s) renewed;"
-            f" of all {done.scanned} images left none has label {done.label}, and none is one of"
-            " those removed"
+            f" of all {done.scanned} images left none has {labels}"
+            f" {', '.join(map(str, done.labels))}, and none is one of those removed"
         )

@@ -1,8 +1,8 @@
-"""Removing a person from a pack, and proving it.
+"""Removing people from a pack, and proving it.
 
-Shards that hold pairs of the person are written anew without them, under new names; then the
+Shards that hold pairs of a person are written anew without them, under new names; then the
 manifest is replaced, in one instant; then the old files go. Killed before that instant, the pack
-is as it was; after it, asking again removes what is left. The person's label stays empty for ever,
+is as it was; after it, asking again removes what is left. A person's label stays empty for ever,
 so all others keep theirs, and models trained on the pack still fit it.
 
 One process at a time changes a pack: what another has just written looks like a file left over.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ import numpy as np
 from distill.data.beton import face_bytes
 from distill.data.beton_index import BetonIndex
 from distill.data.contact_sheet import SheetPair, contact_sheet
+from distill.data.forget_names import asked_of, is_about, labels_in, nobody
 from distill.data.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -37,7 +38,6 @@ from distill.data.pack.standing import FORGET_LOCK_NAME, REJECTED_NAME, parts_at
 from distill.data.pack.tables import filter_table
 from distill.data.pack_writer import EncodedPair, ShardWriter
 from distill.data.pairs_table import PAIRS_NAME
-from distill.data.people import composed
 from distill.data.verify import stray_shards
 from distill.errors import UserError
 from distill.files import disk_errors, write_whole
@@ -55,25 +55,29 @@ class Forgotten(NamedTuple):
 
     Attributes:
         pack: as it is now.
-        label: of the person.
+        labels: of the people, by the order in which they were named.
         pairs: removed.
         shards: written anew.
         scanned: images that are left, none of which is one of those removed.
     """
 
     pack: Pack
-    label: int
+    labels: list[int]
     pairs: int
     shards: int
     scanned: int
 
 
-def forget(identity: str, folder: Path) -> list[Forgotten]:
-    """Removes a person from the pack at ``folder``, or from its train and evaluation parts.
+def forget(identities: Collection[str], folder: Path) -> list[Forgotten]:
+    """Removes people from the pack at ``folder``, or from its train and evaluation parts.
+
+    Args:
+        identities: names; each person is in one of the parts at least.
+        folder: of a pack, or of its parts.
 
     Raises:
-        UserError: nobody of that name, the only person of a pack, another process that removes
-            somebody from it, or what a pack can raise.
+        UserError: nobody of one of the names, or nobody else in a pack: no one is removed then; or
+            another process that removes somebody from it, or what a pack can raise.
     """
     parts = parts_at(folder)
     with ExitStack() as locks:
@@ -82,62 +86,56 @@ def forget(identity: str, folder: Path) -> list[Forgotten]:
                 read_pack(part)  # tells what is there instead
             lock = part / FORGET_LOCK_NAME
             locks.enter_context(alone_at(lock, part, "is removing somebody from it"))
-        return _forget_in([read_pack(part) for part in parts], identity, folder)
+        return _forget_in([read_pack(part) for part in parts], identities, folder)
 
 
-def _forget_in(packs: list[Pack], identity: str, folder: Path) -> list[Forgotten]:
-    """Removes a person from the packs of a folder, of which nobody else removes one."""
-    names = {identity, composed(identity)}  # as `pack` writes it, whatever keyboard or shell wrote
-    if not any(identity in pack.manifest.identities for pack in packs):
-        identity = composed(identity)
-    concerned = [pack for pack in packs if identity in pack.manifest.identities]
-    begun = [pack for pack in packs if pack not in concerned]  # by a call that was cut off, if any
-    for pack in begun:
-        _remove_traces(pack, names.difference(pack.manifest.identities))
-    done = [_forget(pack, identity) for pack in concerned]
-    if concerned or any(pack.manifest.forgotten for pack in begun):
-        filter_table(folder / REJECTED_NAME, ("path", "reason"), partial(_is_about, identity))
-    if not concerned:
-        raise UserError(
-            f"{folder}: nobody is called {identity!r}",
-            fix=f"names are in {MANIFEST_NAME}, under identities",
-        )
+def _forget_in(packs: list[Pack], identities: Collection[str], folder: Path) -> list[Forgotten]:
+    """Removes people from the packs of a folder, of which nobody else removes one."""
+    asked = asked_of(packs, identities)
+    if asked.unknown:  # they may be gone, and have left traces
+        asked = asked._replace(known=[])
+    labels = [labels_in(pack, asked.known) for pack in packs]
+    names = asked.spellings
+    done = []
+    for pack, here in zip(packs, labels, strict=True):
+        if here:
+            done.append(_forget(pack, here, names))
+        else:  # a call that was cut off may have been at work
+            _remove_traces(pack, names)
+    if done or any(pack.manifest.forgotten for pack in packs):
+        filter_table(folder / REJECTED_NAME, ("path", "reason"), partial(is_about, names))
+    if asked.unknown:
+        raise nobody(folder, asked.unknown)
     return done
 
 
-def _is_about(identity: str, path: str, reason: str) -> bool:
-    """Whether a row of rejected.csv names the person, alone or in a path."""
-    name = composed(identity)
-    return name in composed(path).split("/") or f"{name}/" in composed(reason)
-
-
-def _forget(pack: Pack, identity: str) -> Forgotten:
-    label = pack.manifest.identities.index(identity)
-    if pack.manifest.pairs_per_identity[label] == pack.manifest.pairs:
-        raise UserError(f"{pack.path}: {identity!r} is the only person in it", fix="delete it")
+def _forget(pack: Pack, labels: list[int], names: set[str]) -> Forgotten:
     removed: Digests = {}
-    shards, kinds = _without(pack, label, removed)
+    shards, kinds = _without(pack, labels, removed)
     pairs = pack.manifest.pairs - sum(shard.pairs for shard in shards)
     changed = sum(shard not in pack.manifest.shards for shard in shards)
     changed = max(changed, len(pack.manifest.shards) - len(shards))
-    manifest = _manifest_without(pack.manifest, label, shards, kinds)
+    manifest = _manifest_without(pack.manifest, labels, shards, kinds)
     text = manifest.model_dump_json(indent=1)
     write_whole(pack.path / MANIFEST_NAME, text.encode("utf-8"))
     now = read_pack(pack.path)
-    _remove_traces(now, {identity})
-    return Forgotten(now, label, pairs, changed, _prove(now, label, removed))
+    _remove_traces(now, names)
+    return Forgotten(now, labels, pairs, changed, _prove(now, labels, removed))
 
 
 def _remove_traces(pack: Pack, names: set[str]) -> None:
-    """Removes what is left beside the shards of a pack of somebody whom its manifest forgot."""
+    """Removes what is left beside the shards of a pack of those whom its manifest forgot."""
     _remove_strays(pack)
     if pack.manifest.forgotten:
-        filter_table(pack.path / PAIRS_NAME, ("identity",), names.__contains__)
+        gone = names.difference(pack.manifest.identities)
+        filter_table(pack.path / PAIRS_NAME, ("identity",), gone.__contains__)
         _renew_sheet(pack)
 
 
-def _without(pack: Pack, label: int, removed: Digests) -> tuple[list[ShardFacts], Counter[int]]:
-    """The shards of the pack without one label, and the kinds of the pairs that went.
+def _without(
+    pack: Pack, labels: list[int], removed: Digests
+) -> tuple[list[ShardFacts], Counter[int]]:
+    """The shards of the pack without some labels, and the kinds of the pairs that went.
 
     The images that went are added to ``removed``.
     """
@@ -145,16 +143,16 @@ def _without(pack: Pack, label: int, removed: Digests) -> tuple[list[ShardFacts]
     kinds: Counter[int] = Counter()
     numbers = _free_numbers(pack)
     for facts, shard in zip(pack.manifest.shards, pack.index.shards, strict=True):
-        of_person = np.asarray(shard.samples["label"] == label)
-        if not of_person.any():
+        of_them = np.isin(shard.samples["label"], labels)
+        if not of_them.any():
             kept.append(facts)
             continue
-        kinds.update(shard.samples["kind"][of_person].tolist())
-        for row in np.flatnonzero(of_person).tolist():
+        kinds.update(shard.samples["kind"][of_them].tolist())
+        for row in np.flatnonzero(of_them).tolist():
             for jpeg in filter(None, stored_pair(shard, row)[:2]):
                 removed.setdefault(len(jpeg), set()).add(hashlib.sha256(jpeg).digest())
-        if not of_person.all():
-            rows = np.flatnonzero(~of_person).tolist()
+        if not of_them.all():
+            rows = np.flatnonzero(~of_them).tolist()
             kept.append(_rewritten(pack.path, shard, rows, next(numbers)))
     return kept, kinds
 
@@ -197,15 +195,17 @@ def stored_pair(shard: BetonIndex, row: int) -> EncodedPair:
 
 
 def _manifest_without(
-    manifest: Manifest, label: int, shards: list[ShardFacts], kinds: Counter[int]
+    manifest: Manifest, labels: list[int], shards: list[ShardFacts], kinds: Counter[int]
 ) -> Manifest:
-    """The description of the pack without a person, whose label stays, empty."""
+    """The description of the pack without some people, whose labels stay, empty."""
     names, people = list(manifest.identities), list(manifest.pairs_per_identity)
-    gone, people[label] = people[label], 0
-    number = len(manifest.forgotten) + 1
-    while (name := f"(forgotten {number})") in names:
+    gone = sum(people[label] for label in labels)
+    number = len(manifest.forgotten)
+    for label in labels:
         number += 1
-    names[label] = name
+        while (name := f"(forgotten {number})") in names:
+            number += 1
+        names[label], people[label] = name, 0
     per_photograph = manifest.pairs // manifest.photographs
     content = manifest.model_dump() | {
         "identities": names,
@@ -216,7 +216,7 @@ def _manifest_without(
             kind: pairs - kinds[manifest.kinds.index(kind)]
             for kind, pairs in manifest.pairs_per_kind.items()
         },
-        "forgotten": sorted([*manifest.forgotten, label]),
+        "forgotten": sorted([*manifest.forgotten, *labels]),
         "shards": [shard.model_dump() for shard in shards],
     }
     return Manifest.model_validate(content)
@@ -260,26 +260,26 @@ def _sheet_pairs(pack: Pack) -> Iterator[SheetPair]:
                 return
 
 
-def _prove(pack: Pack, label: int, removed: Digests) -> int:
+def _prove(pack: Pack, labels: list[int], removed: Digests) -> int:
     """Looks at every pair that is left; how many images that were.
 
     Images of the length of one that was removed are read and compared: others are none of those.
 
     Raises:
-        UserError: the person is still there.
+        UserError: one of the people is still there.
     """
     scanned, lengths = 0, np.array(sorted(removed), np.uint64)
     for shard in pack.index.shards:
         for start in range(0, len(shard), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
             sizes = shard.allocations["size"][rows]
-            of_person = shard.samples["label"][rows] == label
-            for row in np.flatnonzero(of_person | np.isin(sizes, lengths).any(1)).tolist():
+            of_them = np.isin(shard.samples["label"][rows], labels)
+            for row in np.flatnonzero(of_them | np.isin(sizes, lengths).any(1)).tolist():
                 images = stored_pair(shard, start + row)[:2]
                 same = any(_is_among(jpeg, removed) for jpeg in images)
-                if of_person[row] or same:
+                if of_them[row] or same:
                     raise UserError(
-                        f"{shard.path}: row {start + row} still holds an image of the person",
+                        f"{shard.path}: row {start + row} still holds an image of who was removed",
                         fix="the same image is packed under another name: forget that one too",
                     )
             scanned += sizes.size

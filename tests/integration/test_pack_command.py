@@ -8,22 +8,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-
-from distill.cli.app import main
-
-
-def run(capsys, *words):
-    """Exit status, standard output and standard error of one command."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["pairdistill", *map(str, words)])
-        patch.setenv("COLUMNS", "120")
-        try:
-            main()
-            status = 0
-        except SystemExit as ended:
-            status = ended.code or 0
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
+from typed import run
 
 
 @pytest.fixture

@@ -135,7 +135,7 @@ def test_one_photograph_is_a_pack(tmp_path, make, monkeypatch):
         assert (first.labels.tolist(), second.labels.tolist()) == ([0], [0])
         assert after == OrderState(1, 0)
     with pytest.raises(UserError, match="the only person"):
-        forget("7", tmp_path / "out")
+        forget(["7"], tmp_path / "out")
 
 
 @pytest.mark.parametrize("make", FORMS)
@@ -175,7 +175,7 @@ def test_odd_names_come_through_a_pack_as_they_are(tmp_path):
     made = pack(open_source(str(tmp_path / "in")), tmp_path / "out", options(workers=2)).train
     assert read_pack(made.path).manifest.identities == sorted(told)
     assert made.manifest.pairs_per_identity == [2] * len(NAMES)
-    gone = forget(told[2], tmp_path / "out")[0]
+    gone = forget([told[2]], tmp_path / "out")[0]
     assert told[2] not in gone.pack.manifest.identities and gone.pairs == 2
     assert verify_pack(gone.pack) == []
 

@@ -1,8 +1,12 @@
 """What a pack counts and shows after somebody was forgotten, against a count by hand."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from cut_off import killed_at, renames, stopped_at
+from told import run, with_tables
 
 from distill.data.forget import _sheet_pairs, forget
 from distill.data.manifest import read_pack
@@ -22,7 +26,7 @@ def test_an_evaluation_pack_loses_photographs_with_all_of_their_pairs(jpeg_pairs
     names = ["a", "b", "(forgotten 1)"]  # as somebody may be called
     write_pack(tmp_path / "pack", pairs, 21, identities=names, kinds=kinds, photographs=7,
                purpose="evaluation")  # fmt: skip
-    (done,) = forget("b", tmp_path / "pack")
+    (done,) = forget(["b"], tmp_path / "pack")
     manifest = read_pack(tmp_path / "pack", verify_digest=True).manifest
     assert (done.pairs, manifest.pairs, manifest.photographs) == (9, 12, 4)
     assert manifest.pairs_per_kind == dict.fromkeys(kinds, 4)
@@ -53,15 +57,85 @@ def test_a_new_contact_sheet_shows_a_few_people_of_each_single_kind(jpeg_pairs, 
     assert {one.kind for one in shown} == set(kinds[:3])
 
 
+def contents(folder):
+    """What a pack consists of, whatever its shards are called."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    shards = [(folder / shard.pop("name")).read_bytes() for shard in manifest["shards"]]
+    others = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".csv"}
+    return manifest, shards, others, (folder / "contact_sheet.png").read_bytes()
+
+
+@pytest.mark.parametrize("by_file", [True, False])
+def test_several_people_go_as_one_after_the_other(make_pack, tmp_path, capsys, by_file):
+    """But each shard is written once: the files that are there in the end have followed."""
+    folder = with_tables(make_pack(tmp_path / "pack", shard_bytes=200_000)).path
+    shutil.copytree(folder, tmp_path / "singly")
+    before = {path.name for path in folder.glob("*.beton")}
+    names = ["person 3", "person 0"]
+    for name in names:
+        forget([name], tmp_path / "singly")
+    requests = tmp_path / "requests.txt"
+    requests.write_text("\ufeffperson 3\r\n\n person 0 \nperson 3", encoding="utf-8")
+    words = ["--names", requests] if by_file else [*names, "person 3"]
+    status, said = run(capsys, "forget", *words, folder)
+    assert status == 0 and "21 pairs removed" in said, said
+    assert "none has one of the labels 3, 0, and none is one of those removed" in said
+    assert contents(folder) == contents(tmp_path / "singly")
+    now = read_pack(folder, verify_digest=True)
+    assert verify_pack(now) == []
+    assert now.manifest.pairs_per_identity == [0, 11, 11, 0, 10]
+    assert now.manifest.identities[0] == "(forgotten 2)"
+    written = {path.name for path in folder.glob("*.beton")} - before
+    assert len(written) == len(before), "each was written once, under a new name"
+
+
+def test_nobody_is_removed_where_one_is_not_known(make_pack, tmp_path, capsys):
+    for part in ("train", "evaluation"):
+        with_tables(make_pack(tmp_path / "pack" / part))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    asked = ["person 1", "person 9", "person 2", "Zoe\u0308"]
+    status, said = run(capsys, "forget", *asked, tmp_path / "pack")
+    assert status == 2
+    assert "pack: nobody is called 'person 9', 'Zo\u00eb'; nobody was removed; names are in" in said
+    everybody = [f"person {i}" for i in range(5)]
+    status, said = run(capsys, "forget", *everybody, tmp_path / "pack")
+    assert status == 2 and "'person 3', 'person 4' are all in it; delete it" in said
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()} == before
+
+
+def test_people_of_whom_each_part_has_others(jpeg_pairs, tmp_path):
+    for part, names in (("train", ["a", "b", "c"]), ("evaluation", ["c", "d", "e"])):
+        pairs = [jpeg_pairs[i]._replace(label=i % 3) for i in range(6)]
+        write_pack(tmp_path / part, pairs, 6, identities=names, kinds=("blur", "eyes"))
+    train, evaluation = forget(["e", "c", "a"], tmp_path)
+    assert train.pack.manifest.identities == ["(forgotten 2)", "b", "(forgotten 1)"]
+    assert evaluation.pack.manifest.identities == ["(forgotten 2)", "d", "(forgotten 1)"]
+    assert (train.labels, evaluation.labels) == ([2, 0], [2, 0])
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"\n \n", "no name in it"), (b"\xff", "not UTF-8"), (None, "No such file")],
+)
+def test_a_list_of_names_that_is_none(make_pack, tmp_path, capsys, content, told):
+    folder = make_pack(tmp_path / "pack", 5).path
+    if content is not None:
+        (tmp_path / "names").write_bytes(content)
+    status, said = run(capsys, "forget", "--names", tmp_path / "names", folder)
+    assert status == 2 and f"names: {told}" in said
+    status, said = run(capsys, "forget", folder)
+    assert status == 2 and "nobody to remove from it; give a name" in said
+
+
 def test_two_processes_cannot_remove_people_from_one_pack_at_a_time(make_pack, tmp_path):
     """The first has written its shards and is about to name them; a second would delete those."""
     folder = make_pack(tmp_path / "pack", shard_bytes=200_000).path
     before = {path.name for path in folder.iterdir()}
-    with stopped_at(lambda: forget("person 1", folder), renames(ending="/manifest.json")):
+    with stopped_at(lambda: forget(["person 1"], folder), renames(ending="/manifest.json")):
         assert len({path.name for path in folder.glob("*.beton")} - before) >= 2
         with pytest.raises(UserError, match="pack: another process is removing somebody from it"):
-            forget("person 4", folder)
-    forget("person 4", folder)
+            forget(["person 4"], folder)
+    forget(["person 4"], folder)
     pack = read_pack(folder, verify_digest=True)
     assert verify_pack(pack) == []
     assert pack.manifest.pairs_per_identity == [11, 0, 11, 10, 0]
@@ -70,8 +144,8 @@ def test_two_processes_cannot_remove_people_from_one_pack_at_a_time(make_pack, t
 
 def test_a_killed_process_leaves_no_lock_that_holds(make_pack, tmp_path):
     folder = make_pack(tmp_path / "pack", shard_bytes=200_000).path
-    killed_at(lambda: forget("person 1", folder), renames(ending="/manifest.json"))
+    killed_at(lambda: forget(["person 1"], folder), renames(ending="/manifest.json"))
     assert (folder / ".forget.lock").exists()
-    forget("person 1", folder)
+    forget(["person 1"], folder)
     assert verify_pack(read_pack(folder, verify_digest=True)) == []
     assert [path.name for path in folder.glob(".*")] == []

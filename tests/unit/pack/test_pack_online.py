@@ -227,7 +227,7 @@ def test_packed_trained_on_verified_and_forgotten(people, tmp_path):
     assert verify_pack(made) == []
     assert all(len(b) for b in make_eval_loader(
         held, DataConfig(), rank=0, world_size=1, batch_pairs=4))  # fmt: skip
-    forgotten = forget("bob", tmp_path / "out")[0].pack
+    forgotten = forget(["bob"], tmp_path / "out")[0].pack
     assert 1 not in {int(label) for b, _ in taken(4, forgotten, batch=4) for label in b.labels}
     assert "bob" not in (made.path / "pairs.csv").read_text()
 

@@ -4,14 +4,13 @@ import csv
 import hashlib
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from told import run, with_tables
 
-from distill.cli.app import main
 from distill.data.forget import forget
 from distill.data.manifest import read_pack
 from distill.data.pack_writer import write_pack
@@ -29,18 +28,6 @@ def flip(path, place, bit=0):
     data = bytearray(path.read_bytes())
     data[place] ^= 1 << bit
     path.write_bytes(data)
-
-
-def run(capsys, *words):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["pairdistill", *map(str, words)])
-        try:
-            main()
-            status = 0
-        except SystemExit as ended:
-            status = ended.code or 0
-    said = capsys.readouterr()
-    return status, " ".join((said.out + said.err).split())
 
 
 def test_a_good_pack_is_good(sharded, capsys):
@@ -91,23 +78,6 @@ def test_a_shard_too_many_is_named(copy):
 
 
 # forget
-
-
-def with_tables(pack):
-    """The tables that `pack` writes beside the shards."""
-    names = pack.manifest.identities
-    labels = np.concatenate([shard.samples["label"] for shard in pack.index.shards])
-    with (pack.path / "pairs.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(("pair", "identity", "kind", "first", "other", "how", "note"))
-        for pair, label in enumerate(labels):
-            table.writerow((pair, names[label], "blur", f"{names[label]}/{pair}.png", "", "", ""))
-    (pack.path / "rejected.csv").write_text(
-        "path,reason\nperson 2/a.png,zero bytes\nperson 3/b.png,same content as person 2/c.png\n"
-        "person 3/d.png,zero bytes\n"
-    )
-    (pack.path / "contact_sheet.png").write_bytes(b"faces")
-    return pack
 
 
 def images_of(pack, label):
@@ -179,7 +149,7 @@ def test_shards_without_the_person_are_not_touched(make_pack, tmp_path):
     pack = make_pack(tmp_path / "pack", 3, shard_bytes=1)
     names = {s.name: s.sha256 for s in pack.manifest.shards}
     assert len(names) == 3
-    (done,) = forget("person 1", pack.path)
+    (done,) = forget(["person 1"], pack.path)
     now = {s.name: s.sha256 for s in done.pack.manifest.shards}
     assert len(now) == len(names) - 1 and now.items() <= names.items()
 
@@ -197,24 +167,24 @@ def test_only_images_as_long_as_one_that_went_are_read(make_pack, tmp_path, monk
     assert labels.count(2) < len(of_length) < len(labels) / 2
     read, real = set(), module.stored_pair
     monkeypatch.setattr(module, "stored_pair", lambda s, row: (read.add(s.path), real(s, row))[1])
-    (done,) = forget("person 2", pack.path)
+    (done,) = forget(["person 2"], pack.path)
     assert read == of_length and done.scanned == 2 * (53 - labels.count(2))
 
 
 def test_two_are_forgotten_one_after_the_other(copy):
-    forget("person 2", copy.path)
-    (done,) = forget("person 0", copy.path)
+    forget(["person 2"], copy.path)
+    (done,) = forget(["person 0"], copy.path)
     assert done.pack.manifest.identities[:3] == ["(forgotten 2)", "person 1", "(forgotten 1)"]
     assert done.pack.manifest.forgotten == [0, 2]
 
 
 def test_names_that_are_not_there_and_the_last_person(copy):
     with pytest.raises(UserError, match="nobody is called 'person 9'"):
-        forget("person 9", copy.path)
+        forget(["person 9"], copy.path)
     for number in (0, 1, 2, 3):
-        forget(f"person {number}", copy.path)
+        forget([f"person {number}"], copy.path)
     with pytest.raises(UserError, match="'person 4' is the only person"):
-        forget("person 4", copy.path)
+        forget(["person 4"], copy.path)
 
 
 @pytest.mark.parametrize(
@@ -230,13 +200,13 @@ def test_a_forget_that_was_cut_off(copy, tmp_path, monkeypatch, cut_at, happened
 
     with_tables(copy)
     shutil.copytree(copy.path, tmp_path / "whole")
-    forget("person 2", tmp_path / "whole")
+    forget(["person 2"], tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(module, cut_at, cut)
         if cut_at == "filter_table":
             patch.setattr(module, "_remove_strays", lambda _: None)
         with pytest.raises(KeyboardInterrupt):
-            forget("person 2", copy.path)
+            forget(["person 2"], copy.path)
     now = read_pack(copy.path, verify_digest=True)
     assert ("person 2" in now.manifest.identities) != happened
     assert b"person 2" in everything(copy.path)
@@ -244,9 +214,9 @@ def test_a_forget_that_was_cut_off(copy, tmp_path, monkeypatch, cut_at, happened
         # old files that are still there are named
         assert bool(verify_pack(now)) == (cut_at == "filter_table")
         with pytest.raises(UserError, match="nobody is called"):
-            forget("person 2", copy.path)
+            forget(["person 2"], copy.path)
     else:
-        forget("person 2", copy.path)
+        forget(["person 2"], copy.path)
     assert verify_pack(read_pack(copy.path)) == []
     assert everything(copy.path) == everything(tmp_path / "whole")
 
@@ -259,9 +229,9 @@ def test_one_part_of_two_is_cleaned_where_the_call_before_was_cut_off(copy, tmp_
         (made.path / "rejected.csv").replace(tmp_path / "out" / "rejected.csv")
     train = tmp_path / "out" / "train"
     table = (train / "pairs.csv").read_bytes()
-    forget("person 2", train)
+    forget(["person 2"], train)
     (train / "pairs.csv").write_bytes(table)
-    (done,) = forget("person 2", tmp_path / "out")
+    (done,) = forget(["person 2"], tmp_path / "out")
     assert done.pack.path.name == "evaluation"
     assert b"person 2" not in everything(tmp_path / "out")
 
@@ -272,7 +242,7 @@ def test_an_image_packed_under_another_name_too_is_found(jpeg_pairs, tmp_path):
     pairs = [jpeg_pairs[0], jpeg_pairs[1], jpeg_pairs[1]._replace(label=0)]
     write_pack(tmp_path / "pack", pairs, 3, identities=["a", "b"], kinds=["blur", "eyes"])
     with pytest.raises(UserError, match="packed under another name"):
-        forget("b", tmp_path / "pack")
+        forget(["b"], tmp_path / "pack")
 
 
 def test_licence_and_purpose_are_in_the_manifest(make_pack, tmp_path):
