@@ -9,7 +9,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from distill.errors import UserError
@@ -17,6 +17,7 @@ from distill.files import disk_errors
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What a file system answers that has no locks."""
+_WORDS_BYTES = 200
 
 
 def flocked(handle: int) -> bool:
@@ -47,7 +48,7 @@ def alone_at(lock: Path, named: Path, does: str) -> Iterator[None]:
     Args:
         lock: the file, made here and removed in the end.
         named: what errors speak of.
-        does: what the processes do there, as "is packing to it".
+        does: what this process does there, as "is packing to it"; others are told.
 
     Raises:
         UserError: another process holds it, the file cannot be written, or there are no locks.
@@ -68,9 +69,13 @@ def _taken(lock: Path, named: Path, does: str) -> int:
         ours = False
         try:
             if not flocked(handle):
+                does = os.pread(handle, _WORDS_BYTES, 0).decode(errors="replace") or does
                 raise UserError(f"{named}: another process {does}", fix="wait for it, or end it")
             ours = is_still(lock, handle)  # or its holder has just removed it
             if ours:
+                with suppress(OSError):  # a full disk: the lock holds all the same
+                    os.ftruncate(handle, 0)
+                    os.pwrite(handle, does.encode(), 0)
                 return handle
         except OSError as error:
             if error.errno not in NO_LOCKS:

@@ -5,7 +5,8 @@ manifest is replaced, in one instant; then the old files go. Killed before that 
 is as it was; after it, asking again removes what is left. A person's label stays empty for ever,
 so all others keep theirs, and models trained on the pack still fit it.
 
-One process at a time changes a pack: what another has just written looks like a file left over.
+One process at a time changes a pack: what another has just written looks like a file left over, and
+a packer replaces the whole folder.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from distill.data.manifest import (
     shard_name,
 )
 from distill.data.pack.parts import SHEET_NAME, SHEET_PAIRS
+from distill.data.pack.scratch import without_packers
 from distill.data.pack.standing import FORGET_LOCK_NAME, REJECTED_NAME, parts_at
 from distill.data.pack.tables import filter_table
 from distill.data.pack_writer import EncodedPair, ShardWriter
@@ -45,6 +47,7 @@ from distill.locks import alone_at
 
 _NO_LIMIT = 1 << 62
 _ROWS_AT_ONCE = 1 << 18
+_REMOVES = "is removing somebody from it"
 
 Digests = dict[int, set[bytes]]
 """SHA-256 of images by their length in bytes."""
@@ -77,15 +80,16 @@ def forget(identities: Collection[str], folder: Path) -> list[Forgotten]:
 
     Raises:
         UserError: nobody of one of the names, or nobody else in a pack: no one is removed then; or
-            another process that removes somebody from it, or what a pack can raise.
+            another process that packs to it or removes somebody from it, or what a pack can raise.
     """
-    parts = parts_at(folder)
     with ExitStack() as locks:
+        locks.enter_context(without_packers(folder, _REMOVES))
+        parts = parts_at(folder)
         for part in parts:
             if not (part / MANIFEST_NAME).exists():
                 read_pack(part)  # tells what is there instead
             lock = part / FORGET_LOCK_NAME
-            locks.enter_context(alone_at(lock, part, "is removing somebody from it"))
+            locks.enter_context(alone_at(lock, part, _REMOVES))
         return _forget_in([read_pack(part) for part in parts], identities, folder)
 
 

@@ -11,15 +11,17 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from distill.data.manifest import EVALUATION_NAME, MANIFEST_NAME
+from distill.data.manifest import EVALUATION_NAME, MANIFEST_NAME, TRAIN_NAME
 from distill.data.pack.journal import JOURNAL_NAME
 from distill.data.pack.resume import finished_shards, remove_what_only_a_resume_needs
 from distill.data.pack.spool import SPOOL_NAME
+from distill.data.pack.standing import REJECTED_NAME
 from distill.errors import UserError
 from distill.files import disk_errors, sync_folder, write_whole
 from distill.locks import alone_at
 
 _REQUEST_NAME, _PHOTOGRAPHS_NAME = "request.json", "photographs.sha256"
+_PACKS = "is packing to it"
 _WORTH_KEEPING = 1000
 """Photographs looked at, or pairs of finished shards, with which a folder outlives a failure."""
 
@@ -50,7 +52,7 @@ def new_folder(place: Path, named: Path) -> Iterator[Path]:
         )
     with disk_errors(named):
         place.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(place, named):
+    with _alone(place, named, _PACKS):
         partial = place.with_name(f".{place.name}.partial")
         with disk_errors(named):
             partial.mkdir(exist_ok=True)
@@ -65,9 +67,33 @@ def new_folder(place: Path, named: Path) -> Iterator[Path]:
             _put_in_place(partial, place)
 
 
-def _alone(place: Path, named: Path) -> AbstractContextManager[None]:
-    """One packer of a place at a time; beside it, since the folder is renamed with all in it."""
-    return alone_at(place.with_name(f".{place.name}.lock"), named, "is packing to it")
+def _alone(place: Path, named: Path, does: str) -> AbstractContextManager[None]:
+    """One process at a time that changes what stands at a place of packs; see `alone_at`.
+
+    The file is beside the folder, which a packer renames with all in it.
+    """
+    return alone_at(place.with_name(f".{place.name}.lock"), named, does)
+
+
+@contextmanager
+def without_packers(folder: Path, does: str) -> Iterator[None]:
+    """No packer replaces a pack meanwhile; one would take half of the work away.
+
+    Args:
+        folder: of a pack, of two parts, or one of these, which a packer replaces both.
+        does: what is done there, as of `alone_at`.
+
+    Raises:
+        UserError: a packer is at work, or another process that keeps them away.
+    """
+    place = place_of(folder)
+    if place.name in (TRAIN_NAME, EVALUATION_NAME) and (place.parent / REJECTED_NAME).exists():
+        place = place.parent
+    if place.is_dir() and os.access(place.parent, os.W_OK):  # else no packer can
+        with _alone(place, folder, does):
+            yield
+    else:
+        yield
 
 
 def begin(partial: Path, named: Path, request: dict[str, Any], *, anew: bool) -> None:
@@ -164,7 +190,7 @@ def restore_replaced(place: Path, named: Path) -> None:
     """
     if not _replaced(place):
         return
-    with _alone(place, named), disk_errors(named):
+    with _alone(place, named, _PACKS), disk_errors(named):
         for old in _replaced(place):
             if place.exists() and any(place.iterdir()):
                 shutil.rmtree(old, ignore_errors=True)

@@ -17,7 +17,7 @@ from distill.errors import UserError
 REJECTED_NAME = "rejected.csv"
 FORGET_LOCK_NAME = ".forget.lock"
 """Held by `forget` while it changes a pack; left where it was killed."""
-OWN_NAMES = {
+_NAMES = {
     MANIFEST_NAME,
     PAIRS_NAME,
     SHEET_NAME,
@@ -26,8 +26,10 @@ OWN_NAMES = {
     EVALUATION_NAME,
     FORGET_LOCK_NAME,
 }
-_BETON = re.compile(r"pairs(-\d{5,})?\.beton")
-"""Shards. With `OWN_NAMES`, all that `pack` ever puts into a folder; one with more stays."""
+_SHARD = r"pairs(-\d{5,})?\.beton"
+_ANY = "|".join([_SHARD, *map(re.escape, _NAMES)])
+_OURS = re.compile(rf"{_ANY}|\.({_ANY})\.(.+\.)?partial")
+"""All that `pack` and `forget` ever put into a folder, or leave there; one with more stays."""
 
 
 def reusable(
@@ -122,7 +124,7 @@ def _is_pack(out: Path) -> bool:
     if not out.is_dir():
         raise UserError(f"{out}: a file, not a folder", fix="choose another name")
     names = {entry.name for entry in out.iterdir()}
-    if foreign := sorted(n for n in names - OWN_NAMES if not _BETON.fullmatch(n)):
+    if foreign := sorted(n for n in names if not _OURS.fullmatch(n)):
         raise UserError(
             f"{out}: not empty, and {foreign[0]!r} in it is no part of a pack",
             fix="choose another folder",

@@ -11,6 +11,7 @@ import pytest
 from cut_off import killed_at, removes, renames, stopped_at
 from single_packs import encoded
 
+from distill.data.forget import forget
 from distill.data.pack import PackOptions, open_source, pack
 from distill.errors import UserError
 
@@ -169,3 +170,33 @@ def test_a_disk_without_locks_is_named_as_such(people, tmp_path, answer, monkeyp
     with pytest.raises(UserError, match=r"out: this file system has no locks.*-o flock"):
         packed(people, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("part", ["", "train"])
+def test_nobody_is_forgotten_in_a_pack_that_is_being_replaced(people, tmp_path, part):
+    """Of a new one with two parts, both go."""
+    out = tmp_path / "out"
+    options = {"holdout": 0.5} if part else {}
+    packed(people, out, seed=1, **options)
+    at = renames(ending=".old")
+    with stopped_at(lambda: packed(people, out, overwrite=True, **options), at):
+        before = content(out)
+        with pytest.raises(UserError, match=r"out.*: another process is packing to it; wait for"):
+            forget(["ann"], out / part)
+        assert content(out) == before
+    forget(["ann"], out / part)
+
+
+@pytest.mark.parametrize("part", ["", "train"])
+def test_no_pack_is_replaced_while_somebody_is_removed_from_it(people, tmp_path, part):
+    out = tmp_path / "out"
+    options = {"holdout": 0.5} if part else {}
+    packed(people, out, seed=1, **options)
+    with stopped_at(lambda: forget(["ann"], out / part), renames(ending="/manifest.json")):
+        with pytest.raises(UserError, match="out: another process is removing somebody from it; w"):
+            packed(people, out, overwrite=True, **options)
+        with pytest.raises(UserError, match=r"out.*: another process is removing somebody from it"):
+            forget(["bob"], out / part)
+    assert b"ann" not in (out / part / "manifest.json").read_bytes()
+    packed(people, out, overwrite=True, **options)
+    assert [path.name for path in tmp_path.glob(".*")] == []
