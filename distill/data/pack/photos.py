@@ -46,16 +46,20 @@ class Found:
 
     Attributes:
         people: numbers of the people, in the order in which they came.
+        unread: photographs beyond those, lost together with one of them.
     """
 
     def __init__(self) -> None:
         self.people: dict[str, int] = {}
+        self.unread = 0
         self._persons, self._faces, self._contents = array("i"), array("b"), array("Q")
         self._digest = SourceDigest()
 
-    def add(self, origin: str, identity: str, face: bool, sha256: bytes) -> None:
+    def add(self, sample: Sample, face: bool, sha256: bytes) -> None:
         """Takes in the next photograph of the source."""
-        self._digest.add(origin, identity, sha256)
+        identity = sample.identity
+        self._digest.add(sample.origin, identity, sha256)
+        self.unread += sample.photographs - 1
         self._persons.append(self.people.setdefault(person_name(identity), len(self.people)))
         self._faces.append(face)
         self._contents.append(int.from_bytes(sha256[:8], "little"))
@@ -107,7 +111,7 @@ class Survey:
         options: of the pack.
 
     Attributes:
-        seen: photographs looked at.
+        seen: photographs looked at, and those that could not be.
         photos: what can be used, by person and then in the order of the source.
         names: people, sorted; labels are indices into this.
         digest: SHA-256 over all photographs looked at.
@@ -118,7 +122,7 @@ class Survey:
         self, source: Source, found: Found, journal: Journal, options: PackOptions
     ) -> None:
         self._source, self._found, self._journal, self._options = source, found, journal, options
-        self.seen, self.digest = len(found), found.digest
+        self.seen, self.digest = len(found) + found.unread, found.digest
         self._same = found.same_as(lambda row: journal.record(row).sha256)
         good = found.faces & (self._same == _NONE)
         self.usable = int(good.sum())
@@ -142,7 +146,7 @@ class Survey:
     def rejected(self) -> Iterator[Rejected]:
         """What was left out, and why: first by the source itself, then in its order."""
         yield from _left_out_by(self._source)
-        taken = np.zeros(self.seen, np.bool_)
+        taken = np.zeros(len(self._found), np.bool_)
         taken[self.photos.rows] = True
         for row in np.flatnonzero(~taken).tolist():
             record = self._journal.record(row)
@@ -205,7 +209,7 @@ def survey(
     shared = options.landmarks_from(), str(spool), journal.named
     for some, looked in team.do_many(look, numbered, *shared, name=lambda task: task[1].origin):
         for (_, sample), (_, face, sha256) in zip(some, looked, strict=True):
-            found.add(sample.origin, sample.identity, face, sha256)
+            found.add(sample, face, sha256)
         journal.add(one.line for one in looked)
         advance(len(some))
     journal.flush()
@@ -222,7 +226,7 @@ def _resumed(source: Source, journal: Journal, faces: int) -> tuple[Found, Itera
         if sample is None or (sample.origin, sample.identity) != record[:2]:
             journal.forget()
             return Found(), iter(source)  # other photographs than then
-        found.add(record.origin, record.identity, record.face, record.sha256)
+        found.add(sample, record.face, record.sha256)
     return found, samples
 
 

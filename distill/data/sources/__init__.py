@@ -26,12 +26,14 @@ class Sample:
         identity: the person's name; empty where a damaged record does not tell.
         read: gives the bytes of the image file; raises `Unusable` where it cannot be read.
         landmarks: where the face is, if the source says so.
+        photographs: how many it stands for, where what holds several cannot be read.
     """
 
     origin: str
     identity: str
     read: Callable[[], bytes]
     landmarks: Landmarks | None = None
+    photographs: int = 1
 
 
 class Source(Protocol):
@@ -56,9 +58,9 @@ class Source(Protocol):
         ...
 
 
-def damaged(origin: str, reason: str, identity: str = "") -> Sample:
-    """A sample that stands for what cannot be read."""
-    return Sample(origin, identity, partial(_unusable, reason))
+def damaged(origin: str, reason: str, identity: str = "", photographs: int = 1) -> Sample:
+    """A sample that stands for what cannot be read, be it several photographs."""
+    return Sample(origin, identity, partial(_unusable, reason), photographs=photographs)
 
 
 def held(origin: str, identity: str, data: bytes, landmarks: Landmarks | None = None) -> Sample:

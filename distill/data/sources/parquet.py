@@ -202,8 +202,9 @@ def _of_file(file: Any, origin: str, rows: Rows) -> Iterator[Sample]:
         except (arrow.ArrowException, OSError) as error:
             fault = said(error)
         if fault or done != count:
-            lost = f"{count - done} rows of row group {group}"
-            yield damaged(f"{origin}/{first + done}", f"{lost}: {fault or 'missing'}")
+            lost = count - done
+            reason = f"{lost} rows of row group {group}: {fault or 'missing'}"
+            yield damaged(f"{origin}/{first + done}", reason, photographs=max(1, lost))
         first += count
 
 

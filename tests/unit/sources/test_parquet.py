@@ -6,6 +6,7 @@ import json
 import random
 import sys
 import tracemalloc
+from dataclasses import replace
 from decimal import Decimal
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from written import bad, good, jpeg, outcome
 
+from distill.data.pack import PackOptions, pack
 from distill.data.sources import parquet_file
 from distill.data.sources.parquet import ParquetSource
 from distill.errors import UserError
@@ -163,18 +165,25 @@ def test_files_that_are_none(tmp_path):
 
 
 def test_a_damaged_page_loses_its_row_group(tmp_path):
-    columns = {"image": IMAGES, "label": PEOPLE}
+    images = [jpeg(i, 112) for i in range(6)]
+    columns = {"image": images, "label": PEOPLE}
     how = {"row_group_size": 2, "compression": "none", "write_statistics": False}
     how["write_page_checksum"] = True
     path = written(tmp_path / "a.parquet", columns, **how)
     data = bytearray(path.read_bytes())
-    at = data.find(IMAGES[2][-60:-20])
+    at = data.find(images[2][-60:-20])
     data[at] ^= 0xFF
     path.write_bytes(data)
     found = outcome(of(path))
-    assert [each for each in found if each[0]] == EXPECTED[:2] + EXPECTED[4:]
+    left = [(str(PEOPLE[i]), images[i]) for i in (0, 1, 4, 5)]
+    assert [each for each in found if each[0]] == left
     (reason,) = bad(of(path))
     assert reason.startswith("2 rows of row group 1: ")
+    options = PackOptions(aligned=True, workers=1, kinds={"blur": 1.0}, max_rejected=0.25)
+    with pytest.raises(UserError, match=r"a\.parquet: 2 of 6 photographs rejected"):
+        pack(of(path), tmp_path / "out", options)
+    manifest = pack(of(path), tmp_path / "out", replace(options, max_rejected=0.4)).train.manifest
+    assert (manifest.samples_seen, manifest.samples_rejected, manifest.pairs) == (6, 2, 4)
 
 
 def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
