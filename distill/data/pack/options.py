@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any, get_args
 
-from distill import __version__
-from distill.data import libfacedetection
+from distill import __version__, detector_package
 from distill.data.beton import LAYOUTS, LayoutName
 from distill.data.locate import LandmarkChoice
 from distill.data.manifest import FORMAT, Pack
@@ -165,8 +163,8 @@ class PackResult:
 def versions() -> dict[str, str]:
     """Versions of everything that decides a pixel."""
     libraries = ["numpy", "numba", "opencv-python-headless", "simplejpeg", "pillow"]
-    if importlib.util.find_spec(libfacedetection.PACKAGE):  # without it no pixel depends on it
-        libraries.append(libfacedetection.PACKAGE)
+    if detector_package.folder():  # without it no pixel depends on it
+        libraries.append(detector_package.PACKAGE)
     return {"pairdistill": __version__, **{name: version(name) for name in libraries}}
 
 
