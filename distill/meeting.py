@@ -44,6 +44,7 @@ def meet(ranks: Ranks, timeout: timedelta, stops: StopRequests | None = None) ->
 
     Raises:
         torch.distributed.DistStoreError: not all ranks have come by then.
+        torch.distributed.DistNetworkError: the rank that keeps the store has gone.
         StoppedEarly: this rank was asked to stop, or one that waited with it; on all that wait.
     """
     patience = timeout + timedelta(minutes=ranks.late_min)
@@ -58,10 +59,13 @@ def meet(ranks: Ranks, timeout: timedelta, stops: StopRequests | None = None) ->
             time.sleep(2 * _PAUSES_SECONDS[1])
         if word == _LATE:
             raise dist.DistStoreError(f"{store.add(_HERE, 0)} of {ranks.world_size} have come")
-    except dist.DistStoreError as error:
+    except (dist.DistStoreError, dist.DistNetworkError) as error:
+        why = str(error).partition("\n")[0]  # then follows where in torch
+        if isinstance(error, dist.DistNetworkError) and "timed out" not in why:
+            raise  # the rank that keeps the store has gone, and says why
         minutes = patience.total_seconds() / 60
         raise dist.DistStoreError(
-            f"timed out waiting {minutes:.3g} minutes for the other ranks ({error}): see the logs"
+            f"timed out waiting {minutes:.3g} minutes for the other ranks ({why}): see the logs"
             " of those, and raise train.collective_timeout_min where they were only slow"
         ) from error
     if word != _ALL:
