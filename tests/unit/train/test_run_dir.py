@@ -53,7 +53,9 @@ def test_a_second_job_is_refused_and_told_who_holds(tmp_path: Path) -> None:
     assert run.lock.read_text() == ""
 
 
-def test_a_look_at_a_lock_neither_keeps_a_job_out_nor_changes_anything(tmp_path: Path) -> None:
+def test_a_look_at_a_lock_neither_keeps_a_job_out_nor_changes_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`status` may look just when a job begins: that is no other job."""
     run = RunDir(tmp_path / "run")
     assert not is_held(run.lock)
@@ -65,8 +67,15 @@ def test_a_look_at_a_lock_neither_keeps_a_job_out_nor_changes_anything(tmp_path:
     assert run.lock.read_text() == named
     look = os.open(run.lock, os.O_RDONLY)
     fcntl.flock(look, fcntl.LOCK_SH)
-    threading.Timer(0.3, os.close, [look]).start()
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:  # while which the look ends
+        pauses.append(seconds)
+        os.close(look)
+
+    monkeypatch.setattr("distill.run_lock.time.sleep", pause)
     with run.acquire():
+        assert len(pauses) == 1
         assert is_held(run.lock)
 
 
