@@ -173,12 +173,12 @@ def png_of(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("size", [(60_000, 60_000), (30_000, 30_000), (60_000, 20), (9_500, 9_500)])
 def test_a_bomb_is_refused_by_its_header_alone(size):
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(
         Unusable, match=r"^too large \(.*at most 80000000 pixels and 30000 a side\)$"
     ):
         decode(png_of(*size))
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_the_pixel_cap_is_the_callers(picture, save):

@@ -71,7 +71,7 @@ def mutated(data: bytes, changes: list[tuple[float, str, bytes]]) -> bytes:
 )
 def test_mutated_files(files, kind, changes):
     data = mutated(files[kind], changes)
-    start = time.monotonic()
+    start = time.process_time()  # a busy machine may take longer
     try:
         pixels = decode(data, max_pixels=MAX_PIXELS)
     except Unusable as fault:
@@ -81,7 +81,7 @@ def test_mutated_files(files, kind, changes):
         assert pixels.ndim == 3
         assert pixels.shape[2] == 3
         assert pixels.shape[0] * pixels.shape[1] <= MAX_PIXELS
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
 
 
 @given(data=st.binary(max_size=200))
