@@ -180,7 +180,7 @@ def test_the_next_start_keeps_the_shards_of_a_copy_that_was_killed(
     assert first.startswith("copying ") and first.endswith(
         f"; 1 of {total} shards are there already"
     )
-    assert re.fullmatch(r"copied .* GB in 0 s \(\d+ MB/s\), verified in 0 s", last)
+    assert re.fullmatch(r"copied .* GB in \d+ s \(\d+ MB/s\), verified in \d+ s", last)
     assert stage(sharded, scratch) == copy
     assert capsys.readouterr().out == "", "nothing to copy"
 
