@@ -74,7 +74,7 @@ def said_by(folder: Path, *environments: Mapping[str, str]) -> list[object]:
         }
         for i, environment in enumerate(environments)
     ]
-    assert fork(parent(), programs, 100) == [0] * len(programs)
+    assert fork(parent(), programs, 400) == [0] * len(programs)
     return [json.loads(path.read_text()) for path in sorted((folder / "said").iterdir())]
 
 

@@ -51,7 +51,7 @@ def test_a_script_that_its_workers_cannot_load_is_told_so(people, tmp_path):
     (tmp_path / "script.py").write_text(UNGUARDED)
     command = [sys.executable, tmp_path / "script.py", people, tmp_path / "out"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     last = done.stderr.splitlines()[-1]
     assert "a worker process ended with exit status 1 before any work was done" in last
     assert 'under `if __name__ == "__main__":`' in last and "memory" not in last
@@ -153,7 +153,7 @@ def test_an_output_folder_that_is_not_writable(people, tmp_path):
             subprocess.run(["umount", str(locked)], check=True)
 
 
-def wait_for(condition, seconds=60.0):
+def wait_for(condition, seconds=400.0):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "waited in vain"

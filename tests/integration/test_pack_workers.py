@@ -47,7 +47,7 @@ def test_a_worker_that_fails_ends_packing_at_once(tmp_path, read, said):
     began = time.monotonic()
     with pytest.raises(UserError, match=said):
         pack(bad_source(read), tmp_path / "out", TWO_WORKERS)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 300
     assert list(tmp_path.iterdir()) == []
 
 

@@ -74,10 +74,10 @@ def in_two_ranks(folder: Path, action: Callable[[int], None]) -> list[int]:
 
 
 def _be_rank(meeting: Path, rank: int, action: Callable[[int], None]) -> int:
-    signal.alarm(30)
+    signal.alarm(300)
     try:
         store = dist.FileStore(str(meeting), 2)
-        limit = timedelta(seconds=20)
+        limit = timedelta(seconds=200)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=limit)
         action(rank)
     except BaseException:  # noqa: BLE001 - told by the status: this is a fork of the tests

@@ -63,7 +63,7 @@ def run(code: str, *words: str, **variables: str) -> tuple[int, str, str]:
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
         check=False,
     )
     return done.returncode, done.stdout, done.stderr

@@ -51,7 +51,7 @@ def pairdistill(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def wait_for(holds: object) -> None:
-    end = time.monotonic() + 90
+    end = time.monotonic() + 600
     while not holds():  # type: ignore[operator]
         assert time.monotonic() < end
         time.sleep(0.2)

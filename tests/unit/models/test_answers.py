@@ -51,7 +51,7 @@ class Together:
     """Collectives of ranks that are threads of this process."""
 
     def __init__(self, ranks: int) -> None:
-        self.place, self.door = threading.local(), threading.Barrier(ranks, timeout=60)
+        self.place, self.door = threading.local(), threading.Barrier(ranks, timeout=300)
         self.told: list[Any] = [None] * ranks
 
     def objects(self, mine: Any) -> list[Any]:

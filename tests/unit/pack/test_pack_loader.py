@@ -185,7 +185,7 @@ def test_a_thread_that_is_held_up_holds_up_no_other(small_pack, monkeypatch):
 
     def held_up(*arguments):
         if first.acquire(blocking=False):
-            waited.append(all(three_more.acquire(timeout=20) for _ in range(3)))
+            waited.append(all(three_more.acquire(timeout=300) for _ in range(3)))
         else:
             three_more.release()
         real(*arguments)
