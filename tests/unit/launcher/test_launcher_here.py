@@ -37,8 +37,11 @@ def test_a_job_sees_the_gpus_that_its_caller_sees_and_has_no_limit(
 
 
 def test_a_job_with_a_limit_is_told_as_long_before_it_as_the_site_says(tmp_path: Path) -> None:
-    """Two seconds after its start; submitit's own warning would come 30 s before the end."""
-    site, wanted = Site(signal_seconds=10), Resources(time_min=0.2)
+    """Five seconds after its start, when it listens on a slow machine too.
+
+    submitit's own warning would come 30 s before the end.
+    """
+    site, wanted = Site(signal_seconds=10), Resources(time_min=0.25)
     job = make_local_executor(JobDir(tmp_path), wanted, site).submit(time.sleep, 60)
     began = time.monotonic()
     with pytest.raises(FailedJobError, match="not requeued because: timed-out"):
