@@ -93,7 +93,7 @@ class Cluster:
         return ["nsenter", f"--target={self.keeper_pid}", "-n", "-m", "-p", here, "--", *argv]
 
     def run(
-        self, *argv: str, timeout: float = 60, **environment: str
+        self, *argv: str, timeout: float = 300, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a client of the cluster to its end."""
         return subprocess.run(

@@ -25,7 +25,7 @@ from pathlib import Path
 
 NODES = {"node1": "10.88.0.11", "node2": "10.88.0.12"}
 HOST = "10.88.0.1"
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 300
 SMALL_DISK_BYTES = 256 << 20
 LEFT_WHEN_FULL_BYTES = 300 << 10  # for logs
 
@@ -245,7 +245,9 @@ class Keeper:
 
 def run(*argv: str) -> None:
     """Run a command that must succeed."""
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(argv)}: {done.stdout}{done.stderr}")
 
@@ -256,7 +258,10 @@ def network_of(process: int | str) -> str:
 
 
 def succeeds(*argv: str) -> bool:
-    return subprocess.run(argv, capture_output=True, timeout=60, check=False).returncode == 0
+    return (
+        subprocess.run(argv, capture_output=True, timeout=PATIENCE_SECONDS, check=False).returncode
+        == 0
+    )
 
 
 def answers(address: str, port: int) -> bool:

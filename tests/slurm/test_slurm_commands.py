@@ -20,7 +20,7 @@ def test_a_sweep_of_four_and_one_of_them_again(world: World) -> None:
     array = begun.stdout.split()[2]
     world.cluster.output("scancel", f"{array}_3")
     waits = ("squeue", "-h", "-j", array, "-t", "pending,running,completing")
-    world.until(lambda: not world.cluster.output(*waits), "the end of the array", 150)
+    world.until(lambda: not world.cluster.output(*waits), "the end of the array")
     first = results(world, str(folder))
     # Slurm keeps nothing of a run that was cancelled while it waited.
     assert [run["state"] for run in first] == ["COMPLETED"] * 3 + ["UNKNOWN"]

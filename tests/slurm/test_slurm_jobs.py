@@ -92,7 +92,9 @@ def test_submitted_from_inside_a_job(reference: World) -> None:
     script = f"export PAIRDISTILL_SITES={shlex.quote(str(world.root / 'sites'))}; "
     log = world.root / "chain.log"
     ask = ("sbatch", "--wait", "-p", "test", "--ntasks=2", f"--output={log}")
-    done = world.cluster.run(*ask, "--wrap", f"{script} srun -n1 {shlex.join(command)}", timeout=90)
+    done = world.cluster.run(
+        *ask, "--wrap", f"{script} srun -n1 {shlex.join(command)}", timeout=600
+    )
     assert done.returncode == 0, log.read_text()
     number = log.read_text().split("job ")[1].split()[0]
     world.finish(number)

@@ -45,12 +45,12 @@ def test_a_lost_node(reference: World, how: str) -> None:
     reference.cluster.order(f"{how} node2")
     try:
         states = ("PENDING", "REQUEUED", "COMPLETING", "CONFIGURING")
-        reference.until(lambda: reference.state(job) in states, "Slurm to notice", 120)
+        reference.until(lambda: reference.state(job) in states, "Slurm to notice")
         # The accounting has it as failed until it may begin again.
         again = reference.pairdistill(*reference.words(name, *TWO, "--resume"))
         assert f"job {job} (" in again.stderr and ") owns it" in again.stderr, again.stdout
     finally:
         reference.cluster.order(f"{back} node2")
-    reference.finish(job, seconds=200)
+    reference.finish(job)
     reference.assert_as(name, "reference")
     assert len(reference.starts(name)) == 2

@@ -105,7 +105,7 @@ class World:
         """The program, on the machine that submits."""
         variables = {"PAIRDISTILL_SITES": str(self.root / "sites"), "OMP_NUM_THREADS": "1"}
         argv = (sys.executable, "-m", "distill", *words)
-        return self.cluster.run(*argv, timeout=120, **variables, **environment)
+        return self.cluster.run(*argv, timeout=600, **variables, **environment)
 
     def words(self, name: str, *more: str) -> list[str]:
         self.seen.append(name)
@@ -121,13 +121,13 @@ class World:
     def state(self, job: str) -> str:
         return self.cluster.output("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
 
-    def finish(self, job: str, *, seconds: float = 150, state: str = "COMPLETED") -> None:
+    def finish(self, job: str, *, seconds: float = 600, state: str = "COMPLETED") -> None:
         """Wait for the end of a job, which must be the expected one."""
         ends = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "DEADLINE")
         self.until(lambda: self.state(job) in ends, f"the end of job {job}", seconds)
         assert self.state(job) == state, self.last_words()
 
-    def until(self, holds: Callable[[], Any], what: str, seconds: float = 90) -> None:
+    def until(self, holds: Callable[[], Any], what: str, seconds: float = 400) -> None:
         end = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < end, f"{what}: not within {seconds} s\n{self.last_words()}"
