@@ -187,7 +187,15 @@ def ended(process, how):
     _, trouble = process.communicate(timeout=600)
     assert process.returncode == (1 if how == signal.SIGINT else -9) or process.returncode == -2
     assert trouble.count("Traceback") <= 1  # the script's own; no worker speaks
-    wait_for(lambda: not any(c.is_running() and c.status() != "zombie" for c in children))
+    wait_for(lambda: not any(map(alive, children)))
+
+
+def alive(process):
+    """Also of one that ends while it is looked at."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def content(folder):
