@@ -19,8 +19,7 @@ from distill.errors import UserError
 from distill.processes.notes import NOTES
 from distill.processes.spawn import GRACE_SECONDS, check_cores, spawn_local
 
-PATIENCE_SECONDS = 200.0
-"""For what takes seconds on a machine that has nothing else to do."""
+PATIENCE_SECONDS = 200.0  # for what takes seconds on a machine at rest
 PARENT = """
 import sys
 import distill.processes.spawn
@@ -104,8 +103,7 @@ def started(folder: Path, mode: str) -> tuple[subprocess.Popen[str], list[int]]:
 
 
 def pids_in(folder: Path) -> list[int]:
-    texts = [file.read_text() for file in sorted(folder.glob("pid*"))]
-    return [int(text) for text in texts if text]
+    return [int(pid) for file in sorted(folder.glob("pid*")) if (pid := file.read_text())]
 
 
 def wait_for(condition: Callable[[], bool]) -> bool:
@@ -211,11 +209,7 @@ def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "status", "said"),
     [
-        (
-            "uneven",
-            130,
-            "error: interrupted\n",
-        ),  # a rank that stays when the other has left is ended
+        ("uneven", 130, "error: interrupted\n"),  # one that stays when the other has left is ended
         ("done", 0, ""),  # both end as if nothing was asked: all their work is done
     ],
 )
