@@ -31,6 +31,8 @@ from distill.ranks import Ranks
 from distill.step import Recipe, train_step
 
 PAIRS, CLASSES, DIM, STEPS = 36, 7, 6, 4
+FEW_STEPS = 3
+"""The third loss is that of weights which two updates made, the second of them with moments."""
 UNCLIPPED = ("optimizer.clip_head=false", "optimizer.clip_norm=0.3")
 MANY = 40
 """Classes where a step is about some of them; 7 of them are in the batches."""
@@ -80,6 +82,8 @@ FIRST = {
     "cosine rbf": ["loss.similarity=mmd", "loss.mmd_kernel=rbf", "loss.ce=mean"],
 }  # fmt: skip
 """Without pairs: the head, and what else; settings of the similarity change nothing."""
+FIRST_KEPT = ("cosine", "linear", "cosine adaface", "cosine sub-centres")
+"""Those whose checkpoints hold something else: by optimizer, statistics, vectors a class."""
 
 
 class Net(nn.Module):
@@ -169,23 +173,25 @@ def digest(engine: Engine) -> list[str]:
 
 
 def curves(ranks: Ranks, _: Path) -> dict[str, Any]:
-    """Placement and form, stage, accumulation, head: as many as tell something of these ranks."""
+    """Placement and form, stage, accumulation, head: as many as tell something of these ranks.
+
+    All on two. On others the head is sharded, stages are two, and of these four each three are
+    combined in every way.
+    """
     found = {}
-    for form, words in FORMS.items():
-        for stage in range(4):
-            for accumulation in (1, 3):
-                for head in HEADS:
-                    few = ranks.world_size != 2
-                    if few and (form == "replicated-fused" or (stage + ranks.world_size) % 2):
-                        continue
-                    config = settings(
-                        *words,
-                        f"train.zero_stage={stage}",
-                        f"train.accumulation={accumulation}",
-                        head=head,
-                    )
-                    key = f"{form} {stage} {accumulation} {head}"
-                    found[key] = play(make(config, ranks), config)
+    everything = itertools.product(FORMS.items(), range(4), (1, 3), HEADS)
+    for (form, words), stage, accumulation, head in everything:
+        if ranks.world_size != 2:
+            if form == "replicated-fused" or (stage + ranks.world_size) % 2:
+                continue
+            odd = (form == "sharded-fused", stage > 1, accumulation > 1, head == "linear")
+            if sum(odd) % 2:
+                continue
+        config = settings(
+            *words, f"train.zero_stage={stage}", f"train.accumulation={accumulation}", head=head
+        )
+        key = f"{form} {stage} {accumulation} {head}"
+        found[key] = play(make(config, ranks), config, 0, FEW_STEPS)
     return found
 
 
@@ -195,15 +201,20 @@ def similarities(ranks: Ranks, _: Path) -> dict[str, Any]:
     for form in ("replicated-fused", "sharded-fused"):
         for name, words in SIMILARITIES.items():
             config = settings(*FORMS[form], *words)
-            found[f"{form} {name}"] = play(make(config, ranks), config)
+            found[f"{form} {name}"] = play(make(config, ranks), config, 0, FEW_STEPS)
     return found
 
 
 def first_alone(ranks: Ranks, folder: Path) -> dict[str, Any]:
-    """Without pairs: every form, and every stage and accumulation with one of them."""
+    """Without pairs: every form, and every stage and accumulation with one of them.
+
+    What is replicated meets other ranks in sums alone, for which three of them are enough.
+    """
     found = {}
     for number, (name, words) in enumerate(FIRST.items()):
         for place, (form, where) in enumerate(FORMS.items()):
+            if ranks.world_size > 3 and form == "replicated-fused":
+                continue
             stage, accumulation = (number + place) % 4, (1, 3)[(number + place) % 2]
             config = settings(
                 "train.images=first",
@@ -214,22 +225,23 @@ def first_alone(ranks: Ranks, folder: Path) -> dict[str, Any]:
             )
             engine = make(config, ranks)
             curve = play(engine, config, 0, 2)
-            if ranks.world_size == 2:
+            if ranks.world_size == 2 and name in FIRST_KEPT and form != "sharded-plain":
                 save(folder / f"first {form} {name}", engine, TrainState(2), facts_of(config))
-            found[f"{form} {name}"] = curve + play(engine, config, 2)
+            found[f"{form} {name}"] = curve + play(engine, config, 2, FEW_STEPS)
     return found
 
 
 def first_loaded(ranks: Ranks, folder: Path) -> dict[str, Any]:
     """The rest of `first_alone`, with other initial weights, on other ranks and placements."""
     found = {}
-    for name, words in FIRST.items():
-        for origin, form in itertools.product(("sharded-fused", "replicated-fused"), FORMS):
-            config = settings("train.images=first", *FORMS[form], *words, head=name.split()[0])
-            engine = make(config, ranks, seed=99)
-            checkpoint = latest_verified(folder / f"first {origin} {name}", ranks)
-            state = load(checkpoint, engine, facts_of(config))
-            found[f"{name}: {origin} -> {form}"] = play(engine, config, state.step)
+    origins = ("sharded-fused", "replicated-fused")
+    for name, origin, form in itertools.product(FIRST_KEPT, origins, FORMS):
+        words = (*FORMS[form], *FIRST[name])
+        config = settings("train.images=first", *words, head=name.split()[0])
+        engine = make(config, ranks, seed=99)
+        checkpoint = latest_verified(folder / f"first {origin} {name}", ranks)
+        state = load(checkpoint, engine, facts_of(config))
+        found[f"{name}: {origin} -> {form}"] = play(engine, config, state.step)
     return found
 
 
@@ -239,7 +251,9 @@ def first_rounded(ranks: Ranks, _: Path) -> dict[str, Any]:
     for form, head in itertools.product(FORMS, HEADS):
         words = ("train.images=first", "train.precision=bf16")
         config = settings(*FORMS[form], *words, head=head)
-        found[f"{form} {head}"] = [play(make(config, ranks), config) for _ in range(2)]
+        found[f"{form} {head}"] = [
+            play(make(config, ranks), config, 0, FEW_STEPS) for _ in range(2)
+        ]
     return found
 
 
@@ -260,7 +274,9 @@ def rounded(ranks: Ranks, _: Path) -> dict[str, Any]:
     for form in FORMS:
         for head in HEADS:
             config = settings(*FORMS[form], "train.precision=bf16", head=head)
-            found[f"{form} {head}"] = [play(make(config, ranks), config) for _ in range(2)]
+            found[f"{form} {head}"] = [
+                play(make(config, ranks), config, 0, FEW_STEPS) for _ in range(2)
+            ]
     return found
 
 
@@ -336,7 +352,7 @@ def unclipped(ranks: Ranks, _: Path) -> dict[str, Any]:
     for stage in range(4):
         words = (f"train.zero_stage={stage}", *UNCLIPPED)
         config = settings(*FORMS["sharded-plain"], *words)
-        found[str(stage)] = play(make(config, ranks), config)
+        found[str(stage)] = play(make(config, ranks), config, 0, FEW_STEPS)
     return found
 
 

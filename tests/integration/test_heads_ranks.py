@@ -57,7 +57,10 @@ def numbers(curve: list[Any]) -> tuple[list[float], list[float]]:
 
 
 def assert_same(curve: list[Any], expected: list[tuple[float, float]], rel: float = 3e-6) -> None:
+    """As far as the curve goes, which is three steps at least, or what came after a checkpoint."""
     losses, norms = numbers(curve)
+    assert len(curve) in (len(expected), scenarios.FEW_STEPS)
+    expected = expected[: len(curve)]
     assert losses == pytest.approx([loss for loss, _ in expected], rel=rel)
     assert norms == pytest.approx([norm for _, norm in expected], rel=10 * rel)
 
@@ -65,7 +68,7 @@ def assert_same(curve: list[Any], expected: list[tuple[float, float]], rel: floa
 @pytest.mark.parametrize("name", RANKS)
 def test_every_placement_form_and_stage_is_one_process_of_plain_torch(phase, name):
     curves = phase(name)[0]["curves"]
-    assert len(curves) == (48 if name == "two" else 16)
+    assert len(curves) == (48 if name == "two" else 8)
     for key, curve in curves.items():
         head = key.split()[-1]
         expected = plain_torch((), head)
@@ -98,7 +101,7 @@ def without_pairs(name: str) -> list[tuple[float, float]]:
 @pytest.mark.parametrize("name", RANKS)
 def test_without_pairs_every_form_is_one_process_of_plain_torch(phase, name):
     curves = phase(name)[0]["first_alone"]
-    assert len(curves) == len(scenarios.FORMS) * len(scenarios.FIRST)
+    assert len(curves) == (len(scenarios.FORMS) - (name == "four")) * len(scenarios.FIRST)
     for key, curve in curves.items():
         assert_same(curve, without_pairs(key.split(" ", 1)[1]))
 
