@@ -14,6 +14,7 @@ import simplejpeg
 
 from distill.data.beton import ALLOCATION, LAYOUTS
 from distill.data.faces import TEMPLATE, AlignedFace
+from distill.data.manifest import read_pack
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.data.second.online import face_row
 
@@ -21,8 +22,9 @@ pytestmark = pytest.mark.slow
 
 CASES, COUNT = 150, 40
 
-READING = """
+READING = '''
 import sys
+from pathlib import Path
 import numpy as np
 from distill.config.tree import DataConfig
 from distill.data import manifest
@@ -38,34 +40,39 @@ from distill.data import ffcv_reader, online_rows as making
 made = []
 ffcv_reader.raise_if_corrupt = lambda index, ids, statuses: made.append(statuses.copy())
 making.OnlineRows.raise_if_corrupt = lambda *arguments: made.append(arguments[-1].copy())
-pristine, folder, second = sys.argv[1:4]
-train = TrainingSet.of([manifest.read_pack(folder)])
-images = int(sys.argv[6])
-online = online_rows(train, DataConfig(second=second), 0) if images == 2 else None
-shard = train.index.shards[0]
-whole = open(pristine, "rb").read()
-damages = np.load(sys.argv[4])
-keys = np.stack([np.zeros(len(train.index), int), np.arange(len(train.index))], axis=1)
-options = ReaderOptions(0, NONE, threads=2, online=online, images_per_pair=images)
-reader = ffcv_reader.FFCVReader(ShardFiles(train.index), options)
-found = {"first": [], "label": [], "status": []}
-for places, values in zip(damages["places"], damages["values"]):
-    with open(shard.path, "r+b") as file:
-        for place, value in zip(places.tolist(), values.tolist()):
-            file.seek(place)
-            file.write(bytes([value]))
-    made.clear()
-    batches = list(reader.start(iter([keys])))
-    found["first"].append(batches[0].first.numpy())
-    found["label"].append(batches[0].labels.numpy())
-    found["status"].append(made[0])
-    with open(shard.path, "r+b") as file:
-        for place in places.tolist():
-            file.seek(place)
-            file.write(whole[place:place + 1])
-reader.close()
-np.savez(sys.argv[5], **{name: np.stack(parts) for name, parts in found.items()})
-"""
+
+def read(work, second, images):
+    """Every damage in turn, read, and undone."""
+    train = TrainingSet.of([manifest.read_pack(work / "pack")])
+    online = online_rows(train, DataConfig(second=second), 0) if images == 2 else None
+    shard = train.index.shards[0]
+    whole = (work / "pristine").read_bytes()
+    damages = np.load(work / "damages.npz")
+    keys = np.stack([np.zeros(len(train.index), int), np.arange(len(train.index))], axis=1)
+    options = ReaderOptions(0, NONE, threads=2, online=online, images_per_pair=images)
+    reader = ffcv_reader.FFCVReader(ShardFiles(train.index), options)
+    found = {"first": [], "label": [], "status": []}
+    for places, values in zip(damages["places"], damages["values"]):
+        with open(shard.path, "r+b") as file:
+            for place, value in zip(places.tolist(), values.tolist()):
+                file.seek(place)
+                file.write(bytes([value]))
+        made.clear()
+        batches = list(reader.start(iter([keys])))
+        found["first"].append(batches[0].first.numpy())
+        found["label"].append(batches[0].labels.numpy())
+        found["status"].append(made[0])
+        with open(shard.path, "r+b") as file:
+            for place in places.tolist():
+                file.seek(place)
+                file.write(whole[place:place + 1])
+    reader.close()
+    np.savez(work / "found.npz", **{name: np.stack(parts) for name, parts in found.items()})
+
+for way in sys.argv[2:]:
+    second, images = way.split()
+    read(Path(sys.argv[1], way), second, int(images))
+'''
 
 
 def picture(seed):
@@ -110,20 +117,29 @@ WAYS = [("packed", 2), ("online", 2), ("packed", 1), ("online", 1)]
 """Layout of the pack, and images of a pair that are asked for."""
 
 
-@pytest.fixture(scope="module", params=WAYS, ids=lambda way: f"{way[0]} {way[1]}")
-def fuzzed(request, tmp_path_factory):
-    second, images = request.param
-    folder = tmp_path_factory.mktemp(second)
-    pack = written(folder / "pack", second)
-    pristine = folder / "pristine"
-    shutil.copy(pack.index.shards[0].path, pristine)
-    np.savez(folder / "damages.npz", **damages(pack, second, np.random.default_rng(3)))
+@pytest.fixture(scope="module")
+def read(tmp_path_factory):
+    """The folder with a folder of each way, all read by one process, which imports once."""
+    folder = tmp_path_factory.mktemp("fuzzed")
+    ways = [f"{second} {images}" for second, images in WAYS]
+    for way, (second, _) in zip(ways, WAYS, strict=True):
+        (folder / way).mkdir()
+        pack = written(folder / way / "pack", second)
+        shutil.copy(pack.index.shards[0].path, folder / way / "pristine")
+        np.savez(folder / way / "damages.npz", **damages(pack, second, np.random.default_rng(3)))
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    words = [pristine, folder / "pack", second, folder / "damages.npz", folder / "found.npz"]
-    command = [sys.executable, "-c", READING, *map(str, words), str(images)]
+    command = [sys.executable, "-c", READING, str(folder), *ways]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr  # a signal would be negative
-    assert pack.index.shards[0].path.read_bytes() == pristine.read_bytes()
+    return folder
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: f"{way[0]} {way[1]}")
+def fuzzed(request, read):
+    second, images = request.param
+    folder = read / f"{second} {images}"
+    shard = read_pack(folder / "pack").index.shards[0].path
+    assert shard.read_bytes() == (folder / "pristine").read_bytes()
     return second, images, np.load(folder / "found.npz")
 
 
