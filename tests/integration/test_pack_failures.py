@@ -161,15 +161,16 @@ def wait_for(condition, seconds=400.0):
     return found
 
 
-def begun(tmp_path, people, condition):
-    """A packer with two workers in the middle of its work, and its output folder."""
+def begun(tmp_path, people):
+    """A packer with two workers that has finished two shards of more, and its output folder."""
     to = tmp_path / "to"
     to.mkdir()
     process = start(tmp_path, people, to / "out", "-", 2, 60)
     at_work = psutil.Process(process.pid)
 
-    def is_begun():  # the journal is there before the workers are
-        return condition(to / ".out.partial") and len(at_work.children(recursive=True)) >= 2
+    def is_begun():
+        shards = list(to.glob(".out.partial/.facts-*"))
+        return len(shards) >= 2 and len(at_work.children(recursive=True)) >= 2
 
     wait_for(lambda: process.poll() is not None or is_begun())
     assert process.poll() is None, process.communicate()
@@ -213,11 +214,32 @@ def uninterrupted(people, tmp_path_factory):
     return content(folder / "out")
 
 
+@pytest.fixture(scope="session")
+def killed(people, tmp_path_factory):
+    """What a packer left that was killed after two shards, and what a second was told before."""
+    process, to = begun(tmp_path_factory.mktemp("killed"), people)
+    try:
+        with pytest.raises(UserError) as refusal:
+            pack(open_source(str(people)), to / "out", options())
+    finally:
+        ended(process, signal.SIGKILL)
+    return to, str(refusal.value)
+
+
+@pytest.fixture
+def left_by_killed(killed, tmp_path):
+    """A copy of what the killed packer left."""
+    return shutil.copytree(killed[0], tmp_path / "to")
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
-def test_a_stopped_packer_goes_on_to_the_same_bytes(people, tmp_path, how, uninterrupted):
+def test_a_stopped_packer_goes_on_to_the_same_bytes(people, tmp_path, how, uninterrupted, request):
     """Stopped after some shards: they are kept as they are, and the rest follows."""
-    process, to = begun(tmp_path, people, lambda f: len(list(f.glob(".facts-*"))) >= 2)
-    ended(process, how)
+    if how == signal.SIGKILL:
+        to = request.getfixturevalue("left_by_killed")
+    else:
+        process, to = begun(tmp_path, people)
+        ended(process, how)
     left = {".out.partial", *([".out.lock"] if how == signal.SIGKILL else [])}
     assert {p.name for p in to.iterdir()} == left
     first = to / ".out.partial" / "pairs-00000.beton"
@@ -230,9 +252,8 @@ def test_a_stopped_packer_goes_on_to_the_same_bytes(people, tmp_path, how, unint
     assert (first.stat().st_ino, first.stat().st_mtime_ns) == kept
 
 
-def test_a_damaged_finished_shard_is_made_anew(people, tmp_path, uninterrupted):
-    process, to = begun(tmp_path, people, lambda f: len(list(f.glob(".facts-*"))) >= 2)
-    ended(process, signal.SIGKILL)
+def test_a_damaged_finished_shard_is_made_anew(people, tmp_path, left_by_killed, uninterrupted):
+    to = left_by_killed
     with (to / ".out.partial" / "pairs-00001.beton").open("r+b") as file:
         file.seek(2_500_000)
         file.write(b"x")
@@ -241,9 +262,8 @@ def test_a_damaged_finished_shard_is_made_anew(people, tmp_path, uninterrupted):
     assert content(to / "out") == uninterrupted
 
 
-def test_an_unfinished_pack_of_another_request_is_begun_anew(people, tmp_path):
-    process, to = begun(tmp_path, people, lambda f: len(list(f.glob(".facts-*"))) >= 1)
-    ended(process, signal.SIGKILL)
+def test_an_unfinished_pack_of_another_request_is_begun_anew(people, left_by_killed):
+    to = left_by_killed
     result = pack(open_source(str(people)), to / "out", options())
     assert [p.name for p in to.iterdir()] == ["out"]
     assert result.train.manifest.pairs == 21
@@ -283,8 +303,5 @@ def test_a_whole_training_pack_is_kept_while_the_evaluation_pack_is_made(people,
         assert content(tmp_path / "out" / part) == content(tmp_path / "whole" / part)
 
 
-def test_two_packers_of_one_folder(people, tmp_path):
-    process, to = begun(tmp_path, people, lambda f: (f / "journal.jsonl").exists())
-    with pytest.raises(UserError, match="another process is packing to it"):
-        pack(open_source(str(people)), to / "out", options())
-    ended(process, signal.SIGKILL)
+def test_two_packers_of_one_folder(killed):
+    assert "another process is packing to it" in killed[1]
