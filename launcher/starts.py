@@ -15,7 +15,8 @@ SAME_STEP_LIMIT = 3
 """Failures at the same step after which a run is not started again."""
 NO_PROGRESS_LIMIT = 10
 """Failures at any step, with no new checkpoint between them, after which it is not either: where
-memory runs out it does so at another step each time, and a job would be started for ever."""
+memory runs out it does so at another step each time, and a job would be started for ever. So it
+would where its time is shorter than what comes before its first step: stops without one count."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,15 @@ def read_starts(run: RunDir) -> list[dict[str, Any]]:
     return [line for line in read_objects(run.starts) if "event" in line]
 
 
-def failures_in_a_row(run: RunDir, job: str, first: int, last: int) -> int:
-    """How many of the last ends were failures of ``job`` at steps ``first`` to ``last``.
+def ends_in_a_row(run: RunDir, job: str, kind: str, first: int, last: int) -> int:
+    """How many of the last ends were of ``kind``, of ``job``, at steps ``first`` to ``last``.
 
     Those of an earlier job do not count: who submitted this one has seen them.
     """
     ends = [line for line in read_starts(run) if line["event"] == "end"]
     count = 0
     for end in reversed(ends):
-        if (end["job"], end["kind"]) != (job, "failed") or not first <= end["step"] <= last:
+        if (end["job"], end["kind"]) != (job, kind) or not first <= end["step"] <= last:
             break
         count += 1
     return count

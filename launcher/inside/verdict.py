@@ -4,7 +4,7 @@ The batch script runs it once after srun, so there is one place where a job is r
 is left that could do it twice. It reads the notes that ranks left, says what came first, and
 
 - a run that saved on a signal, or had nothing to save yet, goes on: `scontrol requeue`, unless the
-  job was cancelled;
+  job was cancelled, or stopped `NO_PROGRESS_LIMIT` times with no step between;
 - so does one that failed, unless it failed `SAME_STEP_LIMIT` times at the same step, or
   `NO_PROGRESS_LIMIT` times without a new checkpoint;
 - a mistake of the user's, and a run that stopped itself, end here.
@@ -39,7 +39,7 @@ from launcher.starts import (
     SAME_STEP_LIMIT,
     End,
     add_end,
-    failures_in_a_row,
+    ends_in_a_row,
     job_number,
     read_starts,
     restart_count,
@@ -141,21 +141,29 @@ def decide(start: Start, end: End) -> str:
     state = _patiently(lambda: slurm.state_now(start.job))
     if state != "RUNNING":  # Slurm has made up its mind
         return f"none: the job is {state or 'forgotten'}"
-    if end.kind == "failed" and (hopeless := fails_again(start, end)):
+    if hopeless := fails_again(start, end) if end.kind == "failed" else gets_nowhere(start, end):
         return f"none: {hopeless}"
     return "requeue"
 
 
 def fails_again(start: Start, end: End) -> str:
     """Why a start that failed would not be the last to; empty where another one may get further."""
-    here = 1 + failures_in_a_row(start.run, start.job, end.step, end.step)
+    here = 1 + ends_in_a_row(start.run, start.job, "failed", end.step, end.step)
     if here >= SAME_STEP_LIMIT:
         return f"it failed {here} times at step {end.step}"
     saved = max(start.run.checkpoint_steps(), default=0)
-    unsaved = 1 + failures_in_a_row(start.run, start.job, saved, sys.maxsize)
+    unsaved = 1 + ends_in_a_row(start.run, start.job, "failed", saved, sys.maxsize)
     if unsaved >= NO_PROGRESS_LIMIT:
         return f"it failed {unsaved} times since step {saved}, without another checkpoint"
     return ""
+
+
+def gets_nowhere(start: Start, end: End) -> str:
+    """Why a start that was stopped would make no step either; empty where it may."""
+    here = 1 + ends_in_a_row(start.run, start.job, "stopped", end.step, end.step)
+    if here < NO_PROGRESS_LIMIT:
+        return ""
+    return f"it was stopped {here} times at step {end.step}; give it more time (--time)"
 
 
 def requeue(start: Start) -> None:

@@ -11,10 +11,14 @@ import pytest
 import simplejpeg
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
+from ended_job import beat
 from fake_slurm import FakeSlurm
 from submitting import SETTINGS
 
 from distill.data.pack_writer import EncodedPair, write_pack
+from distill.run_dir import JobDir, RunDir
+from launcher.jobfile import JobFile
+from launcher.starts import add_start
 
 
 @pytest.fixture
@@ -46,3 +50,21 @@ def config(tmp_path: Path) -> Path:
     write_pack(tmp_path / "train", pairs, 8, identities=["a", "b"], kinds=("blur",))
     (tmp_path / "run.toml").write_text(SETTINGS.format(root=tmp_path))
     return tmp_path / "run.toml"
+
+
+@pytest.fixture
+def job(tmp_path: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> JobDir:
+    """A job that has begun, at step 20 of 100, and is at step 31."""
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setattr("launcher.inside.verdict.time.sleep", lambda _: None)
+    fake.answers("squeue", "RUNNING\n")
+    fake.answers("scontrol")
+    run = RunDir(tmp_path / "run")
+    folder = run.next_job()
+    folder.slurm.mkdir(parents=True)
+    folder.notes(0).mkdir(parents=True)
+    run.ranks.mkdir()
+    beat(run, 0, 31)
+    JobFile(str(run.root), "", "", 2, logs=str(folder.slurm)).write(folder.job_json)
+    add_start(run, {"job": "12", "restart": 0}, 20, 100)
+    return folder

@@ -6,56 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from ended_job import beat, last, note, outcome, requeued
 from fake_slurm import FakeSlurm
 
-from distill.processes.notes import Note
-from distill.processes.watchdog import Beat, beat_path
+from distill.processes.watchdog import beat_path
 from distill.run_dir import JobDir, RunDir
 from launcher.inside.verdict import conclude
-from launcher.jobfile import JobFile
-from launcher.starts import End, add_end, add_start, failures_in_a_row, job_number, read_starts
-
-
-@pytest.fixture
-def job(tmp_path: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> JobDir:
-    """A job that has begun, at step 20 of 100, and is at step 31."""
-    monkeypatch.setenv("SLURM_JOB_ID", "12")
-    monkeypatch.setattr("launcher.inside.verdict.time.sleep", lambda _: None)
-    fake.answers("squeue", "RUNNING\n")
-    fake.answers("scontrol")
-    run = RunDir(tmp_path / "run")
-    folder = run.next_job()
-    folder.slurm.mkdir(parents=True)
-    folder.notes(0).mkdir(parents=True)
-    run.ranks.mkdir()
-    beat(run, 0, 31)
-    JobFile(str(run.root), "", "", 2, logs=str(folder.slurm)).write(folder.job_json)
-    add_start(run, {"job": "12", "restart": 0}, 20, 100)
-    return folder
-
-
-def beat(run: RunDir, rank: int, step: int) -> None:
-    Beat(rank, "node1", 1, step, "forward", 5, 0.0, 0.0).write(run.ranks)
-
-
-def note(job: JobDir, rank: int, status: int, text: str, *, when: int, secondary: bool) -> None:
-    found = Note(rank, when, status, text, secondary)
-    (job.notes(0) / f"rank{rank}.json").write_text(json.dumps(vars(found)))
-
-
-def outcome(job: JobDir, stopped_by: str | None) -> None:
-    ended = json.dumps({"step": 40, "stopped_by": stopped_by})
-    (job.notes(0) / "outcome.json").write_text(ended)
-
-
-def last(job: JobDir) -> dict[str, object]:
-    return read_starts(RunDir(job.root.parents[1]))[-1]
-
-
-def requeued(fake: FakeSlurm) -> bool:
-    calls = fake.calls("scontrol")
-    assert calls in ([], ["requeue", "12"]), "at most once"
-    return bool(calls)
+from launcher.starts import job_number
 
 
 def test_a_complete_run_ends(job: JobDir, fake: FakeSlurm) -> None:
@@ -145,69 +102,6 @@ def test_what_an_earlier_start_died_of_is_not_taken_for_the_cause(
     log.write_text("srun: error: node9: task 7: Killed\npairdistill: start 0 ended after step 3\n")
     conclude(job.root, 9)
     assert last(job)["cause"] == "status 9"
-
-
-def test_three_failures_at_one_step_are_enough(
-    job: JobDir, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = RunDir(job.root.parents[1])
-    for restart in range(2):
-        add_end(run, "12", restart, End("failed", 31, "again", 1), "requeue")
-    conclude(job.root, 1)
-    assert not requeued(fake)
-    assert "it failed 3 times at step 31" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("between", [End("failed", 30, "x", 1), End("stopped", 31, "x", 0)])
-def test_failures_elsewhere_and_good_ends_begin_the_count_anew(
-    job: JobDir, fake: FakeSlurm, between: End
-) -> None:
-    run = RunDir(job.root.parents[1])
-    failure = End("failed", 31, "again", 1)
-    for restart, end in enumerate((failure, failure, between, failure)):
-        add_end(run, "12", restart, end, "requeue")
-    assert failures_in_a_row(run, "12", 31, 31) == 1
-    conclude(job.root, 1)
-    assert requeued(fake)
-
-
-@pytest.mark.parametrize("damage", [b'{"event": "end", "ki', b"\xff\x00\n", b"17\n", b"{}\n"])
-def test_a_damaged_history_costs_no_other_line(job: JobDir, fake: FakeSlurm, damage: bytes) -> None:
-    """What a kill cut off has no end of line; what follows it must not be lost with it."""
-    run = RunDir(job.root.parents[1])
-    add_end(run, "12", 0, End("failed", 31, "again", 1), "requeue")
-    with run.starts.open("ab") as file:
-        file.write(damage)
-    add_end(run, "12", 1, End("failed", 31, "again", 1), "requeue")
-    assert failures_in_a_row(run, "12", 31, 31) == 2
-    assert b"\n\n" not in run.starts.read_bytes()
-    conclude(job.root, 1)
-    assert not requeued(fake)
-
-
-@pytest.mark.parametrize("saved", [20, 38])
-def test_failures_without_a_checkpoint_between_them_do_not_go_on_for_ever(
-    job: JobDir, fake: FakeSlurm, saved: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As where memory leaks: at another step each time, always from the same checkpoint."""
-    run = RunDir(job.root.parents[1])
-    (run.checkpoints / f"step-{saved:08d}").mkdir(parents=True)
-    for restart in range(9):
-        add_end(run, "12", restart, End("failed", 32 + restart, "out of memory", 1), "requeue")
-    beat(run, 0, 41)
-    conclude(job.root, 1)
-    assert requeued(fake) == (saved == 38), "the last three have got further than the others"
-    said = "it failed 10 times since step 20, without another checkpoint"
-    assert (said in capsys.readouterr().out) == (saved == 20)
-
-
-def test_failures_of_an_earlier_job_do_not_count(job: JobDir, fake: FakeSlurm) -> None:
-    """Who submits again has mended something."""
-    run = RunDir(job.root.parents[1])
-    for restart in range(3):
-        add_end(run, "11", restart, End("failed", 31, "again", 1), "requeue")
-    conclude(job.root, 1)
-    assert requeued(fake)
 
 
 def test_ranks_of_an_earlier_start_that_are_no_more_do_not_count(job: JobDir) -> None:
