@@ -1,9 +1,10 @@
 """Removing people from a pack, and proving it.
 
 Shards that hold pairs of a person are written anew without them, under new names; then the
-manifest is replaced, in one instant; then the old files go. Killed before that instant, the pack
-is as it was; after it, asking again removes what is left. A person's label stays empty for ever,
-so all others keep theirs, and models trained on the pack still fit it.
+manifest is replaced, in one instant (those of two parts one right after the other); then the old
+files go. Killed before that instant, the pack is as it was; after it, asking again removes what is
+left. A person's label stays empty for ever, so all others keep theirs, and models trained on the
+pack still fit it.
 
 One process at a time changes a pack: what another has just written looks like a file left over, and
 a packer replaces the whole folder.
@@ -12,8 +13,6 @@ a packer replaces the whole folder.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -22,35 +21,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distill.data.beton import face_bytes
-from distill.data.beton_index import BetonIndex
 from distill.data.contact_sheet import SheetPair, contact_sheet
 from distill.data.forget_names import asked_of, is_about, labels_in, nobody
+from distill.data.forget_shards import Change, Digests, rewritten, stored_pair
 from distill.data.manifest import (
     MANIFEST_NAME,
-    Manifest,
     Pack,
-    ShardFacts,
     read_pack,
-    shard_name,
 )
 from distill.data.pack.parts import SHEET_NAME, SHEET_PAIRS
 from distill.data.pack.scratch import without_packers
 from distill.data.pack.standing import FORGET_LOCK_NAME, REJECTED_NAME, parts_at
 from distill.data.pack.tables import filter_table
-from distill.data.pack_writer import EncodedPair, ShardWriter
 from distill.data.pairs_table import PAIRS_NAME
 from distill.data.verify import stray_shards
 from distill.errors import UserError
 from distill.files import disk_errors, write_whole
 from distill.locks import alone_at
 
-_NO_LIMIT = 1 << 62
 _ROWS_AT_ONCE = 1 << 18
 _REMOVES = "is removing somebody from it"
-
-Digests = dict[int, set[bytes]]
-"""SHA-256 of images by their length in bytes."""
 
 
 class Forgotten(NamedTuple):
@@ -100,31 +90,28 @@ def _forget_in(packs: list[Pack], identities: Collection[str], folder: Path) -> 
         asked = asked._replace(known=[])
     labels = [labels_in(pack, asked.known) for pack in packs]
     names = asked.spellings
-    done = []
+    begun = []
     for pack, here in zip(packs, labels, strict=True):
         if here:
-            done.append(_forget(pack, here, names))
-        else:  # a call that was cut off may have been at work
-            _remove_traces(pack, names)
-    if done or any(pack.manifest.forgotten for pack in packs):
+            _remove_strays(pack)  # their names are taken anew
+            begun.append(rewritten(pack, here))
+    for change in begun:  # of all parts at once: asked again, they know the same people
+        write_whole(change.pack.path / MANIFEST_NAME, change.manifest)
+    now = [read_pack(pack.path) for pack in packs]
+    for pack in now:  # also where a call that was cut off may have been at work
+        _remove_traces(pack, names)
+    if any(pack.manifest.forgotten for pack in now):
         filter_table(folder / REJECTED_NAME, ("path", "reason"), partial(is_about, names))
     if asked.unknown:
         raise nobody(folder, asked.unknown)
-    return done
+    return [_proved(change) for change in begun]
 
 
-def _forget(pack: Pack, labels: list[int], names: set[str]) -> Forgotten:
-    removed: Digests = {}
-    shards, kinds = _without(pack, labels, removed)
-    pairs = pack.manifest.pairs - sum(shard.pairs for shard in shards)
-    changed = sum(shard not in pack.manifest.shards for shard in shards)
-    changed = max(changed, len(pack.manifest.shards) - len(shards))
-    manifest = _manifest_without(pack.manifest, labels, shards, kinds)
-    text = manifest.model_dump_json(indent=1)
-    write_whole(pack.path / MANIFEST_NAME, text.encode("utf-8"))
-    now = read_pack(pack.path)
-    _remove_traces(now, names)
-    return Forgotten(now, labels, pairs, changed, _prove(now, labels, removed))
+def _proved(change: Change) -> Forgotten:
+    """What came of a change, once its manifest stands."""
+    now = read_pack(change.pack.path)
+    scanned = _prove(now, change.labels, change.removed)
+    return Forgotten(now, change.labels, change.pairs, change.shards, scanned)
 
 
 def _remove_traces(pack: Pack, names: set[str]) -> None:
@@ -134,96 +121,6 @@ def _remove_traces(pack: Pack, names: set[str]) -> None:
         gone = names.difference(pack.manifest.identities)
         filter_table(pack.path / PAIRS_NAME, ("identity",), gone.__contains__)
         _renew_sheet(pack)
-
-
-def _without(
-    pack: Pack, labels: list[int], removed: Digests
-) -> tuple[list[ShardFacts], Counter[int]]:
-    """The shards of the pack without some labels, and the kinds of the pairs that went.
-
-    The images that went are added to ``removed``.
-    """
-    kept: list[ShardFacts] = []
-    kinds: Counter[int] = Counter()
-    numbers = _free_numbers(pack)
-    for facts, shard in zip(pack.manifest.shards, pack.index.shards, strict=True):
-        of_them = np.isin(shard.samples["label"], labels)
-        if not of_them.any():
-            kept.append(facts)
-            continue
-        kinds.update(shard.samples["kind"][of_them].tolist())
-        for row in np.flatnonzero(of_them).tolist():
-            for jpeg in filter(None, stored_pair(shard, row)[:2]):
-                removed.setdefault(len(jpeg), set()).add(hashlib.sha256(jpeg).digest())
-        if not of_them.all():
-            rows = np.flatnonzero(~of_them).tolist()
-            kept.append(_rewritten(pack.path, shard, rows, next(numbers)))
-    return kept, kinds
-
-
-def _free_numbers(pack: Pack) -> Iterator[int]:
-    """Numbers of shards that the pack does not have."""
-    _remove_strays(pack)
-    taken = {facts.name for facts in pack.manifest.shards}
-    number = 0
-    while True:
-        if shard_name(number) not in taken:
-            yield number
-        number += 1
-
-
-def _rewritten(folder: Path, shard: BetonIndex, rows: list[int], number: int) -> ShardFacts:
-    """Some rows of a shard as a shard of its own."""
-    facts: list[ShardFacts] = []
-    with ShardWriter(
-        folder,
-        len(rows),
-        image_side=shard.side,
-        layout=shard.layout,
-        shard_bytes=_NO_LIMIT,
-        at_end=facts.append,
-        first_number=number,
-    ) as writer:
-        for row in rows:
-            writer.append(stored_pair(shard, row))
-    return facts[0]
-
-
-def stored_pair(shard: BetonIndex, row: int) -> EncodedPair:
-    """A pair as it was packed."""
-    entry, places = shard.samples[row], shard.allocations[row]
-    with shard.path.open("rb") as file:
-        images = [os.pread(file.fileno(), int(p["size"]), int(p["ptr"])) for p in places]
-    first, second = (*images, b"")[:2]
-    return EncodedPair(first, second, int(entry["label"]), int(entry["kind"]), face_bytes(entry))
-
-
-def _manifest_without(
-    manifest: Manifest, labels: list[int], shards: list[ShardFacts], kinds: Counter[int]
-) -> Manifest:
-    """The description of the pack without some people, whose labels stay, empty."""
-    names, people = list(manifest.identities), list(manifest.pairs_per_identity)
-    gone = sum(people[label] for label in labels)
-    number = len(manifest.forgotten)
-    for label in labels:
-        number += 1
-        while (name := f"(forgotten {number})") in names:
-            number += 1
-        names[label], people[label] = name, 0
-    per_photograph = manifest.pairs // manifest.photographs
-    content = manifest.model_dump() | {
-        "identities": names,
-        "pairs_per_identity": people,
-        "pairs": manifest.pairs - gone,
-        "photographs": manifest.photographs - gone // per_photograph,
-        "pairs_per_kind": {
-            kind: pairs - kinds[manifest.kinds.index(kind)]
-            for kind, pairs in manifest.pairs_per_kind.items()
-        },
-        "forgotten": sorted([*manifest.forgotten, *labels]),
-        "shards": [shard.model_dump() for shard in shards],
-    }
-    return Manifest.model_validate(content)
 
 
 def _remove_strays(pack: Pack) -> None:

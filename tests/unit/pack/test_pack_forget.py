@@ -113,6 +113,25 @@ def test_people_of_whom_each_part_has_others(jpeg_pairs, tmp_path):
     assert (train.labels, evaluation.labels) == ([2, 0], [2, 0])
 
 
+def test_a_list_that_was_cut_off_is_given_again_as_it_was(jpeg_pairs, tmp_path):
+    """Killed while the second part is written: the first still knows whom only it has."""
+    for part, names in (("train", ["a", "b", "c"]), ("evaluation", ["c", "d", "e"])):
+        pairs = [jpeg_pairs[i]._replace(label=i % 3) for i in range(6)]
+        write_pack(tmp_path / part, pairs, 6, identities=names, kinds=("blur", "eyes"))
+    shutil.copytree(tmp_path, tmp_path.with_name("whole"))
+    forget(["a", "c", "e"], tmp_path.with_name("whole"))
+    new = tmp_path / "evaluation" / "pairs-00001.beton"
+    assert not new.exists()
+    killed_at(lambda: forget(["a", "c", "e"], tmp_path), renames(ending=str(new)))
+    assert read_pack(tmp_path / "train").manifest.identities == ["a", "b", "c"]
+    forget(["a", "c", "e"], tmp_path)
+    for part in ("train", "evaluation"):
+        made, whole = (
+            read_pack(at / part).manifest for at in (tmp_path, tmp_path.with_name("whole"))
+        )
+        assert made == whole
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [(b"\n \n", "no name in it"), (b"\xff", "not UTF-8"), (None, "No such file")],
