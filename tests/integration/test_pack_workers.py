@@ -1,10 +1,15 @@
 """Packing whose workers fail, are killed, or die in the middle of their work."""
 
+import os
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
 from multiprocessing import active_children
 
+import cv2
+import numpy as np
 import pytest
 
 from distill.data.pack import PackOptions, pack
@@ -72,3 +77,28 @@ def test_a_worker_that_dies_later_is_told_by_where(tmp_path, before):
 
     with pytest.raises(UserError, match=r"was killed by SIGKILL near ann/\d+\.png: out of memory"):
         pack(Source(), tmp_path / "out", TWO_WORKERS)
+
+
+UNGUARDED = """
+import sys
+from pathlib import Path
+from distill.data.pack import PackOptions, open_source, pack
+options = PackOptions(aligned=True, workers=2, kinds={"blur": 1.0})
+pack(open_source(sys.argv[1]), Path(sys.argv[2]), options)
+"""
+
+
+def test_a_script_that_its_workers_cannot_load_is_told_so(tmp_path):
+    """Python starts a worker by loading the script again, which packs again."""
+    people = tmp_path / "people"
+    (people / "ann").mkdir(parents=True)
+    for i in range(4):
+        cv2.imwrite(str(people / "ann" / f"{i}.png"), np.full((112, 112, 3), i, np.uint8))
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    command = [sys.executable, tmp_path / "script.py", people, tmp_path / "out"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+    last = done.stderr.splitlines()[-1]
+    assert "a worker process ended with exit status 1 before any work was done" in last
+    assert 'under `if __name__ == "__main__":`' in last and "memory" not in last
+    assert not (tmp_path / "out").exists()
