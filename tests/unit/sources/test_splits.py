@@ -18,6 +18,7 @@ from distill.data.people import (
     person_name,
     reason_against,
 )
+from distill.data.sources import Sample
 from distill.data.splits import split_by_identity, split_by_image
 from distill.errors import UserError
 
@@ -261,7 +262,7 @@ def test_two_spellings_of_a_name_are_one_person() -> None:
     """As a folder is called by macOS, and by everybody else."""
     found = Found()
     for number, name in enumerate(("Zoe\u0308", "Zoe", "Zo\u00eb")):
-        found.add(f"{number}.png", name, face=True, sha256=bytes(32))
+        found.add(Sample(f"{number}.png", name, bytes), face=True, sha256=bytes(32))
     assert list(found.people) == ["Zo\u00eb", "Zoe"]
     assert found.persons.tolist() == [0, 1, 0]
 
