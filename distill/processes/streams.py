@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import sys
+from pathlib import Path
 
 _STREAMS = ("stdin", "stdout", "stderr")
 """By their descriptors, 0 to 2."""
@@ -23,6 +24,9 @@ def open_closed_streams() -> None:
             assert opened == number, "the lowest that is free"
             os.set_inheritable(number, True)
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+    for number, name in enumerate(_STREAMS):
+        if getattr(sys, name) is None:  # a library took the number since, as libffi does for itself
+            setattr(sys, name, Path(os.devnull).open("w" if number else "r"))  # noqa: SIM115
 
 
 def leave_lost_terminal() -> None:
