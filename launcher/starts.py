@@ -24,8 +24,8 @@ class End:
     """How one start ended.
 
     Attributes:
-        kind: ``complete``, ``stopped`` (saved on a signal), ``mistake`` (the user's; starting again
-            would not help) or ``failed``.
+        kind: ``complete``, ``stopped`` (by a signal; what there was is saved), ``mistake`` (the
+            user's; starting again would not help) or ``failed``.
         step: optimizer steps made when it ended.
         cause: one line.
         status: exit status of srun.

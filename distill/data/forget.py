@@ -90,26 +90,29 @@ def _forget_in(packs: list[Pack], identities: Collection[str], folder: Path) -> 
         asked = asked._replace(known=[])
     labels = [labels_in(pack, asked.known) for pack in packs]
     names = asked.spellings
-    begun = []
-    for pack, here in zip(packs, labels, strict=True):
-        if here:
-            _remove_strays(pack)  # their names are taken anew
-            begun.append(rewritten(pack, here))
-    for change in begun:  # of all parts at once: asked again, they know the same people
+    changes = [_begun(pack, here) for pack, here in zip(packs, labels, strict=True)]
+    for change in filter(None, changes):  # of all parts at once: asked again, all know the same
         write_whole(change.pack.path / MANIFEST_NAME, change.manifest)
-    now = [read_pack(pack.path) for pack in packs]
+    now = [read_pack(p.path) if change else p for p, change in zip(packs, changes, strict=True)]
     for pack in now:  # also where a call that was cut off may have been at work
         _remove_traces(pack, names)
     if any(pack.manifest.forgotten for pack in now):
         filter_table(folder / REJECTED_NAME, ("path", "reason"), partial(is_about, names))
     if asked.unknown:
         raise nobody(folder, asked.unknown)
-    return [_proved(change) for change in begun]
+    return [_proved(pack, change) for pack, change in zip(now, changes, strict=True) if change]
 
 
-def _proved(change: Change) -> Forgotten:
+def _begun(pack: Pack, labels: list[int]) -> Change | None:
+    """The change that removes people from a pack, up to its manifest; None where there are none."""
+    if not labels:
+        return None
+    _remove_strays(pack)  # their names are taken anew
+    return rewritten(pack, labels)
+
+
+def _proved(now: Pack, change: Change) -> Forgotten:
     """What came of a change, once its manifest stands."""
-    now = read_pack(change.pack.path)
     scanned = _prove(now, change.labels, change.removed)
     return Forgotten(now, change.labels, change.pairs, change.shards, scanned)
 

@@ -103,10 +103,15 @@ def test_nobody_is_removed_where_one_is_not_known(make_pack, tmp_path, capsys):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()} == before
 
 
-def test_people_of_whom_each_part_has_others(jpeg_pairs, tmp_path):
+def write_two_parts(folder, jpeg_pairs):
+    """Of which `c` alone is in both."""
     for part, names in (("train", ["a", "b", "c"]), ("evaluation", ["c", "d", "e"])):
         pairs = [jpeg_pairs[i]._replace(label=i % 3) for i in range(6)]
-        write_pack(tmp_path / part, pairs, 6, identities=names, kinds=("blur", "eyes"))
+        write_pack(folder / part, pairs, 6, identities=names, kinds=("blur", "eyes"))
+
+
+def test_people_of_whom_each_part_has_others(jpeg_pairs, tmp_path):
+    write_two_parts(tmp_path, jpeg_pairs)
     train, evaluation = forget(["e", "c", "a"], tmp_path)
     assert train.pack.manifest.identities == ["(forgotten 2)", "b", "(forgotten 1)"]
     assert evaluation.pack.manifest.identities == ["(forgotten 2)", "d", "(forgotten 1)"]
@@ -115,9 +120,7 @@ def test_people_of_whom_each_part_has_others(jpeg_pairs, tmp_path):
 
 def test_a_list_that_was_cut_off_is_given_again_as_it_was(jpeg_pairs, tmp_path):
     """Killed while the second part is written: the first still knows whom only it has."""
-    for part, names in (("train", ["a", "b", "c"]), ("evaluation", ["c", "d", "e"])):
-        pairs = [jpeg_pairs[i]._replace(label=i % 3) for i in range(6)]
-        write_pack(tmp_path / part, pairs, 6, identities=names, kinds=("blur", "eyes"))
+    write_two_parts(tmp_path, jpeg_pairs)
     shutil.copytree(tmp_path, tmp_path.with_name("whole"))
     forget(["a", "c", "e"], tmp_path.with_name("whole"))
     new = tmp_path / "evaluation" / "pairs-00001.beton"
