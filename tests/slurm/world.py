@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -179,17 +179,22 @@ class World:
                     found[int(values[b"SLURM_PROCID"])] = int(process.name)
         return found
 
-    def held_up_and_told(self, name: str, seconds: float) -> bool:
-        """Stop the ranks of a run for a while; whether USR2 has reached them, or did before."""
+    @contextmanager
+    def held_up(self, name: str) -> Iterator[None]:
+        """The ranks of a run stand still; what Slurm signals lets them go on."""
         pids = list(self.ranks(name).values())
         for pid in pids:
-            signal_if_there(pid, signal.SIGSTOP)
-        time.sleep(seconds)
-        told = any(map(usr2_waits, pids)) or any(self.run(name).checkpoints.glob("*"))
-        for pid in pids:
-            signal_if_there(pid, signal.SIGCONT)
-        time.sleep(0.1)
-        return told
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                signal_if_there(pid, signal.SIGCONT)
+
+    def warned(self, name: str) -> bool:
+        """Whether USR2 waits for a rank of a run, or has made it save."""
+        pids = self.ranks(name).values()
+        return any(map(usr2_waits, pids)) or any(self.run(name).checkpoints.glob("*"))
 
     def assert_as(self, name: str, reference: str) -> None:
         """A run ended with exactly the numbers and weights of another."""
