@@ -7,15 +7,17 @@ changes only the pairs it takes part in, and the number of workers changes nothi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from distill.arrays import Numbers
-from distill.data.keyed import keyed_rng
+from distill.data.keyed import first_integers, keyed_rng
 from distill.data.second import draw_kinds
+
+_AT_A_TIME = 512
+"""Photographs that are looked up, and draw, at a time."""
 
 
 class Photo(NamedTuple):
@@ -40,16 +42,16 @@ class Photos:
     Args:
         rows: where their faces are kept, (N,) uint32, none twice.
         labels: indices of their people, (N,) int32.
-        told: origin and note of the photograph in a row.
-        origins: origins of those in many rows, which rise; of one after the other if None.
+        told: origins and notes of the photographs in some rows, which rise.
+        origins: their origins alone.
     """
 
     def __init__(
         self,
         rows: npt.NDArray[np.uint32],
         labels: npt.NDArray[np.int32],
-        told: Callable[[int], tuple[str, str]],
-        origins: Callable[[npt.NDArray[np.uint32]], Iterator[str]] | None = None,
+        told: Callable[[npt.NDArray[np.uint32]], Iterator[tuple[str, str]]],
+        origins: Callable[[npt.NDArray[np.uint32]], Iterator[str]],
     ) -> None:
         order = np.lexsort((rows, labels))
         self.rows, self.labels = rows[order], labels[order]
@@ -58,28 +60,45 @@ class Photos:
     @classmethod
     def of(cls, photos: Iterable[Photo]) -> Self:
         """These, for small numbers."""
-        listed = list(photos)
-        told = {photo.row: (photo.origin, photo.note) for photo in listed}
-        rows = np.array([photo.row for photo in listed], np.uint32)
-        labels = np.array([photo.label for photo in listed], np.int32)
-        return cls(rows, labels, told.__getitem__)
+        known = {photo.row: photo for photo in photos}
+
+        def told(rows: npt.NDArray[np.uint32]) -> Iterator[tuple[str, str]]:
+            return ((known[row].origin, known[row].note) for row in rows.tolist())
+
+        labels = np.array([photo.label for photo in known.values()], np.int32)
+        return cls(
+            np.array(list(known), np.uint32),
+            labels,
+            told,
+            lambda rows: (origin for origin, _ in told(rows)),
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, place: int) -> Photo:
-        row = int(self.rows[place])
-        origin, note = self._told(row)
-        return Photo(row, origin, int(self.labels[place]), note)
+        return self._between(place, place + 1)[0]
 
     def __iter__(self) -> Iterator[Photo]:
-        return (self[place] for place in range(len(self)))
+        for start in range(0, len(self), _AT_A_TIME):
+            yield from self._between(start, min(start + _AT_A_TIME, len(self)))
 
-    def people(self) -> Iterator[list[Photo]]:
-        """The photographs of one person after the other."""
-        starts = np.flatnonzero(np.diff(self.labels, prepend=-1))
-        for start, end in pairwise(np.append(starts, len(self))):
-            yield [self[place] for place in range(start, end)]
+    def whole_people(self) -> Iterator[list[Photo]]:
+        """All photographs of some people after all of others; few of them, or one person's."""
+        ends = np.append(np.flatnonzero(np.diff(self.labels)) + 1, len(self))
+        start = 0
+        while start < len(self):
+            at = int(np.searchsorted(ends, start + _AT_A_TIME))
+            end = int(ends[min(at, len(ends) - 1)])
+            yield self._between(start, end)
+            start = end
+
+    def _between(self, start: int, end: int) -> list[Photo]:
+        rows, labels = self.rows[start:end], self.labels[start:end]
+        rising, found = np.argsort(rows), dict[int, Photo]()
+        for at, (origin, note) in zip(rising.tolist(), self._told(rows[rising]), strict=True):
+            found[at] = Photo(int(rows[at]), origin, int(labels[at]), note)
+        return [found[at] for at in range(len(rows))]
 
     def some(self, which: npt.NDArray[np.bool_]) -> Photos:
         """Those for whose place ``which``, (N,), says so."""
@@ -87,10 +106,7 @@ class Photos:
 
     def origins(self, places: Numbers) -> Iterator[str]:
         """Names within the source of those at ``places``, whose rows rise."""
-        rows = self.rows[places]
-        if self._origins is not None:
-            return self._origins(rows)
-        return (self._told(row)[0] for row in rows.tolist())
+        return self._origins(self.rows[places])
 
     def labelled_anew(self) -> tuple[Photos, npt.NDArray[np.int32]]:
         """The same with labels without gaps, and of each label what it was before."""
@@ -117,10 +133,9 @@ class PairPlan(NamedTuple):
 
 def training_pairs(photos: Photos, seed: int, per_image: int) -> Iterator[PairPlan]:
     """``per_image`` pairs of each photograph, whose kinds are drawn by whoever makes them."""
-    for own in photos.people():
-        for place, photo in enumerate(own):
-            for repeat in range(per_image):
-                yield PairPlan(photo, _other(own, place, seed, repeat), None, repeat)
+    for photo, others in _with_others(photos, seed, per_image):
+        for repeat, other in enumerate(others):
+            yield PairPlan(photo, other, None, repeat)
 
 
 def single_photos(photos: Photos) -> Iterator[PairPlan]:
@@ -131,10 +146,9 @@ def single_photos(photos: Photos) -> Iterator[PairPlan]:
 
 def evaluation_pairs(photos: Photos, seed: int, kinds: Sequence[str]) -> Iterator[PairPlan]:
     """One pair of each photograph for each kind: pair i is photograph i // K, kind i % K."""
-    for own in photos.people():
-        for place, photo in enumerate(own):
-            for kind in kinds:
-                yield PairPlan(photo, _other(own, place, seed, 0), (kind,), 0)
+    for photo, (other,) in _with_others(photos, seed, 1):
+        for kind in kinds:
+            yield PairPlan(photo, other, (kind,), 0)
 
 
 def kinds_of(plan: PairPlan, seed: int, probabilities: Mapping[str, float]) -> tuple[str, ...]:
@@ -144,9 +158,18 @@ def kinds_of(plan: PairPlan, seed: int, probabilities: Mapping[str, float]) -> t
     return draw_kinds(probabilities, keyed_rng(seed, plan.first.origin, plan.repeat, "kinds"))
 
 
-def _other(own: Sequence[Photo], place: int, seed: int, repeat: int) -> Photo | None:
-    """Another photograph of the same person than the one at ``place``."""
-    if len(own) < 2:
-        return None
-    step = int(keyed_rng(seed, own[place].origin, repeat, "other").integers(1, len(own)))
-    return own[(place + step) % len(own)]
+def _with_others(
+    photos: Photos, seed: int, repeats: int
+) -> Iterator[tuple[Photo, list[Photo | None]]]:
+    """Each photograph with another one of the same person, if there is one, for each repeat."""
+    for some in photos.whole_people():
+        labels, names = np.array([one.label for one in some]), [one.origin for one in some]
+        begins = np.flatnonzero(np.diff(labels, prepend=-1))
+        own = np.diff(begins, append=len(some))
+        begin, size = np.repeat(begins, own), np.repeat(own, own)
+        drawn = list[list[int]]()
+        for repeat in range(repeats):
+            steps = 1 + first_integers(np.maximum(size - 1, 1), seed, names, repeat, "other")
+            drawn.append((begin + (np.arange(len(some)) - begin + steps) % size).tolist())
+        for place, (photo, *places) in enumerate(zip(some, *drawn, strict=True)):
+            yield photo, [some[other] if other != place else None for other in places]

@@ -136,9 +136,8 @@ class Survey:
         rows = np.flatnonzero(taken).astype(np.uint32)
         self.photos = Photos(rows, labels[taken], self._told, self._origins)
 
-    def _told(self, row: int) -> tuple[str, str]:
-        record = self._journal.record(row)
-        return as_text(record.origin), record.note
+    def _told(self, rows: npt.NDArray[np.uint32]) -> Iterator[tuple[str, str]]:
+        return ((as_text(one.origin), one.note) for one in self._journal.records(rows))
 
     def _origins(self, rows: npt.NDArray[np.uint32]) -> Iterator[str]:
         return map(as_text, self._journal.origins(rows))

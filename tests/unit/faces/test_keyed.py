@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.data.keyed import first_randoms, keyed_rng
+from distill.data.keyed import first_integers, first_randoms, keyed_rng
 
 parts = st.lists(st.one_of(st.integers(), st.text(max_size=5), st.binary(max_size=5)), max_size=4)
 
@@ -45,6 +45,20 @@ def test_streams_are_equal_exactly_where_keys_are(a, b):
 def test_first_randoms_are_those_of_generators(before, names, after):
     drawn = [keyed_rng(before, name, after).random() for name in names]
     assert first_randoms(before, iter(names), after).tolist() == drawn
+
+
+bounds = st.one_of(
+    st.integers(1, 50), st.integers(1, 2**32), st.sampled_from([1, 2**31 + 1, 2**32])
+)
+"""Where the bound is 2**31 + 1, half of the draws are refused, and others taken."""
+
+
+@given(st.integers(), st.lists(st.tuples(st.text(max_size=5), bounds), max_size=20), parts)
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_first_integers_are_those_of_generators(before, named, after):
+    names, below = [name for name, _ in named], np.array([bound for _, bound in named], np.int64)
+    drawn = [int(keyed_rng(before, name, *after).integers(bound)) for name, bound in named]
+    assert first_integers(below, before, names, *after).tolist() == drawn
 
 
 def test_parts_do_not_run_into_each_other():

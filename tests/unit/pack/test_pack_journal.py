@@ -177,5 +177,7 @@ def test_many_origins_are_those_of_the_records(tmp_path):
         for count in (0, 1, 7, 4_000, 9_000):
             numbers = np.sort(rng.choice(9_000, count, replace=False)).astype(np.uint32)
             assert list(journal.origins(numbers)) == [names[number] for number in numbers]
+            told = [(one.origin, one.note) for one in journal.records(numbers)]
+            assert told == [(names[number], names[number]) for number in numbers]
         far = np.array([0, 4_095, 4_096, 8_191, 8_192, 8_999], np.uint32)
         assert list(journal.origins(far)) == [journal.record(int(n)).origin for n in far]

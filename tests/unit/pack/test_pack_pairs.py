@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from distill.data.faces import TEMPLATE, AlignedFace
+from distill.data.keyed import keyed_rng
 from distill.data.pack import work
 from distill.data.pairs import Photo, Photos, evaluation_pairs, kinds_of, training_pairs
 from distill.data.second import SecondOptions
@@ -37,12 +38,13 @@ def test_photographs_come_by_person_and_then_by_row():
     ours = Photos.of(mixed)
     expected = sorted(mixed, key=lambda photo: (photo.label, photo.row))
     assert list(ours) == expected and len(ours) == 6
-    assert [[p.row for p in own] for own in ours.people()] == [[0, 3], [1, 7], [2, 5]]
+    assert [[p.row for p in few] for few in ours.whole_people()] == [[0, 3, 1, 7, 2, 5]]
+    assert [ours[place] for place in range(6)] == expected
     some = ours.some(ours.labels > 0)
     anew, before = some.labelled_anew()
     assert [(p.origin, p.label) for p in anew] == [(p.origin, p.label // 2 - 1) for p in some]
     assert before.tolist() == [2, 4]
-    assert list(Photos.of([]).people()) == []
+    assert list(Photos.of([]).whole_people()) == list(Photos.of([])) == []
 
 
 def test_every_photograph_gets_its_pairs_with_at_least_one_kind():
@@ -59,6 +61,31 @@ def test_other_photographs_are_of_the_same_person_and_not_the_same():
         assert plan.other.row != plan.first.row
     alone = planned(photos(each=1))
     assert all(plan.other is None for plan in alone)
+
+
+def test_other_photographs_are_those_of_a_generator_each():
+    """Packs of earlier releases are made again. Photographs are looked up in pieces of people,
+    of whom one here has more of them than a piece; and those of one are far apart in the source."""
+    sizes = [1, 2, 700, 1, 511, 512, 3, *[5] * 300]
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    own = [np.flatnonzero(labels == label).tolist() for label in range(len(sizes))]
+    of_all = Photos.of(Photo(i, f"{i}.jpg", label, "") for i, label in enumerate(labels.tolist()))
+
+    def other(label, place, repeat):
+        if len(own[label]) == 1:
+            return None
+        rng = keyed_rng(3, f"{own[label][place]}.jpg", repeat, "other")
+        return own[label][(place + int(rng.integers(1, len(own[label])))) % len(own[label])]
+
+    everyone = [(label, place) for label, mine in enumerate(own) for place in range(len(mine))]
+    expected = [(own[who][at], other(who, at, i), i) for who, at in everyone for i in range(2)]
+    plans = training_pairs(of_all, 3, 2)
+    assert [(p.first.row, p.other and p.other.row, p.repeat) for p in plans] == expected
+    plans = evaluation_pairs(of_all, 3, ["blur", "pose"])
+    once = [each[:2] for each in expected if each[2] == 0 for _ in range(2)]
+    assert [(p.first.row, p.other and p.other.row) for p in plans] == once
+    for few in of_all.whole_people():
+        assert sum(photo.label != few[-1].label for photo in few) < 512
 
 
 def test_kinds_do_not_depend_on_the_rest_of_the_source():
