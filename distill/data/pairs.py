@@ -7,7 +7,7 @@ changes only the pairs it takes part in, and the number of workers changes nothi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -85,13 +85,8 @@ class Photos:
 
     def whole_people(self) -> Iterator[list[Photo]]:
         """All photographs of some people after all of others; few of them, or one person's."""
-        ends = np.append(np.flatnonzero(np.diff(self.labels)) + 1, len(self))
-        start = 0
-        while start < len(self):
-            at = int(np.searchsorted(ends, start + _AT_A_TIME))
-            end = int(ends[min(at, len(ends) - 1)])
-            yield self._between(start, end)
-            start = end
+        for piece in whole_pieces(self.labels):
+            yield self._between(piece.start, piece.stop)
 
     def _between(self, start: int, end: int) -> list[Photo]:
         rows, labels = self.rows[start:end], self.labels[start:end]
@@ -112,6 +107,17 @@ class Photos:
         """The same with labels without gaps, and of each label what it was before."""
         before, labels = np.unique(self.labels, return_inverse=True)
         return Photos(self.rows, labels.astype(np.int32), self._told, self._origins), before
+
+
+def whole_pieces(numbers: npt.NDArray[np.integer[Any]]) -> Iterator[slice]:
+    """Where equal numbers, which follow each other, stay together: about as many at a time."""
+    ends = np.append(np.flatnonzero(np.diff(numbers)) + 1, len(numbers))
+    start = 0
+    while start < len(numbers):
+        at = int(np.searchsorted(ends, start + _AT_A_TIME))
+        end = int(ends[min(at, len(ends) - 1)])
+        yield slice(start, end)
+        start = end
 
 
 class PairPlan(NamedTuple):

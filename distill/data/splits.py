@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from distill.arrays import Numbers
 from distill.data.keyed import first_randoms
-from distill.data.pairs import Photo, Photos
+from distill.data.pairs import Photo, Photos, whole_pieces
 from distill.errors import UserError
 
 Places = npt.NDArray[np.bool_]
@@ -193,11 +193,21 @@ def _groups_of_one(
     places = shared[np.argsort(of[shared], kind="stable")]
     starts = np.flatnonzero(np.diff(of[places], prepend=-1))
     one = np.minimum.reduceat(person[places], starts) == np.maximum.reduceat(person[places], starts)
-    sizes = np.diff(starts, append=len(places))[one]
-    ranges = zip(starts[one].tolist(), sizes.tolist(), strict=True)
-    members = (places[start : start + size].tolist() for start, size in ranges)
-    firsts = [min(some, key=lambda at: (photos[at].origin, at)) for some in members]
-    return np.array(firsts, np.int64), sizes
+    sizes = np.diff(starts, append=len(places))
+    own, firsts = places[np.repeat(one, sizes)], list[int]()
+    for piece in whole_pieces(of[own]):
+        firsts += _firsts_by_name(photos, own[piece], of)
+    return np.array(firsts, np.int64), sizes[one]
+
+
+def _firsts_by_name(photos: Photos, places: Numbers, of: Groups) -> list[int]:
+    """Of each group among ``places``, in their order, the place of the first photograph."""
+    places = places[np.argsort(photos.rows[places])]
+    first = dict[int, tuple[str, int]]()
+    groups, names = of[places].tolist(), photos.origins(places)
+    for group, each in zip(groups, zip(names, places.tolist(), strict=True), strict=True):
+        first[group] = min(first.get(group, each), each)
+    return [first[group][1] for group in sorted(first)]
 
 
 def split_by_identity(
