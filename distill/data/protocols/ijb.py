@@ -21,6 +21,7 @@ import os
 import warnings
 from array import array
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,7 +35,7 @@ from distill.data.images import Pixels, Unusable, decode
 from distill.data.protocols.ijb_search import Searches, check_known, read_searches
 from distill.data.protocols.lines import Line, lines_of, numbered
 from distill.data.sources.folder import read_file
-from distill.data.sources.paths import below, opened, refuse_unreadable
+from distill.data.sources.paths import Below, opened, refuse_unreadable
 from distill.errors import UserError
 
 META, CROPS = "meta", "loose_crop"
@@ -95,16 +96,17 @@ class TemplateSet:
 
     def image(self, number: int) -> bytes:
         """As `FaceSet.image`."""
-        return read_file(crop(self.path / CROPS, self.images[number]))
+        name = self.images[number]
+        return read_file(crop(self._crops, name), follow="/" not in name)
+
+    @cached_property
+    def _crops(self) -> Below:
+        return Below(os.path.realpath(self.path / CROPS))
 
 
-def crop(crops: Path, name: str) -> Path:
-    """The file of an image; a path of several parts must stay below ``crops``.
-
-    Raises:
-        Unusable: it does not.
-    """
-    return crops / name if "/" not in name else below(os.path.realpath(crops), name)
+def crop(crops: Below, name: str) -> str:
+    """The file of an image; raises `Unusable` where a path of several parts leaves ``crops``."""
+    return f"{crops.root}/{name}" if "/" not in name else crops(name)
 
 
 def is_ijb(folder: Path) -> bool:
@@ -173,11 +175,11 @@ def read_faces(
     """Names, landmarks (N, 5, 2) and scores (N,) of the images, each of which is in ``crops``."""
     names: Names = []
     numbers = array("d")
-    present = files_in(crops)
+    present, below = files_in(crops), Below(os.path.realpath(crops))
     for line in lines_of(path):
         line.need(12, "a face (IMAGE, ten coordinates, SCORE)")
         name, found = line.fields[0], line.reals(1)
-        check_there(line, name, crops, present)
+        check_there(line, name, below, present)
         check_points(line, found[:10])
         names.append(name)
         numbers.extend(found)
@@ -206,16 +208,18 @@ def files_in(folder: Path) -> set[str]:
         ) from None
 
 
-def check_there(line: Line, name: str, crops: Path, present: set[str]) -> None:
+def check_there(line: Line, name: str, crops: Below, present: set[str]) -> None:
     """Refuse an image that is not there, or elsewhere."""
     if name in present:
         return
     try:
-        there = crop(crops, name).is_file()
+        there = Path(crop(crops, name)).is_file()
     except Unusable as fault:
         raise line.wrong(fault.reason) from None
     if not there:
-        raise line.wrong(f"{name}: no such file in {crops}", fix="unpack all images of the set")
+        raise line.wrong(
+            f"{name}: no such file in {crops.root}", fix="unpack all images of the set"
+        )
 
 
 def read_media(path: Path, images: Names, points: Path) -> tuple[Numbers, Numbers]:

@@ -8,6 +8,7 @@ two people follow, without a number, and are shared out to the sets in their ord
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from distill.data.protocols.pairs_txt import (
     photograph,
     root_of,
 )
+from distill.data.sources.paths import Below
 
 USUAL_NAMES = ("pairs_CALFW.txt", "pairs_CPLFW.txt")
 
@@ -55,9 +57,9 @@ def read_pair_lines(path: Path) -> PhotographPairs:
     """
     sets = sets_of(pairs_of(list_of_pairs(path)))
     in_sets = [pair for each in sets for pair in each]
-    folder = root_of(path, in_sets[0].files[0])
+    below = Below(os.path.realpath(root_of(path, in_sets[0].files[0])))
     named = _named(in_sets)
-    photographs = [photograph(folder, line, name) for name, line in named.items()]
+    photographs = [photograph(below, line, name) for name, line in named.items()]
     place = {name: number for number, name in enumerate(named)}
     numbers = np.array([[place[name] for name in pair.files] for pair in in_sets])
     return PhotographPairs(

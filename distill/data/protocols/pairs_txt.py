@@ -12,6 +12,7 @@ of a face detector enlarged by 2.2 (part 1), so that the box is known.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,7 @@ from distill.data.images import MIN_SIDE, Pixels, Unusable, decode
 from distill.data.locate import find_face
 from distill.data.protocols.lines import Line, lines_of
 from distill.data.sources.folder import read_file
-from distill.data.sources.paths import below
+from distill.data.sources.paths import Below
 from distill.errors import UserError
 
 ENDING, USUAL_NAME = ".txt", "pairs.txt"
@@ -80,7 +81,7 @@ class PhotographPairs:
 
     def image(self, number: int) -> bytes:
         """As `FaceSet.image`."""
-        return read_file(self.photographs[number])
+        return read_file(self.photographs[number], follow=False)
 
 
 def face_of(rgb: Pixels) -> tuple[Pixels, str]:
@@ -192,10 +193,11 @@ def find_photographs(root: Path, named: list[tuple[Line, Named, Named]]) -> dict
         UserError: one is not there, or leads out of ``root``.
     """
     found: dict[Named, Path] = {}
+    below = Below(os.path.realpath(root))
     for line, *pair in named:
         for each in pair:
             if each not in found:
-                found[each] = photograph(root, line, *file_names(*each))
+                found[each] = photograph(below, line, *file_names(*each))
     return found
 
 
@@ -204,20 +206,20 @@ def file_names(person: str, number: int) -> list[str]:
     return [f"{person}/{person}_{number:04d}{ending}" for ending in PHOTOGRAPH_ENDINGS]
 
 
-def photograph(root: Path, line: Line, *names: str) -> Path:
+def photograph(below: Below, line: Line, *names: str) -> Path:
     """The first file there is of the ``names`` that a line gives a photograph.
 
     Raises:
-        UserError: none is there, or one leads out of ``root``.
+        UserError: none is there, or one leads out of the folder.
     """
     for name in names:
         try:
-            path = below(str(root.resolve()), name)
+            path = Path(below(name))
         except Unusable as fault:
             raise line.wrong(fault.reason) from None
         if path.is_file():
             return path
     raise line.wrong(
-        f"{names[0]}: no such file in {root}",
+        f"{names[0]}: no such file in {below.root}",
         fix="unpack the photographs of this list there, all of them",
     )

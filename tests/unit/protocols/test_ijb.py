@@ -53,6 +53,11 @@ def test_ijbb_and_blocks_and_subfolders(tmp_path, monkeypatch):
     (found,) = read_sets([folder])
     assert (found.name, found.images[0]) == ("ijbb", "sub/1.jpg")
     assert found.face(0)[0].shape == (112, 112, 3)
+    image = folder / "loose_crop" / "sub" / "1.jpg"
+    image.rename(tmp_path / "elsewhere.jpg")
+    image.symlink_to(tmp_path / "elsewhere.jpg")
+    with pytest.raises(UserError, match=r"sub/1\.jpg: a link"):
+        found.face(0)
     assert np.array_equal(found.template_ids[found.pairs], wanted[:, :2])
     assert [each.name for each in found.searches.galleries] == ["S1", "S2"]
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 
 import numpy as np
@@ -56,6 +57,30 @@ def test_a_list_that_an_editor_marked_as_utf_8_is_the_same(lfw):
         marked.unlink()
     assert found.photographs == plain.photographs and found.same == plain.same
     assert np.array_equal(found.pairs, plain.pairs)
+
+
+def test_links_are_followed_inside_and_never_those_made_later(tmp_path):
+    path = write_lfw(tmp_path / "lfw", folds=1)
+    first, second = read_pairs_txt(path).photographs[:2]
+    kept = second.rename(second.parent.parent / "kept.jpg")
+    second.symlink_to(kept)
+    found = read_pairs_txt(path)
+    assert found.photographs[:2] == [first, kept] and found.image(1) == kept.read_bytes()
+    first.rename(tmp_path / "elsewhere.jpg")
+    first.symlink_to(tmp_path / "elsewhere.jpg")
+    with pytest.raises(UserError, match=f"{first.name}: a link"):
+        found.face(0)
+    with pytest.raises(UserError, match="leads out of the folder"):
+        read_pairs_txt(path)
+
+
+def test_a_folder_is_looked_at_once_whatever_the_number_of_photographs(lfw, monkeypatch):
+    asked, real = [], os.path.realpath
+    monkeypatch.setattr(
+        os.path, "realpath", lambda *at, **how: asked.append(at) or real(*at, **how)
+    )
+    found = read_pairs_txt(lfw)
+    assert len(found) > 40 and len(asked) < 3 * len(PEOPLE)
 
 
 def bin_of(lfw, path):
