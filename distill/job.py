@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -78,28 +81,46 @@ _RANKS_HOLD_LESS = (
     'set head.placement = "sharded", raise train.zero_stage, or start more ranks, which share'
     " out weights and moments"
 )
+_INTACT = "checkpoints are intact, the same command resumes"
 
 
 @contextmanager
-def memory_hints(device: torch.device, *, before_steps: bool = False) -> Iterator[None]:
-    """Say what helps where the memory of a CUDA device does not suffice.
+def memory_hints(device: torch.device, before_steps: str = "") -> Iterator[None]:
+    """Say what helps where the memory of a CUDA device, or of the machine, does not suffice.
 
     Args:
         device: of this rank.
-        before_steps: there is no batch yet, and weights and moments alone are too many.
+        before_steps: what is done, where there is no batch yet that could be smaller.
 
     Raises:
-        UserError: in place of torch's error.
+        UserError: in place of torch's error, or Python's.
     """
+    less = _RANKS_HOLD_LESS if before_steps else _STEP_NEEDS_LESS
     try:
         yield
     except torch.OutOfMemoryError as error:
         peak = torch.cuda.max_memory_allocated(device) / 2**30
         raise UserError(
             f"out of memory on {device} ({peak:.1f} GiB in use at most): {error}",
-            fix=f"{_RANKS_HOLD_LESS if before_steps else _STEP_NEEDS_LESS}; checkpoints are intact,"
-            " the same command resumes",
+            fix=f"{less}; {_INTACT}",
         ) from error
+    except UserError:
+        raise
+    except Exception as error:
+        if not _no_host_memory(error):
+            raise
+        held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        raise UserError(
+            f"out of memory of this machine while {before_steps or 'training'} ({held:.1f} GiB held"
+            f" by this rank at most): {str(error) or type(error).__name__}",
+            fix="give the job more memory or each machine fewer ranks (`pairdistill plan` says what"
+            f" one needs); else {less}; {_INTACT}",
+        ) from error
+
+
+def _no_host_memory(error: Exception) -> bool:
+    """Whether Python, numpy, torch or the system had no memory left; torch says what that said."""
+    return isinstance(error, MemoryError) or os.strerror(errno.ENOMEM) in str(error)
 
 
 @contextmanager
@@ -158,7 +179,10 @@ def completion(plan: Plan, config: Config, steps: int) -> dict[str, object]:
 
 def open_loader(job: Job, state: TrainState) -> PairLoader:
     """This rank's training pairs, or what is used of them, from the place that ``state`` names."""
-    with told_of_compiling(lambda text: note(job.ranks, text)):
+    with (
+        told_of_compiling(lambda text: note(job.ranks, text)),
+        memory_hints(job.ranks.device, "reading the index of the packs"),
+    ):
         return make_train_loader(
             job.plan.train,
             job.config.data,

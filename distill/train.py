@@ -96,16 +96,18 @@ def train(
     """
     set_threads(config, ranks)
     with process_group(config, ranks, stops):
-        with together():
+        with together(), memory_hints(ranks.device, "reading the packs"):
             plan = make_plan(config, ranks)
         seed_everything(config.run.seed)
-        model, head = build_for_training(config, len(plan.classes), ranks)
+        building = f"building the network and the head of {len(plan.classes)} classes"
+        with memory_hints(ranks.device, building):
+            model, head = build_for_training(config, len(plan.classes), ranks)
         listening = StopRequests() if stops is None else nullcontext(stops)
         with sole_job(plan, ranks), listening as stops, _watchdog(config, plan, ranks) as dog:
             if (steps := steps_if_complete(plan, config)) is not None:
                 _say_complete(config, plan, ranks, steps)
                 return Outcome(steps)
-            with memory_hints(ranks.device, before_steps=True):
+            with memory_hints(ranks.device, "making the optimizer"):
                 engine = Engine.create(model, config, ranks, head)
                 facts, state, saved, steps = begin_or_resume(config, plan, engine)
                 plan = replace(plan, total_steps=steps)

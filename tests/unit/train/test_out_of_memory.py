@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from rank_processes import python
 
 from distill import train
 from distill.config import as_override, load_config
@@ -43,3 +46,49 @@ def test_too_much_for_a_step() -> None:
     with pytest.raises(UserError) as found, memory_hints(CPU):
         full()
     assert found.value.fix.startswith("lower train.global_batch_pairs, or raise train.acc")
+
+
+@pytest.mark.parametrize("asked", [torch.empty, np.empty, bytearray])
+def test_a_machine_that_has_too_little(asked: Callable[[int], object]) -> None:
+    """As much as no machine has; torch, numpy and Python each say it in their way."""
+    with pytest.raises(UserError) as found, memory_hints(CPU, "reading"):
+        asked(1 << 50)
+    assert found.value.what.startswith("out of memory of this machine while reading (")
+    assert not found.value.what.endswith(": ") and "zero_stage" in found.value.fix
+    said = r"while training .* lower train\.global_batch_pairs"
+    with pytest.raises(UserError, match=said), memory_hints(CPU):
+        asked(1 << 50)
+    for other in (RuntimeError("another"), UserError("Cannot allocate memory")):
+        with pytest.raises(type(other)) as found, memory_hints(CPU):
+            raise other
+        assert found.value is other
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from distill.cli.app import main
+held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + (1 << 30),) * 2)
+sys.exit(main())
+"""
+
+
+def test_a_process_that_may_hold_too_little_for_the_network(packs: Path, tmp_path: Path) -> None:
+    """Its last layer has 6.1 GiB; the limit, as of `ulimit -v`, is 1 GiB more than at its start."""
+    (tmp_path / "run.toml").write_text("")
+    words = (
+        as_override("data.train", str(packs / "train")),
+        as_override("run.dir", str(tmp_path / "run")),
+    )
+    network = "model.name=iresnet18", "model.embedding_dim=65536", "train.global_batch_pairs=6"
+    done = python(
+        "-c", LIMITED, "train", str(tmp_path / "run.toml"), *words, *network, "run.device=cpu"
+    )
+    assert done.returncode == 2, done.stderr
+    said = " ".join(done.stderr.split())
+    assert (
+        "error: out of memory of this machine while building the network and the head of 3" in said
+    )
+    assert "can't allocate memory: you tried to allocate 6576668672 bytes" in said
+    assert 'head.placement = "sharded"' in said and "Traceback" not in said
