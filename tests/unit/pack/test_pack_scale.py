@@ -27,6 +27,12 @@ from distill.data.loader import make_train_loader
 from distill.data.manifest import read_pack
 from distill.errors import UserError
 imported = time.perf_counter()
+
+def kibibytes(name):
+    # Of this program alone: getrusage counts what its parent had when it was started, too.
+    return int(open("/proc/self/status").read().split(f"{name}:")[1].split()[0])
+
+held = kibibytes("VmRSS")
 data = DataConfig(shuffle=sys.argv[2])
 ranks = SimpleNamespace(rank=0, world_size=8)
 loader = make_train_loader(
@@ -37,9 +43,8 @@ try:
     said = "no error"
 except UserError as error:
     said = str(error)
-# Of this program alone: getrusage counts what its parent had when it was started, too.
-peak = int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024
-print(json.dumps([time.perf_counter() - imported, peak, said]))
+grown = (kibibytes("VmHWM") - held) * 1024
+print(json.dumps([time.perf_counter() - imported, grown, said]))
 loader.close()
 """
 
@@ -75,16 +80,17 @@ def huge(tmp_path_factory):
 
 
 @pytest.mark.parametrize("shuffle", ["full", "block"])
-def test_40_million_pairs_are_opened_in_less_than_a_gigabyte(huge, shuffle):
-    """The first batch is asked for; its entries are holes, which the reader names. The time is
-    printed, not judged: the machine may be busy."""
+def test_40_million_pairs_are_opened_in_less_than_600_megabytes(huge, shuffle):
+    """The first batch is asked for; its entries are holes, which the reader names. Memory counts
+    from what the imports have, most of a gigabyte where torch is one for CUDA. The time is printed,
+    not judged: the machine may be busy."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", OPENING, str(huge), shuffle]
     done = subprocess.run(command, check=True, env=env, capture_output=True, text=True, timeout=600)
-    seconds, peak, said = json.loads(done.stdout.splitlines()[-1])
-    print(f"{shuffle}: {seconds:.1f} s after the imports, {peak / 1e9:.2f} GB")
+    seconds, grown, said = json.loads(done.stdout.splitlines()[-1])
+    print(f"{shuffle}: {seconds:.1f} s after the imports, {grown / 1e6:.0f} MB")
     assert "its entry is damaged" in said
-    assert peak < 1e9
+    assert grown < 6e8
 
 
 def resident(path):
