@@ -9,6 +9,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -141,8 +142,9 @@ class Journal:
         """The lines of some records, those that are near to each other read together."""
         for start in range(0, len(numbers), _AT_A_TIME):
             some = numbers[start : start + _AT_A_TIME]
-            for near in np.split(some, np.flatnonzero(np.diff(some) > _NEAR) + 1):
-                yield from self._read_together(near.tolist())
+            breaks, listed = np.flatnonzero(np.diff(some) > _NEAR) + 1, some.tolist()
+            for first, end in pairwise([0, *breaks.tolist(), len(listed)]):
+                yield from self._read_together(listed[first:end])
 
     def _read_together(self, numbers: list[int]) -> Iterator[bytes]:
         begin, data = self._starts[numbers[0]], self._bytes(numbers[0], numbers[-1] + 1)
