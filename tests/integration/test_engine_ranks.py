@@ -7,6 +7,7 @@ fresh ones that resume what both have saved. What they play is in engine_scenari
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SCRIPT = Path(scenarios.__file__)
 STAGES = range(4)
 TOLERANCE = {"rel": 2e-6, "abs": 0.0}
+OF_TORCH = re.compile(r".*Guards may run slower on Python 3\.13\.0\..*\n.*warnings\.warn\(\n")
+"""What torch says where Python is that very version, and none that we could mend."""
 
 
 def play_phase(phase: str, ranks: int, folder: Path) -> list[dict[str, Any]]:
@@ -226,4 +229,4 @@ def test_all_ranks_fall_back_and_refuse_together(two):
 def test_nothing_is_compiled_and_nothing_is_said(folder, fresh):
     assert not (folder / "extensions").exists()
     for phase in ("train", "single", "resume"):
-        assert (folder / f"{phase}.log").read_text() == ""
+        assert OF_TORCH.sub("", (folder / f"{phase}.log").read_text()) == ""
