@@ -36,8 +36,8 @@ import torch
 from data_bench import images, loading, others, packing, report
 from data_bench.measure import in_turn, stream_speed
 
-from distill.data.pack.workers import team
 from distill.data.pack_writer import write_pack
+from distill.data.workers import team
 from distill.processes.cores import usable_cores
 
 

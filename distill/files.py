@@ -7,7 +7,7 @@ import glob
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -58,16 +58,25 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"{folder}: not writable", fix="choose a folder you may write to")
 
 
-def check_room_for(out: Path) -> None:
-    """Refuse what is a folder, or has no folder to write to, before the work for it is done.
+def check_room_for(out: Path, needed_bytes: int = 0) -> None:
+    """Refuse what cannot be written, before the work for it is done.
+
+    Args:
+        out: a file to write.
+        needed_bytes: on its disk.
 
     Raises:
-        UserError: it is.
+        UserError: it is a folder, has no folder to write to, or its disk has less room.
     """
     if out.is_dir():
         raise UserError(f"{out}: a folder", fix="name a file")
     if not os.access(out.parent, os.W_OK):
         raise UserError(f"{out}: its folder is missing or not writable", fix="choose another place")
+    if needed_bytes > (free := shutil.disk_usage(out.parent).free):
+        raise UserError(
+            f"{out}: {needed_bytes / 1e9:.3g} GB are needed, and {free / 1e9:.3g} GB are free",
+            fix="free some space, or write elsewhere",
+        )
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
@@ -106,7 +115,13 @@ def write_whole(path: Path, data: bytes, *, named: Path | None = None, alone: bo
         UserError: the disk is full or the folder not writable; nothing is left behind.
     """
     with whole_file(path, named=named, alone=alone) as partial:
-        _write_synced(partial, data)
+        _write_synced(partial, [data])
+
+
+def write_as_it_comes(path: Path, pieces: Iterable[bytes]) -> None:
+    """As `write_whole`, of ``pieces`` that are made meanwhile."""
+    with whole_file(path) as partial:
+        _write_synced(partial, pieces)
 
 
 def write_together(files: Mapping[Path, bytes]) -> None:
@@ -117,7 +132,7 @@ def write_together(files: Mapping[Path, bytes]) -> None:
     """
     with ExitStack() as stack:
         for path, data in files.items():
-            _write_synced(stack.enter_context(whole_file(path)), data)
+            _write_synced(stack.enter_context(whole_file(path)), [data])
 
 
 @contextmanager
@@ -197,8 +212,8 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write_synced(path: Path, pieces: Iterable[bytes]) -> None:
     with path.open("wb") as file:
-        file.write(data)
+        file.writelines(pieces)
         file.flush()
         os.fsync(file.fileno())

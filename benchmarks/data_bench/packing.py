@@ -16,8 +16,8 @@ from distill.data.faces import align_face
 from distill.data.images import encode_jpeg
 from distill.data.keyed import keyed_rng
 from distill.data.pack import DEFAULT_KINDS, PackOptions, open_source, pack
-from distill.data.pack.workers import Team
 from distill.data.second import combine, draw_kinds
+from distill.data.workers import Team
 
 SHARD_BYTES = 8 * 10**6
 """Small, so that few and many photographs alike make some shards, and the last one counts alike."""

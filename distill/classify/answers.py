@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
 
-from distill.classify.photographs import NotOneFace, aligned_face, find_photographs
+from distill.classify.faces import Preparing, lots_of_faces
+from distill.classify.photographs import find_photographs
 from distill.data.batch import as_network_input
-from distill.data.detector import FaceDetector
-from distill.data.images import Pixels, Unusable
-from distill.data.not_photographs import file_known_as
+from distill.data.images import Pixels
 from distill.finite import check_finite
 from distill.trained import Trained, restore
 
 OK = "ok"
-BATCH_PHOTOGRAPHS = 32
 
 
 @dataclass(frozen=True)
@@ -47,69 +45,66 @@ class Answer:
         return self.top[0][1] if self.top else None
 
 
-def classify(
-    weights: Path, photographs: Sequence[Path], *, aligned: bool = False, top: int = 3
-) -> list[Answer]:
+class Asking(Preparing, total=False):
+    """How photographs become answers.
+
+    Attributes:
+        top: how many people to name; 3 where nothing is said.
+        device: where to compute; the CPU if None or where nothing is said.
+    """
+
+    top: int
+    device: torch.device | None
+
+
+def classify(weights: Path, photographs: Sequence[Path], **how: Unpack[Asking]) -> list[Answer]:
     """Who is in each of ``photographs``: `restore`, `find_photographs` and `ask` in one.
 
     Args:
         weights: a run folder, a checkpoint, or a ``model.safetensors``.
         photographs: files, and folders of files.
-        aligned: they are aligned faces already: no detection.
-        top: how many people to name.
+        how: see `Asking` and `Preparing`.
 
     Raises:
-        UserError: no good weights there, or a folder without photographs.
+        UserError: no good weights there, a folder without photographs, or as of `answers_of`.
     """
-    return ask(restore(weights), find_photographs(photographs), aligned=aligned, top=top)
+    return ask(restore(weights), find_photographs(photographs), **how)
 
 
-def ask(
+def ask(trained: Trained, photographs: Sequence[Path], **how: Unpack[Asking]) -> list[Answer]:
+    """All of `answers_of`, in memory."""
+    return list(answers_of(trained, photographs, **how))
+
+
+def answers_of(
     trained: Trained,
     photographs: Sequence[Path],
     *,
-    aligned: bool = False,
     top: int = 3,
     device: torch.device | None = None,
-    advance: Callable[[], None] = lambda: None,
-) -> list[Answer]:
+    **how: Unpack[Preparing],
+) -> Iterator[Answer]:
     """One row for each photograph, in the same order; a bad one has a row that says what is wrong.
+
+    Rows come while later photographs are looked at, and nothing of them is kept.
 
     Args:
         trained: the classifier and the names of its people.
         photographs: files.
-        aligned: they are aligned faces already: no detection.
-        top: how many people to name.
-        device: where to compute; the CPU if None.
-        advance: called after each photograph.
+        top: as of `Asking`.
+        device: as of `Asking`.
+        how: as of `Preparing`.
+
+    Raises:
+        UserError: the answers are not finite, or a worker process ended or was killed.
     """
-    detector = None if aligned else FaceDetector()
     device = device or torch.device("cpu")
     trained.model.to(device)
-    answers: list[Answer] = []
-    for part in chunks(photographs, BATCH_PHOTOGRAPHS):
-        found: list[Pixels | str] = []
-        for path in part:
-            found.append(face_or_reason(path, detector))
-            advance()
-        named = iter(
-            name_people(trained, [f for f in found if not isinstance(f, str)], top, device)
-        )
-        answers += [
-            Answer(path, face) if isinstance(face, str) else Answer(path, OK, next(named))
-            for path, face in zip(part, found, strict=True)
-        ]
-    return answers
-
-
-def face_or_reason(path: Path, detector: FaceDetector | None) -> Pixels | str:
-    """The aligned face, or why there is none."""
-    try:
-        return aligned_face(path, detector)
-    except NotOneFace as reason:
-        return str(reason)
-    except Unusable as fault:
-        return f"unreadable: {file_known_as(path) or fault.reason}"
+    for paths, found in lots_of_faces(photographs, **how):
+        faces = [face for face in found if not isinstance(face, str)]
+        named = iter(name_people(trained, faces, top, device))
+        for path, face in zip(paths, found, strict=True):
+            yield Answer(path, face) if isinstance(face, str) else Answer(path, OK, next(named))
 
 
 def name_people(
@@ -133,10 +128,3 @@ def name_people(
         tuple((trained.identities[c], p) for c, p in zip(classes, shares, strict=True))
         for classes, shares in rows
     ]
-
-
-def chunks(items: Iterable[Path], size: int) -> Iterator[list[Path]]:
-    """``items`` in lists of ``size``, the last one shorter."""
-    rest = iter(items)
-    while part := list(islice(rest, size)):
-        yield part

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from distill.arrays import Floats
-from distill.classify.answers import BATCH_PHOTOGRAPHS, chunks, face_or_reason
+from distill.classify.faces import Preparing, lots_of_faces
 from distill.data.batch import as_network_input
-from distill.data.detector import FaceDetector
 from distill.data.images import Pixels
-from distill.files import whole_files
 from distill.finite import check_finite
 from distill.models.both_ways import both_ways
 from distill.trained import TrainedBackbone
@@ -40,51 +37,73 @@ class Embedded(NamedTuple):
     unusable: list[tuple[Path, str]]
 
 
+class Embedding(Preparing, total=False):
+    """How photographs become embeddings.
+
+    Attributes:
+        mirrored: add the embedding of the mirror image, as evaluations on `.bin` sets do.
+        device: where to compute; the CPU if None or where nothing is said.
+    """
+
+    mirrored: bool
+    device: torch.device | None
+
+
 def embed_photographs(
+    trained: TrainedBackbone, photographs: Sequence[Path], **how: Unpack[Embedding]
+) -> Embedded:
+    """All of `embeddings_of` in one; the embeddings are in memory once, 4 N D bytes."""
+    rows = np.empty((len(photographs), trained.config.model.embedding_dim), np.float32)
+    lengths = np.empty(len(photographs), np.float32)
+    used: list[Path] = []
+    unusable: list[tuple[Path, str]] = []
+    for lot in embeddings_of(trained, photographs, **how):
+        place = slice(len(used), len(used) + len(lot.photographs))
+        rows[place], lengths[place] = lot.embeddings, lot.lengths
+        used += lot.photographs
+        unusable += lot.unusable
+    return Embedded(used, rows[: len(used)], lengths[: len(used)], unusable)
+
+
+def embeddings_of(
     trained: TrainedBackbone,
     photographs: Sequence[Path],
     *,
-    aligned: bool = False,
     mirrored: bool = False,
     device: torch.device | None = None,
-    advance: Callable[[], None] = lambda: None,
-) -> Embedded:
-    """Embed the one face in each photograph; the embeddings are in memory once, 4 N D bytes.
+    **how: Unpack[Preparing],
+) -> Iterator[Embedded]:
+    """Embed the one face in each photograph, a few photographs at a time.
+
+    Lots come in the order of the photographs, while later ones are looked at, and nothing of them
+    is kept.
 
     Args:
         trained: the backbone.
         photographs: files.
-        aligned: they are aligned faces already: no detection.
-        mirrored: add the embedding of the mirror image, as evaluations on `.bin` sets do.
-        device: where to compute; the CPU if None.
-        advance: called after each photograph.
+        mirrored: as of `Embedding`.
+        device: as of `Embedding`.
+        how: as of `Preparing`.
 
     Raises:
-        UserError: the embeddings are not finite.
+        UserError: the embeddings are not finite, or a worker process ended or was killed.
     """
-    detector = None if aligned else FaceDetector()
     device = device or torch.device("cpu")
     trained.model.to(device)
-    used: list[Path] = []
-    rows = torch.empty(len(photographs), trained.config.model.embedding_dim)
-    unusable: list[tuple[Path, str]] = []
-    for part in chunks(photographs, BATCH_PHOTOGRAPHS):
-        faces: list[Pixels] = []
-        for path in part:
-            face = face_or_reason(path, detector)
-            if isinstance(face, str):
-                unusable.append((path, face))
-            else:
-                used.append(path)
-                faces.append(face)
-            advance()
+    for paths, found in lots_of_faces(photographs, **how):
+        both = list(zip(paths, found, strict=True))
+        faces = [face for face in found if not isinstance(face, str)]
+        rows = torch.empty(0, trained.config.model.embedding_dim)
         if faces:
-            found = _embedded(trained, faces, device, mirrored=mirrored)
-            rows[len(used) - len(faces) : len(used)] = found
-    rows = rows[: len(used)]
-    lengths = rows.norm(dim=1)
-    rows /= lengths.clamp_min(SHORTEST).unsqueeze(1)
-    return Embedded(used, rows.numpy(), lengths.numpy(), unusable)
+            rows = _embedded(trained, faces, device, mirrored=mirrored)
+        lengths = rows.norm(dim=1)
+        rows = rows / lengths.clamp_min(SHORTEST).unsqueeze(1)
+        yield Embedded(
+            [path for path, face in both if not isinstance(face, str)],
+            rows.numpy(),
+            lengths.numpy(),
+            [(path, face) for path, face in both if isinstance(face, str)],
+        )
 
 
 def _embedded(
@@ -99,24 +118,3 @@ def _embedded(
             found = trained.model.backbone(as_network_input(images)).float()
     check_finite(found, "embeddings", "photographs", trained.origin)
     return found.cpu()
-
-
-def write_npz(found: Embedded, out: Path) -> None:
-    """The arrays of ``found`` as numpy's ``.npz``; numbers and text, which need no pickle.
-
-    Raises:
-        UserError: the disk is full or the folder not writable; nothing is left behind.
-    """
-    with whole_files(out) as folder, (folder / out.name).open("wb") as file:
-        np.savez(
-            file,
-            photographs=_text([str(path) for path in found.photographs]),
-            embeddings=found.embeddings,
-            lengths=found.lengths,
-            unusable=_text([str(path) for path, _ in found.unusable]),
-            reasons=_text([reason for _, reason in found.unusable]),
-        )
-
-
-def _text(lines: list[str]) -> npt.NDArray[np.str_]:
-    return np.array(lines, dtype=np.str_)

@@ -1,7 +1,8 @@
 """Answers as a table, as CSV and as JSON; names may hold anything, and come back as they were.
 
-A file name need not be text. Bytes that are no UTF-8 travel through Python as lone surrogates: CSV
-gives the very bytes back, JSON writes the surrogates as escapes, the table escapes them.
+CSV and JSON are written as answers come. A file name need not be text. Bytes that are no UTF-8
+travel through Python as lone surrogates: CSV gives the very bytes back, JSON writes the surrogates
+as escapes, the table escapes them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -20,7 +23,7 @@ from distill.errors import one_line
 from distill.tables import print_table
 
 
-def as_table(answers: Sequence[Answer]) -> Table:
+def as_table(answers: Iterable[Answer]) -> Table:
     """A table for the terminal."""
     table = Table(header_style="bold", box=None, pad_edge=False)
     for title, justify in (("photograph", "left"), ("person", "left"), ("probability", "right")):
@@ -37,51 +40,73 @@ def as_table(answers: Sequence[Answer]) -> Table:
     return table
 
 
-def as_plain_table(answers: Sequence[Answer]) -> bytes:
-    """The table as text."""
+def as_plain_table(answers: Iterable[Answer]) -> Iterator[bytes]:
+    """The table as text; its widths take all answers."""
     text = io.StringIO()
     print_table(Console(file=text, force_terminal=False, no_color=True), as_table(answers))
-    return text.getvalue().encode()
+    yield text.getvalue().encode()
 
 
-def as_csv(answers: Sequence[Answer]) -> bytes:
-    """Columns photograph, status, person, probability, person_2, probability_2, …; header first."""
-    longest = max((len(answer.top) for answer in answers), default=0) or 1
+def as_csv(answers: Iterable[Answer]) -> Iterator[bytes]:
+    """Columns photograph, status, person, probability, person_2, probability_2, …; header first.
+
+    As many people have columns as the first photograph has that shows somebody: all have the same.
+    """
+    rest = iter(answers)
+    first = list(_until_named(rest))
+    people = len(first[-1].top) if first else 0
     header = ["photograph", "status", "person", "probability"]
-    for place in range(2, longest + 1):
+    for place in range(2, people + 1):
         header += [f"person_{place}", f"probability_{place}"]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    for answer in answers:
+    yield _csv_line(header)
+    for answer in chain(first, rest):
         cells = [cell for name, share in answer.top for cell in (name, f"{share:.6f}")]
-        cells += [""] * (2 * longest - len(cells))
-        writer.writerow([answer.photograph, answer.status, *cells])
+        cells += [""] * (len(header) - 2 - len(cells))
+        yield _csv_line([answer.photograph, answer.status, *cells])
+
+
+def _until_named(answers: Iterator[Answer]) -> Iterator[Answer]:
+    """Answers up to the first with a person."""
+    for answer in answers:
+        yield answer
+        if answer.top:
+            return
+
+
+def _csv_line(cells: Sequence[object]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def as_json(answers: Sequence[Answer]) -> bytes:
+def as_json(answers: Iterable[Answer]) -> Iterator[bytes]:
     """A list of objects: photograph, status, person, probability, top."""
-    rows = [
-        {
-            "photograph": str(answer.photograph),
-            "status": answer.status,
-            "person": answer.person,
-            "probability": answer.probability,
-            "top": [{"person": name, "probability": share} for name, share in answer.top],
-        }
-        for answer in answers
-    ]
-    return (json.dumps(rows, indent=2, allow_nan=False) + "\n").encode()
+    before = "["
+    for answer in answers:
+        text = json.dumps(_as_object(answer), indent=2, allow_nan=False)
+        yield f"{before}\n{text}".replace("\n", "\n  ").encode()
+        before = ","
+    yield b"[]\n" if before == "[" else b"\n]\n"
 
 
-FORMATS: dict[str, Callable[[Sequence[Answer]], bytes]] = {
+def _as_object(answer: Answer) -> dict[str, Any]:
+    return {
+        "photograph": str(answer.photograph),
+        "status": answer.status,
+        "person": answer.person,
+        "probability": answer.probability,
+        "top": [{"person": name, "probability": share} for name, share in answer.top],
+    }
+
+
+FORMATS: dict[str, Callable[[Iterable[Answer]], Iterator[bytes]]] = {
     "table": as_plain_table,
     "csv": as_csv,
     "json": as_json,
 }
+"""Pieces of a file; those of CSV and JSON come as answers do."""
 
 
-def rendered(answers: Sequence[Answer], form: str) -> bytes:
+def rendered(answers: Iterable[Answer], form: str) -> bytes:
     """``answers`` in one of `FORMATS`."""
-    return FORMATS[form](answers)
+    return b"".join(FORMATS[form](answers))

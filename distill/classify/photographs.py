@@ -1,4 +1,4 @@
-"""From the paths a user names to aligned faces."""
+"""The photographs among the paths that a user names."""
 
 from __future__ import annotations
 
@@ -7,17 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill.data.detector import FaceDetector
-from distill.data.faces import align, resized
-from distill.data.images import Pixels, decode
 from distill.data.not_photographs import folder_known_as, is_pack
-from distill.data.sources.folder import IMAGE_ENDINGS, is_image, other_endings_of, read_file
+from distill.data.sources.folder import IMAGE_ENDINGS, is_image, other_endings_of
 from distill.data.sources.paths import refuse_unreadable
 from distill.errors import UserError
-
-
-class NotOneFace(Exception):
-    """A photograph in which not exactly one face was found; the text says how many."""
 
 
 def find_photographs(paths: Sequence[Path], others: Counter[str] | None = None) -> list[Path]:
@@ -62,24 +55,3 @@ def images_below(folder: Path, others: Counter[str] | None = None) -> list[Path]
     if others is not None:
         others.update(other_endings_of(files))
     return sorted(filter(is_image, files), key=os.fsencode)
-
-
-def aligned_face(path: Path, detector: FaceDetector | None) -> Pixels:
-    """The one face of a photograph, (112, 112, 3) uint8 RGB.
-
-    Args:
-        path: the photograph.
-        detector: finds the face; None where photographs are aligned faces already, which are only
-            brought to size.
-
-    Raises:
-        Unusable: it cannot be read, or is not square where it should be aligned.
-        NotOneFace: no face, or several.
-    """
-    rgb = decode(read_file(path))
-    if detector is None:
-        return resized(rgb)
-    faces = detector.detect(rgb)
-    if len(faces) != 1:
-        raise NotOneFace(f"{len(faces)} faces" if faces else "no face")
-    return align(rgb, faces[0].points)

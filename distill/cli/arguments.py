@@ -7,6 +7,8 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from distill.processes.cores import usable_cores
+
 _SETTINGS = typer.Argument(metavar="CONFIG.toml", help="Settings of the run.", show_default=False)
 
 ConfigPath: TypeAlias = Annotated[Path, _SETTINGS]
@@ -53,3 +55,22 @@ Aligned: TypeAlias = Annotated[
     bool, typer.Option("--aligned", help="They are aligned faces already: no detection.")
 ]
 DeviceName: TypeAlias = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Workers: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Processes that find and align faces, at most one a core; 0 for one a core where"
+        " there are many photographs, 1 for none beside this.",
+    ),
+]
+
+
+def at_most_one_a_core(workers: int) -> int:
+    """No more worker processes than cores, which would only take memory; with a note."""
+    from distill.console import warn
+
+    cores = usable_cores()
+    if workers <= cores:
+        return workers
+    warn(f"--workers {workers}: this process has {cores} cores; using {cores}")
+    return cores

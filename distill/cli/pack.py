@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distill.cli.alike import tell_alike
+from distill.cli.arguments import at_most_one_a_core
 from distill.cli.not_tried import tell_passed_over
 from distill.cli.pack_options import PackWords
 from distill.cli.source_options import SourceWords
@@ -60,21 +61,11 @@ def pack_command(
         tell_passed_over(photographs)
         return
     with told_of_compiling(note):
-        result = pack(photographs, out, clamped(options), progress_bar)
+        few = replace(options, workers=at_most_one_a_core(options.workers))
+        result = pack(photographs, out, few, progress_bar)
     show_result(result, out)
     tell_alike({name for made in packs_of(result) for name in made.manifest.identities})
     tell_passed_over(photographs)
-
-
-def clamped(options: PackOptions) -> PackOptions:
-    """No more workers than cores, which would only take memory; with a note."""
-    from distill.console import warn
-
-    cores = replace(options, workers=0).processes()
-    if options.workers <= cores:
-        return options
-    warn(f"--workers {options.workers}: this process has {cores} cores; using {cores}")
-    return replace(options, workers=cores)
 
 
 def show_estimate(source: Source, options: PackOptions) -> None:

@@ -131,7 +131,7 @@ def test_bad_photographs_have_a_row_that_says_so(answers):
 
 
 def test_order_and_batches_do_not_matter(weights, folder, answers, monkeypatch):
-    monkeypatch.setattr("distill.classify.answers.BATCH_PHOTOGRAPHS", 3)
+    monkeypatch.setattr("distill.classify.faces.LOT", 3)
     again = classify(weights, [folder / MISSING, folder], top=2)
     assert [a.photograph for a in again] == [a.photograph for a in [answers[-1], *answers[:-1]]]
     for name, answer in by_name(answers).items():

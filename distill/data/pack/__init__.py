@@ -6,7 +6,6 @@ standing  what is at the place already
 photos    first round: which photographs can be used
 parts     second round: pairs, tables and pictures of one pack
 work      what worker processes do
-workers   the processes
 scratch   the folder in which a pack grows
 journal   what the first round found, for a packer that goes on after a kill
 resume    shards that are finished, likewise

@@ -25,11 +25,11 @@ from distill.data.pack.spool import SPOOL_NAME
 from distill.data.pack.standing import REJECTED_NAME, is_asked_for, left_whole, opened, reusable
 from distill.data.pack.tables import Table
 from distill.data.pack.work import Recipe
-from distill.data.pack.workers import Team, team
 from distill.data.pairs import Photos, evaluation_pairs, single_photos, training_pairs
 from distill.data.second import warm_up
 from distill.data.sources import Source
 from distill.data.splits import Split
+from distill.data.workers import Team, team
 from distill.files import disk_errors
 
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from distill.data.pack.options import PackOptions
 from distill.data.pack.spool import ROW, write_faces
 from distill.data.pack.work import MAKERS, Recipe, prepare
-from distill.data.pack.workers import single_threaded
 from distill.data.pairs import Photo, Photos, single_photos, training_pairs
 from distill.data.sources import Source
+from distill.data.workers import single_threaded
 from distill.errors import UserError
 
 SAMPLE = 100

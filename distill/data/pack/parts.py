@@ -13,11 +13,11 @@ from distill.data.faces import FACE_SIZE
 from distill.data.manifest import ShardFacts
 from distill.data.pack.resume import RowFiles, stored_pairs, verified_shards
 from distill.data.pack.work import MAKERS, PairJpegs, Recipe
-from distill.data.pack.workers import Team
 from distill.data.pack_writer import EncodedPair, ShardWriter, Tally, write_manifest
 from distill.data.pairs import PairPlan, kinds_of
 from distill.data.pairs_table import PAIRS_NAME
 from distill.data.second.online import ways
+from distill.data.workers import Team
 from distill.files import disk_errors
 
 SHEET_NAME = "contact_sheet.png"

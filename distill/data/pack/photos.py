@@ -19,11 +19,11 @@ from distill.data.pack.options import PackOptions
 from distill.data.pack.spool import rows_in
 from distill.data.pack.tables import as_text
 from distill.data.pack.work import digest_of, look
-from distill.data.pack.workers import Team
 from distill.data.pairs import Photos
 from distill.data.people import people_taken, person_name, reason_against
 from distill.data.sources import Sample, Source
 from distill.data.sources.folder import FolderSource
+from distill.data.workers import Team
 from distill.errors import UserError
 
 _NONE = -1

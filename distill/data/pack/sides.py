@@ -11,9 +11,9 @@ from distill.data.duplicates import HASH_BITS, alike, face_hash, groups
 from distill.data.pack.options import PackOptions
 from distill.data.pack.photos import Survey
 from distill.data.pack.spool import read_face
-from distill.data.pack.workers import Team
 from distill.data.pairs import Photos
 from distill.data.splits import Groups, Split, split_by_identity, split_by_image
+from distill.data.workers import Team
 
 _ROWS = 64
 """Faces that a worker hashes at a time."""

@@ -12,8 +12,8 @@ from distill.data.pack.options import PackOptions
 from distill.data.pack.photos import survey
 from distill.data.pack.spool import read_face, rows_in, write_faces
 from distill.data.pack.work import Looked
-from distill.data.pack.workers import Team
 from distill.data.sources import Sample
+from distill.data.workers import Team
 from distill.errors import UserError
 
 

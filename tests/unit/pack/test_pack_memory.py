@@ -14,8 +14,8 @@ from distill.data.pack.options import PackOptions
 from distill.data.pack.photos import survey
 from distill.data.pack.sides import alike_groups, split_survey
 from distill.data.pack.work import Looked
-from distill.data.pack.workers import Team
 from distill.data.sources import Sample
+from distill.data.workers import Team
 
 PEOPLE, FEW, MANY = 100, 1_000, 4_000
 

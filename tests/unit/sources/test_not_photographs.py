@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from written import jpeg, record_file
 
-from distill.classify.answers import face_or_reason
 from distill.classify.photographs import find_photographs
+from distill.data.one_face import face_or_reason
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.errors import UserError
 

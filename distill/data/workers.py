@@ -199,6 +199,11 @@ def _submit(executor: ProcessPoolExecutor, *call: Any) -> Future[Any]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return executor.submit(*call)
+    except OSError as error:  # where results are written meanwhile, it would seem to be theirs
+        raise UserError(
+            f"a worker process cannot be started ({error.strerror or error})",
+            fix="try again with fewer --workers",
+        ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -219,14 +224,14 @@ def _lost(codes: Sequence[int], near: str, worked: bool) -> UserError:
         memory = ": out of memory?" if code == -signal.SIGKILL else ""
         return UserError(
             f"a worker process was killed by {signal_name(-code)} {where}{memory}",
-            fix="pack again with fewer --workers",
+            fix="try again with fewer --workers",
         )
     what = f"a worker process ended with exit status {code} {where}"
     if worked:
-        return UserError(what, fix="pack again with --workers 1, which shows what ends it")
+        return UserError(what, fix="try again with --workers 1, which shows what ends it")
     return UserError(
         f"{what}: it could not load the program that started it; its own error stands above",
-        fix='call `pack` in a file, under `if __name__ == "__main__":`, or with one worker',
+        fix='start it in a file, under `if __name__ == "__main__":`, or with one worker',
     )
 
 
