@@ -1,0 +1,210 @@
+"""`classify` and `embed` of many photographs: several processes, rows as they come, early ends."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from multiprocessing import active_children
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+import rank_processes
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from distill.classify import answers_of, faces
+from distill.classify.embed import Embedded, embeddings_of
+from distill.classify.faces import processes_for
+from distill.classify.npz import write_npz
+from distill.config.tree import Config, ModelConfig
+from distill.data.batch import as_network_input
+from distill.errors import UserError
+from distill.models import build_classifier
+from distill.processes.cores import usable_cores
+from distill.trained import Trained
+
+DIM, LOT, PEOPLE = 32, 32, ["Ann", "Bob", "Cem"]
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    torch.manual_seed(0)
+    config = Config(model=ModelConfig(name="tiny", embedding_dim=DIM))
+    return Trained(build_classifier(config, 3).eval(), config, 0, Path("here"), "", PEOPLE)
+
+
+@pytest.fixture(scope="module")
+def weights(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    about = {"format": "pairdistill-weights-1", "step": "12", "run_id": "r"}
+    config = trained.config.model_dump()
+    about |= {"config": json.dumps(config), "identities": json.dumps(PEOPLE)}
+    save_file(trained.model.state_dict(), path, about)
+    return path
+
+
+def pixels(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (112, 112, 3), np.uint8)
+
+
+def photographs(folder: Path, count: int, *, drawn: int = 3) -> list[Path]:
+    """Aligned faces; after the first few they are links to these."""
+    files = [folder / f"{i:04}.png" for i in range(count)]
+    for i, file in enumerate(files):
+        if i < drawn:
+            Image.fromarray(pixels(i)).save(file)
+        else:
+            os.link(files[i % drawn], file)
+    return files
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Of 75 every tenth is none."""
+    found = photographs(tmp_path, 75, drawn=74)
+    for file in found[::10]:
+        file.unlink()
+    return found
+
+
+def expected(trained: Trained, files: list[Path]) -> Iterator[torch.Tensor]:
+    """Embeddings of each 32 photographs by hand, not of unit length."""
+    for start in range(0, len(files), LOT):
+        there = [file for file in files[start : start + LOT] if file.exists()]
+        images = np.stack([np.asarray(Image.open(file)) for file in there]).transpose(0, 3, 1, 2)
+        with torch.inference_mode():
+            yield trained.model.backbone(as_network_input(torch.from_numpy(images.copy())))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 0])
+def test_any_number_of_processes_gives_the_same_bits(
+    trained: Trained, files: list[Path], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faces, "ALIGNED_WORTH_A_PROCESS", 30)
+    monkeypatch.setattr(faces, "usable_cores", lambda: 2)
+    here, started = [], 0
+    for lot in embeddings_of(trained, files, aligned=True, workers=workers):
+        started = max(started, len(active_children()))
+        here.append(lot)
+    assert started == {1: 0, 2: 2, 0: 2}[workers]
+    assert active_children() == []
+    for lot, raw in zip(here, expected(trained, files), strict=True):
+        assert torch.equal(torch.from_numpy(lot.lengths), raw.norm(dim=1))
+        assert torch.equal(torch.from_numpy(lot.embeddings), raw / raw.norm(dim=1, keepdim=True))
+    assert [path for lot in here for path in lot.photographs] == [f for f in files if f.exists()]
+    assert [path for lot in here for path, _ in lot.unusable] == files[::10]
+    if workers == 2:
+        answers = list(answers_of(trained, files, aligned=True, workers=2))
+        assert answers == list(answers_of(trained, files, aligned=True))
+        assert [answer.photograph for answer in answers] == files
+
+
+def test_processes_are_started_where_they_are_worth_it() -> None:
+    assert processes_for(0, 1, aligned=False) == processes_for(2, 1, aligned=False) == 1
+    assert processes_for(0, 10, aligned=False) == processes_for(0, 1000, aligned=True) == 1
+    assert processes_for(0, 1_000_000, aligned=False) == usable_cores()
+    assert processes_for(3, 10, aligned=True) == 3
+
+
+def ended_after_one(lots: Iterator[Embedded]) -> Iterator[Embedded]:
+    """The same; a worker is killed when the first has come."""
+    yield next(lots)
+    active_children()[0].kill()
+    yield from lots
+
+
+def test_a_killed_worker_is_told_and_leaves_nothing(trained: Trained, tmp_path: Path) -> None:
+    (folder := tmp_path / "faces").mkdir()
+    files = photographs(folder, 1000)
+    lots = ended_after_one(embeddings_of(trained, files, aligned=True, workers=2))
+    said = r"was killed by SIGKILL near .*\.png: out of memory\?; try again with fewer --workers"
+    with pytest.raises(UserError, match=said):
+        write_npz(lots, tmp_path / "e.npz", embedding_dim=DIM)
+    assert [*tmp_path.iterdir()] == [folder]
+    assert active_children() == []
+
+
+INTO_A_PIPE = """
+import os, sys
+pipe, *words = sys.argv[1:]
+os.dup2(os.open(pipe, os.O_WRONLY), 1)
+from distill.__main__ import main
+sys.argv = ["pairdistill", *words]
+main()
+"""
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_rows_come_before_later_photographs_are_read(
+    weights: Path, tmp_path: Path, form: str
+) -> None:
+    """Nobody reads them but one; what follows is taken away before it is looked at."""
+    (folder := tmp_path / "faces").mkdir()
+    files, pipe = photographs(folder, 5 * LOT), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    words = ["classify", weights, folder, "--aligned", "--format", form]
+    done: list[CompletedProcess[str]] = []
+    arguments = ["-c", INTO_A_PIPE, *map(str, (pipe, *words))]
+    running = threading.Thread(target=lambda: done.append(rank_processes.python(*arguments)))
+    running.start()
+    with pipe.open("rb", buffering=0) as rows:
+        fcntl.fcntl(rows, fcntl.F_SETPIPE_SZ, 4096)  # the program soon waits for its reader
+        told = b""
+        while str(files[0]).encode() not in told:
+            told += (some := rows.read(200))
+            assert some, "it ended before the first row"
+        for file in files[3 * LOT :]:
+            file.unlink()
+        told += rows.readall()
+    running.join()
+    assert done[0].returncode == 0, done[0].stderr
+    read = json.loads if form == "json" else lambda text: list(csv.DictReader(io.StringIO(text)))
+    found = read(told.decode())
+    assert [row["photograph"] for row in found] == [str(file) for file in files]
+    stati = [row["status"] for row in found]
+    assert stati == ["ok"] * 3 * LOT + ["unreadable: no such file"] * 2 * LOT
+
+
+STOPPED = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from distill.__main__ import main
+
+folder, number, *words = sys.argv[1:]
+
+def stop():
+    while not [*Path(folder).glob(".*.partial")]:
+        time.sleep(0.001)
+    os.kill(os.getpid(), int(number))
+
+threading.Thread(target=stop, daemon=True).start()
+sys.argv = ["pairdistill", *words]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [("embed", signal.SIGTERM), ("embed", signal.SIGINT), ("classify", signal.SIGHUP)],
+)
+def test_a_stop_leaves_what_was_there(
+    weights: Path, tmp_path: Path, command: str, number: signal.Signals
+) -> None:
+    (folder := tmp_path / "faces").mkdir()
+    photographs(folder, 1500)
+    (to := tmp_path / "to").mkdir()
+    out = to / "out.csv"
+    out.write_text("of another day")
+    words = ["-c", STOPPED, to, number.value, command, weights, folder, "--aligned", "--out", out]
+    done = rank_processes.python(*map(str, words))
+    assert done.returncode == 128 + number, done.stderr
+    assert [*to.iterdir()] == [out] and out.read_text() == "of another day"
