@@ -151,7 +151,10 @@ def team(processes: int) -> Iterator[Team]:
                 yield Team(None, 1)
             return
         spawning = _Spawning()
-        executor = ProcessPoolExecutor(processes, mp_context=spawning, initializer=_start_worker)
+        with _starting():
+            executor = ProcessPoolExecutor(
+                processes, mp_context=spawning, initializer=_start_worker
+            )
         try:
             yield Team(executor, processes, spawning.started)
         finally:
@@ -198,14 +201,26 @@ def _submit(executor: ProcessPoolExecutor, *call: Any) -> Future[Any]:
     """Hands over some work; processes started by it inherit a mask that hides Ctrl-C from them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return executor.submit(*call)
-    except OSError as error:  # where results are written meanwhile, it would seem to be theirs
-        raise UserError(
-            f"a worker process cannot be started ({error.strerror or error})",
-            fix="try again with fewer --workers",
-        ) from error
+        with _starting():
+            return executor.submit(*call)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Says what the operating system refuses; where results are written, it would seem theirs.
+
+    Raises:
+        UserError: it has no room for a process, its pipes or its locks.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"a worker process cannot be started ({error.strerror or error})",
+            fix="try again with fewer --workers, or raise what `ulimit -a` shows",
+        ) from error
 
 
 def _lost(codes: Sequence[int], near: str, worked: bool) -> UserError:

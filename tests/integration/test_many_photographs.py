@@ -7,6 +7,7 @@ import fcntl
 import io
 import json
 import os
+import resource
 import signal
 import threading
 from collections.abc import Iterator
@@ -131,6 +132,24 @@ def test_a_killed_worker_is_told_and_leaves_nothing(trained: Trained, tmp_path: 
         write_npz(lots, tmp_path / "e.npz", embedding_dim=DIM)
     assert [*tmp_path.iterdir()] == [folder]
     assert active_children() == []
+
+
+def test_a_worker_that_cannot_be_started_is_no_fault_of_the_file(
+    trained: Trained, tmp_path: Path
+) -> None:
+    """The kernel refuses pipes to it, but not the files that were opened before."""
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def lots() -> Iterator[Embedded]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+        yield from embeddings_of(trained, files, aligned=True, workers=2)
+
+    try:
+        with pytest.raises(UserError, match=r"^a worker process cannot be started \(Too many open"):
+            write_npz(lots(), tmp_path / "e.npz", embedding_dim=DIM)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 INTO_A_PIPE = """

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from distill.files import whole_file, whole_files
+from distill.errors import UserError
+from distill.files import check_room_for, whole_file, whole_files
 
 KILLED = """
 import os, signal, sys
@@ -46,3 +48,12 @@ def test_what_a_killed_process_left_is_removed_and_no_living_ones(
         assert len(left) == len(elsewhere) + (0 if ends else 2)
         assert elsewhere <= left
         other.kill()
+
+
+def test_a_file_that_its_disk_has_no_room_for_is_refused(tmp_path: Path) -> None:
+    check_room_for(tmp_path / "e.npz", 1000)
+    too_much = shutil.disk_usage(tmp_path).total + 1
+    with pytest.raises(
+        UserError, match=r"e\.npz: [\d.e+]+ GB are needed, and [\d.e+]+ GB are free"
+    ):
+        check_room_for(tmp_path / "e.npz", too_much)
