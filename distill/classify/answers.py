@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from distill.classify.faces import Preparing, lots_of_faces
-from distill.classify.photographs import find_photographs
+from distill.classify.photographs import photographs_at
 from distill.data.batch import as_network_input
 from distill.data.images import Pixels
 from distill.finite import check_finite
@@ -58,7 +58,7 @@ class Asking(Preparing, total=False):
 
 
 def classify(weights: Path, photographs: Sequence[Path], **how: Unpack[Asking]) -> list[Answer]:
-    """Who is in each of ``photographs``: `restore`, `find_photographs` and `ask` in one.
+    """Who is in each of ``photographs``: `restore`, `photographs_at` and `ask` in one.
 
     Args:
         weights: a run folder, a checkpoint, or a ``model.safetensors``.
@@ -68,17 +68,17 @@ def classify(weights: Path, photographs: Sequence[Path], **how: Unpack[Asking]) 
     Raises:
         UserError: no good weights there, a folder without photographs, or as of `answers_of`.
     """
-    return ask(restore(weights), find_photographs(photographs), **how)
+    return ask(restore(weights), photographs_at(photographs), **how)
 
 
-def ask(trained: Trained, photographs: Sequence[Path], **how: Unpack[Asking]) -> list[Answer]:
+def ask(trained: Trained, photographs: Collection[Path], **how: Unpack[Asking]) -> list[Answer]:
     """All of `answers_of`, in memory."""
     return list(answers_of(trained, photographs, **how))
 
 
 def answers_of(
     trained: Trained,
-    photographs: Sequence[Path],
+    photographs: Collection[Path],
     *,
     top: int = 3,
     device: torch.device | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
@@ -50,7 +50,7 @@ class Embedding(Preparing, total=False):
 
 
 def embed_photographs(
-    trained: TrainedBackbone, photographs: Sequence[Path], **how: Unpack[Embedding]
+    trained: TrainedBackbone, photographs: Collection[Path], **how: Unpack[Embedding]
 ) -> Embedded:
     """All of `embeddings_of` in one; the embeddings are in memory once, 4 N D bytes."""
     rows = np.empty((len(photographs), trained.config.model.embedding_dim), np.float32)
@@ -67,7 +67,7 @@ def embed_photographs(
 
 def embeddings_of(
     trained: TrainedBackbone,
-    photographs: Sequence[Path],
+    photographs: Collection[Path],
     *,
     mirrored: bool = False,
     device: torch.device | None = None,

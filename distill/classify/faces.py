@@ -6,7 +6,7 @@ same whatever the number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -48,7 +48,7 @@ class Preparing(TypedDict, total=False):
 
 
 def lots_of_faces(
-    photographs: Sequence[Path],
+    photographs: Collection[Path],
     *,
     aligned: bool = False,
     workers: int = 1,
@@ -82,7 +82,7 @@ def processes_for(workers: int, photographs: int, *, aligned: bool) -> int:
 
 
 def _faces(
-    photographs: Sequence[Path], detector: FaceDetector | None, processes: int
+    photographs: Collection[Path], detector: FaceDetector | None, processes: int
 ) -> Generator[tuple[Path, Pixels | str], None, None]:
     """Each photograph with its face or the reason."""
     if processes == 1:

@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from distill.data.not_photographs import folder_known_as, is_pack
-from distill.data.sources.folder import IMAGE_ENDINGS, is_image, other_endings_of
+from distill.data.sources.folder import IMAGE_ENDINGS, ending_of
 from distill.data.sources.paths import refuse_unreadable
 from distill.errors import UserError
 
 
-def find_photographs(paths: Sequence[Path], others: Counter[str] | None = None) -> list[Path]:
+class Photographs(Collection[Path]):
+    """Paths of photographs, kept as text: a `Path` takes five times the memory.
+
+    Args:
+        names: the paths.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[Path]:
+        return map(Path, self._names)
+
+    def __contains__(self, path: object) -> bool:
+        return str(path) in self._names
+
+
+def find_photographs(paths: Sequence[Path]) -> list[Path]:
+    """All of `photographs_at`, in a list."""
+    return list(photographs_at(paths))
+
+
+def photographs_at(paths: Sequence[Path], others: Counter[str] | None = None) -> Photographs:
     """The photographs among ``paths``: files as they are named, folders with all images below them.
 
     Files inside folders count by their ending; hidden ones, and links to folders, are left out.
@@ -25,13 +50,14 @@ def find_photographs(paths: Sequence[Path], others: Counter[str] | None = None) 
     Raises:
         UserError: a folder without any image, a pack, or a folder that cannot be read.
     """
-    found: list[Path] = []
+    found: list[str] = []
+    others = Counter() if others is None else others
     for path in paths:
-        inside = images_below(path, others) if path.is_dir() else [path]
+        inside = _images_below(path, others) if path.is_dir() else [str(path)]
         if not inside or is_pack(path):
             raise _without_photographs(path)
         found += inside
-    return found
+    return Photographs(found)
 
 
 def _without_photographs(folder: Path) -> UserError:
@@ -42,16 +68,20 @@ def _without_photographs(folder: Path) -> UserError:
     return UserError(f"{folder}: no photographs in it", fix=f"it takes files like {endings}")
 
 
-def images_below(folder: Path, others: Counter[str] | None = None) -> list[Path]:
+def _images_below(folder: Path, others: Counter[str]) -> list[str]:
     """Visible image files at any depth, in the order of the bytes of their paths.
 
     Raises:
         UserError: a folder cannot be read.
     """
-    files: list[Path] = []
+    files: list[str] = []
     for here, folders, names in os.walk(folder, onerror=refuse_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(here, name) for name in names if not name.startswith(".")]
-    if others is not None:
-        others.update(other_endings_of(files))
-    return sorted(filter(is_image, files), key=os.fsencode)
+        for name in names:
+            if name.startswith("."):
+                continue
+            if (ending := ending_of(name)) in IMAGE_ENDINGS:
+                files.append(os.path.join(here, name))  # noqa: PTH118  (a path for each is slow)
+            else:
+                others[ending] += 1
+    return sorted(files, key=os.fsencode)

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from distill.classify.photographs import Photographs
     from distill.data.sources import Source
 
 SHOWN = 5
 
 
-def photographs_among(paths: Sequence[Path]) -> list[Path]:
-    """`find_photographs`, with a warning of the files in folders that are none."""
-    from distill.classify import find_photographs
+def photographs_among(paths: Sequence[Path]) -> Photographs:
+    """`photographs_at`, with a warning of the files in folders that are none."""
+    from distill.classify.photographs import photographs_at
 
     others = Counter[str]()
-    files = find_photographs(paths, others)
+    files = photographs_at(paths, others)
     tell_not_tried(others)
     return files
 

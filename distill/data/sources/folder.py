@@ -198,11 +198,6 @@ def is_image(path: Path) -> bool:
     return ending_of(path.name) in IMAGE_ENDINGS
 
 
-def other_endings_of(files: list[Path]) -> list[str]:
-    """Endings, lower case, of the files that are not tried."""
-    return [ending_of(f.name) for f in files if not is_image(f)]
-
-
 def _check_not_empty(source: FolderSource) -> None:
     if source.people:
         return
