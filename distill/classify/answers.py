@@ -100,7 +100,7 @@ def answers_of(
     """
     device = device or torch.device("cpu")
     trained.model.to(device)
-    for paths, found in lots_of_faces(photographs, **how):
+    for paths, found in lots_of_faces(photographs, device, **how):
         faces = [face for face in found if not isinstance(face, str)]
         named = iter(name_people(trained, faces, top, device))
         for path, face in zip(paths, found, strict=True):

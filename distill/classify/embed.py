@@ -90,7 +90,7 @@ def embeddings_of(
     """
     device = device or torch.device("cpu")
     trained.model.to(device)
-    for paths, found in lots_of_faces(photographs, **how):
+    for paths, found in lots_of_faces(photographs, device, **how):
         both = list(zip(paths, found, strict=True))
         faces = [face for face in found if not isinstance(face, str)]
         rows = torch.empty(0, trained.config.model.embedding_dim)

@@ -60,7 +60,7 @@ Workers: TypeAlias = Annotated[
     typer.Option(
         min=0,
         help="Processes that find and align faces, at most one a core; 0 for one a core where"
-        " there are many photographs, 1 for none beside this.",
+        " there are many photographs (aligned ones beside a GPU), 1 for none beside this.",
     ),
 ]
 

@@ -6,23 +6,20 @@ Workers are spawned (detectors run OpenMP threads, which a fork would break), do
 
 from __future__ import annotations
 
-import os
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import connection, parent_process
-from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
 import cv2
 from threadpoolctl import threadpool_limits
 
+from distill.data.worker_processes import Spawning, start_worker
 from distill.errors import UserError, signal_name
 from distill.processes.variables import variable
 
@@ -34,6 +31,8 @@ _CHUNK, _CHUNK_SECONDS = 32, 0.05
 stop within a second and to be done at about the same time."""
 _AHEAD = 4
 """Messages for each process that are under way."""
+_LOOK_SECONDS = 1.0
+"""Between looks whether all workers are alive, where a result takes long."""
 
 
 class Team:
@@ -42,16 +41,16 @@ class Team:
     Args:
         executor: of spawned processes, or None to work in this process.
         processes: how many there are.
-        started: those that were started, in which ends are looked up.
+        spawning: what started them, in which ends are looked up.
     """
 
     def __init__(
         self,
         executor: ProcessPoolExecutor | None,
         processes: int,
-        started: Sequence[SpawnProcess] = (),
+        spawning: Spawning | None = None,
     ) -> None:
-        self._executor, self._started = executor, started
+        self._executor, self._spawning = executor, spawning or Spawning()
         self._window = _AHEAD * processes
         self._worked = False
 
@@ -111,6 +110,8 @@ class Team:
         near = name(chunk[0])
         try:
             with self._watching(near):
+                while not wait([future], _LOOK_SECONDS).done:
+                    self._spawning.end_if_one_is_lost()
                 results, seconds = future.result()
         except UserError:
             raise
@@ -138,7 +139,8 @@ class Team:
         except BrokenProcessPool as error:
             assert self._executor is not None, "this process does no work of a pool"
             self._executor.shutdown(wait=True, cancel_futures=True)  # then all have an exit code
-            raise _lost([one.exitcode or 0 for one in self._started], near, self._worked) from error
+            codes = [one.exitcode or 0 for one in self._spawning.started]
+            raise _lost(codes, near, self._worked) from error
 
 
 @contextmanager
@@ -150,34 +152,14 @@ def team(processes: int) -> Iterator[Team]:
             with single_threaded():
                 yield Team(None, 1)
             return
-        spawning = _Spawning()
+        spawning = Spawning()
         with _starting():
-            executor = ProcessPoolExecutor(
-                processes, mp_context=spawning, initializer=_start_worker
-            )
+            executor = ProcessPoolExecutor(processes, mp_context=spawning, initializer=start_worker)
         try:
-            yield Team(executor, processes, spawning.started)
+            yield Team(executor, processes, spawning)
         finally:
+            spawning.end_if_one_is_lost()
             executor.shutdown(wait=True, cancel_futures=True)
-
-
-class _Spawning(SpawnContext):
-    """Starts processes anew, and remembers them.
-
-    Attributes:
-        started: the processes, in the order of their start.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.started: list[SpawnProcess] = []
-
-    def Process(  # type: ignore[override]  # noqa: N802  (what a pool asks a context for)
-        self, *what: Any, **more: Any
-    ) -> SpawnProcess:
-        """A process, not started yet."""
-        self.started.append(SpawnProcess(*what, **more))
-        return self.started[-1]
 
 
 class _Size:
@@ -261,19 +243,6 @@ def _timed(
     """One chunk, in a worker, and the seconds it took."""
     began = time.perf_counter()
     return work(tasks, *shared), time.perf_counter() - began
-
-
-def _start_worker() -> None:
-    """The first thing a worker does."""
-    cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 @contextmanager

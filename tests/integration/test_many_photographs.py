@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from distill.classify import answers_of, faces
+from distill.classify import answers_of
 from distill.classify.embed import Embedded, embeddings_of
 from distill.classify.faces import processes_for
 from distill.classify.npz import write_npz
@@ -88,12 +88,10 @@ def expected(trained: Trained, files: list[Path]) -> Iterator[torch.Tensor]:
             yield trained.model.backbone(as_network_input(torch.from_numpy(images.copy())))
 
 
-@pytest.mark.parametrize("workers", [1, 0])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_any_number_of_processes_gives_the_same_bits(
-    trained: Trained, files: list[Path], workers: int, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, files: list[Path], workers: int
 ) -> None:
-    monkeypatch.setattr(faces, "ALIGNED_WORTH_A_PROCESS", 30)
-    monkeypatch.setattr(faces, "usable_cores", lambda: 2)
     here, started = [], 0
     for lot in embeddings_of(trained, files, aligned=True, workers=workers):
         started = max(started, len(active_children()))
@@ -114,10 +112,15 @@ def test_two_processes_give_the_same_answers(trained: Trained, files: list[Path]
 
 
 def test_processes_are_started_where_they_are_worth_it() -> None:
-    assert processes_for(0, 1, aligned=False) == processes_for(2, 1, aligned=False) == 1
-    assert processes_for(0, 10, aligned=False) == processes_for(0, 1000, aligned=True) == 1
-    assert processes_for(0, 1_000_000, aligned=False) == usable_cores()
-    assert processes_for(3, 10, aligned=True) == 3
+    cpu, gpu, many = torch.device("cpu"), torch.device("cuda"), 1_000_000
+    assert processes_for(0, 1, cpu, aligned=False) == processes_for(2, 1, cpu, aligned=False) == 1
+    assert (
+        processes_for(0, 10, gpu, aligned=False) == processes_for(0, 1000, gpu, aligned=True) == 1
+    )
+    assert processes_for(0, many, cpu, aligned=False) == usable_cores()
+    assert processes_for(0, many, gpu, aligned=True) == usable_cores()
+    assert processes_for(0, many, cpu, aligned=True) == 1
+    assert processes_for(3, 10, cpu, aligned=True) == 3
 
 
 def ended_after_one(lots: Iterator[Embedded]) -> Iterator[Embedded]:
