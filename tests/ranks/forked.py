@@ -108,7 +108,7 @@ def run_to_the_end(program: Callable[[], None]) -> NoReturn:
 
 
 class ForkedProcess:
-    """A `subprocess.Popen` of this Python, as far as `distill.processes.spawn` uses one."""
+    """A `subprocess.Popen` of this Python, as far as `spawn_local` and torchrun use one."""
 
     def __init__(self, command: Sequence[str], **options: Any) -> None:
         python, *arguments = command
@@ -134,8 +134,8 @@ class ForkedProcess:
             self.returncode = os.waitstatus_to_exitcode(ended[1])
         return self.returncode
 
-    def wait(self) -> int:
-        """Wait for its end."""
+    def wait(self, _seconds: float | None = None) -> int:
+        """Wait for its end, however long."""
         if self.returncode is None:
             self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self.returncode
