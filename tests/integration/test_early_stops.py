@@ -10,13 +10,14 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 from rank_processes import fork, parent
+from waiting import until
 
 from distill.data.manifest import shard_name
 from distill.data.pack_writer import EncodedPair, write_pack
@@ -111,13 +112,6 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def until(happened: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def stopped(by: signal.Signals, doing: str) -> str:
     return f"{128 + by} error: stopped by {by.name} {doing}; the same command goes on"
 
@@ -131,8 +125,9 @@ def test_copies_and_those_that_wait_for_them_end_at_once(
     """Two ranks of a node, of which one copies; the third would connect to the first."""
     stage(pack, tmp_path / "b" / "scratch")
     ranks = Ranks(tmp_path, pack, "aab", pool)
-    until(lambda: (tmp_path / "a" / "copying").exists() and ranks.waits_for_a_copy())
-    until(lambda: ranks.meets(2))
+    until((tmp_path / "a" / "copying").exists, "a copy")
+    until(ranks.waits_for_a_copy, "one that waits for it")
+    until(lambda: ranks.meets(2), "one that meets the others")
     began = time.monotonic()
     ranks.signal(signal.SIGUSR2, 0, 1, 2)
     assert ranks.statuses.result() == [128 + signal.SIGUSR2] * RANKS
@@ -147,10 +142,10 @@ def test_one_that_is_asked_while_it_waits_takes_the_others_with_it(
     """And the next start goes on with the copy that was cut off."""
     stage(pack, tmp_path / "a" / "scratch")
     ranks = Ranks(tmp_path, pack, "aab", pool)
-    until(lambda: (tmp_path / "b" / "copying").exists())
-    until(lambda: ranks.meets(0) and ranks.meets(1))
+    until((tmp_path / "b" / "copying").exists, "a copy")
+    until(lambda: ranks.meets(0) and ranks.meets(1), "two that meet")
     ranks.signal(signal.SIGTERM, 1)
-    until(lambda: (tmp_path / "rank0.json").exists())  # which keeps the store
+    until((tmp_path / "rank0.json").exists, "the end of the one that keeps the store")
     ranks.signal(signal.SIGUSR2, 2)  # as whoever started them ends those that are left
     term, usr2 = 128 + signal.SIGTERM, 128 + signal.SIGUSR2
     assert ranks.statuses.result() == [term, term, usr2]

@@ -6,13 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import psutil
 import pytest
+from waiting import alive, until
 
 from distill.data.pack import PackOptions, open_source, pack
 from distill.errors import UserError
@@ -132,14 +132,6 @@ def test_an_output_folder_that_is_not_writable(people, tmp_path):
             subprocess.run(["umount", str(locked)], check=True)
 
 
-def wait_for(condition, seconds=400.0):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-    return found
-
-
 def begun(tmp_path, people):
     """A packer with two workers that has finished two shards of more, and its output folder."""
     to = tmp_path / "to"
@@ -151,7 +143,7 @@ def begun(tmp_path, people):
         shards = list(to.glob(".out.partial/.facts-*"))
         return len(shards) >= 2 and len(at_work.children(recursive=True)) >= 2
 
-    wait_for(lambda: process.poll() is not None or is_begun())
+    until(lambda: process.poll() is not None or is_begun(), "two shards and two workers")
     assert process.poll() is None, process.communicate()
     return process, to
 
@@ -167,15 +159,7 @@ def ended(process, how):
     _, trouble = process.communicate(timeout=600)
     assert process.returncode == (1 if how == signal.SIGINT else -9) or process.returncode == -2
     assert trouble.count("Traceback") <= 1  # the script's own; no worker speaks
-    wait_for(lambda: not any(map(alive, children)))
-
-
-def alive(process):
-    """Also of one that ends while it is looked at."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    until(lambda: not any(map(alive, children)), "the end of the workers")
 
 
 def content(folder):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,13 +47,6 @@ def sweep(what: Path, words: Sequence[str] = (), **options: object) -> None:
 def pairdistill(*words: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "distill", *words]
     return subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
-
-
-def wait_for(holds: object) -> None:
-    end = time.monotonic() + 600
-    while not holds():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.2)
 
 
 def submitted_run(root: Path, number: str, step: int, *, complete: bool = False) -> RunDir:

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 from fake_slurm import FakeSlurm
-from submitting import pairdistill, run_of, submit, wait_for
+from submitting import pairdistill, run_of, submit
+from waiting import until
 
 from distill.errors import UserError
 from distill.run_dir import RunDir
@@ -35,7 +36,7 @@ def test_here_in_the_background_and_cancelled(
     with pytest.raises(UserError, match="no job was submitted for it; stop `train` by Ctrl-C"):
         cancel(RunDir(config.parent), save=True)
     try:
-        wait_for(lambda: run.metrics.exists() and run.metrics.stat().st_size > 0)
+        until(lambda: run.metrics.exists() and run.metrics.stat().st_size > 0, "the first step")
         assert statuses([run])[0].state == "RUNNING"
         job = Submitted.of(run)
         assert job is not None
@@ -44,7 +45,7 @@ def test_here_in_the_background_and_cancelled(
         assert {process.environ()["CUDA_VISIBLE_DEVICES"] for process in started} == {"1,0"}
     finally:
         assert cancel(run, save=True).endswith("saves and ends")
-    wait_for(lambda: statuses([run])[0].state == "ENDED")
+    until(lambda: statuses([run])[0].state == "ENDED", "the end of the run")
     assert run.checkpoint_steps()
     assert cancel(run, save=True).endswith("does not run")
 

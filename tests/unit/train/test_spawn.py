@@ -6,12 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
+from waiting import alive, until
 
 from distill.cli.train import run_training
 from distill.config import load_config
@@ -95,34 +93,17 @@ def start(folder: Path, mode: str) -> subprocess.Popen[str]:
 def started(folder: Path, mode: str) -> tuple[subprocess.Popen[str], list[int]]:
     """A parent whose two ranks are up, and their process ids."""
     process = start(folder, mode)
-    if wait_for(lambda: process.poll() is not None or len(pids_in(folder)) == 2):
-        assert process.poll() is None, process.communicate()
-        return process, pids_in(folder)
-    process.kill()
-    raise AssertionError(process.communicate())
+    until(lambda: process.poll() is not None or len(pids_in(folder)) == 2, "two ranks")
+    assert process.poll() is None, process.communicate()
+    return process, pids_in(folder)
 
 
 def pids_in(folder: Path) -> list[int]:
     return [int(pid) for file in sorted(folder.glob("pid*")) if (pid := file.read_text())]
 
 
-def wait_for(condition: Callable[[], bool]) -> bool:
-    """Whether it came to hold."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (holds := condition()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return holds
-
-
-def gone(pids: list[int]) -> bool:
-    return wait_for(lambda: not any(map(alive, pids)))
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def await_end(pids: list[int]) -> None:
+    until(lambda: not any(map(alive, pids)), "the end of the ranks")
 
 
 def run(folder: Path, mode: str) -> tuple[int, str, str]:
@@ -172,7 +153,7 @@ def test_the_others_are_stopped_within_seconds(tmp_path: Path) -> None:
     assert GRACE_SECONDS <= 5
     assert process.returncode == 137
     assert "rank 1 was killed" in err
-    assert gone(pids)
+    await_end(pids)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
@@ -184,7 +165,7 @@ def test_a_stop_is_passed_on_and_the_ranks_may_save(tmp_path: Path, number: sign
     assert err == "err 0\n"
     for rank in range(2):
         assert (tmp_path / f"saved{rank}").read_text() == str(int(number))
-    assert gone(pids)
+    await_end(pids)
 
 
 def test_ctrl_c_while_ranks_begin_is_no_error_of_theirs(tmp_path: Path) -> None:
@@ -192,18 +173,18 @@ def test_ctrl_c_while_ranks_begin_is_no_error_of_theirs(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, err) == (130, "error: interrupted\n")
-    assert gone(pids)
+    await_end(pids)
 
 
 def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
     process, pids = started(tmp_path, "stubborn")
     process.send_signal(signal.SIGINT)
-    assert wait_for(lambda: len(list(tmp_path.glob("told*"))) == 2)
+    until(lambda: len(list(tmp_path.glob("told*"))) == 2, "ranks that heard")
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
-    assert gone(pids)
+    await_end(pids)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +201,7 @@ def test_ctrl_c_when_ranks_leave_at_other_times_or_are_done(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, err) == (status, f"err 0\n{said}")
-    assert gone(pids)
+    await_end(pids)
 
 
 def test_a_rank_that_left_on_a_stop_of_its_own_is_not_awaited_by_others_for_ever(
@@ -230,14 +211,14 @@ def test_a_rank_that_left_on_a_stop_of_its_own_is_not_awaited_by_others_for_ever
     os.kill(pids[1], signal.SIGUSR2)
     _, err = process.communicate(timeout=15)
     assert (process.returncode, err) == (128 + signal.SIGUSR2, "err 0\n")
-    assert gone(pids)
+    await_end(pids)
 
 
 def test_no_orphans_when_the_parent_is_killed(tmp_path: Path) -> None:
     process, pids = started(tmp_path, "sleep")
     process.kill()
     process.communicate(timeout=PATIENCE_SECONDS)
-    assert gone(pids)
+    await_end(pids)
 
 
 @pytest.mark.parametrize("cores", [1, 2, 16])
