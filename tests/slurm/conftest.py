@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 from cluster import Cluster, reason_to_skip
-from world import TWO, World, make_world
+from world import TWO, World, make_world, start_commands
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,8 +30,10 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def world(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(cluster, tmp_path_factory.mktemp('it\'s a "run" $(folder)'))
+def world(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with start_commands(cluster) as commands:
+        root = tmp_path_factory.mktemp('it\'s a "run" $(folder)')
+        yield make_world(cluster, commands, root)
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ of its own. It must be started as process 1 of a process namespace, with its own
 nothing of it can be left behind.
 
 It prints `ready`, then obeys lines on standard input, answering each with `done`: `crash NODE`,
-`start NODE`, `cut NODE`, `join NODE`, `disk full`, `disk free`. The end of its input ends it. The
-disk is FOLDER/small, a file system in memory that all nodes share.
+`start NODE`, `cut NODE`, `join NODE`, `disk full`, `disk free`, `patience short`, `patience long`.
+The end of its input ends it. The disk is FOLDER/small, in memory, which all nodes share.
 
 The recipe follows https://slurm.schedmd.com/quickstart_admin.html.
 """
@@ -19,13 +19,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "ranks"))
+from waiting import PATIENCE_SECONDS, until
 
 NODES = {"node1": "10.88.0.11", "node2": "10.88.0.12"}
 HOST = "10.88.0.1"
-PATIENCE_SECONDS = 300
+SLURMD_SECONDS = {"short": 10, "long": 120}  # a busy machine is silent for longer than the former
 SMALL_DISK_BYTES = 256 << 20
 LEFT_WHEN_FULL_BYTES = 300 << 10  # for logs
 
@@ -58,8 +59,9 @@ SlurmctldParameters=preempt_send_user_signal
 SlurmdParameters=config_overrides
 ReturnToService=2
 SlurmctldTimeout=10
-SlurmdTimeout=10
+SlurmdTimeout={slurmd_seconds}
 KillWait=5
+OverTimeLimit=1
 CompleteWait=0
 MinJobAge=3600
 EnforcePartLimits=ALL
@@ -111,6 +113,7 @@ class Keeper:
     def __init__(self, base: Path) -> None:
         self.base = base
         self.host = socket.gethostname().split(".")[0]
+        self.values = {"base": base, "host": self.host, "address": HOST}
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> None:
@@ -125,15 +128,14 @@ class Keeper:
         self.start_munge()
         self.start_database()
         self.daemon("slurmdbd", "-D")
-        until("slurmdbd", lambda: succeeds("sacctmgr", "-n", "show", "cluster"))
-        run("sacctmgr", "-i", "add", "cluster", "pairdistill")
-        run("sacctmgr", "-i", "add", "account", "face")
-        run("sacctmgr", "-i", "add", "user", "root", "account=face")
+        until(lambda: succeeds("sacctmgr", "-n", "show", "cluster"), "slurmdbd")
+        for known in ("cluster pairdistill", "account face", "user root account=face"):
+            run("sacctmgr", "-i", "add", *known.split())
         self.daemon("slurmctld", "-D")
         for name in NODES:
             self.start_node(name)
-        until("slurmctld", lambda: succeeds("scontrol", "ping"))
-        until("the nodes", self.nodes_are_idle)
+        until(lambda: succeeds("scontrol", "ping"), "slurmctld")
+        until(self.nodes_are_idle, "the nodes")
 
     def write_files(self) -> None:
         """Configuration, keys and devices below the folder."""
@@ -141,15 +143,13 @@ class Keeper:
         spools = [f"run/spool.{name}" for name in NODES]
         for name in ("etc", "run", "state", "log", "dev", "db", "small", *spools):
             (base / name).mkdir()
-        values = {"base": base, "host": self.host, "address": HOST}
-        lines = "\n".join(NODE_LINE.format(name=n, address=a) for n, a in NODES.items())
-        (base / "etc/slurm.conf").write_text(SLURM_CONF.format(**values, nodes=lines))
+        self.write_slurm_conf("long")
         (base / "etc/cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         (base / "etc/gres.conf").write_text(
             f"AutoDetect=off\nNodeName=node[1-2] Name=gpu File={base}/dev/nvidia[0-1]\n"
         )
         database = base / "etc/slurmdbd.conf"
-        database.write_text(SLURMDBD_CONF.format(**values))
+        database.write_text(SLURMDBD_CONF.format(**self.values))
         database.chmod(0o600)
         hosts = [f"{address} {name}" for name, address in NODES.items()]
         hosts = ["127.0.0.1 localhost", f"{HOST} {self.host}", *hosts]
@@ -159,6 +159,16 @@ class Keeper:
         (base / "etc/munge.key").chmod(0o400)
         for i in range(2):  # /dev/null twice, to be counted as GPUs
             os.mknod(base / f"dev/nvidia{i}", 0o666 | 0o020000, os.makedev(1, 3))
+
+    def write_slurm_conf(self, patience: str) -> None:
+        nodes = "\n".join(NODE_LINE.format(name=n, address=a) for n, a in NODES.items())
+        more = {"nodes": nodes, "slurmd_seconds": SLURMD_SECONDS[patience]}
+        (self.base / "etc/slurm.conf").write_text(SLURM_CONF.format(**self.values, **more))
+
+    def patience(self, how: str) -> None:
+        """How long a node may be silent before it is given up."""
+        self.write_slurm_conf(how)
+        run("scontrol", "reconfigure")
 
     def daemon(self, *argv: str) -> None:
         """Start something that stays, its output in a log."""
@@ -176,7 +186,7 @@ class Keeper:
         }
         words = [f"--{option}={self.base / place}" for option, place in places.items()]
         self.daemon("munged", "--foreground", "--force", *words)
-        until("munged", (self.base / "run/munge.socket").exists)
+        until((self.base / "run/munge.socket").exists, "munged")
 
     def start_database(self) -> None:
         """MariaDB, on an address that nobody outside sees."""
@@ -189,7 +199,7 @@ class Keeper:
             *(f"--socket={self.base / 'run/db.socket'}", f"--init-file={self.base}/etc/init.sql"),
             *("--skip-name-resolve", "--innodb-lock-wait-timeout=900", *quick),
         )
-        until("mariadbd", lambda: answers("127.0.0.1", 3306))
+        until(lambda: answers("127.0.0.1", 3306), "mariadbd")
 
     def start_node(self, name: str) -> None:
         """A process in namespaces of its own, joined to the bridge by a pair of virtual links."""
@@ -204,7 +214,7 @@ class Keeper:
                 stderr=log,
             )
         pid, ours = self.nodes[name].pid, network_of("self")
-        until(f"the network of {name}", lambda: network_of(pid) != ours)
+        until(lambda: network_of(pid) != ours, f"the network of {name}")
         run(*f"ip link add to-{name} type veth peer name eth0 netns {pid}".split())
         run("ip", "link", "set", f"to-{name}", "master", "bridge0", "up")
 
@@ -240,14 +250,12 @@ class Keeper:
         """One order from standard input."""
         order, what = line.split()
         orders = {"crash": self.crash, "start": self.start_node, "cut": self.cut, "join": self.join}
-        {**orders, "disk": self.disk}[order](what)
+        {**orders, "disk": self.disk, "patience": self.patience}[order](what)
 
 
 def run(*argv: str) -> None:
     """Run a command that must succeed."""
-    done = subprocess.run(
-        argv, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
-    )
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     if done.returncode:
         raise SystemExit(f"{' '.join(argv)}: {done.stdout}{done.stderr}")
 
@@ -268,15 +276,6 @@ def answers(address: str, port: int) -> bool:
     """Whether something listens there."""
     with socket.socket() as probe:
         return probe.connect_ex((address, port)) == 0
-
-
-def until(what: str, holds: Callable[[], bool]) -> None:
-    """Wait until ``holds``, with patience for a slow machine."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        if time.monotonic() > end:
-            raise SystemExit(f"{what}: not up after {PATIENCE_SECONDS} s")
-        time.sleep(0.05)
 
 
 def main() -> None:

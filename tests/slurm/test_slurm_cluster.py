@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 HERE = Path(__file__).parent
 JOB = str(HERE / "test_slurm_jobs.py::test_a_job_leaves_all_that_made_it")
@@ -42,13 +42,6 @@ def namespaces_of(processes: Iterable[Path]) -> set[str]:
     return found - ours
 
 
-def until(holds: Callable[[], bool], explain: Callable[[], str]) -> None:
-    end = time.monotonic() + 400
-    while not holds():
-        assert time.monotonic() < end, explain()
-        time.sleep(0.1)
-
-
 def ranks(folder: Path) -> list[Path]:
     return list(processes_below(folder, b"submitit.core._submit"))
 
@@ -75,7 +68,7 @@ def test_killed_tests_leave_no_process_namespace_network_or_mount(folder: Path) 
         )
     try:
         # srun has the name as well
-        until(lambda: len(ranks(folder)) > 2, (folder / "log").read_text)
+        until(lambda: len(ranks(folder)) > 2, "two ranks", told=(folder / "log").read_text)
         namespaces = namespaces_of(processes_below(folder))
         assert len(namespaces) >= 3 + 2 * 4, "those of the cluster, and of two nodes in it"
         everything = list(Path("/proc").glob("[0-9]*"))  # later ones may get their numbers
@@ -84,7 +77,8 @@ def test_killed_tests_leave_no_process_namespace_network_or_mount(folder: Path) 
         child.wait()
     until(
         lambda: not list(processes_below(folder)),
-        lambda: f"still there: {list(processes_below(folder))}",
+        "the end of all processes",
+        told=lambda: list(processes_below(folder)),
     )
     assert not namespaces & namespaces_of(everything)
     assert sorted(path.name for path in Path("/sys/class/net").iterdir()) == links

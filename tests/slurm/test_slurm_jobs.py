@@ -8,6 +8,7 @@ import shlex
 import sys
 
 import pytest
+from rank_processes import python
 from world import FOUR, STEPS, TWO, World
 
 from distill.data.manifest import shard_name
@@ -77,7 +78,7 @@ def test_two_nodes_with_two_ranks_each(reference: World) -> None:
     ask = (*FOUR, "--gpus-per-node", "2")
     for stage in (1, 3):
         world.finish(world.submit(f"four{stage}", *ask, f"train.zero_stage={stage}", *words))
-    here = world.pairdistill("train", toml, folder, "--ranks", "4", *words)
+    here = python("-m", "distill", "train", toml, folder, "--ranks", "4", *words)
     assert here.returncode == 0, here.stderr
     assert len(world.metrics("here")) == 10
     assert world.metrics("four1") == world.metrics("here")

@@ -5,64 +5,65 @@ from __future__ import annotations
 import math
 import time
 
-import pytest
-from world import TWO, World
+from world import EVERY, LATE, TWO, World
 
-ENOUGH_SECONDS = 60
-"""Left of a new limit: to be warned half of it before the end, and to save."""
+CRASHED, CUT = EVERY + 6, LATE
+"""Steps that are made before a node is lost."""
+ENOUGH_SECONDS = 35
+"""Left of a new limit: to be warned 30 s before the end. Jobs here may be a minute over it."""
 
 
-def test_preempted_by_a_job_that_matters_more(reference: World) -> None:
-    """The other one wants all cores of both nodes for a moment."""
-    job = reference.submit("preempted", *TWO)
-    reference.until_step("preempted", 30)
+def test_nodes_are_taken_by_another_job_a_crash_and_a_cut(reference: World) -> None:
+    """One way in each start of a run, which waits for it, and goes on where it had saved."""
+    job = reference.submit_to(EVERY + 3, "taken", *TWO)
+    # A job that matters more wants all cores of both nodes for a moment.
     ask = ("--partition=high", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=4")
+    reference.order("taken", CRASHED)
+    reference.order("taken", CUT)
     reference.cluster.output("sbatch", *ask, "--output=/dev/null", "--wrap", "srun sleep 1")
+    lose_a_node(reference, job, CRASHED, "crash", "start")
+    lose_a_node(reference, job, CUT, "cut", "join")
     reference.finish(job)
-    reference.assert_as("preempted", "reference")
-    first, last = reference.ends("preempted")
+    reference.assert_as("taken", "reference")
+    first, *_, last = reference.ends("taken")
     assert (first["kind"], first["cause"]) == ("stopped", "SIGUSR2")
     assert last["kind"] == "complete"
+    saved = [0, first["step"], first["step"], 2 * EVERY]
+    assert [start["step"] for start in reference.starts("taken")] == saved
+
+
+def lose_a_node(world: World, job: str, step: int, how: str, back: str) -> None:
+    """Its power fails, or its cable does; it comes back after Slurm has noticed."""
+    world.until_step("taken", step)
+    world.cluster.order("patience short")
+    world.cluster.order(f"{how} node2")
+    try:
+        states = ("PENDING", "REQUEUED", "COMPLETING", "CONFIGURING")
+        world.until(lambda: world.state(job) in states, "Slurm to notice")
+        # The accounting has it as failed until it may begin again.
+        again = world.pairdistill(*world.words("taken", *TWO, "--resume"))
+        assert f"job {job} (" in again.stderr and ") owns it" in again.stderr, again.stdout
+    finally:
+        world.cluster.order(f"{back} node2")
+        world.cluster.order("patience long")
+    world.release("taken", step)
 
 
 def test_a_time_limit_is_saved_before_and_gone_on_after(reference: World) -> None:
-    """Slurm warns 30 s before the end, or up to 30 s earlier; the ranks are held up until it does.
+    """Slurm warns 30 s before the end, or up to 30 s earlier; the run waits for that.
 
     The limit comes when the run is under way, and goes with the warning: on a slow machine a start
     takes longer than a limit that a test has time to wait for.
     """
     submitted = time.monotonic()
-    patient = ("checkpoint.every_steps=100000", "train.hang_timeout_min=10")
-    job = reference.submit("short", *TWO, *patient)
-    reference.until_step("short", 10)
+    job = reference.submit_to(EVERY + 3, "short", *TWO, "checkpoint.every_steps=100000")
     minutes = math.ceil((time.monotonic() - submitted + ENOUGH_SECONDS) / 60)
-    with reference.held_up("short"):
-        reference.cluster.output("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
-        reference.until(lambda: reference.warned("short"), "the warning")
+    reference.cluster.output("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
+    reference.until(lambda: reference.ends("short"), "the end after the warning")
     reference.cluster.output("scontrol", "update", f"JobId={job}", "TimeLimit=10")
     reference.finish(job)
-    first, last = reference.ends("short")
+    first, *_, last = reference.ends("short")
     assert (first["kind"], first["cause"], first["action"]) == ("stopped", "SIGUSR2", "requeue")
     assert last["kind"] == "complete"
-    assert reference.starts("short")[1]["step"] == first["step"]
+    assert reference.start_after("short", first)["step"] == first["step"] > EVERY + 3
     reference.assert_as("short", "reference")
-
-
-@pytest.mark.parametrize("how", ["crash", "cut"])
-def test_a_lost_node(reference: World, how: str) -> None:
-    """Its power fails, or its cable does; it comes back after Slurm has noticed."""
-    name, back = f"lost by {how}", {"crash": "start", "cut": "join"}[how]
-    job = reference.submit(name, *TWO)
-    reference.until_step(name, 30)
-    reference.cluster.order(f"{how} node2")
-    try:
-        states = ("PENDING", "REQUEUED", "COMPLETING", "CONFIGURING")
-        reference.until(lambda: reference.state(job) in states, "Slurm to notice")
-        # The accounting has it as failed until it may begin again.
-        again = reference.pairdistill(*reference.words(name, *TWO, "--resume"))
-        assert f"job {job} (" in again.stderr and ") owns it" in again.stderr, again.stdout
-    finally:
-        reference.cluster.order(f"{back} node2")
-    reference.finish(job)
-    reference.assert_as(name, "reference")
-    assert len(reference.starts(name)) == 2

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +15,20 @@ import cv2
 import numpy as np
 import simplejpeg
 from cluster import Cluster
+from rank_processes import forked_by
 from safetensors.numpy import load_file
+from waiting import until
 
 from distill.data.pack_writer import EncodedPair, write_pack
 from distill.run_dir import RunDir
 from launcher.starts import read_starts
 
 PEOPLE, KINDS = 4, ("blur",)
-STEPS = 120
+STEPS, EVERY = 30, 8
+"""Of a run, and of its checkpoints."""
+LATE = 2 * EVERY + 3
+"""A step after the second checkpoint."""
+IN_JOBS = Path(__file__).with_name("in_jobs")
 TWO = ("--nodes", "2", "--ranks-per-node", "1")
 FOUR = ("--nodes", "2", "--ranks-per-node", "2")
 SETTINGS = """
@@ -45,9 +48,9 @@ lr = 0.01
 [train]
 steps = {steps}
 global_batch_pairs = 8
-hang_timeout_min = 2
+hang_timeout_min = 5
 [checkpoint]
-every_steps = 20
+every_steps = {every}
 [monitor]
 log_every_steps = 1
 tensorboard = false
@@ -59,6 +62,8 @@ signal_seconds = 30
 scratch = "{base}/scratch"
 [variables]
 GREETING = "it's; $(here)"
+PYTHONPATH = '''{in_jobs}'''
+ORDERS = '''{root}/orders'''
 """
 
 
@@ -74,14 +79,24 @@ def pairs(count: int) -> Iterator[EncodedPair]:
         yield EncodedPair(first, second, i % PEOPLE, 0)
 
 
-def make_world(cluster: Cluster, root: Path) -> World:
+def start_commands(cluster: Cluster) -> subprocess.Popen[str]:
+    """The process that forks commands: `commands.py`."""
+    argv = cluster.inside([sys.executable, str(Path(__file__).with_name("commands.py"))])
+    variables = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True, env=variables)
+
+
+def make_world(cluster: Cluster, commands: subprocess.Popen[str], root: Path) -> World:
     """A pack, a configuration and a site profile."""
     names = [f"person {i}" for i in range(PEOPLE)]
     write_pack(root / "train", pairs(48), 48, identities=names, kinds=KINDS)
-    (root / "run.toml").write_text(SETTINGS.format(root=root, steps=STEPS))
+    (root / "run.toml").write_text(SETTINGS.format(root=root, steps=STEPS, every=EVERY))
     (root / "sites").mkdir()
-    (root / "sites" / "here.toml").write_text(SITE.format(base=cluster.base))
-    return World(cluster, root)
+    (root / "orders").mkdir()
+    site = SITE.format(base=cluster.base, root=root, in_jobs=IN_JOBS)
+    (root / "sites" / "here.toml").write_text(site)
+    return World(cluster, commands, root)
 
 
 @dataclass
@@ -89,6 +104,7 @@ class World:
     """What all tests share."""
 
     cluster: Cluster
+    commands: subprocess.Popen[str]
     root: Path
     seen: list[str] = field(default_factory=list)
 
@@ -104,8 +120,8 @@ class World:
     def pairdistill(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """The program, on the machine that submits."""
         variables = {"PAIRDISTILL_SITES": str(self.root / "sites"), "OMP_NUM_THREADS": "1"}
-        argv = (sys.executable, "-m", "distill", *words)
-        return self.cluster.run(*argv, timeout=600, **variables, **environment)
+        variables |= self.cluster.environment | environment
+        return forked_by(self.commands, ("-m", "distill", *words), env=variables)
 
     def words(self, name: str, *more: str) -> list[str]:
         self.seen.append(name)
@@ -128,10 +144,7 @@ class World:
         assert self.state(job) == state, self.last_words()
 
     def until(self, holds: Callable[[], Any], what: str, seconds: float = 400) -> None:
-        end = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < end, f"{what}: not within {seconds} s\n{self.last_words()}"
-            time.sleep(0.2)
+        until(holds, what, seconds, poll_seconds=0.2, told=self.last_words)
 
     def metrics(self, name: str) -> list[dict[str, Any]]:
         """The logged numbers without speed and memory: what must repeat to the last bit."""
@@ -143,16 +156,34 @@ class World:
             for line in whole
         ]
 
+    def order(self, name: str, step: int, number: int | None = None) -> None:
+        """Before that step rank 1 sends itself a signal, or waits: see `in_jobs/sitecustomize`."""
+        (self.root / "orders" / f"{name}@{step}").write_text("" if number is None else str(number))
+
+    def submit_to(self, step: int, name: str, *more: str) -> str:
+        """Submit a run, and wait until it has made ``step`` steps and waits before the next."""
+        self.order(name, step)
+        job = self.submit(name, *more)
+        self.until_step(name, step)
+        return job
+
     def until_step(self, name: str, step: int) -> None:
-        """Wait until a run has made ``step`` steps, and is not over."""
+        """Wait until a run has made ``step`` steps."""
         self.until(lambda: len(self.metrics(name)) >= step, f"step {step} of {name}")
-        assert not self.run(name).complete.exists(), "the run was too quick for this test"
+
+    def release(self, name: str, step: int) -> None:
+        """A run that waits before a step goes on, and later starts do not wait there."""
+        (self.root / "orders" / f"{name}@{step}").unlink()
 
     def starts(self, name: str) -> list[dict[str, Any]]:
         return [line for line in read_starts(self.run(name)) if line["event"] == "start"]
 
     def ends(self, name: str) -> list[dict[str, Any]]:
         return [line for line in read_starts(self.run(name)) if line["event"] == "end"]
+
+    def start_after(self, name: str, end: dict[str, Any]) -> dict[str, Any]:
+        """The first after ``end`` that got as far as its first step; others leave an end alone."""
+        return next(start for start in self.starts(name) if start["restart"] > end["restart"])
 
     def log(self, name: str) -> str:
         """All that the ranks and the script wrote."""
@@ -179,23 +210,6 @@ class World:
                     found[int(values[b"SLURM_PROCID"])] = int(process.name)
         return found
 
-    @contextmanager
-    def held_up(self, name: str) -> Iterator[None]:
-        """The ranks of a run stand still; what Slurm signals lets them go on."""
-        pids = list(self.ranks(name).values())
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for pid in pids:
-                signal_if_there(pid, signal.SIGCONT)
-
-    def warned(self, name: str) -> bool:
-        """Whether USR2 waits for a rank of a run, or has made it save."""
-        pids = self.ranks(name).values()
-        return any(map(usr2_waits, pids)) or any(self.run(name).checkpoints.glob("*"))
-
     def assert_as(self, name: str, reference: str) -> None:
         """A run ended with exactly the numbers and weights of another."""
         assert self.run(name).complete.exists(), self.last_words()
@@ -204,19 +218,3 @@ class World:
         ours, theirs = (load_file(self.run(run).weights) for run in (name, reference))
         assert ours.keys() == theirs.keys()
         assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
-
-
-def signal_if_there(pid: int, number: int) -> None:
-    """Send a signal to a process that may have ended since it was listed."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def usr2_waits(pid: int) -> bool:
-    """Whether the signal is pending for a process; it is not for one that has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    (pending,) = (int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd"))
-    return bool(pending >> (signal.SIGUSR2 - 1) & 1)
