@@ -40,7 +40,7 @@ test-gpu: setup ## the tests that need a GPU; an error where torch sees none (PY
 
 test-slurm: setup ## tests on a real Slurm of two nodes, made for them (root on Debian or Ubuntu)
 	@sh scripts/slurm_packages.sh
-	@PAIRDISTILL_TEST_SLURM=1 $(BIN)/python -m pytest tests/slurm -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@PAIRDISTILL_TEST_SLURM=1 $(BIN)/python -m pytest tests/slurm -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: setup ## style, types and import contracts
 	@$(BIN)/ruff check .

@@ -13,6 +13,8 @@ from world import FOUR, STEPS, TWO, World
 
 from distill.data.manifest import shard_name
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_job_leaves_all_that_made_it(reference: World) -> None:
     run = reference.run("reference")
@@ -86,10 +88,11 @@ def test_two_nodes_with_two_ranks_each(reference: World) -> None:
     assert ours == pytest.approx(theirs, rel=2e-4)
 
 
-def test_submitted_from_inside_a_job(reference: World) -> None:
-    """A chain: a job on a node submits another, whose ranks must not take its place for theirs."""
-    world = reference
-    command = [sys.executable, "-m", "distill", *world.words("chained", *TWO, "train.steps=3")]
+@pytest.fixture(scope="module")
+def chained(world: World) -> World:
+    """A run called "chained": a job on a node submits it, by a program that starts from nothing."""
+    settings = ("train.steps=4", "checkpoint.every_steps=4")
+    command = [sys.executable, "-m", "distill", *world.words("chained", *TWO, *settings)]
     script = f"export PAIRDISTILL_SITES={shlex.quote(str(world.root / 'sites'))}; "
     log = world.root / "chain.log"
     ask = ("sbatch", "--wait", "-p", "test", "--ntasks=2", f"--output={log}")
@@ -99,15 +102,19 @@ def test_submitted_from_inside_a_job(reference: World) -> None:
     assert done.returncode == 0, log.read_text()
     number = log.read_text().split("job ")[1].split()[0]
     world.finish(number)
-    assert world.run("chained").complete.exists()
-    assert world.starts("chained")[0]["ranks"] == 2
+    return world
 
 
-def test_another_number_of_nodes_and_another_stage(reference: World) -> None:
+def test_submitted_from_inside_a_job(chained: World) -> None:
+    """Its ranks must not take the place of the job that submitted it for theirs."""
+    assert chained.run("chained").complete.exists()
+    assert chained.starts("chained")[0]["ranks"] == 2
+
+
+def test_another_number_of_nodes_and_another_stage(chained: World) -> None:
     """Two nodes, then one: the run goes on with its own folder (losses: test_elastic.py)."""
-    world, words = reference, ("checkpoint.every_steps=4", "--resume")
-    world.finish(world.submit("moved", *TWO, "train.steps=4"))
-    world.finish(world.submit("moved", "train.steps=8", "train.zero_stage=3", *words))
-    assert [line["step"] for line in world.metrics("moved")] == list(range(1, 9))
-    assert [(s["ranks"], s["step"]) for s in world.starts("moved")] == [(2, 0), (1, 4)]
-    assert len(world.run("moved").jobs()) == 2
+    words = ("train.steps=8", "train.zero_stage=3", "checkpoint.every_steps=4", "--resume")
+    chained.finish(chained.submit("chained", *words))
+    assert [line["step"] for line in chained.metrics("chained")] == list(range(1, 9))
+    assert [(s["ranks"], s["step"]) for s in chained.starts("chained")] == [(2, 0), (1, 4)]
+    assert len(chained.run("chained").jobs()) == 2

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import time
 
+import pytest
 from world import EVERY, LATE, TWO, World
+
+pytestmark = pytest.mark.slow
 
 CRASHED, CUT = EVERY + 6, LATE
 """Steps that are made before a node is lost."""
@@ -28,8 +31,9 @@ def test_nodes_are_taken_by_another_job_a_crash_and_a_cut(reference: World) -> N
     first, *_, last = reference.ends("taken")
     assert (first["kind"], first["cause"]) == ("stopped", "SIGUSR2")
     assert last["kind"] == "complete"
-    saved = [0, first["step"], first["step"], 2 * EVERY]
-    assert [start["step"] for start in reference.starts("taken")] == saved
+    *begun, after_cut = (start["step"] for start in reference.starts("taken"))
+    assert begun == [0, first["step"], first["step"]]
+    assert after_cut >= 2 * EVERY  # more where the ranks heard TERM when they could talk again
 
 
 def lose_a_node(world: World, job: str, step: int, how: str, back: str) -> None:
