@@ -215,15 +215,16 @@ class Keeper:
             )
         pid, ours = self.nodes[name].pid, network_of("self")
         until(lambda: network_of(pid) != ours, f"the network of {name}")
-        run(*f"ip link add to-{name} type veth peer name eth0 netns {pid}".split())
+        # The others know its old address for a while: it has the same when it comes back.
+        own = f"02:00:00:00:00:{int(NODES[name].rpartition('.')[2]):02x}"
+        run(*f"ip link add to-{name} type veth peer name eth0 address {own} netns {pid}".split())
         run("ip", "link", "set", f"to-{name}", "master", "bridge0", "up")
 
     def crash(self, name: str) -> None:
         """Every process of a node dies at once, as when its power fails."""
         self.nodes[name].kill()
         self.nodes[name].wait()
-        # A link goes with its network, but the kernel takes its time for that.
-        succeeds("ip", "link", "del", f"to-{name}")
+        succeeds("ip", "link", "del", f"to-{name}")  # the kernel takes its time for that
 
     def cut(self, name: str) -> None:
         """Nothing reaches the node any more; its processes live."""

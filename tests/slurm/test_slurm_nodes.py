@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 
 import pytest
 from world import EVERY, LATE, TWO, World
@@ -16,8 +17,17 @@ ENOUGH_SECONDS = 35
 """Left of a new limit: to be warned 30 s before the end. Jobs here may be a minute over it."""
 
 
-def test_nodes_are_taken_by_another_job_a_crash_and_a_cut(reference: World) -> None:
+@pytest.fixture
+def impatient(reference: World) -> Iterator[World]:
+    """Slurm gives up nodes that are silent for ten seconds."""
+    reference.cluster.order("patience short")
+    yield reference
+    reference.cluster.order("patience long")
+
+
+def test_nodes_are_taken_by_another_job_a_crash_and_a_cut(impatient: World) -> None:
     """One way in each start of a run, which waits for it, and goes on where it had saved."""
+    reference = impatient
     job = reference.submit_to(EVERY + 3, "taken", *TWO)
     # A job that matters more wants all cores of both nodes for a moment.
     ask = ("--partition=high", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=4")
@@ -39,7 +49,6 @@ def test_nodes_are_taken_by_another_job_a_crash_and_a_cut(reference: World) -> N
 def lose_a_node(world: World, job: str, step: int, how: str, back: str) -> None:
     """Its power fails, or its cable does; it comes back after Slurm has noticed."""
     world.until_step("taken", step)
-    world.cluster.order("patience short")
     world.cluster.order(f"{how} node2")
     try:
         states = ("PENDING", "REQUEUED", "COMPLETING", "CONFIGURING")
@@ -49,7 +58,6 @@ def lose_a_node(world: World, job: str, step: int, how: str, back: str) -> None:
         assert f"job {job} (" in again.stderr and ") owns it" in again.stderr, again.stdout
     finally:
         world.cluster.order(f"{back} node2")
-        world.cluster.order("patience long")
     world.release("taken", step)
 
 
