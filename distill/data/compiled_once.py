@@ -48,9 +48,10 @@ class CompiledOnce:
         return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep what was compiled, for all."""
+        """Keep what was compiled, for all; where there is no room, others compile it again."""
         try:
-            self._cache.save_overload(sig, data)
+            with contextlib.suppress(OSError):
+                self._cache.save_overload(sig, data)
         finally:
             self._release()
 

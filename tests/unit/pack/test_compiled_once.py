@@ -28,7 +28,7 @@ def outer(x):
     return inner(x) * 2
 """
 PROGRAM = """
-import sys, time
+import resource, sys, time
 from numba.core import event
 from distill.data.compiled import is_compiled_elsewhere
 import functions
@@ -45,6 +45,8 @@ class Tell(event.Listener):
 print("ready", is_compiled_elsewhere(functions.outer), is_compiled_elsewhere(functions.inner))
 sys.stdout.flush()
 input()
+if sys.argv[1:] == ["no room"]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 with event.install_listener("numba:compile", Tell()):
     assert functions.outer(1) == 4
 """
@@ -113,6 +115,16 @@ def test_one_that_is_killed_leaves_it_to_the_next(start: list[Started], tmp_path
     start[0].process.kill()
     assert start[1].compiled() == ["outer", "inner"]
     assert not list((tmp_path / "cache").rglob("*.lock"))
+
+
+def test_what_cannot_be_kept_is_used_all_the_same(start: list[Started], tmp_path: Path) -> None:
+    """As on a full disk: the next process compiles anew."""
+    for _ in range(2):
+        start.append(Started(tmp_path, "no room"))
+        line(start[-1])
+        start[-1].go()
+        assert start[-1].compiled() == ["outer", "inner"]
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.suffix == ".lock"]
 
 
 def test_without_locks_every_process_compiles(
