@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import numba
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from distill import job
@@ -73,7 +74,7 @@ def test_rank_0_tells_that_training_compiles(
             run=SimpleNamespace(seed=0),
             train=SimpleNamespace(accumulation=1, images_per_pair=2),
         ),
-        ranks=SimpleNamespace(is_first=rank == 0),
+        ranks=SimpleNamespace(is_first=rank == 0, device=torch.device("cpu")),
     )
     with pytest.raises(UserError, match="no more of it"):
         job.open_loader(some, SimpleNamespace(order=None))  # type: ignore[arg-type]
