@@ -135,6 +135,7 @@ class Watchdog:
         now = time.time()
         self._beat = Beat(rank, socket.gethostname(), os.getpid(), 0, "start", 0, now, now)
         self._marked = time.monotonic()  # the clock of the day may be set, and a laptop sleeps
+        self._due = math.inf
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -142,6 +143,7 @@ class Watchdog:
         with contextlib.suppress(OSError):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._say()
+        self._set_timer()
         self._thread.start()
         return self
 
@@ -174,23 +176,25 @@ class Watchdog:
         self._marked = time.monotonic()
 
     def _watch(self) -> None:
-        due = math.inf
         for look in itertools.count(self._beat.rank):
             if self._over.wait(self._look):
                 return
-            if time.monotonic() > due:
+            if time.monotonic() > self._due:
                 # Stopped meanwhile: the timer in C goes off right now. It cannot read the stack of
                 # a thread that runs (the process would die of it), so this one stands still.
                 time.sleep(self._look)
             hangs = time.monotonic() - self._marked > self._timeout
             if hangs or look % self._looks_per_beat == 0:
                 self._say()
-            # Goes off only where this loop does not come round any more.
-            patience = self._timeout + self._look
-            faulthandler.dump_traceback_later(patience, exit=True)
-            due = time.monotonic() + patience
+            self._set_timer()
             if hangs:
                 self._bark()
+
+    def _set_timer(self) -> None:
+        """Goes off only where `_watch` does not come round any more."""
+        patience = self._timeout + self._look
+        faulthandler.dump_traceback_later(patience, exit=True)
+        self._due = time.monotonic() + patience
 
     def _say(self) -> None:
         # A full disk must not end a run; a rank that cannot write looks silent if another hangs.
