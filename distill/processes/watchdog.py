@@ -33,6 +33,8 @@ from pathlib import Path
 
 from distill.processes.notes import leave
 
+_STANDARD_ERROR = 2
+"""The descriptor: what a notebook, or a test, puts in place of `sys.stderr` has none."""
 HUNG = 4
 """Exit status of a run that a watchdog ended."""
 _LOOKS_PER_TIMEOUT = 8
@@ -193,7 +195,7 @@ class Watchdog:
     def _set_timer(self) -> None:
         """Goes off only where `_watch` does not come round any more."""
         patience = self._timeout + self._look
-        faulthandler.dump_traceback_later(patience, exit=True)
+        faulthandler.dump_traceback_later(patience, exit=True, file=_STANDARD_ERROR)
         self._due = time.monotonic() + patience
 
     def _say(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import signal
@@ -226,3 +227,13 @@ def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(tmp_path: Path) ->
     with Watchdog(tmp_path / "file" / "ranks", 0, 1, 60.0) as dog:
         dog.mark("forward", 1)
     assert read_beats(tmp_path / "file" / "ranks", 1) == []
+
+
+def test_what_stands_for_standard_error_need_have_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in some notebooks."""
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with Watchdog(tmp_path, 0, 1, 3600.0) as dog:
+        dog.mark("forward", 1)
+    assert read_beats(tmp_path, 1)[0].step == 1
