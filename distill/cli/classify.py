@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,7 +79,8 @@ def classify_command(
         check_room_for(out)
     files = photographs_among(photographs)
     trained = restore(weights, [as_override("run.device", device)])
-    with clearing_up_when_ended(), bar_beside(chosen, out, len(files)) as bar:
+    with clearing_up_when_ended(), ExitStack() as beside:
+        bar = beside.enter_context(bar_beside(chosen, out, len(files)))
         found = answers_of(
             trained,
             files,
@@ -92,9 +93,7 @@ def classify_command(
         answers: Iterable[Answer] = seen.of(found)
         if chosen is Form.TABLE:
             answers = list(answers)
-        else:
-            deliver(answers, chosen, out)
-    if chosen is Form.TABLE:  # under the bar
+            beside.close()  # the table stands under the bar
         deliver(answers, chosen, out)
     seen.tell(out)
 

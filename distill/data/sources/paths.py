@@ -71,8 +71,8 @@ def refuse_unreadable(fault: OSError) -> NoReturn:
     ) from None
 
 
-def below(root: str, named: str) -> Path:
-    """The file that a data set calls ``named``, which must lie below ``root``.
+def followed(root: str, named: str) -> str:
+    """The path of the file that a data set calls ``named``, which must lie below ``root``.
 
     Links are followed as long as they lead to somewhere below ``root``.
 
@@ -83,10 +83,6 @@ def below(root: str, named: str) -> Path:
     Raises:
         Unusable: it lies elsewhere, is no path at all, or goes through a link to itself.
     """
-    return Path(_followed(root, named))
-
-
-def _followed(root: str, named: str) -> str:
     _check_path(named)
     try:
         path = os.path.realpath(os.path.join(root, named))  # noqa: PTH118
@@ -110,7 +106,7 @@ def _check_inside(root: str, path: str, named: str) -> None:
 
 
 class Below:
-    """`below` for many names: a folder is looked at once, in place of every file in it.
+    """`followed` for many names: a folder is looked at once, in place of every file in it.
 
     Links in the path of a folder are followed once, and its listing tells which of its entries are
     links; only those are followed one by one. On a network file system to ask of each of tens of
@@ -119,7 +115,7 @@ class Below:
     `read_file` with ``follow=False``.
 
     Args:
-        root: as that of `below`.
+        root: as that of `followed`.
     """
 
     held = 1 << 20
@@ -131,17 +127,17 @@ class Below:
         self._room = self.held
 
     def __call__(self, named: str) -> str:
-        """The path of `below` (``root``, ``named``).
+        """As `followed` (``root``, ``named``).
 
         Raises:
             Unusable: likewise.
         """
         folder, slash, name = named.rpartition("/")
         if name in ("", ".", ".."):
-            return _followed(self.root, named)
+            return followed(self.root, named)
         _check_path(named)
         path, links = self._folders.get(folder + slash) or self._look(folder + slash)
-        return f"{path}/{name}" if path and name not in links else _followed(self.root, named)
+        return f"{path}/{name}" if path and name not in links else followed(self.root, named)
 
     def origin(self, path: str) -> str:
         """What lies below ``root`` by its path from there."""

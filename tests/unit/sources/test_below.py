@@ -13,7 +13,7 @@ from privileges import without_privileges
 
 from distill.data.images import Unusable
 from distill.data.sources.folder import read_file
-from distill.data.sources.paths import Below, below
+from distill.data.sources.paths import Below, followed
 from distill.data.sources.table import TableSource
 
 PIECES = (
@@ -87,7 +87,7 @@ def test_nothing_leads_out_and_nothing_else_is_lost(root: Path, held: int) -> No
     for _ in range(2_000):
         named = a_name(rng, root)
         found = outcome(partial(many, named))
-        assert found == outcome(partial(below, str(root), named))
+        assert found == outcome(partial(followed, str(root), named))
         content = outcome(lambda path=found: read_file(path, follow=False).decode())
         assert content in (f"{root}/a", f"{root}/b") or not content.startswith("/")
         true = opened_by_kernel(os.path.join(root, named))  # noqa: PTH118
