@@ -29,3 +29,22 @@ def test_every_file_with_tests_is_collected(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
     found = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert {line.split("::")[0] for line in found.splitlines() if "::" in line} == files
+
+
+def test_a_checkout_may_be_called_gpu(tmp_path: Path) -> None:
+    """What needs a GPU is skipped by its mark: names of folders are keywords of every test too."""
+    folder = tmp_path / "gpu"
+    (folder / "tests").mkdir(parents=True)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    shutil.copy(ROOT / "tests" / "conftest.py", folder / "tests")
+    (folder / "torch.py").write_text(  # which takes seconds to import
+        "class cuda: is_available = bool\n"
+        "def get_num_threads(): return 1\n"
+        "def set_num_threads(threads): pass\n"
+    )
+    (folder / "tests" / "test_one.py").write_text(
+        "import pytest\ndef test_anywhere(): pass\n@pytest.mark.gpu\ndef test_on_a_gpu(): pass\n"
+    )
+    argv = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
+    assert "1 passed, 1 skipped" in done.stdout, done.stdout + done.stderr

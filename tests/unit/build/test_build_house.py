@@ -142,7 +142,7 @@ def test_using_a_trained_network_loads_no_compiler() -> None:
 
 def test_slow_files_come_first(request: pytest.FixtureRequest) -> None:
     """In the order in which workers get them; one at the end would leave the others idle."""
-    slow = [item.path for item in request.session.items if "slow" in item.keywords]
+    slow = [item.path for item in request.session.items if item.get_closest_marker("slow")]
     order = [item.path in slow for item in request.session.items]
     assert order == sorted(order, reverse=True)
 
