@@ -22,6 +22,7 @@ from forks import Forks
 from loss_cases import needs_native
 
 HERE = Path(__file__).parent / "fake_cuda"
+GPU_TESTS = Path(__file__).parents[2] / "gpu"
 pytestmark = [
     needs_native,
     pytest.mark.slow,
@@ -49,7 +50,7 @@ def accelerator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def programs(accelerator: Path) -> Iterator[Forks]:
     # The accelerator comes before torch, which asks once what there is.
     imports = "import ctypes, sys; ctypes.CDLL(sys.argv[1]); import calls"
-    started = Forks(imports, str(accelerator), folders=[HERE])
+    started = Forks(imports, str(accelerator), folders=[HERE, GPU_TESTS])
     yield started
     started.end()
 
@@ -63,6 +64,12 @@ def called(programs: Forks, name: str) -> subprocess.CompletedProcess[str]:
 )
 def test_everything_is_on_the_device_and_nothing_waits(programs: Forks, name: str) -> None:
     done = called(programs, name)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "called"
+
+
+def test_a_wrong_label_meets_a_device_that_knows_every_kernel(programs: Forks) -> None:
+    done = programs.run("import calls; calls.labels_out_of_range()")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "called"
 

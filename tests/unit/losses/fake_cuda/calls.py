@@ -8,8 +8,10 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
+import label_script
 import torch
 import torch._dynamo  # what fake tensors ask for: once, for all forks
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -163,6 +165,46 @@ CALLS: dict[str, Callable[[], None]] = {
         indexes_on_the_host,
     )
 }
+
+
+class Order(TorchDispatchMode):
+    """What a program asks of the device, in order; while it is busy, of tensors that are on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[Any] = []
+        self.busy = ExitStack()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace != "prim":  # which ask for a device's name
+            self.told.append(func)
+        return func(*args, **(kwargs or {}))
+
+    def sleep(self, cycles: int) -> None:
+        self.told.append("sleep")
+        self.busy.enter_context(OnTheDevice())
+
+
+def labels_out_of_range() -> None:
+    """The order of label_script.py: nothing is new to the device when the assertion is queued."""
+    for what, implementation in itertools.product(
+        ("single_images", "pairs", "scores"), ("native", "reference")
+    ):
+        with FakeTensorMode(), Order() as order, order.busy:
+            torch.cuda.synchronize = lambda told=order.told: told.append("synchronize")
+            torch.cuda._sleep = order.sleep
+            label_script.print = lambda *words, told=order.told, **_: told.append(words)
+            label_script.main(what, implementation, "37")
+        at = order.told.index("sleep")
+        before, after = order.told[:at], order.told[at + 1 :]
+        assert before[-1] == "synchronize"
+        assert after[-2:] == [("called",), "synchronize"]
+        assert set(after[:-2]) <= set(before), "the first use of a kernel while one may stop"
+        assert len(after) < 1000, "more than the queue holds"
+        asserting = torch.ops.aten._assert_async.msg, torch.ops.pairdistill.pair_loss.default
+        assert set(asserting) & set(after)
+    print("called", flush=True)
+    os._exit(0)
 
 
 def make(name: str) -> None:
