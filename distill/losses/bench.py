@@ -31,7 +31,7 @@ import torch
 
 from distill.losses import PairLossSpec, fused, implementation_info, plain
 from distill.losses.bench_clock import COMPILED, failure, times
-from distill.losses.bench_peers import Step, peer_steps
+from distill.losses.bench_peers import InPlace, Step, peer_steps
 from distill.losses.bench_table import HEAD, PRESETS, Line, Size, device_name, notes, save, stamp
 from distill.losses.live_memory import LiveMemory
 
@@ -70,13 +70,18 @@ def make_step(function: Any, tensors: tuple[torch.Tensor, ...], case: Case) -> S
 
 
 def in_one_go(tensors: tuple[torch.Tensor, ...], case: Case, inplace: bool) -> Step:
-    """Value and gradient by one operator; in place of a copy that is then a gradient."""
-    first, second = (x.detach().clone() if inplace else x.detach() for x in tensors[:2])
+    """Value and gradient by one operator; in place of copies, made anew before each timed call."""
+    kept = tuple(x.detach() for x in tensors[:2])
+    scores = tuple(x.clone() for x in kept) if inplace else kept
     ops = torch.ops.pairdistill
     op = ops.pair_loss_and_grad_ if inplace else ops.pair_loss_and_grad
     choices = fused.choices(case.spec, case.temperature)
     settings = (None, case.spec.ce_weight, 1.0, fused.REDUCTIONS["mean"], *choices)
-    return lambda: op(first, second, tensors[2], *settings)
+
+    def step() -> object:
+        return op(*scores, tensors[2], *settings)
+
+    return InPlace(step, scores, kept) if inplace else step
 
 
 def make_steps(

@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from distill.losses.bench_peers import LIGER, QUACK, Step
+from distill.losses.bench_peers import LIGER, QUACK, Step, prepare
 
 COMPILED = "torch.compile"
 OTHERS = ("plain", COMPILED, LIGER, QUACK)
@@ -24,6 +24,7 @@ def seconds(step: Step, device: str) -> float:
     """Wall time of one call; on CUDA the device's time between events around it."""
     if device == "cuda":
         return _device_seconds(step)
+    prepare(step)
     start = time.perf_counter()
     step()
     return time.perf_counter() - start
@@ -37,6 +38,7 @@ def _device_seconds(step: Step) -> float:
     ]
     torch.cuda._sleep(BUSY_CYCLES)  # type: ignore[no-untyped-call]
     for start, end in events:
+        prepare(step)
         others.sum()
         start.record()
         step()

@@ -60,7 +60,11 @@ def called(programs: Forks, name: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["whole_scores", "chunks", "chunks_in_plain_torch", "shares_of_the_classes"]
+    "name",
+    [
+        *("whole_scores", "chunks", "chunks_in_plain_torch", "shares_of_the_classes"),
+        "calls_timed_in_place",
+    ],
 )
 def test_everything_is_on_the_device_and_nothing_waits(programs: Forks, name: str) -> None:
     done = called(programs, name)

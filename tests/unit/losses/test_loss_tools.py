@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from distill.losses import PairLossSpec, bench, bench_clock, bench_peers, error_tables, reference
 
@@ -129,6 +131,43 @@ def test_what_fails_of_others_is_blank_and_of_ours_an_error() -> None:
     assert len(calls) == 2
 
 
+class Operators(TorchDispatchMode):
+    """Operators that are called, and the first argument of those in place, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.scores: list[torch.Tensor] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func.overloadpacket))
+        if "and_grad_" in self.names[-1]:
+            self.scores.append(args[0].clone())
+        return func(*args, **(kwargs or {}))
+
+
+@needs_native
+def test_in_place_every_call_is_timed_on_the_same_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are put back before the clock is read. Of a GPU: test_loss_cuda_tensors.py."""
+    tensors = torch.randn(2, 9), torch.randn(2, 9), torch.tensor([3, 8])
+    case = bench.Case(PairLossSpec(), 2.0)
+    clock = time.perf_counter
+    with Operators() as operators:
+        step = bench.in_one_go(tensors, case, inplace=True)
+        operators.names.clear()
+
+        def read() -> float:
+            operators.names.append("clock")
+            return clock()
+
+        monkeypatch.setattr(time, "perf_counter", read)
+        bench_clock.times({bench.IN_PLACE: step}, "cpu", 2)
+        monkeypatch.undo()
+    told = [name.split(".")[-1] for name in operators.names if not name.endswith("detach")]
+    assert told == 3 * ["copy_", "copy_", "clock", "pair_loss_and_grad_", "clock"]
+    assert all(torch.equal(scores, tensors[0]) for scores in operators.scores)
+
+
 @needs_native
 def test_a_peer_that_cannot_be_loaded_is_blank(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> bench_peers.Step:
@@ -177,9 +216,14 @@ def test_composed_kernels_compute_the_pair_loss(direction: Literal["forward", "s
         return F.kl_div(x, target, reduction="batchmean", log_target=True)
 
     def cross_entropy(x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(x, labels, ignore_index=-1)
+        loss = F.cross_entropy(x, labels, ignore_index=-1)
+        x.data.zero_()  # as Liger's, which leaves its gradient there
+        return loss
 
-    total = bench_peers.composed(cross_entropy, kl, (first, second, labels), 3.0, spec)()
+    step = bench_peers.composed(cross_entropy, kl, (first, second, labels), 3.0, spec)
+    for _ in range(2):
+        bench_peers.prepare(step)
+        total = step()
     rows = reference.row_terms(first.double(), second.double(), labels, 3.0, spec)
     truth = (rows.ce_first + rows.ce_second + rows.similarity).mean()
     assert isinstance(total, torch.Tensor)

@@ -9,6 +9,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import label_script
@@ -22,6 +23,8 @@ from distill.losses import (
     ClassShards,
     PairLossSpec,
     RowMargins,
+    bench,
+    bench_clock,
     fused,
     linear_cross_entropy,
     linear_pair_loss,
@@ -154,19 +157,6 @@ def indexes_on_the_host() -> None:
     torch.zeros(B, 5, device="cuda")[:, torch.tensor([1, 3])]
 
 
-CALLS: dict[str, Callable[[], None]] = {
-    one.__name__: one
-    for one in (
-        whole_scores,
-        chunks,
-        chunks_in_plain_torch,
-        shares_of_the_classes,
-        waits,
-        indexes_on_the_host,
-    )
-}
-
-
 class Order(TorchDispatchMode):
     """What a program asks of the device, in order; while it is busy, of tensors that are on it."""
 
@@ -184,6 +174,10 @@ class Order(TorchDispatchMode):
         self.told.append("sleep")
         self.busy.enter_context(OnTheDevice())
 
+    def note(self, word: str) -> Callable[..., float]:
+        """What notes that it was called."""
+        return lambda *_, **__: self.told.append(word) or 0.0
+
 
 def labels_out_of_range() -> None:
     """The order of label_script.py: nothing is new to the device when the assertion is queued."""
@@ -191,20 +185,50 @@ def labels_out_of_range() -> None:
         ("single_images", "pairs", "scores"), ("native", "reference")
     ):
         with FakeTensorMode(), Order() as order, order.busy:
-            torch.cuda.synchronize = lambda told=order.told: told.append("synchronize")
+            torch.cuda.synchronize = order.note("synchronize")
             torch.cuda._sleep = order.sleep
-            label_script.print = lambda *words, told=order.told, **_: told.append(words)
+            label_script.print = order.note("called")
             label_script.main(what, implementation, "37")
         at = order.told.index("sleep")
         before, after = order.told[:at], order.told[at + 1 :]
         assert before[-1] == "synchronize"
-        assert after[-2:] == [("called",), "synchronize"]
+        assert after[-2:] == ["called", "synchronize"]
         assert set(after[:-2]) <= set(before), "the first use of a kernel while one may stop"
         assert len(after) < 1000, "more than the queue holds"
         asserting = torch.ops.aten._assert_async.msg, torch.ops.pairdistill.pair_loss.default
         assert set(asserting) & set(after)
     print("called", flush=True)
     os._exit(0)
+
+
+def calls_timed_in_place() -> None:
+    """Scores are put back, then the cache is filled with other bytes, then the events."""
+    tensors = *(torch.zeros(B, C, device="cuda") for _ in range(2)), labels()
+    step = bench.in_one_go(tensors, bench.Case(PairLossSpec(), 2.0), inplace=True)
+    with Order() as order:
+        events = SimpleNamespace(record=order.note("event"), elapsed_time=order.note("read"))
+        torch.cuda.Event = lambda **_: events
+        torch.cuda.synchronize, torch.cuda._sleep = order.note("wait"), order.sleep
+        bench_clock.seconds(step, "cuda")
+    aten, ours = torch.ops.aten, torch.ops.pairdistill
+    copies = [aten.detach.default, aten.detach.default, aten.copy_.default] * 2
+    one = [*copies, aten.sum.default, "event", ours.pair_loss_and_grad_.default, "event"]
+    told = order.told[order.told.index("sleep") + 1 : order.told.index("wait")]
+    assert told == bench_clock.CALLS_ON_CUDA * one, told
+
+
+CALLS: dict[str, Callable[[], None]] = {
+    one.__name__: one
+    for one in (
+        whole_scores,
+        chunks,
+        chunks_in_plain_torch,
+        shares_of_the_classes,
+        calls_timed_in_place,
+        waits,
+        indexes_on_the_host,
+    )
+}
 
 
 def make(name: str) -> None:
