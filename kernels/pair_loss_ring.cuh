@@ -28,6 +28,8 @@ __device__ __forceinline__ void copy_ahead(uint4* to, const uint4* from) {
 __device__ __forceinline__ void close_group() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   asm volatile("cp.async.commit_group;" : : : "memory");
+#else
+  asm volatile("" : : : "memory");  // as in `wait_for_groups`
 #endif
 }
 // Until at most the LATEST newest groups of this thread are under way.
@@ -35,6 +37,10 @@ template <int LATEST>
 __device__ __forceinline__ void wait_for_groups() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   asm volatile("cp.async.wait_group %0;" : : "n"(LATEST) : "memory");
+#else
+  // A slot is written as `uint4` or as columns, and read as words: by the rules of types the compiler
+  // might let the reads go first.
+  asm volatile("" : : : "memory");
 #endif
 }
 #endif
