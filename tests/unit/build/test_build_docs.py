@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import re
+import shlex
 import statistics
+import sys
 from collections.abc import Iterator
 from math import sqrt
 from pathlib import Path
@@ -15,6 +18,7 @@ import typer
 from distill.cli.app import build_app
 from distill.config import Config
 from distill.config.explain import known_keys
+from distill.losses import bench
 
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = sorted(
@@ -148,3 +152,38 @@ def test_figures_of_the_pairs_are_those_of_the_measurements() -> None:
     assert table.keys() > set(MEASURES.values())
     for name, cells in table.items():
         assert agree(cells, PAIRS_COLUMNS, name), name
+
+
+def minutes_on_a_gpu() -> str:
+    text = (ROOT / "docs" / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    return text.partition("### On a machine for some minutes")[2].partition("\n## ")[0]
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Packages that a file imports when it is loaded or run; not those that only types name."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name.partition(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def test_a_bare_python_is_told_of_all_that_the_loss_on_a_gpu_imports() -> None:
+    losses = ROOT / "tests" / "unit" / "losses"
+    helpers = [losses / "loss_cases.py", losses / "cuda_on_cpu" / "agreement.py"]
+    tests = [file for file in ROOT.glob("tests/gpu/*l*_gpu.py") if file.name in minutes_on_a_gpu()]
+    assert len(tests) == 4
+    ours = [*ROOT.glob("distill/losses/bench*.py"), ROOT / "distill" / "doctor" / "loss.py"]
+    files = [ROOT / "tests" / "conftest.py", *tests, *helpers, *ours]
+    names = {name for file in files for name in imported(file)}
+    packages = names - sys.stdlib_module_names - {"distill", *(file.stem for file in helpers)}
+    told = minutes_on_a_gpu().partition("does for the loss")[0]
+    assert [name for name in packages if not re.search(rf"\b(pytest-)?{name}\b", told)] == []
+
+
+def test_benchmarks_for_a_gpu_have_the_options_that_are_named() -> None:
+    text = minutes_on_a_gpu().replace("\\\n", " ")
+    commands = re.findall(r"-m distill\.losses\.bench (.*?) 2>&1", text)
+    found = [bench.parse(shlex.split(command)) for command in commands]
+    assert [args.device for args in found] == ["cuda", "cuda"]
+    assert len({args.save for args in found}) == 2, "one table would be written over the other"
