@@ -5,7 +5,8 @@
     python -m distill.losses.bench --logits 8e6 --classes 1000,100000 --compile
 
     forward+backward   pair_loss, then its gradient through autograd: two reads, one write
-    loss and gradient  pair_loss_and_grad: one read, one write; "in place" over the logits
+    loss and gradient  pair_loss_and_grad: one read, one write; "in place" over the logits, which
+                       are put back before each call, outside its time
     plain              torch.nn.functional, forward and backward; with --compile compiled too
     Liger, QuACK       `bench_peers.py`, which says how to install them; they need a CUDA device
 

@@ -30,6 +30,7 @@ Started = dict[tuple[str, str, int, str], "subprocess.Popen[str]"]
 def start(what: str, implementation: str, label: int, way: str) -> subprocess.Popen[str]:
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
     env = {**os.environ, "PYTHONPATH": path, "PAIRDISTILL_CUDA_PATH": way}
+    env |= {"CUDA_LAUNCH_BLOCKING": "0", "PAIRDISTILL_DEBUG": "0"}  # with either, every call waits
     command = [sys.executable, str(SCRIPT), what, implementation, str(label)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True)

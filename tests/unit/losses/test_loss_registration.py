@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from pathlib import Path
@@ -146,7 +147,7 @@ def test_the_loss_that_comes_with_a_gradient_has_none_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("choices", [{}, {"mmd_kernel": "rbf"}, {"topk_classes": 5}])
-def test_compiles_whole_and_follows_the_temperature(choices: dict) -> None:
+def test_compiles_whole_anew_for_each_temperature(choices: dict) -> None:
     torch._dynamo.reset()
     case = make_case(4, 20, 2.0).to(torch.float32)
     spec = PairLossSpec(similarity="mmd" if "mmd_kernel" in choices else "kl", **choices)
@@ -165,6 +166,35 @@ def test_compiles_whole_and_follows_the_temperature(choices: dict) -> None:
             results.append((total.detach(), agreement, first.grad))
         for a, b in zip(*results, strict=True):
             torch.testing.assert_close(a, b)
+
+
+def test_compiled_plain_torch_follows_both_numbers_and_the_operator_the_weight() -> None:
+    """As docs/library.md says: a number that an operator takes is a constant to torch.compile."""
+    case = make_case(4, 20, 2.0).to(torch.float32)
+    graphs: list[str] = []
+
+    def step(implementation, temperature: float, weight: float):
+        options = {"temperature": temperature, "weight": weight, "spec": PairLossSpec()}
+        sides = case.first, case.second, case.labels
+        return pair_loss(*sides, implementation=implementation, **options).total
+
+    def counted(implementation: str):
+        def compiler(graph, inputs):
+            graphs.append(implementation)
+            return graph.forward
+
+        torch._dynamo.reset()
+        compiled = torch.compile(step, fullgraph=True, backend=compiler)
+        return functools.partial(compiled, implementation)
+
+    ramps = [(2 + i / 4, 1 + i / 8) for i in range(12)]
+    for implementation, temperature in (("reference", None), ("native", 2.0)):
+        compiled = counted(implementation)
+        for T, weight in ramps:
+            numbers = temperature or T, weight
+            torch.testing.assert_close(compiled(*numbers), step(implementation, *numbers))
+    # The first graph of each takes the numbers for constants.
+    assert graphs == ["reference"] * 2 + ["native"] * 2
 
 
 @pytest.mark.parametrize("inplace", [False, True])
