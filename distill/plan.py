@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from distill.data.order import steps_of
 from distill.engine_parts.settings import check_precision, micro_batch_pairs
-from distill.inputs import read_inputs
+from distill.inputs import Inputs, read_inputs
 from distill.losses import implementation_name
-from distill.models.compiled import check_compiled
+from distill.models.classifier import check_network
+from distill.models.compiled import check_compiled, check_stage
 from distill.objective.checks import check_head
 from distill.run_dir import RunDir
 
@@ -63,8 +66,7 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
     check_precision(config, ranks.device)
     micro = micro_batch_pairs(config, ranks.world_size)
     implementation = implementation_name(config.loss.implementation, ranks.device.type)
-    inputs = read_inputs(config)
-    check_head(config, len(inputs.train.identities), ranks.world_size)
+    inputs = _fitting_inputs(config, ranks.world_size)
     check_compiled(config, ranks.device)  # last, since it takes seconds
     return Plan(
         run=RunDir(Path(config.run.dir)),
@@ -76,6 +78,29 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
         micro_batch_pairs=micro,
         loss_implementation=implementation,
     )
+
+
+def check_elsewhere(config: Config, world_size: int) -> None:
+    """Refuse what a run of W = ``world_size`` ranks on another machine would be refused for.
+
+    All but what that machine alone can tell: its device, its kernels, its compiler.
+
+    Raises:
+        UserError: as `make_plan` and `build_for_training`.
+    """
+    if config.run.device == "cpu":
+        check_precision(config, torch.device("cpu"))
+    micro_batch_pairs(config, world_size)
+    inputs = _fitting_inputs(config, world_size)
+    check_network(config, len(inputs.train.identities))
+    check_stage(config)
+
+
+def _fitting_inputs(config: Config, world_size: int) -> Inputs:
+    """What a run reads, for which the head can be placed on so many ranks."""
+    inputs = read_inputs(config)
+    check_head(config, len(inputs.train.identities), world_size)
+    return inputs
 
 
 def steps_of_run(train: TrainConfig, pairs: int) -> int:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill.config import Config
-from distill.engine_parts.settings import micro_batch_pairs
+from distill.config import ModelConfig
 from distill.errors import UserError
 from distill.run_dir import RunDir
 from launcher import slurm
 from launcher.fields import check_folder
 from launcher.guard import check_private
 from launcher.limits import check_time, check_with_cluster, check_with_profile
-from launcher.resources import Resources
 from launcher.submitted import Submitted
 
 if TYPE_CHECKING:
+    from distill.config import Config
     from launcher.submit import Request
 
 
@@ -29,12 +27,12 @@ def check_request(
     With ``is_over`` the run's last job counts as ended, and Slurm is not asked for it.
 
     Raises:
-        UserError: settings that do not fit the request, packs that are not there, a run that is
-            there already or that another job owns, or more than the cluster can give.
+        UserError: more than the cluster can give, a run that is there already or that another job
+            owns, or settings that the ranks would refuse.
     """
     check_resources(request, ask_cluster=ask_cluster)
-    check_settings(request.config, request.wanted)
     check_run(request.run, resume=resume, is_over=is_over)
+    check_settings(request)
 
 
 def check_resources(request: Request, *, ask_cluster: bool = True) -> None:
@@ -57,29 +55,23 @@ def check_resources(request: Request, *, ask_cluster: bool = True) -> None:
         )
 
 
-def check_settings(config: Config, wanted: Resources) -> None:
-    """Settings against ranks, and packs that must be there.
+def check_settings(request: Request) -> None:
+    """Settings against ranks, and all that the run reads, as the ranks themselves will check them.
 
     Raises:
-        UserError: the first thing that does not fit.
+        UserError: the first thing that does not fit, in the words of `train`.
     """
-    micro_batch_pairs(config, wanted.world_size)
-    packs = [("data.train", pack) for pack in config.data.train_packs or [""]]
-    packs += [("data.evaluation", pack) for pack in [config.data.evaluation] if pack]
-    for field, folder in packs:
-        if not folder or not (Path(folder) / "manifest.json").is_file():
-            raise UserError(
-                f"{field} = {folder!r}: no pack there",
-                fix="make one with `pairdistill pack`, on a disk that the nodes see",
-            )
-    files = [("evaluate.sets", path, "lfw.bin") for path in config.evaluate.set_paths]
-    files += [("data.exclude", path, "audit.csv") for path in config.data.exclude_lists]
-    for field, path, example in files:
-        if not Path(path).exists():
-            raise UserError(
-                f"{field}: {path!r}: no such file or folder",
-                fix=f"give files like {example}, on a disk that the nodes see",
-            )
+    from distill.plan import check_elsewhere  # torch: seconds, when all else is well
+
+    check_elsewhere(_known_here(request), request.wanted.world_size)
+
+
+def _known_here(request: Request) -> Config:
+    """The settings, without a network that only another Python than this one may know."""
+    config = request.config
+    if request.site.python and config.model.name.startswith("timm:"):
+        return config.model_copy(update={"model": ModelConfig()})
+    return config
 
 
 def check_run(run: RunDir, *, resume: bool, is_over: bool = False) -> None:

@@ -1,7 +1,7 @@
 """Layers from embeddings to identities: whole on every rank, or a range of identities on each."""
 
 from distill.heads.adaface import AdaFace, NormMargins
-from distill.heads.build import build_adaface, build_head, build_sharded_head
+from distill.heads.build import build_adaface, build_head, build_sharded_head, check_kind
 from distill.heads.replicated import CosineHead, LinearHead
 from distill.heads.rows import ClassRanges
 from distill.heads.sharded import ShardedHead
@@ -16,4 +16,5 @@ __all__ = [
     "build_adaface",
     "build_head",
     "build_sharded_head",
+    "check_kind",
 ]

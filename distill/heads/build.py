@@ -24,10 +24,22 @@ def build_head(
         keep: classes whose rows are wanted; all by default. The others are drawn and dropped.
 
     Raises:
+        UserError: as `check_kind`.
+    """
+    check_kind(config)
+    if config.kind == "cosine":
+        return CosineHead(embedding_dim, classes, config.scale, keep, config.sub_centres)
+    return LinearHead(embedding_dim, classes, keep)
+
+
+def check_kind(config: HeadConfig) -> None:
+    """Refuse what a linear head has not.
+
+    Raises:
         UserError: a margin or several sub-centres with a linear head.
     """
     if config.kind == "cosine":
-        return CosineHead(embedding_dim, classes, config.scale, keep, config.sub_centres)
+        return
     if config.margin != "none":
         raise UserError(
             f"head.margin = {config.margin!r}: a linear head has no cosine to put a margin on",
@@ -39,7 +51,6 @@ def build_head(
             " of an identity, and no cosine to take the largest of",
             fix="set head.kind = 'cosine' or head.sub_centres = 1",
         )
-    return LinearHead(embedding_dim, classes, keep)
 
 
 def build_sharded_head(config: HeadConfig, embedding_dim: int, ranges: ClassRanges) -> ShardedHead:

@@ -19,12 +19,13 @@ from distill.heads import (
     build_adaface,
     build_head,
     build_sharded_head,
+    check_kind,
 )
 from distill.heads.answers import Answers, answers_to, blocks, joined, logits_of
 from distill.heads.replicated import Use
 from distill.models.compiled import compile_backbone
 from distill.models.recompute import recompute_blocks
-from distill.models.registry import build_backbone
+from distill.models.registry import build_backbone, check_backbone
 from distill.ranks import Ranks
 
 
@@ -134,6 +135,21 @@ def check_people(classes: int) -> None:
             f"data.train: {people} in all, and a classifier needs two",
             fix="pack the photographs of more people",
         )
+
+
+def check_network(config: Config, classes: int) -> None:
+    """Refuse what `build_for_training` would, by names alone where they tell: nothing is drawn.
+
+    Raises:
+        UserError: as there.
+    """
+    check_people(classes)
+    check_backbone(config.model.name)
+    check_kind(config.head)
+    if config.model.recompute == "blocks":
+        with torch.device("meta"):
+            backbone = _build_backbone(config, classes)
+        recompute_blocks(backbone, config.model.name)
 
 
 def build_classifier(config: Config, classes: int) -> PairClassifier:

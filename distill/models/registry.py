@@ -64,9 +64,22 @@ def build_backbone(name: str, *, embedding_dim: int, dropout: float = 0.0) -> nn
         from distill.models.timm_backbone import build_timm
 
         return build_timm(name.removeprefix(TIMM_PREFIX), embedding_dim, dropout)
-    if name not in BACKBONES:
-        raise unknown_name("model.name", name, backbone_names())
+    check_backbone(name)
     return BACKBONES[name](embedding_dim, dropout)
+
+
+def check_backbone(name: str) -> None:
+    """Refuse what `build_backbone` would; nothing is built.
+
+    Raises:
+        UserError: the name is unknown, or timm is asked for and missing.
+    """
+    if name.startswith(TIMM_PREFIX):
+        from distill.models.timm_backbone import timm_with
+
+        timm_with(name.removeprefix(TIMM_PREFIX))
+    elif name not in BACKBONES:
+        raise unknown_name("model.name", name, backbone_names())
 
 
 def unknown_name(field: str, name: str, known: list[str]) -> UserError:

@@ -34,17 +34,26 @@ def build_timm(name: str, embedding_dim: int, dropout: float) -> nn.Module:
     """The timm network ``name`` with random weights, made for 112x112 images.
 
     Raises:
-        UserError: timm is not installed, or knows no such network.
+        UserError: as `timm_with`.
+    """
+    network = create(timm_with(name), name)
+    # Some put a layer of another width before their classifier, and keep it without one.
+    features = getattr(network, "head_hidden_size", network.num_features)
+    return TimmBackbone(network, int(features), embedding_dim, dropout)
+
+
+def timm_with(name: str) -> ModuleType:
+    """The timm package, which has the network ``name``.
+
+    Raises:
+        UserError: it is not installed, or knows no such network.
     """
     timm = import_timm(name)
     if not timm.is_model(name):
         near = timm.list_models(f"*{name}*")[:3]
         hint = f"did you mean {', '.join(near)}?" if near else "see `timm.list_models()`"
         raise UserError(f"model.name = 'timm:{name}': timm has no such network", fix=hint)
-    network = create(timm, name)
-    # Some put a layer of another width before their classifier, and keep it without one.
-    features = getattr(network, "head_hidden_size", network.num_features)
-    return TimmBackbone(network, int(features), embedding_dim, dropout)
+    return timm
 
 
 def import_timm(name: str) -> ModuleType:

@@ -157,8 +157,8 @@ def _submit(sweep: Sweep, indices: list[int], *, resume: bool) -> None:
     check_resources(requests[indices[0]])  # all ask for the same
     for index, request in requests.items():
         going_on = resume and bool(sweep.run(index).jobs())
-        check_settings(request.config, request.wanted)
         check_run(request.run, resume=going_on, is_over=going_on)
+        check_settings(request)
     number = submit_sweep(sweep, requests, int(sweep.request["parallel"]))
     say(f"job array {number} submitted: {len(indices)} run(s); folder {sweep.root}")
     say(f"see them with `pairdistill status {sweep.root}`, `pairdistill sweep {sweep.root}`")

@@ -16,7 +16,6 @@ import pytest
 from fake_slurm import FakeSlurm
 from submitting import pairdistill, run_of, submit, sweep
 
-from distill.config import load_config
 from distill.errors import UserError
 from distill.run_dir import RunDir
 from launcher.commands.options import Cluster
@@ -43,34 +42,6 @@ def test_a_job_is_handed_over_with_its_folder(
     assert run.root.stat().st_mode & 0o777 == 0o700
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == f"job 12 submitted: 4 rank(s) on 2 node(s); run folder {run.root}"
-
-
-def test_every_pack_of_several_is_looked_for_and_named_absolutely(
-    config: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake.cluster()
-    monkeypatch.chdir(config.parent)
-    with pytest.raises(UserError, match=r"data\.train = '.*/nowhere': no pack there"):
-        submit(config, 'data.train=["train", "nowhere"]')
-    submit(config, 'data.train=["train", "train"]')
-    (job,) = run_of(config).jobs()
-    packs = load_config(job.config_toml).data.train_packs
-    assert packs == [str(config.parent / "train")] * 2
-
-
-def test_lists_and_sets_that_are_not_there_are_named(
-    config: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In days, on a node, it would be late."""
-    fake.cluster()
-    for word, field in (("evaluate.sets", "evaluate.sets"), ("data.exclude", "data.exclude")):
-        with pytest.raises(UserError, match=rf"{field}: '.*/nowhere': no such file or folder"):
-            submit(config, f'{word}=["{config.parent}/nowhere"]')
-    monkeypatch.chdir(config.parent)
-    submit(config, "evaluate.sets=train", "data.exclude=train")
-    (job,) = run_of(config).jobs()
-    told = load_config(job.config_toml)
-    assert told.evaluate.set_paths == [str(config.parent / "train")] == told.data.exclude_lists
 
 
 def test_a_refusal_of_slurm_leaves_nothing(config: Path, fake: FakeSlurm) -> None:

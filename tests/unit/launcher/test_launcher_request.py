@@ -1,0 +1,116 @@
+"""What `submit` and `sweep` refuse of settings: what the ranks would, before there is a job."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import simplejpeg
+import torch
+from fake_slurm import FakeSlurm
+from submitting import run_of, submit, sweep
+
+from distill.config import load_config
+from distill.data.manifest import read_pack
+from distill.data.pack_writer import EncodedPair, write_pack
+from distill.errors import UserError
+from distill.models.classifier import build_for_training
+from distill.plan import make_plan
+from distill.ranks import Ranks
+
+ONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
+METRIC = 'evaluate.sets=["lfw.bin"]', "checkpoint.best_metric=lfw/accurcy"
+
+
+@pytest.fixture
+def folder(config: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Beside the settings: a second pack, a set, a list of photographs to leave out; work there."""
+    fake.cluster()
+    root = config.parent
+    pack = read_pack(root / "train")
+    image = simplejpeg.encode_jpeg(
+        torch.zeros(112, 112, 3, dtype=torch.uint8).numpy(), colorsubsampling="444"
+    )
+    pairs = (EncodedPair(image, image, i % 2, 0) for i in range(4))
+    write_pack(root / "more", pairs, 4, identities=["c", "d"], kinds=("blur",))
+    (root / "lfw.bin").write_bytes(pickle.dumps(([image] * 8, [True, False] * 2)))
+    line = f"{pack.manifest.digest[:16]},0,,a"
+    (root / "audit.csv").write_text(f"pack,pair,also,identity\n{line}\n")
+    (root / "broken").mkdir()
+    (root / "broken" / "manifest.json").write_text("{}")
+    monkeypatch.chdir(root)
+    return root
+
+
+def test_all_that_is_read_is_looked_for_and_named_absolutely(folder: Path) -> None:
+    words = ['data.train=["train", "more"]', "evaluate.sets=lfw.bin", "data.exclude=audit.csv"]
+    submit(folder / "run.toml", *words)
+    (job,) = run_of(folder / "run.toml").jobs()
+    told = load_config(job.config_toml)
+    assert told.data.train_packs == [str(folder / "train"), str(folder / "more")]
+    assert told.evaluate.set_paths == [str(folder / "lfw.bin")]
+    assert told.data.exclude_lists == [str(folder / "audit.csv")]
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("data.train", ['data.train=["train", "nowhere"]']),
+        ("data.train", ["data.train=train/pairs-00000.beton"]),
+        ("data.train", ["data.train="]),
+        ("broken/manifest.json", ["data.train=broken"]),
+        ("data.evaluation", ["data.evaluation=nowhere"]),
+        ("data.evaluation", ["data.evaluation=train"]),
+        ("evaluate.sets", ["evaluate.sets=nowhere"]),
+        ("data.exclude", ["data.exclude=nowhere"]),
+        ("--layout singles", ["data.second=online"]),
+        ("model.name", ["model.name=iresnet51"]),
+        ("model.init_from", ["model.init_from=nowhere"]),
+        ("head.sample_rate", ["head.sample_rate=0.2"]),
+        ("head.margin", ["head.kind=linear", "head.margin=arcface"]),
+        ("checkpoint.best_metric", METRIC),
+        ("train.precision", ["train.precision=fp16"]),
+        ("model.compile", ["model.compile=true", "train.zero_stage=3"]),
+        ("global batch", ["train.global_batch_pairs=20"]),
+    ],
+)
+def test_what_training_refuses_is_not_submitted(
+    folder: Path, fake: FakeSlurm, field: str, words: list[str]
+) -> None:
+    """In the words of training, whose ranks would tell them after days in a queue."""
+    toml = folder / "run.toml"
+    with pytest.raises(UserError) as there:
+        settings = load_config(toml, words)
+        plan = make_plan(settings, ONE)
+        build_for_training(settings, len(plan.classes), ONE)
+    with pytest.raises(UserError) as here:
+        submit(toml, *words)
+    assert field in str(here.value)
+    assert str(here.value).replace(f"{folder}/", "") == str(there.value).replace(f"{folder}/", "")
+    with pytest.raises(UserError):
+        sweep(toml, ["loss.weight=1,2", *words], folder=folder / "sweep")
+    assert not fake.calls("sbatch")
+    assert not (folder / "runs").exists()
+    assert not (folder / "sweep").exists()
+
+
+def test_ranks_are_those_of_the_job(folder: Path) -> None:
+    """Two people cannot be shared out among three ranks."""
+    words = "head.placement=sharded", "train.global_batch_pairs=6"
+    with pytest.raises(UserError, match="2 identities over 3 ranks would leave 1"):
+        submit(folder / "run.toml", *words, ranks_per_node=3)
+    submit(folder / "run.toml", *words, ranks_per_node=2)
+
+
+def test_a_network_that_only_the_python_of_the_ranks_may_know(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of a container may have timm, or a newer one, where this one has none."""
+    (folder / "sites").mkdir()
+    (folder / "sites" / "boxed.toml").write_text('python = "/opt/venv/bin/python"\n')
+    monkeypatch.setenv("PAIRDISTILL_SITES", str(folder / "sites"))
+    word = "model.name=timm:resnet_of_next_year"
+    with pytest.raises(UserError, match=r"model\.name = 'timm:resnet_of_next_year': timm "):
+        submit(folder / "run.toml", word)
+    submit(folder / "run.toml", word, site="boxed")
