@@ -12,12 +12,16 @@ import re
 from distill.errors import UserError
 
 _WORD = r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}"
+_HOST = r"[A-Za-z0-9][A-Za-z0-9_.-]*(\[\d+(-\d+)?(,\d+(-\d+)?)*\][A-Za-z0-9_.-]*)*"
 _ALLOWED = {
     "partition": (_WORD, "letters, digits and _.+-"),
     "account": (_WORD, "letters, digits and _.+-"),
     "qos": (_WORD, "letters, digits and _.+-"),
     "site": (r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", "letters, digits and _-"),
     "constraint": (r"[A-Za-z0-9_][A-Za-z0-9_.&|*+-]{0,127}", "features joined by & or |"),
+    "reservation": (_WORD, "letters, digits and _.+-"),
+    "gpu-type": (_WORD, "letters, digits and _.+-"),
+    "exclude": (rf"(?=.{{1,1024}}$){_HOST}(,{_HOST})*", "hosts as in node7 or node[1-3,7],big2"),
     "module": (r"[A-Za-z0-9][A-Za-z0-9_./+-]{0,127}", "letters, digits and _./+-"),
     "variable": (r"[A-Za-z_][A-Za-z0-9_]{0,127}", "letters, digits and _"),
     "after": (r"[0-9]{1,10}(_[0-9]{1,7})?", "the number of a job"),

@@ -27,6 +27,7 @@ class Resources:
         partition: queue; empty for the cluster's default.
         account: who is charged; empty for the cluster's default.
         after: job that must end well first; empty for none.
+        exclude: machines to do without, as Slurm lists hosts; empty for none.
     """
 
     nodes: int = 1
@@ -38,6 +39,7 @@ class Resources:
     partition: str = ""
     account: str = ""
     after: str = ""
+    exclude: str = ""
 
     @property
     def world_size(self) -> int:

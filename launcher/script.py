@@ -65,13 +65,18 @@ def make_executor(job: JobDir, name: str, wanted: Resources, site: Site, **more:
 def _parameters(wanted: Resources, site: Site) -> dict[str, Any]:
     """What submitit and Slurm are to know; what is empty is left to the cluster."""
     more: dict[str, Any] = {"requeue": True, "signal": f"USR2@{site.signal_seconds}"}
+    if site.reservation:  # submitit has no parameter of that name
+        more["reservation"] = site.reservation
+    gpus = f"{site.gpu_type}:{wanted.gpus_per_node}" if site.gpu_type else wanted.gpus_per_node
     optional = {
         "partition": wanted.partition,
         "account": wanted.account,
         "qos": site.qos,
         "constraint": site.constraint,
         "mem": f"{wanted.mem_gb}GB" if wanted.mem_gb else "",
-        "gpus_per_node": wanted.gpus_per_node,
+        "gpus_per_node": gpus if wanted.gpus_per_node else "",
+        "exclude": wanted.exclude,
+        "exclusive": site.exclusive,
         "dependency": f"afterok:{wanted.after}" if wanted.after else "",
     }
     return {

@@ -46,6 +46,14 @@ class Site(Section):
     """Quality of service; empty for the default."""
     constraint: str = ""
     """Features that nodes must have, joined by & or |."""
+    reservation: str = ""
+    """Reservation whose nodes a job takes; empty for none."""
+    exclusive: bool = False
+    """Whether a job shares its nodes with no other."""
+    gpu_type: str = ""
+    """Which GPUs, as `sinfo -o %G` names them: `h100` asks for `h100:8`; empty for any."""
+    exclude: str = ""
+    """Hosts that no job takes, as in `node7` or `node[1-3,7]`; `--exclude` adds more."""
     signal_seconds: Annotated[int, Field(ge=10, le=3600)] = 120
     """How long before the time limit the job is told to save and leave. Slurm is up to a minute
     early."""
@@ -115,9 +123,11 @@ def _find(name: str) -> Path:
 
 def _check(site: Site, path: str) -> None:
     """Nothing of a profile may break out of its place in the script, and times must be times."""
-    for field in ("partition", "account", "qos", "constraint"):
+    for field in ("partition", "account", "qos", "constraint", "reservation", "exclude"):
         if value := getattr(site, field):
             checked(field, value, name=f"{path}: {field}")
+    if site.gpu_type:
+        checked("gpu-type", site.gpu_type, name=f"{path}: gpu_type")
     for account in site.accounts:
         checked("account", account, name=f"{path}: accounts")
     for module in site.modules:

@@ -81,6 +81,15 @@ class Asked:
     account: Annotated[
         str, typer.Option("--account", help="Who is charged.", show_default="the site's, or yours")
     ] = ""
+    exclude: Annotated[
+        str,
+        typer.Option(
+            "--exclude",
+            metavar="HOSTS",
+            help="Machines to do without, as in node7 or node[1-3,7]; those of the site too.",
+            show_default="the site's",
+        ),
+    ] = ""
 
     def resources(self, site: Site, after: str = "", cluster: Cluster = Cluster.SLURM) -> Resources:
         """A checked request, with what the site adds to it; ``after`` is a job that comes first.
@@ -91,6 +100,7 @@ class Asked:
             UserError: a value that may not stand in a script, or a time limit in an unknown form.
         """
         partition, account = self.partition or site.partition, self.account or site.account
+        exclude = checked("exclude", self.exclude) if self.exclude else ""
         limit = self.time or (DEFAULT_TIME if cluster is Cluster.SLURM else "")
         return Resources(
             nodes=self.nodes,
@@ -102,4 +112,5 @@ class Asked:
             partition=checked("partition", partition) if partition else "",
             account=checked("account", account) if account else "",
             after=checked("after", after) if after else "",
+            exclude=",".join(filter(None, (site.exclude, exclude))),
         )

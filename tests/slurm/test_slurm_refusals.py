@@ -23,6 +23,8 @@ REFUSED = {
     "after": (("--after", "12; rm"), "--after = '12; rm': not a name; use the number of a job"),
     "job": (("--after", "4711"), "--after 4711: Slurm knows no such job"),
     "sbatch": (("--site", "odd"), "Slurm refuses the job: "),
+    "reservation": (("--site", "reserved"), "Slurm refuses the job: "),
+    "host": (("--exclude", "node[1"), "--exclude = 'node[1': not a name; use hosts as in node7"),
 }
 
 
@@ -31,6 +33,7 @@ def test_refused(world: World, case: str) -> None:
     words, expected = REFUSED[case]
     (world.root / "sites" / "slow.toml").write_text("signal_seconds = 600\n")
     (world.root / "sites" / "odd.toml").write_text('constraint = "nowhere"\n')
+    (world.root / "sites" / "reserved.toml").write_text('reservation = "nowhere"\n')
     done = world.pairdistill(*world.words("refused", *words))
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
@@ -66,6 +69,15 @@ def test_the_script_that_is_shown_is_the_one_submitted(world: World) -> None:
     assert world.cluster.output("scontrol", "write", "batch_script", job, "-").strip() == (
         shown.stdout.strip()
     )
+    world.cluster.output("scancel", job)
+
+
+def test_nodes_are_left_out_and_shared_with_nobody(world: World) -> None:
+    (world.root / "sites" / "alone.toml").write_text('account = "face"\nexclusive = true\n')
+    words = ("--exclude", "node[2]", "--after", first_job(world))
+    job = world.submit("picky", "--site", "alone", *words)
+    shown = world.cluster.output("scontrol", "show", "job", job).split()
+    assert {"ExcNodeList=node2", "OverSubscribe=NO"} <= set(shown)
     world.cluster.output("scancel", job)
 
 

@@ -21,7 +21,7 @@ from launcher.resources import Resources, minutes
 from launcher.script import make_executor
 from launcher.site import Site
 
-HARMLESS = set(string.ascii_letters + string.digits + "_.+-/&|*")
+HARMLESS = set(string.ascii_letters + string.digits + "_.+-/&|*[],")
 
 
 @given(st.sampled_from(sorted(_ALLOWED)), st.text())
@@ -44,6 +44,22 @@ def test_what_shells_read_is_refused(value: str) -> None:
     for field in _ALLOWED:
         with pytest.raises(UserError):
             checked(field, value)
+
+
+@given(
+    st.lists(st.sampled_from(["node7", "a-b.c", "n[1-3]", "n[01,4-6]x", "r[1]n[2-3]"]), min_size=1)
+)
+def test_hosts_are_written_as_slurm_lists_them(hosts: list[str]) -> None:
+    assert checked("exclude", ",".join(hosts)) == ",".join(hosts)
+
+
+@pytest.mark.parametrize(
+    "hosts", ["n,", ",n", "n[", "n[]", "n[1-]", "n[a]", "n]1[", "/a/file", "n,-x"]
+)
+def test_what_slurm_would_not_read_as_hosts_is_refused(hosts: str) -> None:
+    """A word with a slash would name a file of hosts."""
+    with pytest.raises(UserError, match=r"--exclude = .*; use hosts as in node7 or node\[1-3,7\]"):
+        checked("exclude", hosts)
 
 
 @given(st.text())
@@ -198,21 +214,32 @@ def test_the_signal_is_one_that_ranks_heed_whatever_submitit_is_told(tmp_path: P
 
 def test_empty_means_that_the_cluster_decides(tmp_path: Path) -> None:
     bare = script(tmp_path, Resources(), Site())
-    for option in ("partition", "account", "mem", "gpus-per-node", "dependency", "qos", "wckey"):
+    for option in ("partition", "account", "mem", "gpus-per-node", "dependency", "qos", "wckey",
+                   "exclude", "exclusive", "reservation"):  # fmt: skip
         assert f"--{option}" not in bare
-    wanted = Resources(4, 8, 8, 6, 200, 90, "gpu", "face", "12_3")
+    wanted = Resources(4, 8, 8, 6, 200, 90, "gpu", "face", "12_3", "node[1-3],big7")
     assert (wanted.world_size, wanted.cpus_per_node) == (32, 48)
     full = script(
         tmp_path,
         wanted,
-        Site(qos="long", constraint="a100|h100", signal_seconds=300),
+        Site(
+            qos="long",
+            constraint="a100|h100",
+            signal_seconds=300,
+            reservation="face_week",
+            exclusive=True,
+        ),
     )
     for flag in (
         *("--nodes=4", "--ntasks-per-node=8", "--gpus-per-node=8", "--cpus-per-task=6"),
         *("--mem=200GB", "--time=90", "--partition=gpu", "--account=face", "--qos=long"),
         *("--dependency=afterok:12_3", "--constraint='a100|h100'", "--signal=USR2@300"),
+        *("--exclude='node[1-3],big7'", "--exclusive", "--reservation=face_week"),
     ):
         assert f"#SBATCH {flag}\n" in full, flag
+    typed = Site(gpu_type="h100")
+    assert "#SBATCH --gpus-per-node=h100:8\n" in script(tmp_path, wanted, typed)
+    assert "gpus-per-node" not in script(tmp_path, Resources(), typed)
 
 
 @pytest.mark.parametrize("name", ["a%jb", "a\\b", "a\nb", "a\tb"])

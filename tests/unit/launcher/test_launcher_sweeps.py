@@ -27,6 +27,21 @@ def submitted_sweep(config: Path, fake: FakeSlurm, word: str) -> Path:
     return folder
 
 
+def test_hosts_are_left_out_of_a_sweep_and_of_runs_that_are_submitted_again(
+    config: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.cluster()
+    (config.parent / "here.toml").write_text('exclude = "node[1-2]"\n')
+    monkeypatch.setenv("PAIRDISTILL_SITES", str(config.parent))
+    folder = config.parent / "sweep"
+    sweep(config, ["loss.weight=1,2"], folder=folder, site="here", exclude="big7")
+    fake.answers("sacct", "12_0|FAILED|None|node1|\n12_1|RUNNING|None|node1|\n")
+    sweep(folder, resubmit=True)
+    for job in RunDir(folder).jobs():
+        assert "#SBATCH --exclude='node[1-2],big7'\n" in job.script.read_text()
+    assert len(RunDir(folder).jobs()) == 2
+
+
 def test_a_refused_sweep_can_be_asked_for_again(
     config: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
