@@ -106,20 +106,22 @@ def check_nodes(wanted: Resources, partition: str, kinds: Sequence[NodeKind]) ->
     limits = [kind.max_time_min for kind in kinds if kind.max_time_min is not None]
     _at_most("gpus-per-node", wanted.gpus_per_node, max(k.gpus for k in kinds), partition)
     fitting = [kind for kind in kinds if kind.gpus >= wanted.gpus_per_node]
-    _at_most(
-        "ranks-per-node x --cpus", wanted.cpus_per_node, max(k.cpus for k in fitting), partition
-    )
+    cores = max(k.cpus for k in fitting)
+    less = "ask for less (--cpus is data.workers where there are GPUs and it is not given)"
+    _at_most("ranks-per-node x --cpus", wanted.cpus_per_node, cores, partition, less)
     _at_most("mem-gb", wanted.mem_gb, max(k.mem_gb for k in fitting), partition)
     if len(limits) == len(kinds):
         _at_most("time (minutes)", wanted.time_min, max(limits), partition)
     _at_most("nodes", wanted.nodes, sum(k.count for k in fitting), partition)
 
 
-def _at_most(option: str, value: int, most: int, partition: str) -> None:
+def _at_most(
+    option: str, value: int, most: int, partition: str, less: str = "ask for less"
+) -> None:
     if value > most:
         raise UserError(
             f"--{option} = {value}: partition {partition!r} has {most} at most",
-            fix="ask for less, or name another partition",
+            fix=f"{less}, or name another partition",
         )
 
 

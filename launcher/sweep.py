@@ -115,7 +115,7 @@ def submit_sweep(sweep: Sweep, requests: Mapping[int, Request], parallel: int) -
     """
     job = RunDir(sweep.root).next_job()
     folders: list[JobDir] = []
-    first = next(iter(requests.values()))
+    asked = most_cores(requests)
     more = {"array_parallelism": parallel or len(requests)}
     try:
         with private(job):
@@ -125,7 +125,7 @@ def submit_sweep(sweep: Sweep, requests: Mapping[int, Request], parallel: int) -
                 folders.append(_prepare_run(sweep, index, request, digest, job))
             files = [str(folder.job_json) for folder in folders]
             write_whole(job.tasks, json.dumps(files).encode())
-        executor = make_executor(job, sweep.root.name, first.wanted, first.site, **more)
+        executor = make_executor(job, sweep.root.name, asked.wanted, asked.site, **more)
         numbers = hand_over(executor, [Entry(file) for file in files], job)
     except UserError:
         _discard(sweep, folders)
@@ -137,6 +137,11 @@ def submit_sweep(sweep: Sweep, requests: Mapping[int, Request], parallel: int) -
         for folder, number in zip(folders, numbers, strict=True):
             Submitted(number, "slurm", str(job.slurm), now).write(folder)
     return array
+
+
+def most_cores(requests: Mapping[int, Request]) -> Request:
+    """The request that stands for all: they differ at most in cores, where data.workers varies."""
+    return max(requests.values(), key=lambda request: request.wanted.cpus_per_rank)
 
 
 def _prepare_run(sweep: Sweep, index: int, request: Request, digest: str, array: JobDir) -> JobDir:

@@ -109,7 +109,8 @@ class DataConfig(Section):
     reader: Literal["ffcv", "python"] = "ffcv"
     """`ffcv` decodes in compiled threads; `python` is the slow reference, same order and pixels."""
     workers: AtLeastOne = 1
-    """Decoding threads a rank; clamped to the cores of the rank, with a note."""
+    """Decoding threads a rank; clamped to the cores of the rank, with a note. `submit` asks for as
+    many cores for a rank with a GPU."""
     prefetch_batches: Annotated[int, Field(ge=1, le=1024)] = 2
     """Batches decoded ahead of the step."""
     shuffle: Literal["full", "block"] = "full"

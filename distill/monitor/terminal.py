@@ -70,6 +70,10 @@ class Terminal:
             self._bar.stop()
 
 
+WAITING_SHOWN = 0.1
+"""A share of the time above which it is told that steps wait for pairs."""
+
+
 def summary(scalars: dict[str, float]) -> str:
     """The few numbers that fit into a line."""
     shown = (
@@ -81,9 +85,11 @@ def summary(scalars: dict[str, float]) -> str:
         ("lr", "schedule/lr", "{:.2e}"),
         ("images/s", "speed/images_per_second", "{:.0f}"),
     )
-    return "  ".join(
-        f"{word} {form.format(scalars[tag])}" for word, tag, form in shown if tag in scalars
-    )
+    parts = [f"{word} {form.format(scalars[tag])}" for word, tag, form in shown if tag in scalars]
+    waiting = scalars.get("speed/data_wait_share", 0.0)
+    if waiting > WAITING_SHOWN:
+        parts.append(f"waiting {waiting:.0%} for pairs")
+    return "  ".join(parts)
 
 
 PROBES = (("top1", "top-1", 3), ("auc", "AUC", 3))

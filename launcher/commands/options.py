@@ -56,7 +56,15 @@ class Asked:
     gpus_per_node: Annotated[
         int, typer.Option("--gpus-per-node", min=0, help="GPUs on each machine.")
     ] = 0
-    cpus: Annotated[int, typer.Option("--cpus", min=1, help="Cores of each process.")] = 1
+    cpus: Annotated[
+        int,
+        typer.Option(
+            "--cpus",
+            min=0,
+            help="Cores of each process; 0 for as many as it has threads that decode.",
+            show_default="data.workers with GPUs, else 1",
+        ),
+    ] = 0
     mem_gb: Annotated[
         int,
         typer.Option(
@@ -91,10 +99,19 @@ class Asked:
         ),
     ] = ""
 
-    def resources(self, site: Site, after: str = "", cluster: Cluster = Cluster.SLURM) -> Resources:
-        """A checked request, with what the site adds to it; ``after`` is a job that comes first.
+    def resources(
+        self, site: Site, after: str = "", cluster: Cluster = Cluster.SLURM, *, workers: int = 1
+    ) -> Resources:
+        """A checked request, with what the site adds to it.
 
         On this machine, where nothing would start it again, a job has no limit but one asked for.
+
+        Args:
+            site: the cluster's profile.
+            after: a job that comes first.
+            cluster: where the job runs.
+            workers: threads of a rank that decode, ``data.workers``. With fewer cores a GPU would
+                wait for them.
 
         Raises:
             UserError: a value that may not stand in a script, or a time limit in an unknown form.
@@ -106,7 +123,7 @@ class Asked:
             nodes=self.nodes,
             ranks_per_node=self.ranks_per_node or max(1, self.gpus_per_node),
             gpus_per_node=self.gpus_per_node,
-            cpus_per_rank=self.cpus,
+            cpus_per_rank=self.cpus or (max(1, workers) if self.gpus_per_node else 1),
             mem_gb=self.mem_gb,
             time_min=minutes(limit) if limit else 0,
             partition=checked("partition", partition) if partition else "",

@@ -37,7 +37,7 @@ def submit_command(
 
     **Examples**
 
-        pairdistill submit run.toml --nodes 4 --gpus-per-node 8 --cpus 8 --time 24h --site mine
+        pairdistill submit run.toml --nodes 4 --gpus-per-node 8 --time 24h --site mine
 
         pairdistill submit run.toml run.dir=runs/b loss.weight=0.5 --gpus-per-node 1 --dry-run
 
@@ -52,8 +52,8 @@ def submit_command(
     from launcher.site import load_site
 
     profile = load_site(site)
-    wanted = asked.resources(profile, after, cluster)
     config = submit.absolute(load_config(config_path, overrides or []))
+    wanted = asked.resources(profile, after, cluster, workers=config.data.workers)
     request = submit.Request(config, wanted, profile, cluster.value)
     # A script can be shown where no cluster answers; where one does, it is asked.
     silence = slurm.silence() if dry_run and cluster is Cluster.SLURM else None

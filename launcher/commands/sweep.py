@@ -151,10 +151,10 @@ def _submit(sweep: Sweep, indices: list[int], *, resume: bool) -> None:
     """Submit runs: fresh ones, or such as `failed` has just found to be over."""
     from distill.console import say
     from launcher.check_request import check_resources, check_run, check_settings
-    from launcher.sweep import submit_sweep
+    from launcher.sweep import most_cores, submit_sweep
 
     requests = {index: _request(sweep, index) for index in indices}
-    check_resources(requests[indices[0]])  # all ask for the same
+    check_resources(most_cores(requests))
     for index, request in requests.items():
         going_on = resume and bool(sweep.run(index).jobs())
         check_run(request.run, resume=going_on, is_over=going_on)
@@ -172,10 +172,11 @@ def _request(sweep: Sweep, index: int) -> Request:
     from launcher.submit import Request, absolute
 
     site = load_site(sweep.request["site"])
-    wanted = options.Asked(**sweep.request["resources"]).resources(site)
     own = as_override("run.dir", str(sweep.run(index).root))
     settings = sweep.recorded(index) or sweep.request["config"]
     config = load_config(settings, [*overrides_of(sweep.points[index]), own])
+    asked = options.Asked(**sweep.request["resources"])
+    wanted = asked.resources(site, workers=config.data.workers)
     return Request(absolute(config), wanted, site, "slurm")
 
 

@@ -44,6 +44,28 @@ def test_a_job_is_handed_over_with_its_folder(
     assert shown[0] == f"job 12 submitted: 4 rank(s) on 2 node(s); run folder {run.root}"
 
 
+def test_a_gpu_has_a_core_for_each_thread_that_decodes(
+    config: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unless --cpus says otherwise; the largest of what a sweep varies."""
+    fake.cluster()
+    cases = [((), {}, 1), (("data.workers=2",), {}, 1)]
+    cases += [(("data.workers=2",), {"gpus_per_node": 2}, 2)]
+    cases += [(("data.workers=2",), {"gpus_per_node": 2, "cpus": 1}, 1)]
+    for words, asked, cores in cases:
+        submit(config, *words, dry_run=True, **asked)
+        script = capsys.readouterr().out
+        assert f"#SBATCH --cpus-per-task={cores}\n" in script
+        assert f" --cpus-per-task={cores} " in script, "of srun"
+    with pytest.raises(
+        UserError, match=r"--cpus = 6: partition 'test' has 4 at most.*data\.workers"
+    ):
+        submit(config, "data.workers=3", gpus_per_node=2)
+    sweep(config, ["data.workers=1,2,1"], folder=config.parent / "sweep", gpus_per_node=2)
+    (job,) = RunDir(config.parent / "sweep").jobs()
+    assert "#SBATCH --cpus-per-task=2\n" in job.script.read_text()
+
+
 def test_a_refusal_of_slurm_leaves_nothing(config: Path, fake: FakeSlurm) -> None:
     fake.cluster()
     fake.answers("sbatch", errors="sbatch: error: Batch job submission failed: No.\n", status=1)

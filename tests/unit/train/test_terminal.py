@@ -58,6 +58,12 @@ def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[st
     assert line.endswith("images/s 17100  left 0:00:00\n")
 
 
+def test_waiting_for_pairs_is_told_where_it_matters() -> None:
+    share = "speed/data_wait_share"
+    assert summary(NUMBERS | {share: 0.347}) == f"{summary(NUMBERS)}  waiting 35% for pairs"
+    assert summary(NUMBERS | {share: 0.1}) == summary(NUMBERS)
+
+
 def test_an_evaluation_is_told_in_a_line() -> None:
     known = {"clean/top1": 0.75, "clean/auc": 0.9, "blur/top1": 0.5, "processed/top1": 0.5}
     assert held_out(known) == "top-1: clean 0.750 blur 0.500"
