@@ -3,25 +3,51 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import distill
 from distill.doctor.machine import Check
 from distill.errors import UserError
 from launcher import slurm
+from launcher.commands.options import Asked
+from launcher.script import software_lines, where
 from launcher.site import folders, load_site
+
+if TYPE_CHECKING:
+    from launcher.resources import Resources
+    from launcher.site import Site
 
 CLIENTS = ("sbatch", "srun", "squeue", "sacct", "scontrol", "scancel", "sinfo")
 _NODE_MINUTES = 5
 
 
-def slurm_checks(*, job: bool) -> list[Check]:
-    """The rows of ``doctor --slurm``, and with ``job`` those of a node after them."""
+def slurm_checks(
+    *, job: bool, site: str = "", gpus: int = 0, partition: str = "", account: str = ""
+) -> list[Check]:
+    """The rows of ``doctor --slurm``, and with ``job`` those of a node after them.
+
+    Args:
+        job: whether a node is examined, in a job.
+        site: name of the profile that the job is started with; empty for none.
+        gpus: GPUs that the job asks for.
+        partition: its queue; empty for that of the site, or the default.
+        account: who is charged; empty for that of the site, or the default.
+
+    Raises:
+        UserError: no such site, or a word that is no name.
+    """
+    profile = load_site(site)
+    asked = Asked(gpus_per_node=gpus, partition=partition, account=account)
+    wanted = asked.resources(profile)
     checks = [check() for check in (_clients, _controller, _nodes, _accounting, _sites)]
     if job and all(check.ok for check in checks if check.needed):
-        checks += node_checks()
+        checks += node_checks(wanted, profile)
     return checks
 
 
@@ -74,16 +100,35 @@ def _sites() -> Check:
     return Check("site profiles", True, ", ".join(names) or "none; see docs/slurm.md")
 
 
-def node_checks() -> list[Check]:
-    """What `pairdistill doctor` finds on a node, in a job of one task."""
-    argv = ["srun", "--nodes=1", "--ntasks=1", f"--time={_NODE_MINUTES}", "--quiet"]
-    argv += [sys.executable, "-m", "distill", "doctor", "--json"]
+def node_checks(wanted: Resources, site: Site) -> list[Check]:
+    """What `pairdistill doctor` finds on a node, in a job of one task, as a rank would find it."""
     try:
         with slurm.clean_environment():
-            answer = slurm.run_in_job(argv, seconds=60 * _NODE_MINUTES)
+            answer = slurm.run_in_job(examination(wanted, site), seconds=60 * _NODE_MINUTES)
         rows = json.loads(answer)["checks"]
     except (UserError, ValueError, KeyError) as error:
         return [
             Check("a node", False, f"no answer: {error}", "see `sinfo`, and try `srun hostname`")
         ]
     return [Check(**{**row, "name": f"node: {row['name']}"}) for row in rows]
+
+
+def examination(wanted: Resources, site: Site) -> str:
+    """A script that ends as srun: with the site's modules, in its container, by its Python."""
+    srun = ["srun", "--nodes=1", "--ntasks=1", f"--time={_NODE_MINUTES}", "--quiet"]
+    srun += [f"--{option}={value}" for option, value in where(wanted, site).items()]
+    srun += [*site.container, site.python or sys.executable, "-m", "distill", "doctor", "--json"]
+    # Modules may say something, which is no part of the answer.
+    lines = ["{ :", *software_lines(site), "} >&2", *_sources(site), f"exec {shlex.join(srun)}"]
+    return "\n".join(lines)
+
+
+def _sources(site: Site) -> list[str]:
+    """Where a container's Python, which may know no pairdistill, finds this one, as ranks do.
+
+    In a folder of other packages too it would find those, made for this Python: it is left alone.
+    """
+    folder = Path(distill.__file__).resolve().parents[1]
+    if not site.python or folder.name in ("site-packages", "dist-packages"):
+        return []
+    return [f"export PYTHONPATH={shlex.quote(str(folder))}${{PYTHONPATH:+:$PYTHONPATH}}"]

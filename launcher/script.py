@@ -65,17 +65,8 @@ def make_executor(job: JobDir, name: str, wanted: Resources, site: Site, **more:
 def _parameters(wanted: Resources, site: Site) -> dict[str, Any]:
     """What submitit and Slurm are to know; what is empty is left to the cluster."""
     more: dict[str, Any] = {"requeue": True, "signal": f"USR2@{site.signal_seconds}"}
-    if site.reservation:  # submitit has no parameter of that name
-        more["reservation"] = site.reservation
-    gpus = f"{site.gpu_type}:{wanted.gpus_per_node}" if site.gpu_type else wanted.gpus_per_node
     optional = {
-        "partition": wanted.partition,
-        "account": wanted.account,
-        "qos": site.qos,
-        "constraint": site.constraint,
         "mem": f"{wanted.mem_gb}GB" if wanted.mem_gb else "",
-        "gpus_per_node": gpus if wanted.gpus_per_node else "",
-        "exclude": wanted.exclude,
         "exclusive": site.exclusive,
         "dependency": f"afterok:{wanted.after}" if wanted.after else "",
     }
@@ -88,10 +79,25 @@ def _parameters(wanted: Resources, site: Site) -> dict[str, Any]:
         "srun_args": _srun(wanted, site),
         # submitit's own are not asked for: a signal that a variable of it names, which the ranks
         # would not heed, and a wckey, which a cluster that checks them refuses.
-        "additional_parameters": more,
+        "additional_parameters": more | where(wanted, site),
         "wckey": None,
         **{name: value for name, value in optional.items() if value},
     }
+
+
+def where(wanted: Resources, site: Site) -> dict[str, str]:
+    """Options of sbatch, and of srun, that say on which nodes and on whose account; none empty."""
+    kind = f"{site.gpu_type}:" if site.gpu_type else ""
+    options = {
+        "partition": wanted.partition,
+        "account": wanted.account,
+        "qos": site.qos,
+        "constraint": site.constraint,
+        "reservation": site.reservation,
+        "exclude": wanted.exclude,
+        "gpus-per-node": f"{kind}{wanted.gpus_per_node}" if wanted.gpus_per_node else "",
+    }
+    return {option: value for option, value in options.items() if value}
 
 
 def _srun(wanted: Resources, site: Site) -> list[str]:
@@ -108,11 +114,7 @@ def setup_lines(job: JobDir, site: Site) -> list[str]:
     """What happens on the first node before the ranks start."""
     # Before anything of it runs: who can rename the folders above could put another in its place.
     lines = ["umask 077", f"[ -O {shlex.quote(str(job.root))} ] || {{ {_NOT_OURS}; }}"]
-    if site.modules_init:
-        lines.append(f"source {shlex.quote(site.modules_init)} || {{ {_FAILED}; }}")
-    for module in site.modules:
-        lines.append(f"module load {shlex.quote(module)} || {{ {_FAILED}; }}")
-    lines += [f"export {name}={shlex.quote(value)}" for name, value in site.variables.items()]
+    lines += software_lines(site)
     lines += [
         f"export PYTHONPATH={shlex.quote(str(job.code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         # On a node that of the job alone is asked, without the database that knows the others.
@@ -124,6 +126,16 @@ def setup_lines(job: JobDir, site: Site) -> list[str]:
         "trap : INT TERM USR2",
     ]
     return lines
+
+
+def software_lines(site: Site) -> list[str]:
+    """Modules and variables of a site; what is started after them has them."""
+    lines = []
+    if site.modules_init:
+        lines.append(f"source {shlex.quote(site.modules_init)} || {{ {_FAILED}; }}")
+    for module in site.modules:
+        lines.append(f"module load {shlex.quote(module)} || {{ {_FAILED}; }}")
+    return lines + [f"export {name}={shlex.quote(value)}" for name, value in site.variables.items()]
 
 
 def teardown_lines(job: JobDir) -> list[str]:

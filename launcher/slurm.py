@@ -116,14 +116,16 @@ def ask(*argv: str) -> str:
     return done.stdout
 
 
-def run_in_job(argv: Sequence[str], *, seconds: float) -> str:
-    """What a command under srun writes, whatever its status; it may wait for a node.
+def run_in_job(script: str, *, seconds: float) -> str:
+    """What a script of bash that ends as ``exec srun ...`` writes, whatever its status.
+
+    It may wait for a node.
 
     Raises:
         UserError: it does not end in time; nothing of it stays in the queue.
     """
-    require(argv[0])
-    pipe = subprocess.PIPE
+    require("srun")
+    pipe, argv = subprocess.PIPE, ("bash", "-c", script)
     with subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True, errors="replace") as srun:
         try:
             answer, errors = srun.communicate(timeout=seconds)
@@ -131,10 +133,10 @@ def run_in_job(argv: Sequence[str], *, seconds: float) -> str:
             srun.terminate()  # killed, it would leave its job in the queue
             srun.communicate()
             raise UserError(
-                f"{argv[0]}: no node within {seconds:.0f} s", fix="try again later"
+                f"srun: no node within {seconds:.0f} s", fix="try again later"
             ) from None
     if not answer:
-        raise UserError(f"{argv[0]}: {_last(errors) or f'status {srun.returncode}'}")
+        raise UserError(f"srun: {_last(errors) or f'status {srun.returncode}'}")
     return answer
 
 

@@ -31,19 +31,53 @@ def doctor_command(
     job: Annotated[
         bool, typer.Option("--job", help="With --slurm: examine a node as well, in a small job.")
     ] = False,
+    site: Annotated[
+        str,
+        typer.Option(
+            "--site",
+            help="With --job: profile whose modules, container, Python and nodes it takes.",
+            show_default="none",
+        ),
+    ] = "",
+    gpus: Annotated[int, typer.Option("--gpus", min=0, help="With --job: GPUs to ask for.")] = 0,
+    partition: Annotated[
+        str,
+        typer.Option(
+            "--partition", help="With --job: queue.", show_default="the site's, or the cluster's"
+        ),
+    ] = "",
+    account: Annotated[
+        str,
+        typer.Option(
+            "--account", help="With --job: who is charged.", show_default="the site's, or yours"
+        ),
+    ] = "",
 ) -> None:
     """Try every part that pairdistill needs on this machine, and say how to mend what fails.
 
     Takes about half a minute. Exit status 0: all that is needed works; 1: something does not.
 
-    Example: `pairdistill doctor --json > doctor.json`
+    **Examples**
+
+        pairdistill doctor --json > doctor.json
+
+        pairdistill doctor --slurm --job --site mine --gpus 1
     """
     from distill.console import say_json
     from distill.doctor.machine import all_needed_work
 
     if job and not slurm:
         raise UserError("--job without --slurm", fix="write doctor --slurm --job")
-    checks = _examine_slurm(job=job) if slurm else _examine()
+    node: dict[str, str | int] = {
+        "site": site,
+        "gpus": gpus,
+        "partition": partition,
+        "account": account,
+    }
+    for name, value in node.items():
+        if value and not job:
+            raise UserError(f"--{name} without --job", fix="write doctor --slurm --job")
+    checks = _examine_slurm(job=job, **node) if slurm else _examine()
     works = all_needed_work(checks)
     if json:
         rows = [dataclasses.asdict(check) for check in checks]
@@ -54,12 +88,12 @@ def doctor_command(
         raise typer.Exit(BROKEN)
 
 
-def _examine_slurm(*, job: bool) -> list[Check]:
+def _examine_slurm(**asked: bool | int | str) -> list[Check]:
     """What another package checks: the trainer itself knows nothing of clusters."""
     found = next(iter(entry_points(group=EXTRA_CHECKS, name="slurm")), None)
     if found is None:
         raise UserError("--slurm: the launcher is not installed", fix="run `make setup`")
-    checks: list[Check] = found.load()(job=job)
+    checks: list[Check] = found.load()(**asked)
     return checks
 
 

@@ -76,7 +76,9 @@ def test_status_and_logs(world: World) -> None:
 
 
 def test_the_doctor_looks_at_slurm_and_at_a_node(world: World) -> None:
-    seen = world.pairdistill("doctor", "--slurm", "--job", "--json")
+    (world.root / "sites" / "plain.toml").write_text('account = "face"\n')
+    words = ("--site", "plain", "--gpus", "1", "--partition", "test")
+    seen = world.pairdistill("doctor", "--slurm", "--job", "--json", *words)
     checks = {check["name"]: check for check in json.loads(seen.stdout)["checks"]}
     for name in ("Slurm's commands", "controller", "partitions", "accounting", "site profiles"):
         assert checks[name]["ok"], checks[name]

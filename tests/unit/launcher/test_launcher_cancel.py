@@ -135,7 +135,7 @@ def test_a_command_that_gets_no_node_in_time_leaves_no_job_in_the_queue(
 
     monkeypatch.setattr(subprocess.Popen, "send_signal", noted)
     with pytest.raises(UserError, match="srun: no node within 0 s"):
-        run_in_job(["srun", "hostname"], seconds=0.1)
+        run_in_job("exec srun hostname", seconds=0.1)
     assert sent == [signal.SIGTERM]
 
 
