@@ -67,11 +67,17 @@ def check_settings(request: Request) -> None:
 
 
 def _known_here(request: Request) -> Config:
-    """The settings, without a network that only another Python than this one may know."""
-    config = request.config
-    if request.site.python and config.model.name.startswith("timm:"):
-        return config.model_copy(update={"model": ModelConfig()})
-    return config
+    """The settings without what cannot be known here and now.
+
+    That is a network which only another Python than this one may have, and weights to start from
+    where a job comes first, which may be the one that trains them.
+    """
+    config, model = request.config, request.config.model
+    if request.site.python and model.name.startswith("timm:"):
+        model = ModelConfig()
+    elif request.wanted.after:
+        model = model.model_copy(update={"init_from": ""})
+    return config.model_copy(update={"model": model})
 
 
 def check_run(run: RunDir, *, resume: bool, is_over: bool = False) -> None:

@@ -96,6 +96,18 @@ def test_ranks_are_those_of_the_job(folder: Path) -> None:
     submit(folder / "run.toml", *words, ranks_per_node=2)
 
 
+def test_weights_that_the_job_before_trains_are_not_asked_for(
+    folder: Path, fake: FakeSlurm
+) -> None:
+    """They are not there yet; what else is wrong is still refused."""
+    fake.answers("sacct", "11|RUNNING|None|node1|\n")
+    words = "model.init_from=runs/first", "run.dir=runs/second"
+    with pytest.raises(UserError, match=r"model\.name = 'tinier'"):
+        submit(folder / "run.toml", *words, "model.name=tinier", after="11")
+    submit(folder / "run.toml", *words, after="11")
+    assert fake.calls("sbatch")
+
+
 def test_a_network_that_only_the_python_of_the_ranks_may_know(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
