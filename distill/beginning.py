@@ -14,8 +14,10 @@ from distill.config import Config, dump_toml
 from distill.data.order import steps_of
 from distill.errors import UserError
 from distill.files import disk_errors, write_whole
+from distill.gpus import REMEDY
 from distill.job import note, warn
 from distill.plan import come_to_nothing
+from distill.ranks import idle_gpus
 from distill.schedules import peak_lr
 
 if TYPE_CHECKING:
@@ -85,6 +87,11 @@ def begin_or_resume(config: Config, plan: Plan, engine: Engine) -> Beginning:
     for damage in found.damage() if found else ():
         warn(engine.ranks, damage)
     note(engine.ranks, _opening(config, plan, engine, begun.total_steps, words))
+    if config.run.device != "cpu" and engine.ranks.device.type == "cpu" and (unseen := idle_gpus()):
+        warn(
+            engine.ranks,
+            f"run.device = {config.run.device!r}: trains on the CPU; {unseen}; {REMEDY}",
+        )
     for text in come_to_nothing(config, begun.total_steps, evaluates=plan.evaluates):
         warn(engine.ranks, text)
     changed = list(_changed(found, config)) if found else []

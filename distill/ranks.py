@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
+from distill import gpus
 from distill.errors import UserError
 from distill.meeting import meet
 from distill.processes.cores import usable_cores
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 _IDENTITY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _MEETING_PLACE = ("MASTER_ADDR", "MASTER_PORT")
+_HIDDEN = {"", "-1"}
+"""Values of CUDA_VISIBLE_DEVICES by which somebody hides all GPUs on purpose."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,7 @@ def _device(wanted: str, local_rank: int, environment: Mapping[str, str]) -> tor
         return torch.device("cpu")
     if not available:
         raise UserError(
-            "run.device = 'cuda': torch sees no CUDA device",
-            fix="use run.device=cpu, or install a CUDA build of torch and check `nvidia-smi`",
+            f"run.device = 'cuda': torch sees no CUDA device: {why_unseen()}", fix=gpus.REMEDY
         )
     count = torch.cuda.device_count()
     if local_rank < count:
@@ -138,6 +140,27 @@ def _device(wanted: str, local_rank: int, environment: Mapping[str, str]) -> tor
         f"local rank {local_rank} has no CUDA device: this machine shows {count}",
         fix=f"start at most {count} ranks here, or use run.device=cpu",
     )
+
+
+def why_unseen() -> str:
+    """Why torch sees no CUDA device, in its own words where it has some."""
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        return f"torch {torch.__version__} is built for the CPU alone"
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:  # such as a driver that is too old, and how old it is
+        return f"torch {torch.__version__}: {str(error).split(' Please ')[0].rstrip('.')}"
+    return f"torch {torch.__version__} counts none"
+
+
+def idle_gpus() -> str:
+    """What of this machine torch does not see, and why; empty where it sees a GPU, or has none.
+
+    A run would train on the CPU, and they would idle unnoticed.
+    """
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in _HIDDEN
+    found = "" if hidden or torch.cuda.is_available() else gpus.here()
+    return found and f"{found} is here, and torch sees no CUDA device: {why_unseen()}"
 
 
 def threads_per_rank(config: Config, ranks: Ranks) -> int:

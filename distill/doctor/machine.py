@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill import detector_package
+from distill import detector_package, gpus
 from distill.processes.cores import usable_cores
 
 PROBE_TIMEOUT_SECONDS = 120
@@ -80,6 +80,18 @@ def check_torch() -> Check:
     version = tuple(int(part) for part in found.split(".")[:2])
     fix = f"torch 2.{MIN_TORCH[1]} or newer is needed: {SET_UP}"
     return _check("torch", version >= MIN_TORCH, found, fix)
+
+
+def check_gpus() -> Check:
+    """Whether torch sees a GPU where there is one; torch is asked only where there is."""
+    if not (here := gpus.here()):
+        return _check("GPUs", True, "no NVIDIA driver here")
+    seen = probe("from distill.ranks import idle_gpus; print(idle_gpus())")
+    if seen.returncode:
+        return _check("GPUs", False, last_line(seen.stderr), SET_UP, needed=False)
+    idle = seen.stdout.strip()
+    found = last_line(idle) if idle else f"{here}, and torch can use it"
+    return _check("GPUs", not idle, found, gpus.REMEDY, needed=False)
 
 
 def check_native_loss() -> Check:
@@ -203,6 +215,7 @@ def check_timm() -> Check:
 CHECKS: tuple[Callable[[], Check], ...] = (
     check_python,
     check_torch,
+    check_gpus,
     check_native_loss,
     check_cuda,
     check_deepspeed,

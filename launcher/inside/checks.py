@@ -23,6 +23,8 @@ from distill.collectives import all_reduce_sum, barrier, echo, gather_objects
 from distill.config import dump_toml
 from distill.errors import UserError
 from distill.files import write_whole
+from distill.gpus import REMEDY
+from distill.ranks import why_unseen
 from launcher.jobfile import JobFile
 from launcher.snapshot import code_digest
 
@@ -35,6 +37,23 @@ if TYPE_CHECKING:
 _REDUCED_ELEMENTS = 1 << 22
 _REPEATS = 3
 Report = dict[str, Any]
+
+
+def check_device(job: JobFile, config: Config, ranks: Ranks) -> None:
+    """Refuse to train on the CPU of a node whose GPUs the job was given, unless that is asked for.
+
+    Each rank for itself, before it meets others: one on the CPU cannot meet those on GPUs.
+
+    Raises:
+        UserError: this node, and why torch sees none.
+    """
+    given = max(job.gpus_per_node, _gpus())
+    if ranks.device.type == "cpu" and config.run.device != "cpu" and given:
+        raise UserError(
+            f"start-up checks: torch sees no CUDA device on {socket.gethostname()} (rank"
+            f" {ranks.rank}), where the job has {given} GPU(s): {why_unseen()}",
+            fix=REMEDY,
+        )
 
 
 def check_all(job: JobFile, config: Config, engine: Engine, plan: Plan) -> Report:
@@ -61,7 +80,10 @@ def check_all(job: JobFile, config: Config, engine: Engine, plan: Plan) -> Repor
         slow = f"all-reduce at {bandwidth:.2f} GB/s, less than {job.min_allreduce_gb_per_s:.2f}"
         faults.append(f"{slow}: {links(ranks, reports)}")
     if faults:
-        raise UserError(f"start-up checks: {'; '.join(faults)}", fix="mend or leave out the node")
+        raise UserError(
+            f"start-up checks: {'; '.join(faults)}",
+            fix="mend the node, or leave it out with --exclude HOST",
+        )
     return {
         "hosts": _hosts(reports),
         "world_size": ranks.world_size,

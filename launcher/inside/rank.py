@@ -96,7 +96,7 @@ def _train(job_file: Path, stops: StopRequests) -> Outcome:
 
     from distill.ranks import from_environment  # torch, from here on
     from distill.train import train
-    from launcher.inside.checks import check_all, write_report
+    from launcher.inside.checks import check_all, check_device, write_report
 
     def before_steps(engine: Any, plan: Any, state: Any) -> None:
         found = check_all(job, config, engine, plan)
@@ -108,6 +108,7 @@ def _train(job_file: Path, stops: StopRequests) -> Outcome:
             sys.stdout.write(f"start-up checks passed: {json.dumps(found)}\n")
 
     ranks = replace(from_environment(config), late_min=minutes_to_stage(config, job.scratch))
+    check_device(job, config, ranks)
     return train(config, ranks, stops=stops, before_steps=before_steps)
 
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from rank_processes import fork, on_ranks, parent
+import torch
+from rank_processes import fork, on_ranks, parent, python
+
+from launcher.jobfile import JobFile
 
 RANK = """
 import json, os, sys
@@ -117,3 +121,43 @@ def test_ranks_that_one_task_starts_do_not_share_its_gpu(tmp_path: Path) -> None
 
 def test_a_single_rank_is_shown_all(tmp_path: Path) -> None:
     assert said_by(tmp_path, shown("3,1")) == [[3, 2]]
+
+
+TRAINS = """
+import os, sys
+from pathlib import Path
+import distill.train
+from launcher.inside.rank import run_rank
+os.environ["PAIRDISTILL_PARENT"] = str(os.getppid())
+distill.train.train = lambda *_, **__: print("trains") or distill.train.Outcome(0)
+run_rank(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+@pytest.mark.parametrize(
+    ("device", "asked", "given", "trains"),
+    [
+        ("auto", 2, {}, False),
+        ("auto", 0, {"SLURM_GPUS_ON_NODE": "2"}, False),
+        ("auto", 0, {}, True),
+        ("cpu", 2, {"SLURM_GPUS_ON_NODE": "2"}, True),
+    ],
+    ids=["asked for", "a site's", "none", "the CPU is meant"],
+)
+def test_a_job_does_not_leave_its_gpus_idle_unnoticed(
+    tmp_path: Path, device: str, asked: int, given: Mapping[str, str], trains: bool
+) -> None:
+    """This torch sees none, as one that no driver serves. The rank says so before any waits."""
+    job, config, notes = (tmp_path / name for name in ("job.json", "run.toml", "notes"))
+    config.write_text(f'[run]\ndevice = "{device}"\n')
+    JobFile(str(tmp_path), str(config), "", 4, gpus_per_node=asked).write(job)
+    notes.mkdir()
+    place = {name: value for name, value in srun(0).items() if name != "SLURM_GPUS_ON_NODE"}
+    env = place | given | {"PAIRDISTILL_NOTES": str(notes)}
+    done = python("-c", TRAINS, str(job), **env)
+    assert (done.returncode, done.stdout) == ((0, "trains\n") if trains else (2, "")), done.stderr
+    if not trains:
+        text = json.loads((notes / "rank2.json").read_text())["text"]
+        assert f"no CUDA device on {socket.gethostname()} (rank 2), where the job has 2 GPU" in text
+        assert "is built for the CPU alone; install a build of torch for CUDA" in text

@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
+from distill import gpus
 from distill.cli.doctor import doctor_command
 from distill.doctor import loss as doctor_loss
 from distill.doctor import machine as doctor
@@ -177,6 +179,28 @@ def test_torch_is_asked_for_its_version_whatever_others_say(
     )
     row = doctor.check_torch()
     assert (row.ok, row.found) == (ok, f"{version} built for CPU, no CUDA device")
+
+
+def test_gpus_that_torch_does_not_see_are_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch itself says why; where there is no GPU it is not asked."""
+    said = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.15  Release Build\n"
+    monkeypatch.setattr(gpus, "DRIVER", tmp_path / "version")
+    monkeypatch.setattr(gpus, "DEVICES", tmp_path)
+    row = doctor.check_gpus()
+    assert (row.ok, row.found, row.fix) == (True, "no NVIDIA driver here", "")
+    gpus.DRIVER.write_text(said)
+    there = f"from distill import gpus; gpus.DRIVER = gpus.Path({str(gpus.DRIVER)!r})"
+    probe = doctor.probe
+    monkeypatch.setattr(doctor, "probe", lambda code: probe(f"{there}; {code}"))
+    row = doctor.check_gpus()
+    if torch.cuda.is_available():
+        assert (row.ok, row.found) == (True, "NVIDIA driver 550.54.15, and torch can use it")
+        return
+    words = "NVIDIA driver 550.54.15 is here, and torch sees no CUDA device: torch "
+    assert not row.ok and row.found.startswith(words), row.found
+    assert "apptainer --nv" in row.fix and "CONTRIBUTING.md" in row.fix
 
 
 def test_every_needed_part_of_this_machine_works(tmp_path: Path) -> None:

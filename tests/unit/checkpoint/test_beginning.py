@@ -6,8 +6,9 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from distill import console
+from distill import console, gpus
 from distill.beginning import begin_or_resume
 from distill.checkpoint import TrainState, save
 from distill.config import load_config
@@ -208,6 +209,23 @@ def test_it_is_warned_where_no_checkpoint_will_be_kept_as_best(folder, told):
 def test_it_is_warned_where_no_pictures_will_be_shown(folder, told):
     folder.begin("monitor.images=true", "monitor.tensorboard=false")
     assert told[-1][0] == "warn" and "no pictures will be shown" in told[-1][1]
+
+
+def test_it_is_warned_where_gpus_of_this_machine_stay_idle(folder, told, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    folder.begin("run.device=auto")
+    monkeypatch.setattr(gpus, "DRIVER", tmp_path / "version")
+    gpus.DRIVER.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug\n")
+    folder.begin("run.device=cpu")
+    assert not any("GPU" in text or "CUDA" in text for _, text in told)
+    folder.begin("run.device=auto")
+    how, text = told[-1]
+    assert how == "warn" and text.startswith("run.device = 'auto': trains on the CPU; ")
+    assert "NVIDIA driver 535.104.05 is here, and torch sees no CUDA device: torch " in text
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # somebody hides them
+    folder.begin("run.device=auto")
+    assert told[-1][0] == "note"
 
 
 def test_settings_that_a_run_was_not_made_with_are_told(folder, told):

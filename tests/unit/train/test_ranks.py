@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from distill import gpus
 from distill.collectives import (
     all_reduce_max,
     all_reduce_sum,
@@ -22,6 +25,7 @@ from distill.ranks import (
     init_process_group,
     leave_process_group,
     threads_per_rank,
+    why_unseen,
 )
 
 CPU = load_config(None, ["run.device=cpu"])
@@ -66,8 +70,33 @@ def test_numbers_that_do_not_fit(name: str, value: str) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_cuda_asked_for_where_there_is_none() -> None:
-    with pytest.raises(UserError, match=r"run.device = 'cuda'"):
+    with pytest.raises(UserError, match=r"run.device = 'cuda': torch sees no CUDA device: torch "):
         from_environment(load_config(None, ["run.device=cuda"]), {})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_torch_says_itself_why_it_sees_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a driver that is too old how old it is, without the advice for laptops after that."""
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    said = "The NVIDIA driver on your system is too old (found version 12020). Please update"
+
+    def init() -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(torch.cuda, "init", init)
+    old = "The NVIDIA driver on your system is too old (found version 12020)"
+    assert why_unseen() == f"torch {torch.__version__}: {old}"
+
+
+def test_gpus_are_known_by_their_devices_where_no_driver_says_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus, "DRIVER", tmp_path / "none")
+    monkeypatch.setattr(gpus, "DEVICES", tmp_path)
+    (tmp_path / "nvidiactl").touch()
+    assert gpus.here() == ""
+    (tmp_path / "nvidia3").touch()
+    assert gpus.here() == "/dev/nvidia3"
 
 
 def test_threads_are_divided_among_local_ranks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,25 @@
+"""NVIDIA GPUs of this machine, found without torch, which may not see them (`ranks.idle_gpus`)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+DRIVER = Path("/proc/driver/nvidia/version")
+"""What the kernel's driver says of itself; in most containers too, with GPUs and without."""
+DEVICES = Path("/dev")
+REMEDY = (
+    "install a build of torch for CUDA that the driver serves (CONTRIBUTING.md), start a container"
+    " with its GPUs (apptainer --nv, docker --gpus all), or set run.device=cpu"
+)
+
+
+def here() -> str:
+    """Which NVIDIA driver or devices this machine has, in words; empty for none."""
+    try:
+        found = re.search(r"\d{3,}\.\d+(\.\d+)?", DRIVER.read_text(encoding="utf-8"))
+        return f"NVIDIA driver {found[0]}" if found else "an NVIDIA driver"
+    except OSError:
+        pass
+    devices = sorted(path.name for path in DEVICES.glob("nvidia[0-9]*"))
+    return f"/dev/{devices[0]}" if devices else ""
