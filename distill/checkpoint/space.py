@@ -11,6 +11,7 @@ from distill.collectives import together
 from distill.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from distill.checkpoint.state import Trainable
@@ -46,17 +47,30 @@ def check_space(folder: Path, engine: Trainable, keep: CheckpointConfig, total_s
     needed = bytes_to_come(folder, engine, keep, total_steps)
     with together():
         if engine.ranks.is_first:
-            _check_free(folder, needed)
+            unremoved = [path.name for path in clear_leftovers(folder)]
+            check_room(folder, needed, shutil.disk_usage(folder.parent).free, unremoved)
 
 
-def _check_free(folder: Path, needed: int) -> None:
-    kept = ", ".join(path.name for path in clear_leftovers(folder))
-    free = shutil.disk_usage(folder.parent).free
+def check_room(
+    folder: Path, needed: int, free: int, unremoved: Sequence[str] = (), where: str = ""
+) -> None:
+    """Refuse a disk without room.
+
+    Args:
+        folder: of the checkpoints.
+        needed: bytes of those to come.
+        free: bytes of the disk.
+        unremoved: names of what killed saves left there and nobody can remove.
+        where: by whose account so much is free, if that is to be told.
+
+    Raises:
+        UserError: ``needed`` is more than ``free``.
+    """
     if free < needed:
-        unremoved = f" ({kept} cannot be removed)" if kept else ""
+        kept = f" ({', '.join(unremoved)} cannot be removed)" if unremoved else ""
         raise UserError(
             f"{str(folder)!r}: checkpoints need {_size(needed)}, and {_size(free)} are free"
-            f"{unremoved}",
+            f"{where}{kept}",
             fix="free some space, lower checkpoint.keep_last or checkpoint.keep_best, or choose"
             " another run.dir",
         )

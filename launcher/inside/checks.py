@@ -11,14 +11,15 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 import distill
-from distill.checkpoint.space import bytes_to_come
+from distill.checkpoint.folder import clear_leftovers
+from distill.checkpoint.space import bytes_to_come, check_room
 from distill.collectives import all_reduce_sum, barrier, echo, gather_objects
 from distill.config import dump_toml
 from distill.errors import UserError
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 _REDUCED_ELEMENTS = 1 << 22
 _REPEATS = 3
+_TOLD = 5
+"""Nodes that are named of one fault: a job of a thousand ranks would else fill a log with one."""
 Report = dict[str, Any]
 
 
@@ -67,7 +70,9 @@ def check_all(job: JobFile, config: Config, engine: Engine, plan: Plan) -> Repor
     """
     ranks = engine.ranks
     speed, wrong = all_reduce(ranks)
-    measured = {"sum_is_wrong": wrong, "all_reduce_gb_per_s": speed}
+    measured: Report = {"sum_is_wrong": wrong, "all_reduce_gb_per_s": speed, "unremoved": []}
+    if ranks.is_first:  # as the next save would: what killed ones left is room
+        measured["unremoved"] = [p.name for p in clear_leftovers(plan.run.checkpoints)]
     barrier()
     # Before anything that takes some ranks longer than others, such as reading the sources.
     measured["clock"] = time.time()
@@ -79,11 +84,7 @@ def check_all(job: JobFile, config: Config, engine: Engine, plan: Plan) -> Repor
     if ranks.world_size > 1 and bandwidth < job.min_allreduce_gb_per_s:
         slow = f"all-reduce at {bandwidth:.2f} GB/s, less than {job.min_allreduce_gb_per_s:.2f}"
         faults.append(f"{slow}: {links(ranks, reports)}")
-    if faults:
-        raise UserError(
-            f"start-up checks: {'; '.join(faults)}",
-            fix="mend the node, or leave it out with --exclude HOST",
-        )
+    _refuse(faults, plan.run.checkpoints, reports)
     return {
         "hosts": _hosts(reports),
         "world_size": ranks.world_size,
@@ -92,6 +93,18 @@ def check_all(job: JobFile, config: Config, engine: Engine, plan: Plan) -> Repor
         "free_gb": round(min(r["free_bytes"] for r in reports) / 1e9, 1),
         "checkpoint_gb": round(reports[0]["needed_bytes"] / 1e9, 3),
     }
+
+
+def _refuse(faults: list[str], checkpoints: Path, reports: Sequence[Report]) -> None:
+    """One error for ``faults`` of nodes and for a disk without room, with the remedy for each."""
+    fixes = ["mend the node, or leave it out with --exclude HOST"] if faults else []
+    try:
+        judge_room(checkpoints, reports)
+    except UserError as error:
+        faults.append(error.what)
+        fixes.append(error.fix)
+    if faults:
+        raise UserError(f"start-up checks: {'; '.join(faults)}", fix="; ".join(fixes))
 
 
 def all_reduce(ranks: Ranks) -> tuple[float, bool]:
@@ -123,6 +136,8 @@ def links(ranks: Ranks, reports: Sequence[Report]) -> str:
     speeds = [_link_gb_per_s(ranks, first_ranks[0], other) for other in first_ranks[1:]]
     found = zip(gather_objects(speeds)[first_ranks[0]], hosts[1:], strict=True)
     between = [f"{speed:.2f} GB/s between {hosts[0]} and {host}" for speed, host in sorted(found)]
+    if len(between) > _TOLD:
+        between[_TOLD:] = [f"{len(between) - _TOLD} more are faster"]
     return ", ".join(between) or f"all on {hosts[0]}"
 
 
@@ -161,26 +176,57 @@ def _gpus() -> int:
 
 
 def judge(job: JobFile, reports: Sequence[Report]) -> Iterator[str]:
-    """What is wrong, each with the node it is wrong on.
+    """What is wrong with nodes, each with those it is wrong on.
 
     The clocks of many ranks are read at about the same time, right after a barrier.
     """
     middle = sorted(report["clock"] for report in reports)[len(reports) // 2]
-    for report in reports:
-        where = f"on {report['host']} (rank {report['rank']})"
-        if report["code"] != job.code_digest:
-            yield f"other sources {where}: {report['code'][:12]}, not {job.code_digest[:12]}"
-        if report["config"] != reports[0]["config"]:
-            yield f"other settings {where} than on {reports[0]['host']}"
-        if report["gpus"] < job.gpus_per_node:
-            yield f"{report['gpus']} GPU(s) {where}, not {job.gpus_per_node}"
-        if report["sum_is_wrong"]:
-            yield f"all-reduce gives a wrong sum {where}"
-        if abs(report["clock"] - middle) > job.max_clock_skew_seconds:
-            yield f"the clock {where} is {report['clock'] - middle:+.1f} s off"
-        if report["free_bytes"] < report["needed_bytes"]:
-            needed, free = report["needed_bytes"] / 1e9, report["free_bytes"] / 1e9
-            yield f"checkpoints need {needed:.2f} GB, and {free:.2f} GB are free {where}"
+    first = reports[0]
+
+    def told(wrong: Callable[[Report], bool], words: Callable[[Report, str], str]) -> Iterator[str]:
+        return _by_node([report for report in reports if wrong(report)], words)
+
+    yield from told(
+        lambda r: r["code"] != job.code_digest,
+        lambda r, on: f"other sources {on}: {r['code'][:12]}, not {job.code_digest[:12]}",
+    )
+    yield from told(
+        lambda r: r["config"] != first["config"],
+        lambda _, on: f"other settings {on} than on {first['host']}",
+    )
+    yield from told(
+        lambda r: r["gpus"] < job.gpus_per_node,
+        lambda r, on: f"{r['gpus']} GPU(s) {on}, not {job.gpus_per_node}",
+    )
+    yield from told(lambda r: r["sum_is_wrong"], lambda _, on: f"all-reduce gives a wrong sum {on}")
+    yield from told(
+        lambda r: abs(r["clock"] - middle) > job.max_clock_skew_seconds,
+        lambda r, on: f"the clock {on} is {r['clock'] - middle:+.1f} s off",
+    )
+
+
+def _by_node(wrong: Sequence[Report], words: Callable[[Report, str], str]) -> Iterator[str]:
+    """A fault in ``words`` once for each node, of its first rank; many nodes are only counted."""
+    nodes: dict[str, list[Report]] = {}
+    for report in wrong:
+        nodes.setdefault(report["host"], []).append(report)
+    for host, (one, *others) in list(nodes.items())[:_TOLD]:
+        more = f" and {len(others)} more" if others else ""
+        yield words(one, f"on {host} (rank {one['rank']}{more})")
+    if len(nodes) > _TOLD:
+        yield f"so on {len(nodes) - _TOLD} more nodes"
+
+
+def judge_room(checkpoints: Path, reports: Sequence[Report]) -> None:
+    """Refuse a disk without room: one for all ranks, so it is judged once, as the fullest sees it.
+
+    Raises:
+        UserError: see `check_room`.
+    """
+    needed = max(report["needed_bytes"] for report in reports)
+    least = min(reports, key=lambda report: report["free_bytes"])
+    where = f" on {least['host']} (rank {least['rank']})"
+    check_room(checkpoints, needed, least["free_bytes"], reports[0]["unremoved"], where)
 
 
 def _hosts(reports: Sequence[Report]) -> list[str]:

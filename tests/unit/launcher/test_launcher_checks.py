@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from distill.errors import UserError
 from distill.ranks import Ranks
 from launcher.inside import checks
 from launcher.inside.checks import judge
@@ -39,6 +41,15 @@ from launcher.jobfile import JobFile
 REAL_SUM, REAL_ECHO = checks.all_reduce_sum, checks.echo
 BEHIND = SimpleNamespace(time=lambda: time.time() - 60, perf_counter=time.perf_counter)
 FULL = SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=10))
+REAL_CLEAR = checks.clear_leftovers
+
+def slow_clear(folder):  # as of a large file; nobody may look at the disk before
+    time.sleep(0.3)
+    return REAL_CLEAR(folder)
+
+def just_room(root):  # a disk with room for what is to come, if what a killed save left is gone
+    used = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    return SimpleNamespace(free=needed + 5 - used)
 
 def off(values):
     total = REAL_SUM(values)
@@ -63,6 +74,7 @@ FAULTS = {  # what goes wrong, on the rank that is named
     "clock": (2, "time", BEHIND),
     "space": (1, "shutil", FULL),
     "slow": (2, "echo", slow),
+    "leftovers": (0, "clear_leftovers", slow_clear),
     "reading": (1, "code_digest", reading),
 }
 
@@ -73,7 +85,10 @@ with spawned_rank():
     engine = SimpleNamespace(
         ranks=ranks, buffers={}, moments=("exp_avg",), shapes={"weight": (4, 5)}, class_bounds={}
     )
-    plan = SimpleNamespace(run=RunDir(Path("/")), total_steps=9)
+    plan = SimpleNamespace(run=RunDir(Path(sys.argv[1], "run")), total_steps=9)
+    left = plan.run.checkpoints / ".partial-step-00000004"
+    plan.run.checkpoints.mkdir(parents=True, exist_ok=True)
+    needed = checks.bytes_to_come(plan.run.checkpoints, engine, config.checkpoint, 9)
     digest = checks.code_digest(Path(checks.distill.__file__).resolve().parents[1])
     found = {}
     for name, (rank, attribute, fake) in FAULTS.items():
@@ -87,12 +102,19 @@ with spawned_rank():
             # On one machine only the first rank would look at the sources.
             alone = SimpleNamespace(**vars(ranks) | {"local_rank": 0, "is_first": ranks.is_first})
             engine.ranks = alone
+            if name == "leftovers":
+                if ranks.rank == 0:
+                    left.mkdir(exist_ok=True)
+                    (left / "shard").write_bytes(bytes(100))
+                checks.barrier()
+                disk = SimpleNamespace(disk_usage=just_room)
+                patches.enter_context(patch.object(checks, "shutil", disk))
             if rank == ranks.rank:
                 patches.enter_context(patch.object(checks, attribute, fake))
             try:
                 found[name] = checks.check_all(job, config, engine, plan)
             except UserError as error:
-                found[name] = error.what
+                found[name], found[f"{name} fix"] = error.what, error.fix
     Path(sys.argv[1], f"{ranks.rank}.json").write_text(json.dumps(found))
     leave_process_group()
 """
@@ -131,7 +153,7 @@ def test_nothing_is_said_where_nothing_is_wrong(found: dict[str, dict[str, objec
         ("GPUs", "0 GPU(s) on node1 (rank 1), not 2"),
         ("sum", "all-reduce gives a wrong sum on node2 (rank 2)"),
         ("clock", "the clock on node2 (rank 2) is -"),
-        ("space", "0.00 GB are free on node1 (rank 1)"),
+        ("space", "and 0.00 MB are free on node1 (rank 1)"),
     ],
 )
 def test_a_fault_is_told_once_with_its_node(found: dict[str, str], fault: str, words: str) -> None:
@@ -149,6 +171,17 @@ def test_reading_the_sources_is_no_clock_that_is_off(found: dict[str, object]) -
     assert isinstance(found["reading"], dict), found["reading"]
 
 
+def test_room_is_looked_for_once_what_a_killed_save_left_is_gone(found: dict[str, object]) -> None:
+    assert isinstance(found["leftovers"], dict), found["leftovers"]
+
+
+def test_the_remedy_is_that_of_the_fault(found: dict[str, str]) -> None:
+    for fault in ("sources", "sum", "clock"):
+        assert found[f"{fault} fix"] == "mend the node, or leave it out with --exclude HOST"
+    assert "lower checkpoint.keep_last" in found["space fix"]
+    assert "node" not in found["space fix"]
+
+
 def test_where_the_network_is_slow_its_slowest_link_comes_first(found: dict[str, str]) -> None:
     what, _, links = found["slow"].partition(", less than 1000000.00: ")
     assert what.startswith("start-up checks: all-reduce at ")
@@ -161,6 +194,7 @@ def test_where_the_network_is_slow_its_slowest_link_comes_first(found: dict[str,
 def report(rank: int, **other: object) -> dict[str, object]:
     usual = {"rank": rank, "host": f"node{rank}", "code": "abc", "config": "x", "gpus": 2}
     rest = {"clock": 100.0, "free_bytes": 100, "needed_bytes": 50, "sum_is_wrong": False}
+    rest |= {"unremoved": []}
     return usual | rest | other
 
 
@@ -187,9 +221,42 @@ def test_nodes_that_agree_pass() -> None:
         ({"gpus": 1}, "1 GPU(s) on node1 (rank 1), not 2"),
         ({"sum_is_wrong": True}, "a wrong sum on node1"),
         ({"clock": 107.0}, "the clock on node1 (rank 1) is +7.0 s off"),
-        ({"free_bytes": 10}, "are free on node1"),
     ],
 )
 def test_each_fault_names_its_node(fault: dict[str, object], words: str) -> None:
     (found,) = judge(CHECKED, [report(0), report(1, **fault), report(2)])
     assert words in found
+
+
+MANY = [report(rank, host=f"node{rank // 8:03d}") for rank in range(1000)]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"code": "def"}, {"config": "y"}, {"gpus": 1}, {"sum_is_wrong": True}, {"clock": 130.0}],
+)
+def test_what_is_wrong_on_all_nodes_of_a_large_job_is_a_few_words(fault: dict[str, object]) -> None:
+    """Half of the 125 nodes and a rank more, so that most clocks agree."""
+    reports = [one | fault if one["rank"] >= 503 else one for one in MANY]
+    first, *_, last = found = list(judge(CHECKED, reports))
+    assert "on node062 (rank 503)" in first
+    assert "on node063 (rank 504 and 7 more)" in found[1]
+    assert last == "so on 58 more nodes" and len(found) == 6
+
+
+def test_a_full_disk_is_told_once_by_the_rank_that_sees_least() -> None:
+    reports = [one | {"free_bytes": 49 if one["rank"] == 9 else 50} for one in MANY]
+    with pytest.raises(UserError) as error:
+        checks.judge_room(Path("/runs/a/checkpoints"), reports)
+    assert error.value.what == (
+        "'/runs/a/checkpoints': checkpoints need 0.00 MB, and 0.00 MB are free on node001 (rank 9)"
+    )
+    checks.judge_room(Path("/runs/a/checkpoints"), MANY)
+
+
+def test_of_many_links_the_slowest_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_link_gb_per_s", lambda _ranks, _first, other: other / 8)
+    monkeypatch.setattr(checks, "gather_objects", lambda mine: [mine])
+    told = checks.links(Ranks(0, 1000, 0, 8, torch.device("cpu")), MANY).split(", ")
+    assert told[0] == "1.00 GB/s between node000 and node001"
+    assert told[5:] == ["119 more are faster"]
