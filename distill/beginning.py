@@ -16,6 +16,7 @@ from distill.errors import UserError
 from distill.files import disk_errors, write_whole
 from distill.gpus import REMEDY
 from distill.job import note, warn
+from distill.losses.choice import plain_on_gpu
 from distill.plan import come_to_nothing
 from distill.ranks import idle_gpus
 from distill.schedules import peak_lr
@@ -92,6 +93,8 @@ def begin_or_resume(config: Config, plan: Plan, engine: Engine) -> Beginning:
             engine.ranks,
             f"run.device = {config.run.device!r}: trains on the CPU; {unseen}; {REMEDY}",
         )
+    if plain := plain_on_gpu(config, engine.ranks.device.type):
+        warn(engine.ranks, plain)
     for text in come_to_nothing(config, begun.total_steps, evaluates=plan.evaluates):
         warn(engine.ranks, text)
     changed = list(_changed(found, config)) if found else []

@@ -13,6 +13,12 @@ REMEDY = (
     " with its GPUs (apptainer --nv, docker --gpus all), or set run.device=cpu"
 )
 
+BUILD_LOSS = (
+    "load a CUDA toolkit, so that nvcc is on the PATH (on many clusters `module load cuda`), and"
+    " run `make setup` in the repository"
+)
+"""What to do where the native loss is built for the CPU alone."""
+
 
 def here() -> str:
     """Which NVIDIA driver or devices this machine has, in words; empty for none."""

@@ -1,7 +1,8 @@
 """The native pair loss on every device that it was built for and that is here, against plain torch.
 
 `python -m distill.doctor.loss` says how it was built and where it was tried, and leaves with status
-0 where its values and gradients are right on all of these.
+0 where its values and gradients are right on all of these, or `SLOW_ON_GPU` where it is right on
+the CPU and not built for a GPU that is here.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 
 import torch
 
+from distill.doctor.machine import SLOW_ON_GPU
 from distill.losses import (
     PairLossAndGrad,
     PairLossSpec,
@@ -33,6 +35,8 @@ def main() -> int:
     words = [info.summary(), *(f"right on {device}" for device in devices)]
     words += [f"not built for {device}, which is here" for device in here if device not in devices]
     print("; ".join(words))
+    if devices and devices != list(here):
+        return SLOW_ON_GPU
     return 0 if devices else 1
 
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from distill.errors import UserError
+from distill.gpus import BUILD_LOSS
 from distill.losses.fused import LIBRARY, build_info, native_devices
 from distill.losses.spec import Implementation
+
+if TYPE_CHECKING:
+    from distill.config import Config
+
+PLAIN_ON_GPU = (
+    "loss.implementation = 'auto': plain torch on GPUs, which takes more time and memory, since the"
+    f" native pair loss is not built for CUDA here; {BUILD_LOSS}"
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,29 @@ def implementation_name(
 implementation_name._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+def planned_name(choice: Implementation, device_type: str) -> Literal["native", "reference"]:
+    """What will run on ``device_type``, which this machine may be without.
+
+    A run on GPUs is taken to be made in this environment, such as that of a login node; only where
+    torch here is built for the CPU alone, in another, with the native op if it is built here.
+
+    Raises:
+        UserError: see `implementation_name`.
+    """
+    built: bool = torch.backends.cuda.is_built()  # type: ignore[no-untyped-call]
+    elsewhere = device_type == "cuda" and not built
+    return implementation_name(choice, "cpu" if elsewhere else device_type)
+
+
+def plain_on_gpu(config: Config, device_type: str) -> str:
+    """Why the pair loss will be plain torch on a GPU where nobody asked for that; else empty."""
+    choice = config.loss.implementation
+    none = config.train.images == "first" and config.loss.form == "plain"
+    if device_type != "cuda" or choice != "auto" or none:
+        return ""
+    return "" if planned_name(choice, device_type) == "native" else PLAIN_ON_GPU
+
+
 def _cannot_serve(device_type: str) -> UserError:
     if not native_devices():
         return UserError(
@@ -74,7 +106,7 @@ def _cannot_serve(device_type: str) -> UserError:
     return UserError(
         f"loss.implementation = 'native': built for {', '.join(native_devices())}, "
         f"the logits are on {device_type}",
-        fix="build where nvcc is on the PATH (PAIRDISTILL_CUDA=1), or choose 'auto'",
+        fix=f"{BUILD_LOSS}, or choose 'auto'",
     )
 
 

@@ -13,6 +13,7 @@ from distill.engine_parts.optimizer import moments_of
 from distill.engine_parts.settings import bucket_elements, micro_batch_pairs
 from distill.errors import UserError
 from distill.losses import PairLossSpec
+from distill.losses.choice import plain_on_gpu
 from distill.losses.linear_stream import numbers_told
 from distill.models.classifier import check_people
 from distill.models.compiled import check_stage
@@ -223,8 +224,8 @@ def compare(
     rows = [row_of(config, job, choice, machine) for choice in choices]
     if remedies:
         rows = [row if row.fits else _mended(config, job, row, machine) for row in rows]
-    notes = (NOT_COMPILED,) if config.model.compile else ()
-    return Comparison(job, machine, rows, best_of(rows, wanted), notes)
+    notes = NOT_COMPILED if config.model.compile else "", plain_on_gpu(config, job.device)
+    return Comparison(job, machine, rows, best_of(rows, wanted), tuple(filter(None, notes)))
 
 
 def best_of(rows: list[Row], rate: float) -> Row | None:

@@ -22,7 +22,7 @@ from distill.engine_parts.autocast import AUTOCAST_DTYPES
 from distill.heads import build_head
 from distill.losses import PairLossSpec, fused, linear_native, linear_plain, margined_logits
 from distill.losses import reference as plain
-from distill.losses.choice import implementation_name
+from distill.losses.choice import planned_name
 from distill.losses.linear import default_chunk, unit_rows
 from distill.losses.linear_plan import Plan
 from distill.losses.linear_rows import reduce_rows, two_at_a_time
@@ -155,12 +155,17 @@ def _embeddings(rows: int, dim: int, size: int) -> torch.Tensor:
     return torch.empty(rows, dim, dtype=dtype).requires_grad_()
 
 
+def _is_native(config: Config) -> bool:
+    device = "cpu" if config.run.device == "cpu" else "cuda"
+    return planned_name(config.loss.implementation, device) == "native"
+
+
 def _stored_loss(
     config: Config, scores: torch.Tensor, labels: torch.Tensor, spec: PairLossSpec
 ) -> torch.Tensor:
     if config.train.images == "first":
         return F.cross_entropy(margined_logits(scores.float(), labels, spec), labels)
-    native = implementation_name(config.loss.implementation, "cpu") == "native"
+    native = _is_native(config)
     compute = fused.row_terms if native else plain.row_terms
     first, second = scores.chunk(2)
     pairs = labels[: len(first)]
@@ -253,7 +258,7 @@ def _run_chunks(
 
 def _none_kept(config: Config, spec: PairLossSpec, chunk_classes: int) -> Plan:
     """How the loss is computed where every chunk's scores are made again in backward."""
-    native = implementation_name(config.loss.implementation, "cpu") == "native"
+    native = _is_native(config)
     return Plan(
         primitives=linear_native if native else linear_plain,
         spec=spec,

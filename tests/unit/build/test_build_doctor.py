@@ -126,7 +126,8 @@ def test_a_native_loss_that_is_wrong_is_named(
         for built in ((), ("cpu",), ("cpu", "cuda")):
             told = replace(info, native_devices=built)
             monkeypatch.setattr(doctor_loss, "implementation_info", lambda told=told: told)
-            assert doctor_loss.main() == (0 if built else 1)
+            slow = gpu and built == ("cpu",)
+            assert doctor_loss.main() == (doctor.SLOW_ON_GPU if slow else 0 if built else 1)
             words = capsys.readouterr().out
             for device in ("cpu", "cuda"):
                 here = device == "cpu" or gpu
@@ -142,6 +143,17 @@ def test_a_failing_native_loss_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None
     row = doctor.check_native_loss()
     assert (row.ok, row.found) == (False, "RuntimeError: the driver is old")
     assert "PAIRDISTILL_CUDA=0" in row.fix
+
+
+def test_a_native_loss_that_is_not_built_for_the_gpu_here_is_a_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = "pair loss: native for cpu (avx2); right on cpu; not built for cuda, which is here\n"
+    answer = subprocess.CompletedProcess([], doctor.SLOW_ON_GPU, said, "")
+    monkeypatch.setattr(doctor, "run", lambda _argv: answer)
+    row = doctor.check_native_loss()
+    assert (row.ok, row.needed, row.found) == (False, False, said.strip())
+    assert "module load cuda" in row.fix and "make setup" in row.fix
 
 
 @pytest.mark.parametrize(

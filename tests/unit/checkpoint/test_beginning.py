@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from distill.checkpoint import TrainState, save
 from distill.config import load_config
 from distill.data.batch import OrderState
 from distill.errors import UserError
+from distill.losses import choice
 from distill.run_dir import RunDir
 from launcher.status import statuses
 
@@ -225,6 +227,32 @@ def test_it_is_warned_where_gpus_of_this_machine_stay_idle(folder, told, tmp_pat
     assert "NVIDIA driver 535.104.05 is here, and torch sees no CUDA device: torch " in text
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # somebody hides them
     folder.begin("run.device=auto")
+    assert told[-1][0] == "note"
+
+
+def test_it_is_warned_where_the_loss_of_a_gpu_is_plain_torch(folder, told, monkeypatch, engine_of):
+    """The native op as a machine without nvcc builds it, and a rank with a GPU."""
+    built = ["cpu"]
+    monkeypatch.setattr(choice, "native_devices", lambda: tuple(built))
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    folder.begin("run.device=cuda")
+    assert not any("plain torch" in text for _, text in told)
+
+    def on_gpu(seed):
+        engine = engine_of(seed)
+        engine.ranks = replace(engine.ranks, device=torch.device("cuda"))
+        return engine
+
+    folder._engine_of = on_gpu
+    folder.begin("loss.implementation=reference")  # as it was asked for
+    folder.begin("train.images=first")  # has no pair loss
+    assert not any("plain torch" in text for _, text in told)
+    folder.begin()
+    how, text = told[-1]
+    assert how == "warn" and text.startswith("loss.implementation = 'auto': plain torch on GPUs")
+    assert "module load cuda" in text and "make setup" in text
+    built.append("cuda")
+    folder.begin()
     assert told[-1][0] == "note"
 
 

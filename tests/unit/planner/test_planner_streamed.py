@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from distill.config import load_config
+from distill.errors import UserError
 from distill.heads import build_head
-from distill.losses import PairLossSpec, linear_pair_loss
+from distill.losses import PairLossSpec, choice, fused, linear_pair_loss
 from distill.losses.live_memory import LiveMemory
-from distill.planner.trace import streamed_head_cost
+from distill.planner import trace
+from distill.planner.trace import stored_head_cost, streamed_head_cost
 
 SMALL = ("model.name=tiny", "model.embedding_dim=32", "train.global_batch_pairs=64")
 
@@ -72,3 +74,25 @@ def test_a_streamed_head_holds_what_a_real_one_does(
     found = streamed_head_cost(config, classes, rows, narrow.itemsize, budget_bytes)
     assert found.forward_bytes == pytest.approx(forward, abs=10_000)
     assert found.peak_bytes == pytest.approx(memory.peak_bytes, rel=0.003)
+
+
+@pytest.mark.skipif("cpu" not in fused.native_devices(), reason="the native extension is not built")
+def test_memory_is_that_of_the_loss_that_will_run_on_the_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where torch is built for CUDA and the native loss is not, plain torch."""
+
+    def peaks(*words: str) -> list[float]:
+        trace._run_chunks.cache_clear()
+        config = load_config(None, ["head.kind=cosine", *words])
+        of_chunks = streamed_head_cost(config, 400_000, 128, 4, 0.0)
+        return [of_chunks.peak_bytes, stored_head_cost(config, 10_000, 128, 4).peak_bytes]
+
+    monkeypatch.setattr(choice, "native_devices", lambda: ("cpu",))
+    elsewhere, plain = peaks(), peaks("loss.implementation=reference")
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    assert peaks() == plain
+    assert elsewhere == peaks("run.device=cpu") != plain
+    with pytest.raises(UserError, match="built for cpu, the logits are on cuda; load a CUDA"):
+        peaks("loss.implementation=native")
+    trace._run_chunks.cache_clear()
