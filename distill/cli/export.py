@@ -48,7 +48,8 @@ def export_command(
     people are written to OUT.identities.json. Weights that an *.onnx* cannot hold are written to
     OUT.data. *.safetensors* holds the weights of the backbone, under the names of
     arcface_torch where it has that network.
-    *.onnx* needs `pip install "pairdistill[onnx]"`. `docs/export.md` says more.
+    *.onnx* needs onnx, onnxscript and onnxruntime, which `make setup` installs. `docs/export.md`
+    says more.
     """
     from distill.export.write import export_network
 

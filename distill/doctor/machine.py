@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill import detector_package, gpus
+from distill.extras import how_to_install
 from distill.processes.cores import usable_cores
 
 PROBE_TIMEOUT_SECONDS = 120
@@ -208,12 +209,12 @@ def check_tensorboard() -> Check:
 
 def check_demo_faces() -> Check:
     """The ten generated people of the demo."""
-    return _installed("demo faces", "openpeople", "pip install 'pairdistill[demo]'", needed=False)
+    return _installed("demo faces", "openpeople", how_to_install("demo"), needed=False)
 
 
 def check_timm() -> Check:
     """The library of backbones `timm:NAME`."""
-    return _installed("timm backbones", "timm", "pip install -c constraints.txt timm", needed=False)
+    return _installed("timm backbones", "timm", how_to_install("timm"), needed=False)
 
 
 CHECKS: tuple[Callable[[], Check], ...] = (

@@ -24,6 +24,7 @@ from distill.errors import UserError
 from distill.export.as_program import program_of
 from distill.export.network import as_taken, random_images
 from distill.export.wanted import Gives, Takes
+from distill.extras import how_to_install
 
 OPSET, IR_VERSION = 18, 8
 """The oldest operators that torch's exporter writes, and the format of ONNX 1.13, which has them
@@ -46,7 +47,7 @@ def check_exporters() -> None:
     if missing:
         raise UserError(
             f".onnx needs {' and '.join(missing)}, not installed here",
-            fix='install them with `pip install "pairdistill[onnx]"`, or export to .pt2',
+            fix=f"install them with `{how_to_install('onnx')}`, or export to .pt2",
         )
 
 

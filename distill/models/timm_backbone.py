@@ -11,6 +11,7 @@ from torch import nn
 
 from distill.data.batch import IMAGE_SIZE
 from distill.errors import UserError
+from distill.extras import how_to_install
 from distill.models.layers import EmbeddingNorm
 
 
@@ -63,7 +64,7 @@ def import_timm(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         raise UserError(
             f"model.name = 'timm:{name}': timm is not installed",
-            fix='install it with `pip install "pairdistill[timm]"`, or take a built-in backbone',
+            fix=f"install it with `{how_to_install('timm')}`, or take a built-in backbone",
         ) from error
 
 

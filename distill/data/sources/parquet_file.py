@@ -9,6 +9,7 @@ from typing import Any
 
 from distill.data.sources.folder import MAX_FILE_BYTES
 from distill.errors import UserError
+from distill.extras import how_to_install
 
 MAX_RATIO = 200
 """Images are compressed already; a column that shrank to less than this part of it is a bomb."""
@@ -84,7 +85,7 @@ def arrow_library() -> Any:
     except ImportError:
         raise UserError(
             "parquet files are read by pyarrow, which is not installed",
-            fix="pip install 'pairdistill[parquet]'",
+            fix=how_to_install("parquet"),
         ) from None
     return pyarrow
 

@@ -216,7 +216,6 @@ def test_it_is_warned_where_no_pictures_will_be_shown(folder, told):
 def test_it_is_warned_where_gpus_of_this_machine_stay_idle(folder, told, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    folder.begin("run.device=auto")
     monkeypatch.setattr(gpus, "DRIVER", tmp_path / "version")
     gpus.DRIVER.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug\n")
     folder.begin("run.device=cpu")
@@ -235,8 +234,6 @@ def test_it_is_warned_where_the_loss_of_a_gpu_is_plain_torch(folder, told, monke
     built = ["cpu"]
     monkeypatch.setattr(choice, "native_devices", lambda: tuple(built))
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
-    folder.begin("run.device=cuda")
-    assert not any("plain torch" in text for _, text in told)
 
     def on_gpu(seed):
         engine = engine_of(seed)

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from distill.cli.app import build_app
 from distill.errors import UserError
+from distill.losses import choice
 
 RUN = """
 [model]
@@ -78,6 +80,17 @@ def test_mistakes(run: Path, words: tuple[str, ...], message: str) -> None:
     done = plan(run, *words)
     assert isinstance(done.exception, UserError)
     assert message in str(done.exception)
+
+
+def test_it_says_so_where_the_loss_will_be_plain_torch_on_gpus(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a login node without nvcc, where torch is built for CUDA."""
+    monkeypatch.setattr(choice, "native_devices", lambda: ("cpu",))
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    words = "--identities", "5000", "--json", "run.seed=77"  # costs are kept by settings
+    (note,) = json.loads(plan(run, *words).stdout)["notes"]
+    assert note.startswith("loss.implementation = 'auto': plain torch on GPUs")
 
 
 def test_with_a_compiled_network_it_says_what_the_figures_are_of(run: Path) -> None:

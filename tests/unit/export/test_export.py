@@ -209,7 +209,7 @@ def test_mistakes_are_named(exported, networks, tmp_path, monkeypatch):
         with pytest.raises(UserError, match=words):
             raise export(*asked).exception
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(UserError, match=r"needs onnxscript.*pairdistill\[onnx\]"):
+    with pytest.raises(UserError, match=r"needs onnxscript.*`pip install .*onnxscript.*`"):
         raise export(path, tmp_path / "face.onnx").exception
     assert list(tmp_path.iterdir()) == []
 

@@ -165,7 +165,7 @@ def test_unknown_name_says_the_nearest():
 
 def test_timm_missing_is_a_clear_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)  # makes the import fail as if not installed
-    with pytest.raises(UserError, match=r"timm is not installed; .*pairdistill\[timm\]"):
+    with pytest.raises(UserError, match=r"timm is not installed; .*`pip install .* timm.*`"):
         build_backbone("timm:resnet18", embedding_dim=8)
 
 
