@@ -180,17 +180,25 @@ def together() -> Iterator[None]:
 
     Used where ranks check different things (a lock, a local file), so that none waits for a rank
     that has left. The block itself must hold no collective.
+
+    All raise the same, whatever their own: what they do next may be other collectives. It is that
+    of the lowest rank; an error comes before a `TrainingStopped`, which the next start meets again.
     """
     mine: UserError | None = None
     try:
         yield
     except UserError as error:
         mine = error
-    failures = gather_objects(None if mine is None else [mine.what, mine.fix, mine.exit_status])
-    if mine is not None:
+    own = None if mine is None else [mine.what, mine.fix, mine.exit_status]
+    failures = [failure for failure in gather_objects(own) if failure is not None]
+    if not failures:
+        return
+    failures.sort(key=_is_stop)  # which keeps the order of ranks
+    if mine is not None and own == failures[0]:
         raise mine
-    for failure in failures:
-        if failure is not None:
-            what, fix, status = failure
-            kind = TrainingStopped if status == TrainingStopped.exit_status else UserError
-            raise kind(what, fix=fix)
+    what, fix, _ = failures[0]
+    raise (TrainingStopped if _is_stop(failures[0]) else UserError)(what, fix=fix)
+
+
+def _is_stop(failure: list[Any]) -> bool:
+    return bool(failure[2] == TrainingStopped.exit_status)

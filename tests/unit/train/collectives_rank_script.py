@@ -11,8 +11,16 @@ from pathlib import Path
 
 import torch
 
-from distill.collectives import from_first, gather_objects, gathered, gathered_rows, merged_on_first
+from distill.collectives import (
+    from_first,
+    gather_objects,
+    gathered,
+    gathered_rows,
+    merged_on_first,
+    together,
+)
 from distill.config.tree import Config
+from distill.errors import TrainingStopped, UserError
 from distill.ranks import from_environment, init_process_group, leave_process_group
 
 
@@ -26,6 +34,29 @@ def largest(rank: int, count: int, seen: list[int]) -> list[int] | None:
 
     found = merged_on_first(mine.long(), merge)
     return None if found is None else found[:, 0].tolist()
+
+
+def raised(mine: UserError | None) -> list[object]:
+    """What this rank ends a block with where its own error is ``mine``, and if it is that one."""
+    try:
+        with together():
+            if mine is not None:
+                raise mine
+    except UserError as error:
+        return [type(error).__name__, str(error), error is mine]
+    return []
+
+
+def failures(rank: int) -> list[list[object]]:
+    """Of a stop, a file that one rank cannot read, and several; none of the ranks waits."""
+    stop, corrupt = TrainingStopped("asked to stop"), UserError("pair 7 is corrupt", fix="mend it")
+    rounds = [
+        [None, None, None],
+        [stop, corrupt, None],
+        [None, stop, stop],
+        [None, UserError("one"), UserError("two")],
+    ]
+    return [raised(errors[rank]) for errors in rounds]
 
 
 def main(out: str) -> None:
@@ -50,6 +81,7 @@ def main(out: str) -> None:
         "scalars": gathered(torch.tensor(rank > 0)).tolist(),
         "first": from_first([rank, "é" * (9 - rank)]),
         "objects": gather_objects({"rank": rank}),
+        "failures": failures(rank),
     }
     Path(out, f"rank{rank}.json").write_text(json.dumps(told))
     leave_process_group()

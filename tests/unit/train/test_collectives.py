@@ -38,3 +38,28 @@ def test_every_rank_has_what_all_said_in_their_order(told: list[dict]) -> None:
         assert one["nothing"] == [0, 2]
         assert one["scalars"] == [rank > 0 for rank in range(RANKS)]
         assert one["objects"] == [{"rank": rank} for rank in range(RANKS)]
+
+
+def test_all_ranks_fail_alike_whatever_happened_to_each(told: list[dict]) -> None:
+    """A run asked to stop while one rank meets a corrupt image: else ranks save, or not, alone."""
+    stop, corrupt = "asked to stop", "pair 7 is corrupt; mend it"
+    assert [one["failures"] for one in told] == [
+        [
+            [],
+            ["UserError", corrupt, False],
+            ["TrainingStopped", stop, False],
+            ["UserError", "one", False],
+        ],
+        [
+            [],
+            ["UserError", corrupt, True],
+            ["TrainingStopped", stop, True],
+            ["UserError", "one", True],
+        ],
+        [
+            [],
+            ["UserError", corrupt, False],
+            ["TrainingStopped", stop, True],
+            ["UserError", "one", False],
+        ],
+    ]
