@@ -286,7 +286,10 @@ class Engine:
         }
 
     def finish_load(self, counters: dict[str, float]) -> None:
-        """After writing all fragments and buffers: spread them to where the network reads them."""
+        """After writing all fragments and buffers: spread them to where the network reads them.
+
+        Buffers are equal on all ranks, as they are everywhere but in a step.
+        """
         for held in self._held:
             state_of(self._optimizer, held.tensor, self.moments)
         set_updates(self._optimizer, int(counters["updates"]))
@@ -295,7 +298,7 @@ class Engine:
         if self._scale.dynamic:
             self._scale.scale = counters["loss_scale"]
             self._scale.good_steps = int(counters["good_steps"])
-        self._buffers.share()
+        self._buffers.remember()
         spread_weights(self._engine.optimizer, self.zero_stage)
 
     def weights(self) -> dict[str, torch.Tensor]:

@@ -35,7 +35,7 @@ class SharedBuffers:
         self._flat = torch.zeros(sum(sizes), device=device)
         parts = zip(torch.split(self._flat, sizes), self._floats, strict=True)
         self._good_floats = [part.view_as(buffer) for part, buffer in parts]
-        self._remember()
+        self.remember()
 
     @torch.no_grad()
     def share(self) -> None:
@@ -43,7 +43,7 @@ class SharedBuffers:
 
         The buffers that count (``num_batches_tracked``) are equal on all ranks by themselves.
         """
-        self._remember()
+        self.remember()
         if self._world_size > 1 and self._floats:
             dist.all_reduce(self._flat)
             self._flat /= self._world_size
@@ -51,11 +51,16 @@ class SharedBuffers:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put back the values that `share` remembered."""
+        """Put back the values that `share` or `remember` took for good."""
         _copy_all(self._good_floats, self._floats)
         _copy_all(self._good_others, self._others)
 
-    def _remember(self) -> None:
+    @torch.no_grad()
+    def remember(self) -> None:
+        """Take the buffers for good as they are, where they are equal on all ranks already.
+
+        `share` would change them: a sum of W equal numbers divided by W is rounded.
+        """
         _copy_all(self._floats, self._good_floats)
         _copy_all(self._others, self._good_others)
 

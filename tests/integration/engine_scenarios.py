@@ -343,6 +343,33 @@ def resumed(ranks: Ranks, folder: Path) -> dict[str, Any]:
     return found
 
 
+def statistics(ranks: Ranks, folder: Path) -> list[int]:
+    """Running statistics that a resume changed, on a number of ranks that is no power of two.
+
+    Once it is made, and once a broken batch has spoilt them and they were put back.
+    """
+    config, target = settings(), folder / f"statistics-{ranks.world_size}"
+
+    def fresh() -> Engine:
+        return Engine.create(
+            nn.Sequential(nn.Conv2d(3, 512, 1), nn.BatchNorm2d(512)), config, ranks
+        )
+
+    torch.manual_seed(7)
+    engine, again, changed = fresh(), fresh(), []
+    for name in ("1.running_mean", "1.running_var"):
+        engine.buffers[name].uniform_(0.5, 2.0)
+    save(target, engine, TrainState(1), FACTS)
+    load(latest_verified(target, ranks), again, FACTS)
+    for spoilt in (False, True):
+        if spoilt:
+            again.backward(again.forward(torch.full((2, 3, 2, 2), float("nan"))).mean())
+            assert again.step().skipped
+        found = zip(engine.buffers.values(), again.buffers.values(), strict=True)
+        changed.append(sum(int((a != b).sum()) for a, b in found))
+    return changed
+
+
 def elastic_saved(ranks: Ranks, folder: Path) -> dict[str, Any]:
     """A plain network saved at step 3 under stages 1 and 3, and what would have come."""
     found = {}
@@ -426,6 +453,7 @@ PHASES = {
     ),
     "single": (curves, elastic_saved, elastic_loaded, code_generator),
     "resume": (resumed, elastic_loaded),
+    "three": (statistics,),
 }
 
 

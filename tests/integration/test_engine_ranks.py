@@ -216,6 +216,11 @@ def test_one_rank_with_a_full_disk_fails_the_save_on_all(two):
         assert failing["left"] == ["step-00000001"]
 
 
+def test_running_statistics_come_back_to_the_last_bit_on_three_ranks(folder):
+    """A third of three equal numbers is not always the number."""
+    assert [rank["statistics"] for rank in play_phase("three", 3, folder)] == [[0, 0]] * 3
+
+
 def test_all_ranks_fall_back_and_refuse_together(two):
     for rank in two:
         failing = rank["failing"]
