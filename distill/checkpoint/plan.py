@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Plan = list[list[TensorSpec]]
 """For each rank the float32 tensors that are gathered to it, in the order they are written."""
+_HEADER_BYTES_A_TENSOR = 1024
+_BYTES_A_FILE = 64 * 1024
+"""Beside its tensors."""
 
 
 def plan_shards(engine: Trainable) -> Plan:
@@ -74,9 +77,18 @@ def rows_of_this_rank(engine: Trainable) -> dict[str, torch.Tensor]:
 def estimated_bytes(plan: Plan, engine: Trainable) -> int:
     """Size of the whole checkpoint, with room for headers, buffers and manifest."""
     tensors = [spec for shard in plan for spec in shard]
-    buffers = sum(b.numel() * b.element_size() for b in engine.buffers.values())
     by_classes = sum(4 * math.prod(engine.shapes[name]) for name in engine.class_bounds)
     by_classes *= 1 + len(engine.moments)
-    per_rank = 64 * 1024
-    headers = 1024 * len(tensors) + per_rank * len(plan)
-    return sum(s.nbytes for s in tensors) + buffers + by_classes + headers
+    headers = _HEADER_BYTES_A_TENSOR * len(tensors) + _BYTES_A_FILE * len(plan)
+    return sum(s.nbytes for s in tensors) + _bytes_of_buffers(engine) + by_classes + headers
+
+
+def estimated_weights_bytes(engine: Trainable) -> int:
+    """Size of the file of the weights alone (`export_weights`), with room for its header."""
+    weights = sum(4 * math.prod(shape) for shape in engine.shapes.values())
+    headers = _HEADER_BYTES_A_TENSOR * len(engine.shapes) + _BYTES_A_FILE
+    return weights + _bytes_of_buffers(engine) + headers
+
+
+def _bytes_of_buffers(engine: Trainable) -> int:
+    return sum(b.numel() * b.element_size() for b in engine.buffers.values())

@@ -134,7 +134,8 @@ def test_a_disk_too_small_for_the_checkpoints_is_seen_before_the_first_step(worl
     done = python("-c", CRAMPED, *words)
     assert done.returncode == 2
     place = re.escape(str(world.run_dir("cramped").checkpoints))
-    told = rf"error: '{place}': checkpoints need \d\.\d\d MB, and 1\.00 MB are free; free some "
+    need = r"checkpoints and weights need \d\.\d\d MB, and 1\.00 MB are free"
+    told = rf"error: '{place}': {need}; free some "
     assert re.match(told, done.stderr.splitlines()[-1])
     assert not world.run_dir("cramped").metrics.exists()
 
