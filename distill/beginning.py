@@ -74,14 +74,14 @@ class Beginning(NamedTuple):
 
 
 def begin_or_resume(config: Config, plan: Plan, engine: Engine) -> Beginning:
-    """Bring a fresh ``engine`` to where the run folder stands; all ranks must call it.
+    """Bring a fresh ``engine`` to where the run folder, locked, stands; all ranks must call it.
 
     Raises:
         UserError: checkpoints of which none is good, or of another run; one where none may be, or
             beyond the steps of this run; weights to start from that do not fit. On all ranks, and
             ``config.toml`` is as it was.
     """
-    found = latest_verified(plan.run.checkpoints, engine.ranks)
+    found = latest_verified(plan.run.checkpoints, engine.ranks, alone=True)
     settings = (config, plan, engine)
     begun, words = _resumed(found, *settings) if found else _fresh(*settings)
     _write_settings(config, plan, engine, begun.total_steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 GONE = "removed meanwhile"
 """What is wrong with a checkpoint whose run removes it, for a newer one, while it is read."""
+_LOOKS, _SECONDS_BETWEEN_LOOKS = 4, 20.0
+"""For one that its own run cannot find: an NFS may be out of date for a minute."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,20 @@ class Found:
             yield f"checkpoint damaged and set aside: {moved} ({reason})"
 
 
-def latest_verified(folder: Path, ranks: Ranks | None = None) -> Found | None:
+def latest_verified(
+    folder: Path, ranks: Ranks | None = None, *, alone: bool = False
+) -> Found | None:
     """The newest checkpoint in ``folder`` whose every byte is as it was written.
 
     A newer one that is damaged is renamed to ``*.corrupt`` and reported in `Found.set_aside`; one
     that a training run removes meanwhile, for a newer one, is passed over. With ``ranks`` a
     collective: each rank reads its share of the files, all come to one result.
+
+    Args:
+        folder: of checkpoints.
+        ranks: those that read together.
+        alone: whether this is that run, and holds its lock. Then nobody removes one: what is not
+            to be found is looked for again, and never passed over.
 
     Returns:
         None where no checkpoint was ever finished.
@@ -65,16 +76,31 @@ def latest_verified(folder: Path, ranks: Ranks | None = None) -> Found | None:
     """
     damaged: list[tuple[str, str]] = []
     seen: list[str] = []
+    looks = 0
     while (name := from_first(_newest_name(folder, seen))) is not None:
         path = folder / name
         reason = _reason(path, ranks)
         if not reason:
             return Found(path, Manifest.read(path), tuple(damaged))
-        if reason != GONE and from_first(path.exists()):
-            damaged.append((_set_aside(path, ranks), reason))
+        is_there = reason != GONE and from_first(path.exists())
+        if is_there and (moved := _set_aside(path, ranks)):
+            damaged.append((moved, reason))
+        elif alone and (looks := looks + 1) < _LOOKS:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            continue
+        elif alone:
+            raise _out_of_date(path)
         seen.append(name)
     _refuse_what_is_left(folder, damaged, *from_first(_left(folder)))
     return None
+
+
+def _out_of_date(path: Path) -> UserError:
+    return UserError(
+        f"checkpoint {str(path)!r} is listed and its files are not to be found, though no other job"
+        " works here: a network file system that is out of date?",
+        fix="try again in a minute, or move that folder away to go on from an earlier one",
+    )
 
 
 def _newest_name(folder: Path, seen: Sequence[str]) -> str | None:
@@ -210,12 +236,14 @@ def _first_damage(path: Path, shards: slice = slice(None)) -> str:
 
 
 def _set_aside(path: Path, ranks: Ranks | None) -> str:
-    """Rename on rank 0; the new path, on all ranks."""
+    """Rename on rank 0; the new path, on all ranks, empty where it has been removed meanwhile."""
     moved = ""
     with together():
         if ranks is None or ranks.is_first:
             try:
                 moved = str(set_aside(path))
+            except FileNotFoundError:  # its files went before it did
+                pass
             except OSError as error:
                 raise UserError(
                     f"damaged checkpoint {str(path)!r} cannot be renamed: {error}",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,7 +13,7 @@ import torch
 
 from distill import console, gpus
 from distill.beginning import begin_or_resume
-from distill.checkpoint import TrainState, save
+from distill.checkpoint import TrainState, find, save
 from distill.config import load_config
 from distill.data.batch import OrderState
 from distill.errors import UserError
@@ -152,6 +154,30 @@ def test_what_was_set_aside_is_told_before_the_run_opens(folder, told):
     assert [how for how, _ in told] == ["warn", "note"]
     assert "checkpoint damaged and set aside: " in told[0][1]
     assert "step-00000002.corrupt (manifest.json does not match" in told[0][1]
+
+
+@pytest.mark.parametrize("times", [1, 3, 4])
+def test_a_run_does_not_go_back_where_nfs_is_out_of_date(folder, told, monkeypatch, times):
+    """Its newest checkpoint is there, and nobody can have removed it: it is looked for again."""
+    facts = folder.begin()[0].facts
+    for step in (1, 2):
+        folder.save(step, facts)
+    real, stale = find.verify_file, [OSError(errno.ESTALE, os.strerror(errno.ESTALE))] * times
+    there = sorted(path.name for path in folder.run.checkpoints.iterdir())
+
+    def verify(path, entry):
+        if path.parent.name == "step-00000002" and stale:
+            raise stale.pop()
+        real(path, entry)
+
+    monkeypatch.setattr(find, "verify_file", verify)
+    monkeypatch.setattr(find, "_SECONDS_BETWEEN_LOOKS", 0.0)
+    if times < 4:
+        assert folder.begin()[0].state.step == 2
+    else:
+        with pytest.raises(UserError, match="step-00000002' is listed and its files are not"):
+            folder.begin()
+    assert sorted(path.name for path in folder.run.checkpoints.iterdir()) == there
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,25 @@ def test_one_that_a_run_removes_while_it_is_read_is_not_damaged(
     assert sorted(path.name for path in tmp_path.iterdir()) == there
 
 
+def test_one_that_goes_file_by_file_while_it_is_set_aside_is_not_damaged(
+    save_steps, tmp_path, monkeypatch
+):
+    """Its manifest is gone, the folder is there still, and is not when it is to be renamed."""
+    (path,) = save_steps(1)
+    (path / "manifest.json").unlink()
+    real = find.set_aside
+
+    def late(path):
+        save_steps(2)
+        remove(path)
+        return real(path)
+
+    monkeypatch.setattr(find, "set_aside", late)
+    found = latest_verified(tmp_path)
+    assert (found.step, found.set_aside) == (2, ())
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
+
+
 def test_headers_beside_a_run_are_those_of_the_newer_one(save_steps, tmp_path, monkeypatch):
     save_steps(1)
     real = Manifest.read
