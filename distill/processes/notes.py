@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -40,6 +44,23 @@ class Note:
     secondary: bool
 
 
+@contextlib.contextmanager
+def notes_folder() -> Iterator[Path]:
+    """A temporary folder for notes, there for as long as the block, however many days that takes.
+
+    What is ten days old in /tmp is removed by systemd-tmpfiles, but not below a folder that
+    somebody has locked. (Of other cleaners nothing is known: a note may not find its folder.)
+    """
+    with tempfile.TemporaryDirectory(prefix="pairdistill-") as folder:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_SH)
+            yield Path(folder)
+        finally:
+            os.close(handle)
+
+
 def read_note(path: Path) -> Note | None:
     """The note that a rank left at ``path``; None where it left none, or a disk has damaged it."""
     try:
@@ -48,8 +69,8 @@ def read_note(path: Path) -> Note | None:
         return None
 
 
-def lost_peer(error: BaseException) -> bool:
-    """Whether an error only says that another rank has gone."""
+def lost_peer(error: BaseException | str) -> bool:
+    """Whether an error, or its last line, only says that another rank has gone."""
     return bool(_LOST_PEER.search(str(error)))
 
 
@@ -68,7 +89,7 @@ def leave(text: str, status: int, *, secondary: bool = False) -> NoReturn:
     """
     try:
         _write(Path(os.environ[NOTES]), Note(own_rank(), time.time_ns(), status, text, secondary))
-    except (KeyError, OSError):  # nobody asked for one; or a full disk, and the log is there
+    except (KeyError, OSError):  # nobody asked for one; or no folder, and the parent has the log
         sys.stderr.write(f"{text}\n")
     sys.stdout.flush()
     sys.stderr.flush()

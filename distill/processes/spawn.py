@@ -24,17 +24,25 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from distill.errors import UserError, one_line, signal_name
-from distill.processes.cores import usable_cores
+from distill.processes.cores import check_cores
 from distill.processes.interrupt import leave_on_interrupt
-from distill.processes.notes import NOTES, Note, leave, lost_peer, own_rank, read_note
+from distill.processes.notes import (
+    NOTES,
+    Note,
+    leave,
+    lost_peer,
+    notes_folder,
+    own_rank,
+    read_note,
+)
 
 GRACE_SECONDS = 5.0
 """Time the other ranks get to leave after one failed."""
@@ -42,8 +50,6 @@ STOP_GRACE_SECONDS = 30.0
 """Time they get after one left because it was asked to."""
 LISTEN_FD = "PAIRDISTILL_LISTEN_FD"
 """Variable with the descriptor of the listening socket that rank 0 inherits."""
-RANKS_A_CORE = 4
-"""Ranks of which each takes hundreds of MB and seconds to start; one a core is enough on CPUs."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 """Signals that ask a run to save and leave; the exit status is then 128 + the signal."""
 
@@ -64,6 +70,8 @@ class _Family:
 
     children: list[subprocess.Popen[bytes]]
     notes: Path
+    files: contextlib.ExitStack
+    logs: dict[int, BinaryIO] = field(default_factory=dict)
     asked: list[signal.Signals] = field(default_factory=list)
     killed: set[int] = field(default_factory=set)
 
@@ -117,10 +125,11 @@ def spawn_local(
     """
     check_cores(ranks)
     with (
-        tempfile.TemporaryDirectory(prefix="pairdistill-") as folder,
+        notes_folder() as folder,
+        contextlib.ExitStack() as files,
         socket.create_server(("127.0.0.1", 0), backlog=2 * ranks) as door,
     ):
-        family = _Family([], Path(folder))
+        family = _Family([], folder, files)
         with _stop_signals(family):
             try:
                 _start(family, [*program, *argv], ranks, door)
@@ -128,21 +137,6 @@ def spawn_local(
             finally:
                 family.kill()
         return _verdict(family)
-
-
-def check_cores(ranks: int) -> None:
-    """Refuses so many ranks that this machine would run out of memory before any of them works.
-
-    Raises:
-        UserError: more than `RANKS_A_CORE` for each core of this process.
-    """
-    cores = usable_cores()
-    if ranks > RANKS_A_CORE * cores:
-        raise UserError(
-            f"--ranks {ranks}: this process has {cores} cores",
-            fix=f"give one for each CUDA device, or on CPUs one a core; {RANKS_A_CORE * cores} is"
-            " the most that is started",
-        )
 
 
 def _start(family: _Family, command: list[str], ranks: int, door: socket.socket) -> None:
@@ -156,20 +150,20 @@ def _start(family: _Family, command: list[str], ranks: int, door: socket.socket)
 
 def _start_all(family: _Family, command: list[str], ranks: int, door: socket.socket) -> None:
     for rank in range(ranks):
-        log = (family.notes / f"rank{rank}.log").open("wb") if rank else None
+        if rank:  # its offset is that of the rank, who writes to the end wherever that stands
+            log = (family.notes / f"rank{rank}.log").open("a+b")
+            family.logs[rank] = family.files.enter_context(log)
         family.children.append(
             subprocess.Popen(
                 command,
                 env=os.environ | _environment(rank, ranks, door, family.notes),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL if rank else None,
-                stderr=log,
+                stderr=family.logs.get(rank),
                 pass_fds=() if rank else (door.fileno(),),
                 process_group=0,
             )
         )
-        if log:
-            log.close()
 
 
 def _environment(rank: int, ranks: int, door: socket.socket, notes: Path) -> dict[str, str]:
@@ -249,14 +243,18 @@ def _silent_death(family: _Family, rank: int, code: int) -> Iterator[Note]:
         # An abort is how a communication library ends a rank whose peer has gone.
         yield Note(rank, 0, 128 - code, text, secondary=-code == signal.SIGABRT)
     elif code - 128 not in (*STOP_SIGNALS, signal.SIGPIPE):  # `| head` had enough
-        text = f"error: rank {rank} ended with status {code}{_last_words(family, rank)}"
-        yield Note(rank, 0, code, text, secondary=False)
+        words = _last_words(family, rank)  # its note, where that could not be written
+        text = f"error: rank {rank} ended with status {code}{words}"
+        consequence = lost_peer(words.rpartition("\n")[2])
+        yield Note(rank, 0 if words else 1, code, text, secondary=consequence)
 
 
 def _last_words(family: _Family, rank: int) -> str:
     """The end of what a silenced rank wrote to standard error."""
-    log = family.notes / f"rank{rank}.log"
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if rank else []
+    lines: list[str] = []
+    if rank:  # the first one's went to the terminal
+        family.logs[rank].seek(0)
+        lines = family.logs[rank].read().decode(errors="replace").splitlines()
     return "".join(f"\n  rank {rank}: {one_line(line)}" for line in lines[-15:])
 
 

@@ -14,8 +14,9 @@ from waiting import alive, until
 from distill.cli.train import run_training
 from distill.config import load_config
 from distill.errors import UserError
+from distill.processes.cores import check_cores
 from distill.processes.notes import NOTES
-from distill.processes.spawn import GRACE_SECONDS, check_cores, spawn_local
+from distill.processes.spawn import GRACE_SECONDS, spawn_local
 
 PATIENCE_SECONDS = 200.0  # for what takes seconds on a machine at rest
 PARENT = """
@@ -26,7 +27,7 @@ distill.processes.spawn.GRACE_SECONDS = distill.processes.spawn.STOP_GRACE_SECON
 sys.exit(spawn_local(sys.argv[1:], 2, program=[sys.executable, "-c", RANK]))
 """
 RANK = """
-import os, signal, sys, time
+import fcntl, os, shutil, signal, sys, time
 from pathlib import Path
 from distill.errors import UserError
 from distill.processes.spawn import spawned_rank
@@ -74,7 +75,17 @@ with spawned_rank():
     if mode == "exit" and rank == 1:
         print("last words", file=sys.stderr, flush=True)
         os._exit(7)
-    if mode in ("murder", "real-time", "exit"):
+    if mode == "cleaned" and rank == 1:
+        notes = Path(os.environ["PAIRDISTILL_NOTES"])
+        try:
+            fcntl.flock(os.open(notes, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("locked", file=sys.stderr, flush=True)
+        shutil.rmtree(notes)
+        raise UserError("pair 9 is corrupt", fix="mend it")
+    while mode == "cleaned" and os.path.exists(os.environ["PAIRDISTILL_NOTES"]):
+        time.sleep(0.01)
+    if mode in ("cleaned", "murder", "real-time", "exit"):
         raise RuntimeError("Connection reset by peer")
     time.sleep(600)
 """
@@ -144,6 +155,14 @@ def test_a_silent_death_is_told(tmp_path: Path, mode: str, status: int, line: st
     assert line in err.splitlines()
     assert ("  rank 1: last words" in err) == (mode == "exit")
     assert "Connection reset" not in err
+
+
+def test_a_cause_is_told_where_the_folder_of_notes_was_cleaned_away(tmp_path: Path) -> None:
+    """As what is ten days old in /tmp, by a cleaner that minds no lock."""
+    status, _, err = run(tmp_path, "cleaned")
+    words = "", "err 1", "locked", "error: pair 9 is corrupt; mend it\n"
+    assert status == 2
+    assert err.endswith("\nerror: rank 1 ended with status 2" + "\n  rank 1: ".join(words))
 
 
 def test_the_others_are_stopped_within_seconds(tmp_path: Path) -> None:
