@@ -144,7 +144,8 @@ def finish(job: Job, state: TrainState) -> None:
     job.watchdog.mark("end", state.step)
     with together():
         if job.ranks.is_first:
-            export_weights(checkpoint, run.weights)
+            # Its digests were compared when it was saved, or when this start found it.
+            export_weights(checkpoint, run.weights, compared=True, advance=job.watchdog.touch)
             done = completion(job.plan, job.config, state.step)
             write_whole(run.complete, json.dumps(done).encode())
     report = f", report in {run.report}" if job.plan.evaluates else ""

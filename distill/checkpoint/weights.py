@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from distill.checkpoint import gather
 from distill.checkpoint.stored import EXPORTED, EXPORTED_WITH_NAMES_APART, NAMES, open_weights
 from distill.checkpoint.tensor_file import (
     HeaderTooLong,
@@ -19,30 +20,42 @@ from distill.checkpoint.tensor_file import (
 from distill.files import whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from distill.checkpoint.stored import Stored
 
 
-def export_weights(checkpoint: Path, out: Path) -> Path:
+def export_weights(
+    checkpoint: Path,
+    out: Path,
+    *,
+    compared: bool = False,
+    advance: Callable[[], None] = lambda: None,
+) -> Path:
     """Write the weights of a checkpoint as one safetensors file, whatever ZeRO stage it is of.
 
     The file appears at once; configuration and identities stand in its header, names that are too
     long for it in a tensor of bytes, `NAMES`. Bytes go from the mapped shards into it: no tensor of
     the network is ever in memory, whatever the size of the head.
 
+    Args:
+        checkpoint: as in `open_weights`.
+        out: the file.
+        compared: as in `open_weights`: of moments, most of the bytes, nothing is read then.
+        advance: called after each part of 64 MiB or less.
+
     Raises:
         UserError: the checkpoint is damaged, or ``out`` cannot be written.
     """
     with ExitStack() as stack:
-        stored = open_weights(checkpoint, stack)
+        stored = open_weights(checkpoint, stack, compared=compared)
         with whole_file(out, alone=True) as partial:
-            _write(stored, partial)
+            _write(stored, partial, advance)
     return out
 
 
-def _write(stored: Stored, path: Path) -> None:
+def _write(stored: Stored, path: Path, advance: Callable[[], None]) -> None:
     """The tensors of ``stored`` by name, as the library would write them; a part after another."""
     reader = stored.reader
     dtypes = {name: reader.dtype(key) for name, key in stored.keys.items()}
@@ -62,12 +75,13 @@ def _write(stored: Stored, path: Path) -> None:
         for spec in ordered:
             for piece in [names] if spec.key == NAMES else _pieces(stored, spec.key):
                 writer.add(piece)
+                advance()
 
 
 def _pieces(stored: Stored, name: str) -> Iterator[torch.Tensor]:
     """The parts of a tensor, in their order."""
     for part in stored.reader.parts(stored.keys[name]):
-        yield stored.reader.tensor(part.key)
+        yield from torch.split(stored.reader.tensor(part.key).view(-1), gather.WINDOW_ELEMENTS)
 
 
 def header_of(

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,11 +17,22 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from distill.checkpoint import Manifest, TrainState, export_weights, open_weights, save, tensor_file
+from distill.checkpoint import (
+    Manifest,
+    TrainState,
+    export_weights,
+    find,
+    gather,
+    open_weights,
+    save,
+    tensor_file,
+)
 from distill.checkpoint.manifest import TensorEntry, parts_of
 from distill.checkpoint.shard import ShardLabel, ShardWriter
 from distill.checkpoint.tensor_file import TensorWriter, specs_of
+from distill.config import Config
 from distill.errors import UserError
+from distill.milestones import finish
 
 HEAD = "weight/head.weight"
 MIB = 2**20
@@ -117,6 +129,7 @@ def test_equal_exports_are_equal_to_the_byte(tmp_path, wholes):
 LIMITED = """
 import re, resource, sys
 from pathlib import Path
+from types import SimpleNamespace
 from distill.checkpoint import export_weights
 from safetensors.torch import load_file
 
@@ -218,3 +231,28 @@ def test_a_header_that_the_library_would_not_read_is_refused(
     with pytest.raises(UserError, match=r"a header of \d+ bytes, and safetensors takes 200"):
         export_weights(path, tmp_path / "model.safetensors")
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_at_its_end_a_run_writes_weights_with_signs_of_life_and_reads_no_moments(
+    save_steps, tmp_path, monkeypatch
+):
+    """On a slow disk: the watchdog would end it, and each start after that."""
+    (path,) = save_steps(1)
+    expected = export_weights(path, tmp_path / "model.safetensors")
+    run = SimpleNamespace(weights=tmp_path / "end.safetensors", complete=tmp_path / "complete.json")
+    about = {"evaluates": False, "train": SimpleNamespace(digest="digest-1")}
+    signs = []
+    job = SimpleNamespace(
+        config=Config(),
+        plan=SimpleNamespace(run=run, **about),
+        monitor=SimpleNamespace(say=lambda _: None),
+        watchdog=SimpleNamespace(mark=lambda *_: None, touch=lambda: signs.append(1)),
+        ranks=SimpleNamespace(is_first=True),
+        saved=(1, path),
+    )
+    monkeypatch.setattr(gather, "WINDOW_ELEMENTS", 8)
+    monkeypatch.setattr(find, "verify_file", lambda *_: pytest.fail("all of it was read again"))
+    finish(job, TrainState(1))
+    assert run.weights.read_bytes() == expected.read_bytes()
+    elements = [tensor.numel() for tensor in load_file(expected).values()]
+    assert len(signs) == sum(-(-count // 8) for count in elements)
