@@ -8,15 +8,16 @@ those of NaN and of negative zero. Memory: one window, whatever the size of the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.distributed as dist
 
-from distill.engine_parts.fragments import WEIGHT
+from distill.engine_parts.fragments import WEIGHT, Fragment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from distill.checkpoint.state import Trainable
     from distill.checkpoint.tensor_file import TensorSpec
@@ -32,17 +33,36 @@ class _Placed(NamedTuple):
     values: torch.Tensor
 
 
+Held = Mapping[str, Sequence[Fragment]]
+"""What a rank holds, by the key of the tensor in a checkpoint."""
+
+
+def held_of(engine: Trainable) -> Held:
+    """The pieces of this rank, looked up once a save: shards may be thousands."""
+    found: dict[str, list[Fragment]] = {}
+    for kind in (WEIGHT, *engine.moments):
+        for fragment in engine.fragments(kind):
+            found.setdefault(f"{kind}/{fragment.name}", []).append(fragment)
+    return found
+
+
 def windows_of_shard(
-    engine: Trainable, specs: Sequence[TensorSpec], writer: int
+    engine: Trainable, held: Held, specs: Sequence[TensorSpec], writer: int
 ) -> Iterator[torch.Tensor | None]:
     """The float32 tensors of one shard, in order; a collective unless the state is replicated.
+
+    Args:
+        engine: whose tensors they are.
+        held: `held_of` that engine.
+        specs: of the shard.
+        writer: the rank that writes it.
 
     Yields:
         On ``writer``, vectors that together hold all elements (float32, on the CPU); on the other
         ranks None, as often.
     """
     mine = engine.ranks.rank == writer
-    pieces = _placed(engine, specs) if mine or not engine.replicated else []
+    pieces = list(_placed(held, specs)) if mine or not engine.replicated else []
     total = sum(spec.nbytes // 4 for spec in specs)
     for start in range(0, total, WINDOW_ELEMENTS):
         size = min(WINDOW_ELEMENTS, total - start)
@@ -55,18 +75,12 @@ def windows_of_shard(
         yield bits.view(torch.float32).cpu() if mine else None
 
 
-def _placed(engine: Trainable, specs: Sequence[TensorSpec]) -> list[_Placed]:
-    offsets: dict[str, int] = {}
-    end = 0
+def _placed(held: Held, specs: Sequence[TensorSpec]) -> Iterator[_Placed]:
+    offset = 0
     for spec in specs:
-        offsets[spec.key] = end
-        end += spec.nbytes // 4
-    return [
-        _Placed(offsets[key] + fragment.start, fragment.values)
-        for kind in (WEIGHT, *engine.moments)
-        for fragment in engine.fragments(kind)
-        if (key := f"{kind}/{fragment.name}") in offsets
-    ]
+        for fragment in held.get(spec.key, ()):
+            yield _Placed(offset + fragment.start, fragment.values)
+        offset += spec.nbytes // 4
 
 
 def _lay_out(

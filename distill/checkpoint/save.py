@@ -146,8 +146,9 @@ def _write_shard(
         flat = tensor.reshape(-1)
         for start in range(0, len(flat), gather.WINDOW_ELEMENTS):
             add(flat[start : start + gather.WINDOW_ELEMENTS].cpu())
+    held = gather.held_of(engine)
     for rank, gathered in enumerate(plan):
-        for window in gather.windows_of_shard(engine, gathered, rank):
+        for window in gather.windows_of_shard(engine, held, gathered, rank):
             if window is not None:
                 add(window)
     for tensor in after.values():

@@ -22,6 +22,9 @@ from tensors import TensorsEngine, lines_of_a_save
 
 from distill.checkpoint import RunFacts, TrainState, latest_verified, load, save
 from distill.checkpoint.find import verified
+from distill.checkpoint.plan import plan_shards
+from distill.checkpoint.save import _Attempt, _write_shard
+from distill.checkpoint.shard import ShardLabel
 from distill.checkpoint.stored import open_weights
 from distill.checkpoint.weights import header_of
 from distill.engine_parts.fragments import WEIGHT, Fragment
@@ -105,6 +108,21 @@ def test_the_manifest_is_made_by_one_rank(tmp_path: Path) -> None:
 
     assert in_two_ranks(tmp_path, action) == [0, 0]
     assert latest_verified(tmp_path / "run").manifest.identities == FACTS.identities
+
+
+@pytest.mark.parametrize("world_size", [2, 50])
+def test_what_a_rank_holds_is_looked_up_as_often_for_any_number_of_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world_size: int
+) -> None:
+    """Of a thousand ranks each took seconds of a save to look it up for each shard anew."""
+    engine, asked = HalvesEngine(3, 0), []
+    engine.ranks = Ranks(0, world_size, 0, world_size, engine.device)
+    real = engine.fragments
+    monkeypatch.setattr(engine, "fragments", lambda kind: (asked.append(kind), real(kind))[1])
+    monkeypatch.setattr("torch.distributed.reduce", lambda *_: None)
+    label = ShardLabel("run-a", 3, 0, world_size)
+    _write_shard(tmp_path / "shard", engine, plan_shards(engine), label, _Attempt())
+    assert sorted(asked) == sorted(2 * (WEIGHT, *engine.moments))  # here, and for what is by rows
 
 
 @pytest.fixture
