@@ -211,7 +211,7 @@ def _judge(job: Job, state: TrainState, report: StepReport, batches: list[PairBa
         TrainingStopped: on all ranks.
     """
     if report.skipped and not _scale_search(report):
-        text = nonfinite_text(state.step, report.blamed)
+        text = nonfinite_text(state.step, report.blamed, report.scalars["loss/total"])
         last = state.skipped_in_a_row > job.config.train.nonfinite_limit
         skipped = f"{text}: step skipped on all ranks"
         job.monitor.event(state.step, skipped, report.blamed, shown=not last)

@@ -20,13 +20,17 @@ _ROUNDING = 2.0**-23
 """Of float32, relative."""
 
 
-def nonfinite_text(step: int, blamed: Mapping[int, Sequence[int]]) -> str:
+def nonfinite_text(step: int, blamed: Mapping[int, Sequence[int]], loss: float) -> str:
     """What was not finite in step ``step``, and where.
 
     Args:
         step: the step, counted from 1.
         blamed: sample ids by rank, as in `distill.step.StepReport`.
+        loss: mean of all ranks. Where they share the head it is that of all embeddings, and may not
+            be finite though nobody's are to blame: a weight of the head is, or a setting.
     """
+    if not blamed and not math.isfinite(loss):
+        return f"step {step}: the loss is not finite, though all embeddings are, on all ranks"
     if not blamed:
         return f"step {step}: a gradient is not finite, though the loss is, on all ranks"
     places = (f"rank {rank} (pairs {_shortened(ids)})" for rank, ids in sorted(blamed.items()))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from distill.checkpoint import TrainState
-from distill.config import load_config
+from distill.config import Config, load_config
 from distill.engine_parts.loss_scale import LossScale
 from distill.step import StepReport
-from distill.train import _counted, _not_finite
+from distill.train import _counted, _judge, _not_finite
 
 
 @pytest.mark.parametrize(("precision", "free"), [("fp16", 16), ("bf16", 0)])
@@ -35,6 +36,24 @@ def test_a_loss_that_is_not_finite_is_no_search_for_a_scale() -> None:
     report = StepReport({}, True, {1: [7]}, fell, None)
     assert fell
     assert _counted(TrainState(0), report).skipped_in_a_row == 1
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (1.0, "a gradient is not finite, though the loss is, on all ranks"),
+        (math.nan, "the loss is not finite, though all embeddings are, on all ranks"),
+    ],
+)
+def test_what_was_not_finite_is_what_is_told(loss: float, said: str) -> None:
+    """Ranks that share the head blame a pair for its embeddings alone."""
+    told: list[str] = []
+    monitor = SimpleNamespace(event=lambda _step, text, _blamed, **_: told.append(text))
+    spikes = SimpleNamespace(see=lambda _: False)
+    job: Any = SimpleNamespace(config=Config(), monitor=monitor, spikes=spikes)
+    report = StepReport({"loss/total": loss}, True, {}, False, None)
+    _judge(job, TrainState(3, skipped=1), report, [])
+    assert told == [f"step 3: {said}: step skipped on all ranks"]
 
 
 @pytest.mark.parametrize(

@@ -41,12 +41,12 @@ def test_the_start_and_what_is_not_finite_are_no_spikes() -> None:
 
 
 def test_the_text_names_step_rank_and_pairs() -> None:
-    text = nonfinite_text(12, {1: [7, 9], 0: list(range(10))})
+    text = nonfinite_text(12, {1: [7, 9], 0: list(range(10))}, math.nan)
     assert text == (
         "step 12: the loss is not finite on rank 0 (pairs 0, 1, 2, 3, 4, 5, 6, 7 and 2 more)"
         " and rank 1 (pairs 7, 9)"
     )
-    assert "gradient" in nonfinite_text(3, {})
+    assert "gradient" in nonfinite_text(3, {}, 1.0)
 
 
 @pytest.mark.parametrize(
