@@ -249,7 +249,8 @@ def test_a_full_disk_is_told_once_by_the_rank_that_sees_least() -> None:
     with pytest.raises(UserError) as error:
         checks.judge_room(Path("/runs/a/checkpoints"), reports)
     assert error.value.what == (
-        "'/runs/a/checkpoints': checkpoints and weights need 0.00 MB, and 0.00 MB are free on node001 (rank 9)"
+        "'/runs/a/checkpoints': checkpoints and weights need 0.00 MB, and 0.00 MB are free"
+        " on node001 (rank 9)"
     )
     checks.judge_room(Path("/runs/a/checkpoints"), MANY)
 
