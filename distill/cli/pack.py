@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distill.cli.alike import tell_alike
+from distill.cli.alike import SHOWN, tell_alike
 from distill.cli.arguments import at_most_one_a_core
 from distill.cli.not_tried import tell_passed_over
 from distill.cli.pack_options import PackWords
@@ -44,6 +44,8 @@ def pack_command(
         pairdistill pack photographs/ packs/mine --holdout 0.2
 
         pairdistill pack ms1mv3/ packs/ms1mv3 --aligned --min-images 5
+
+        pairdistill pack faces112/ packs/mine --aligned --without test-people.txt
 
         pairdistill pack faces112/ packs/mine --aligned --kinds forehead=0.5,blur=0.5 --workers 8
 
@@ -104,10 +106,35 @@ def show_result(result: PackResult, out: Path) -> None:
     rejected = f"{manifest.samples_rejected} of {manifest.samples_seen} photographs rejected"
     reasons = f"; the reasons are in {out / 'rejected.csv'}" if manifest.samples_rejected else ""
     say(rejected + reasons)
+    if "without" in manifest.options:
+        tell_left_out(out)
     for made in packs:
         online = made.manifest.second == "online"
         note = "data.second = 'online'" if online else "pairs by kind: contact_sheet.png"
         say(f"{made.manifest.purpose}: {made.path} ({note})")
+
+
+def tell_left_out(out: Path) -> None:
+    """Say what --without left out of the pack below ``out``, and whom it named in vain."""
+    import csv
+
+    from distill.console import say, warn
+    from distill.data.pack.photos import LEFT_OUT, NOBODY
+    from distill.data.pack.standing import REJECTED_NAME
+
+    photographs, nobody = 0, []
+    with (out / REJECTED_NAME).open(newline="", encoding="utf-8") as file:
+        for path, reason in csv.reader(file):
+            photographs += reason == LEFT_OUT
+            if reason == NOBODY:
+                nobody.append(path)
+    say(f"{photographs} of them for --without")
+    if nobody:
+        more = ", ..." if nobody[SHOWN:] else ""
+        warn(
+            f"--without: nobody is called {', '.join(map(repr, nobody[:SHOWN]))}{more}"
+            f" ({len(nobody)} of its names); names are those of the folders, or of the records"
+        )
 
 
 def packs_of(result: PackResult) -> list[Pack]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -110,12 +111,22 @@ class PackWords:
         int, typer.Option(help="Leave out people with more usable photographs; 0 for no limit.")
     ] = 0
 
+    without: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Leave out the people of a text file, one name a line.",
+            show_default="nobody",
+        ),
+    ] = None
+
     def options(self) -> PackOptions:
         """What they ask for.
 
         Raises:
             UserError: a value outside its range, or a name that is none.
         """
+        from distill.data.forget_names import read_names
         from distill.data.pack import PackOptions
         from distill.data.second import parse_kinds
         from distill.data.second.options import parse_options
@@ -140,4 +151,5 @@ class PackWords:
             purpose_note=self.purpose_note,
             split_by=cast("SplitBy", self.split_by),
             max_images=self.max_images,
+            without=tuple(read_names(self.without)) if self.without else (),
         )

@@ -1,4 +1,4 @@
-"""Whom `forget` is to remove: names as people, keyboards and files write them."""
+"""Whom `forget` is to remove, and `pack` to leave out: names as people, keyboards and files write them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distill.data.manifest import MANIFEST_NAME, Pack
-from distill.data.people import composed
+from distill.data.people import composed, spellings
 from distill.errors import UserError
 
 
@@ -25,8 +25,7 @@ class Asked(NamedTuple):
     @property
     def spellings(self) -> set[str]:
         """The names, and as `pack` writes them, whatever keyboard or shell wrote them."""
-        names = (*self.known, *self.unknown)
-        return {*names, *map(composed, names)}
+        return spellings((*self.known, *self.unknown))
 
 
 def asked_of(packs: Sequence[Pack], identities: Iterable[str]) -> Asked:

@@ -31,6 +31,12 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def spellings(names: Iterable[str]) -> set[str]:
+    """Names as they were given and as packs have them, whatever keyboard or shell wrote them."""
+    names = list(names)
+    return {*names, *map(composed, names)}
+
+
 def people_taken(counts: Mapping[str, int], low: int, high: int) -> list[str]:
     """The people who have at least ``low`` and at most ``high`` photographs, by rising label.
 

@@ -12,7 +12,7 @@ from distill.data.manifest import EVALUATION_NAME, TRAIN_NAME
 from distill.data.pack.journal import JOURNAL_NAME, Journal
 from distill.data.pack.options import PackOptions, PackResult, request_digest, versions
 from distill.data.pack.parts import Part, PartWriter
-from distill.data.pack.photos import Rejected, Survey, source_digest, survey
+from distill.data.pack.photos import Rejected, Survey, survey
 from distill.data.pack.scratch import (
     begin,
     keep_shards_of,
@@ -21,6 +21,7 @@ from distill.data.pack.scratch import (
     restore_replaced,
 )
 from distill.data.pack.sides import alike_groups, split_survey, with_own_labels
+from distill.data.pack.source_digest import source_digest
 from distill.data.pack.spool import SPOOL_NAME
 from distill.data.pack.standing import REJECTED_NAME, is_asked_for, left_whole, opened, reusable
 from distill.data.pack.tables import Table

@@ -13,6 +13,7 @@ from distill.data.beton import LAYOUTS, LayoutName
 from distill.data.locate import LandmarkChoice
 from distill.data.manifest import FORMAT, Pack
 from distill.data.pack_writer import SHARD_BYTES
+from distill.data.people import composed
 from distill.data.second import SecondOptions
 from distill.data.second.options import GlassesMode
 from distill.data.splits import SPLITS, SplitBy
@@ -44,6 +45,7 @@ class PackOptions:
         glasses: `auto` removes frames where it finds them and else draws some; or always one.
         min_images: people with fewer usable photographs are left out.
         max_images: people with more usable photographs are left out; 0 for no limit.
+        without: names of people who are left out.
         split_by: `image` holds out photographs of each person, `identity` all of some people.
         max_rejected: largest share of photographs that may be rejected, in [0, 1].
         overwrite: whether a pack that is there already may be replaced.
@@ -65,6 +67,7 @@ class PackOptions:
     glasses: GlassesMode = "auto"
     min_images: int = 1
     max_images: int = 0
+    without: tuple[str, ...] = ()
     split_by: SplitBy = "image"
     max_rejected: float = 1.0
     overwrite: bool = False
@@ -138,7 +141,16 @@ class PackOptions:
             "shard_bytes": self.shard_bytes,
             "licence": self.licence,
             "purpose_note": self.purpose_note,
+            **self._described_without(),
         }
+
+    def _described_without(self) -> dict[str, Any]:
+        """Who is left out, without their names; nothing where nobody is, as in packs of before."""
+        if not self.without:
+            return {}
+        names = sorted({composed(name) for name in self.without})
+        text = json.dumps(names).encode()
+        return {"without": {"names": len(names), "sha256": hashlib.sha256(text).hexdigest()}}
 
 
 @dataclass(frozen=True)

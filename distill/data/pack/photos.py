@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -12,21 +11,23 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from distill.data.images import Unusable
-from distill.data.locate import LandmarkChoice
 from distill.data.pack.journal import Journal, Record
 from distill.data.pack.options import PackOptions
+from distill.data.pack.source_digest import SourceDigest
 from distill.data.pack.spool import rows_in
 from distill.data.pack.tables import as_text
-from distill.data.pack.work import digest_of, look
+from distill.data.pack.work import look
 from distill.data.pairs import Photos
-from distill.data.people import people_taken, person_name, reason_against
+from distill.data.people import people_taken, person_name, reason_against, spellings
 from distill.data.sources import Sample, Source
 from distill.data.sources.folder import FolderSource
 from distill.data.workers import Team
 from distill.errors import UserError
 
 _NONE = -1
+LEFT_OUT = "person is left out by --without"
+NOBODY = "nobody is called that, whom --without names"
+"""Reasons in rejected.csv: against a photograph, and against a name."""
 
 
 class Rejected(NamedTuple):
@@ -82,15 +83,18 @@ class Found:
         """Whether each has a face, (N,)."""
         return np.frombuffer(self._faces, np.bool_)
 
-    def same_as(self, sha256_of: Callable[[int], bytes]) -> npt.NDArray[np.int32]:
+    def same_as(
+        self, sha256_of: Callable[[int], bytes], before: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.int32]:
         """Of each the first one with a face and the same content, (N,); -1 where it is that itself.
 
         Args:
             sha256_of: of one, to compare those of which the first 64 bits agree.
+            before: those that count as before all others, (N,).
         """
         same = np.full(len(self), _NONE, np.int32)
         contents, rows = np.frombuffer(self._contents, np.uint64), np.flatnonzero(self.faces)
-        order = rows[np.argsort(contents[rows], kind="stable")]
+        order = rows[np.lexsort((~before[rows], contents[rows]))]  # stable
         alike = np.flatnonzero(contents[order[1:]] == contents[order[:-1]])
         firsts: dict[bytes, int] = {}
         for place in alike.tolist():
@@ -123,12 +127,19 @@ class Survey:
     ) -> None:
         self._source, self._found, self._journal, self._options = source, found, journal, options
         self.seen, self.digest = len(found) + found.unread, found.digest
-        self._same = found.same_as(lambda row: journal.record(row).sha256)
+        unwanted = spellings(options.without)
+        asked = dict.fromkeys(options.without)
+        self._nobody = [name for name in asked if spellings([name]).isdisjoint(found.people)]
+        self._left_out = np.array([name in unwanted for name in found.people], np.bool_)
+        # Of equal photographs one of somebody who is left out comes first: all of them stay away.
+        before = self._left_out[found.persons]
+        self._same = found.same_as(lambda row: journal.record(row).sha256, before)
         good = found.faces & (self._same == _NONE)
         self.usable = int(good.sum())
         self._counts = np.bincount(found.persons[good], minlength=len(found.people))
         counted = zip(found.people, self._counts.tolist(), strict=True)
-        self.names = people_taken(dict(counted), options.min_images, options.max_images)
+        wanted = {name: count for name, count in counted if name not in unwanted}
+        self.names = people_taken(wanted, options.min_images, options.max_images)
         label_of = np.full(len(found.people), _NONE, np.int32)
         label_of[[found.people[name] for name in self.names]] = np.arange(len(self.names))
         labels = label_of[found.persons]
@@ -145,6 +156,8 @@ class Survey:
     def rejected(self) -> Iterator[Rejected]:
         """What was left out, and why: first by the source itself, then in its order."""
         yield from _left_out_by(self._source)
+        for name in self._nobody:
+            yield Rejected(name, NOBODY)
         taken = np.zeros(len(self._found), np.bool_)
         taken[self.photos.rows] = True
         for row in np.flatnonzero(~taken).tolist():
@@ -152,6 +165,8 @@ class Survey:
             yield Rejected(record.origin, self._reason_against(row, record))
 
     def _reason_against(self, row: int, record: Record) -> str:
+        if self._left_out[self._found.persons[row]]:
+            return LEFT_OUT
         if not record.face:
             return record.note
         if (same := int(self._same[row])) != _NONE:
@@ -160,24 +175,6 @@ class Survey:
             return f"same content as {as_text(first.origin)}{another}"
         count = int(self._counts[self._found.persons[row]])
         return reason_against(count, self._options.min_images, self._options.max_images)
-
-
-class SourceDigest:
-    """SHA-256 over names, people and contents of photographs, in the order of the source."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    def add(self, origin: str, identity: str, sha256: bytes) -> None:
-        """Takes in one photograph; one that cannot be read counts with an empty digest."""
-        first, second = (part.encode("utf-8", "surrogateescape") for part in (origin, identity))
-        lengths = [len(part).to_bytes(8, "little") for part in (first, second)]
-        head = b"".join((lengths[0], first, lengths[1], second))
-        self._hash.update(head + len(sha256).to_bytes(1, "little") + sha256)
-
-    def hexdigest(self) -> str:
-        """The digest so far."""
-        return self._hash.hexdigest()
 
 
 def survey(
@@ -256,6 +253,8 @@ def _check(source: Source, result: Survey, options: PackOptions) -> None:
 
 def _remedy(options: PackOptions, usable: int) -> str:
     """What may help where no photograph is left, of ``usable`` before people were left out."""
+    if usable and options.without:
+        return f"name fewer people in --without, or lower --min-images {options.min_images}"
     if usable and options.max_images:
         return f"lower --min-images {options.min_images}, or raise --max-images"
     if usable:
@@ -263,22 +262,3 @@ def _remedy(options: PackOptions, usable: int) -> str:
     if options.aligned:
         return "give 112x112 crops, or leave --aligned away"
     return "give photographs with a visible face, or --aligned for 112x112 crops"
-
-
-def source_digest(
-    samples: Iterable[Sample], landmarks: LandmarkChoice, advance: Callable[[], None]
-) -> str:
-    """The digest that `survey` would find, from reading alone."""
-    digest = SourceDigest()
-    for sample in samples:
-        digest.add(sample.origin, sample.identity, _content(sample, landmarks))
-        advance()
-    return digest.hexdigest()
-
-
-def _content(sample: Sample, landmarks: LandmarkChoice) -> bytes:
-    """SHA-256 of what a face is taken from, or nothing where it cannot be read."""
-    try:
-        return digest_of(sample.read(), sample, landmarks)
-    except Unusable:
-        return b""
