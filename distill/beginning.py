@@ -17,7 +17,6 @@ from distill.files import disk_errors, write_whole
 from distill.gpus import REMEDY
 from distill.job import note, warn
 from distill.losses.choice import plain_on_gpu
-from distill.plan import come_to_nothing
 from distill.ranks import idle_gpus
 from distill.schedules import peak_lr
 

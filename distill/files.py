@@ -72,10 +72,25 @@ def check_room_for(out: Path, needed_bytes: int = 0) -> None:
         raise UserError(f"{out}: a folder", fix="name a file")
     if not os.access(out.parent, os.W_OK):
         raise UserError(f"{out}: its folder is missing or not writable", fix="choose another place")
-    if needed_bytes > (free := shutil.disk_usage(out.parent).free):
+    check_space(out.parent, needed_bytes, str(out), fix="free some space, or write elsewhere")
+
+
+def check_space(folder: Path, needed_bytes: int, what: str, *, fix: str) -> None:
+    """Refuse what does not fit on the disk of ``folder``.
+
+    Args:
+        folder: on the disk, there.
+        needed_bytes: on it.
+        what: is to be written, for the error.
+        fix: what to do about it, likewise.
+
+    Raises:
+        UserError: its disk has less room.
+    """
+    if needed_bytes > (free := shutil.disk_usage(folder).free):
         raise UserError(
-            f"{out}: {needed_bytes / 1e9:.3g} GB are needed, and {free / 1e9:.3g} GB are free",
-            fix="free some space, or write elsewhere",
+            f"{what}: {needed_bytes / 1e9:.3g} GB are needed, and {free / 1e9:.3g} GB are free",
+            fix=fix,
         )
 
 

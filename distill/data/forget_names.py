@@ -1,4 +1,4 @@
-"""Whom `forget` is to remove, and `pack` to leave out: names as people, keyboards and files write them."""
+"""Whom `forget` removes and `pack` leaves out: names as people, keyboards and files write them."""
 
 from __future__ import annotations
 

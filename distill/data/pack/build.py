@@ -22,7 +22,7 @@ from distill.data.pack.scratch import (
 )
 from distill.data.pack.sides import alike_groups, split_survey, with_own_labels
 from distill.data.pack.source_digest import source_digest
-from distill.data.pack.spool import SPOOL_NAME
+from distill.data.pack.spool import SPOOL_NAME, check_room
 from distill.data.pack.standing import REJECTED_NAME, is_asked_for, left_whole, opened, reusable
 from distill.data.pack.tables import Table
 from distill.data.pack.work import Recipe
@@ -109,6 +109,7 @@ def _make(
         spool = folder / SPOOL_NAME
         with disk_errors(out):
             spool.touch()
+        check_room(spool, source.expected, out)
         with progress("aligning faces", source.expected) as bar:
             found = survey(source, options, journal, spool, workers, bar.advance)
         keep_shards_of(found.digest, folder, out)

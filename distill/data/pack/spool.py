@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from distill.data.faces import FACE_SIZE, AlignedFace
 from distill.errors import UserError
-from distill.files import disk_errors
+from distill.files import check_space, disk_errors
 
 SPOOL_NAME = "faces.spool"
 _FACE = [("rgb", np.uint8, (FACE_SIZE, FACE_SIZE, 3)), ("points", "<f4", (5, 2))]
@@ -37,6 +37,26 @@ def write_faces(path: str, faces: Iterable[tuple[int, AlignedFace]], named: Path
             row["crc"] = _checksum(row)
             file.seek(number * ROW.itemsize)
             file.write(row.tobytes())
+
+
+def check_room(spool: Path, expected: int | None, named: Path) -> None:
+    """Refuse a disk without room for the faces that are still to come.
+
+    Args:
+        spool: the file, which is there; what an earlier packer wrote is in it.
+        expected: photographs of the source; None where only reading would tell.
+        named: what the error speaks of.
+
+    Raises:
+        UserError: what is needed and what is free.
+    """
+    left = max(0, (expected or 0) - rows_in(spool))
+    check_space(
+        spool.parent,
+        left * ROW.itemsize,
+        f"{named}: aligned faces of {left} photographs lie beside it while it is packed",
+        fix="free some space, or name OUT on a larger disk; --dry-run tells what a pack takes",
+    )
 
 
 def rows_in(path: Path) -> int:
