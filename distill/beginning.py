@@ -17,6 +17,7 @@ from distill.files import disk_errors, write_whole
 from distill.gpus import REMEDY
 from distill.job import note, warn
 from distill.losses.choice import plain_on_gpu
+from distill.plan import come_to_nothing, slow_precision
 from distill.ranks import idle_gpus
 from distill.schedules import peak_lr
 
@@ -96,6 +97,8 @@ def begin_or_resume(config: Config, plan: Plan, engine: Engine) -> Beginning:
         warn(engine.ranks, plain)
     for text in come_to_nothing(config, begun.total_steps, evaluates=plan.evaluates):
         warn(engine.ranks, text)
+    if slow := slow_precision(config, engine.ranks.device):
+        note(engine.ranks, slow)
     changed = list(_changed(found, config)) if found else []
     if changed:
         note(engine.ranks, f"from here on with other settings: {'; '.join(changed)}")

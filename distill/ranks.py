@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 
 from distill import gpus
+from distill.console import warn
 from distill.errors import UserError
 from distill.meeting import meet
 from distill.processes.cores import usable_cores
@@ -76,11 +77,17 @@ def from_environment(config: Config, environment: Mapping[str, str] = os.environ
             named), or the device asked for is not there.
     """
     if not any(name in environment for name in _IDENTITY):
-        return _single(config)
+        return _single(config, environment)
     return _launched(config, environment)
 
 
-def _single(config: Config) -> Ranks:
+def _single(config: Config, environment: Mapping[str, str]) -> Ranks:
+    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")
+    if tasks != "1" and environment.get("SLURM_PROCID") == "0":
+        warn(
+            f"srun has started {tasks} tasks, and each of them does all of this work by itself;"
+            " give srun one task, and the command --ranks, or start training by `submit`"
+        )
     return Ranks(0, 1, 0, 1, _device(config.run.device, 0, environment={}))
 
 

@@ -19,7 +19,7 @@ OTHERWISE = (
     "Warm-up begins at its lowest rate; there the first step of all is made at the full one.",
     "Gradients keep their type between ranks; there those of the backbone travel as halves.",
     "Running statistics are averaged over ranks; there the first rank's are saved.",
-    "Images are encoded anew by `pack`, as JPEGs of quality 95 (`--quality 100` is nearest to theirs).",
+    "Images are encoded anew by `pack`, with quality 95 (`--quality 100` is nearest to theirs).",
     "Rows of the head that a step with sample_rate is not about rest; there they decay.",
 )
 

@@ -56,6 +56,22 @@ def test_the_arms_differ_as_their_titles_say(shown: str, out: Path) -> None:
     assert lines["similarity"]["loss/similarity"] > 0.0
 
 
+def test_every_number_of_a_run_is_in_the_documents(shown: str, out: Path) -> None:
+    """And what the documents list of training is written, but for what only GPUs have."""
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    cells = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| `")]
+    listed = set(re.findall(r"`([\w./]+)`", " ".join(cells)))
+    folders = [Path(arm["run"]) for arm in json.loads((out / "report.json").read_text())["arms"]]
+    lines = [(folder / "metrics.jsonl").read_text().splitlines() for folder in folders]
+    written = {key for some in lines for line in some for key in json.loads(line)}
+    evaluated = {key for key in written if key.startswith("evaluation_")}
+    metrics = {key.split("/", 1)[1] for key in evaluated}
+    assert {"top1", "agreement", "auc"} <= metrics <= listed
+    assert {key.split("/")[0] for key in evaluated} > {"evaluation_clean", "evaluation_processed"}
+    training = {key for key in listed if "/" in key or key == "step"}
+    assert training - {"memory/cuda_peak_bytes"} == written - evaluated
+
+
 def test_the_pictures_can_be_looked_at(shown: str, out: Path) -> None:
     for picture in (out / "report.png", out / "packs" / "train" / "contact_sheet.png"):
         with Image.open(picture) as image:

@@ -12,7 +12,7 @@ from distill.config import Config, as_override, load_config
 from distill.errors import UserError
 from distill.objective import objective_of
 from distill.objective.checks import check_head
-from distill.plan import best_undecided, come_to_nothing, make_plan
+from distill.plan import best_undecided, come_to_nothing, make_plan, slow_precision
 from distill.ranks import Ranks
 
 TWO = Ranks(0, 2, 0, 2, torch.device("cpu"))
@@ -213,3 +213,12 @@ def test_one_person_is_no_classifier() -> None:
         UserError, match=r"data\.train: 1 person in all, and a classifier needs two; pack the"
     ):
         check_head(Config(), 1, 1)
+
+
+def test_float32_on_a_gpu_is_told_and_nothing_else() -> None:
+    told = [
+        slow_precision(load_config(None, [f"train.precision={name}"]), torch.device(kind))
+        for name in ("fp32", "bf16", "fp16")
+        for kind in ("cuda", "cpu")
+    ]
+    assert 'train.precision = "fp32"' in told[0] and not any(told[1:])

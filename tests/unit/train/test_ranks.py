@@ -46,6 +46,21 @@ def test_nothing_set_is_a_job_of_one_rank() -> None:
     assert ranks.device.type == "cpu"
 
 
+SRUN = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "0", "SLURM_STEP_ID": "3"}
+
+
+def test_tasks_of_srun_that_each_do_all_of_the_work_are_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert from_environment(CPU, SRUN).world_size == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "srun has started 8 tasks, and each of them does all" in told and "--ranks" in told
+    ranks = dict(zip(TORCHRUN, ("0", "2", "0", "2", "node1", "1"), strict=True))
+    for other in ({"SLURM_PROCID": "1"}, {"SLURM_STEP_NUM_TASKS": "1"}, ranks):
+        from_environment(CPU, SRUN | other)
+    assert capsys.readouterr().err == ""
+
+
 def test_torchrun_variables() -> None:
     ranks = from_environment(CPU, TORCHRUN)
     assert ranks == Ranks(3, 4, 1, 2, torch.device("cpu"))
