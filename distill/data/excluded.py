@@ -3,7 +3,7 @@
 A line names the pack by its digest, so a list never speaks of other pairs than it was made for; the
 photograph's first pair; and in ``also`` all others to leave out with it: the further pairs of the
 photograph, and those of others whose second image was made from it. Nothing else of a pack has to
-be read to know what remains.
+be read to know what remains. ``all`` in place of a pair is about all photographs of the identity.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from distill.errors import UserError
 NEEDED = ("pack", "pair", "also", "identity")
 """Columns that decide what is left out; a list may have any others."""
 ALSO_SEPARATOR = " "
+ALL = "all"
+"""In place of a pair: those of all photographs of the identity."""
 _DIGEST_DIGITS = 16
 _NUMBER_DIGITS = 18
 """More digits than any pair's number, and no more than 64 bits hold."""
@@ -56,6 +58,8 @@ class _Numbering(NamedTuple):
     pack: Pack
     first_pair: int
     runs: dict[str, int]
+    ends: Numbers
+    """Of each label, the end of its pairs within the pack, where they lie in order."""
 
 
 def pack_key(pack: Pack) -> str:
@@ -77,7 +81,7 @@ def read_excluded(paths: Sequence[Path], packs: Sequence[Pack]) -> Excluded:
             found = _pairs_of(row, numberings, path, line)
             pairs.extend(found)
             runs.extend([_run_of(row, numberings, path, line)] * len(found))
-            own.append(found[0])
+            own.extend(found[:1] if row["pair"] != ALL else [])
         _check_once(np.array(own, np.int64), path)
     left_out, first = np.unique(np.array(pairs, np.int64), return_index=True)
     excluded = Excluded(Gaps(left_out), np.array(runs, np.int64)[first])
@@ -90,7 +94,8 @@ def _numberings(packs: Sequence[Pack]) -> dict[str, _Numbering]:
     for pack in packs:
         names = pack.manifest.identities
         runs = {name: first_run + label for label, name in enumerate(names)}
-        found[pack_key(pack)] = _Numbering(pack, first_pair, runs)
+        ends = np.cumsum(pack.manifest.pairs_per_identity)
+        found[pack_key(pack)] = _Numbering(pack, first_pair, runs, ends)
         first_pair, first_run = first_pair + pack.manifest.pairs, first_run + len(names)
     return found
 
@@ -135,11 +140,24 @@ def _pairs_of(
         raise _wrong(path, f"line {line}: pack {row['pack']!r} is none of data.train")
     words = [row["pair"], *row["also"].split(ALSO_SEPARATOR)] if row["also"] else [row["pair"]]
     pairs = known.pack.manifest.pairs
+    if words == [ALL]:
+        return _all_of(row, known, path, line)
     for word in words:
         is_number = word.isascii() and word.isdigit() and len(word) <= _NUMBER_DIGITS
         if not (is_number and int(word) < pairs):
             raise _wrong(path, f"line {line}: {word!r} is none of the {pairs} pairs of its pack")
     return [known.first_pair + int(word) for word in words]
+
+
+def _all_of(row: dict[str, str], known: _Numbering, path: Path, line: int) -> list[int]:
+    """All pairs of the identity of a line, which lie together as `pack` writes them."""
+    label = _run_of(row, {row["pack"]: known}, path, line) - next(iter(known.runs.values()))
+    count = known.pack.manifest.pairs_per_identity[label]
+    pairs = np.arange(known.ends[label] - count, known.ends[label])
+    places, shards = known.pack.index.locate(pairs), known.pack.index.shards
+    if any(shards[shard].samples["label"][at] != label for shard, at in places.tolist()):
+        raise _wrong(path, f"line {line}: the pairs of its identity do not lie together")
+    return [known.first_pair + pair for pair in pairs.tolist()]
 
 
 def _run_of(row: dict[str, str], numberings: dict[str, _Numbering], path: Path, line: int) -> int:
