@@ -89,6 +89,9 @@ def _options(
     """One face classifier, trained on pairs of images of the same person."""
 
 
+_ASK = "if it is somebody else's, ask for `chmod -R g+rX` of it and of the folders above"
+
+
 def main() -> None:
     """Run the command line; users' mistakes become one line and exit status 2."""
     # Threads that wait for each other sleep, unless told otherwise. Spinning, as OpenMP has it by
@@ -106,5 +109,11 @@ def main() -> None:
             raise
         console.fail(str(error))
         sys.exit(error.exit_status)
+    except PermissionError as error:  # of a pack or run of somebody else, wherever it is looked at
+        if "--debug" in sys.argv or error.filename is None:
+            raise
+        refused = UserError(f"{error.filename}: {error.strerror}", fix=_ASK)
+        console.fail(str(refused))
+        sys.exit(refused.exit_status)
     finally:
         forget_progress()
