@@ -185,23 +185,6 @@ def test_online_no_second_image_is_made_from_one_that_is_left_out(online, tmp_pa
         assert partners[0] == -1  # the only one that its person has left
 
 
-def test_all_in_place_of_a_pair_is_all_of_an_identity(online, small_pack, tmp_path):
-    labels = _labels(online)
-    photograph = int(np.flatnonzero(labels == 3)[0])  # of one who is listed as a whole, too
-    rows = [["all", "", f"person {n}"] for n in (0, 2, 3, 3)]  # of person 2 there is nothing
-    path = write_list(tmp_path / "a.csv", online, [*rows, [photograph, "", "person 3"]])
-    left = read_excluded([path], [online])
-    assert left.gaps.left_out.tolist() == np.flatnonzero(np.isin(labels, (0, 3))).tolist()
-    assert left.runs.tolist() == labels[np.isin(labels, (0, 3))].tolist()
-    for pack, row, said in (
-        (online, ["all", "1", "person 0"], "'all' is none of the"),
-        (online, ["all", "", "nobody"], "nobody in its pack is called 'nobody'"),
-        (small_pack, ["all", "", "person 1"], "do not lie together"),
-    ):
-        with pytest.raises(UserError, match=said):
-            read_excluded([write_list(tmp_path / "b.csv", pack, [row])], [pack])
-
-
 def test_lists_of_several_packs_speak_of_their_own(small_pack, sharded, make_pack, tmp_path):
     other = make_pack(tmp_path / "other", count=20)
     packs = [small_pack, other]
