@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distill.cli.alike import SHOWN, tell_alike
+from distill.cli.alike import tell_alike
 from distill.cli.arguments import at_most_one_a_core
 from distill.cli.not_tried import tell_passed_over
 from distill.cli.pack_options import PackWords
@@ -53,7 +53,7 @@ def pack_command(
     middle). What cannot be used is listed with its reason in OUT/rejected.csv. The same request
     made twice is found to be done.
     """
-    from distill.console import note, progress_bar
+    from distill.console import note, progress_bar, warn
     from distill.data.compiled import told_of_compiling
     from distill.data.pack import pack
 
@@ -64,7 +64,7 @@ def pack_command(
         return
     with told_of_compiling(note):
         few = replace(options, workers=at_most_one_a_core(options.workers))
-        result = pack(photographs, out, few, progress_bar)
+        result = pack(photographs, out, few, progress_bar, warn)
     show_result(result, out)
     tell_alike({name for made in packs_of(result) for name in made.manifest.identities})
     tell_passed_over(photographs)
@@ -107,19 +107,24 @@ def show_result(result: PackResult, out: Path) -> None:
     reasons = f"; the reasons are in {out / 'rejected.csv'}" if manifest.samples_rejected else ""
     say(rejected + reasons)
     if "without" in manifest.options:
-        tell_left_out(out)
+        tell_left_out(out, again=result.reused)
     for made in packs:
         online = made.manifest.second == "online"
         note = "data.second = 'online'" if online else "pairs by kind: contact_sheet.png"
         say(f"{made.manifest.purpose}: {made.path} ({note})")
 
 
-def tell_left_out(out: Path) -> None:
-    """Say what --without left out of the pack below ``out``, and whom it named in vain."""
+def tell_left_out(out: Path, *, again: bool) -> None:
+    """Say what --without left out of the pack below ``out``.
+
+    Args:
+        out: the pack.
+        again: warn of those whom it named in vain, as `pack` did when it made this.
+    """
     import csv
 
     from distill.console import say, warn
-    from distill.data.pack.photos import LEFT_OUT, NOBODY
+    from distill.data.pack.photos import LEFT_OUT, NOBODY, in_vain
     from distill.data.pack.standing import REJECTED_NAME
 
     photographs, nobody = 0, []
@@ -129,12 +134,8 @@ def tell_left_out(out: Path) -> None:
             if reason == NOBODY:
                 nobody.append(path)
     say(f"{photographs} of them for --without")
-    if nobody:
-        more = ", ..." if nobody[SHOWN:] else ""
-        warn(
-            f"--without: nobody is called {', '.join(map(repr, nobody[:SHOWN]))}{more}"
-            f" ({len(nobody)} of its names); names are those of the folders, or of the records"
-        )
+    if again and nobody:
+        warn(in_vain(nobody))
 
 
 def packs_of(result: PackResult) -> list[Pack]:

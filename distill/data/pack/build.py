@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import chain
@@ -12,7 +13,7 @@ from distill.data.manifest import EVALUATION_NAME, TRAIN_NAME
 from distill.data.pack.journal import JOURNAL_NAME, Journal
 from distill.data.pack.options import PackOptions, PackResult, request_digest, versions
 from distill.data.pack.parts import Part, PartWriter
-from distill.data.pack.photos import Rejected, Survey, survey
+from distill.data.pack.photos import Rejected, Survey, in_vain, survey
 from distill.data.pack.scratch import (
     begin,
     keep_shards_of,
@@ -32,6 +33,8 @@ from distill.data.sources import Source
 from distill.data.splits import Split
 from distill.data.workers import Team, team
 from distill.files import disk_errors
+
+log = logging.getLogger(__name__)
 
 
 class Advances(Protocol):
@@ -57,7 +60,11 @@ def silent(_title: str, _total: int | None) -> Iterator[Advances]:
 
 
 def pack(
-    source: Source, out: Path, options: PackOptions | None = None, progress: Progress = silent
+    source: Source,
+    out: Path,
+    options: PackOptions | None = None,
+    progress: Progress = silent,
+    warn: Callable[[str], None] = log.warning,
 ) -> PackResult:
     """Makes pairs of a source's photographs and packs them; or finds that it has been done.
 
@@ -72,6 +79,7 @@ def pack(
         out: folder of the pack; with `PackOptions.holdout`, of the packs `train` and `evaluation`.
         options: what to make.
         progress: makes a bar for each long part.
+        warn: told at once of names in `PackOptions.without` that nobody has.
 
     Raises:
         UserError: no usable photograph, the disk full or not writable, a worker killed, another
@@ -91,13 +99,18 @@ def pack(
         same = left is not None and is_asked_for(left, options, digest)
         if not same:
             begin(folder, out, begun_by(source, options), anew=left is not None)
-            _make(source, folder, out, options, progress)
+            _make(source, folder, out, options, progress, warn)
     made = opened(out, holdout=options.holdout > 0)
     return made.as_reused() if same else made
 
 
 def _make(
-    source: Source, folder: Path, out: Path, options: PackOptions, progress: Progress
+    source: Source,
+    folder: Path,
+    out: Path,
+    options: PackOptions,
+    progress: Progress,
+    warn: Callable[[str], None],
 ) -> None:
     """Makes all of a pack in ``folder``, or what an earlier packer has not made of it."""
     # Here once, rather than in every worker; what is packed of a face asks the finder of glasses.
@@ -112,6 +125,8 @@ def _make(
         check_room(spool, source.expected, out)
         with progress("aligning faces", source.expected) as bar:
             found = survey(source, options, journal, spool, workers, bar.advance)
+        if found.nobody:
+            warn(in_vain(found.nobody))
         keep_shards_of(found.digest, folder, out)
         sides = _sides(found, folder, options, workers, progress) if options.holdout else None
         write_rejected(chain(found.rejected(), _dropped(sides)), folder, out)

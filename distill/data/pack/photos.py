@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +28,7 @@ _NONE = -1
 LEFT_OUT = "person is left out by --without"
 NOBODY = "nobody is called that, whom --without names"
 """Reasons in rejected.csv: against a photograph, and against a name."""
+_SHOWN = 5
 
 
 class Rejected(NamedTuple):
@@ -40,6 +41,15 @@ class Rejected(NamedTuple):
 
     path: str
     reason: str
+
+
+def in_vain(names: Sequence[str]) -> str:
+    """What is said of names that --without holds and nobody has."""
+    more = ", ..." if names[_SHOWN:] else ""
+    return (
+        f"--without: nobody is called {', '.join(map(repr, names[:_SHOWN]))}{more}"
+        f" ({len(names)} of its names); names are those of the folders, or of the records"
+    )
 
 
 class Found:
@@ -120,6 +130,7 @@ class Survey:
         names: people, sorted; labels are indices into this.
         digest: SHA-256 over all photographs looked at.
         usable: photographs that could be used before people were left out.
+        nobody: names of people to leave out that nobody has, each once.
     """
 
     def __init__(
@@ -129,7 +140,7 @@ class Survey:
         self.seen, self.digest = len(found) + found.unread, found.digest
         unwanted = spellings(options.without)
         asked = dict.fromkeys(options.without)
-        self._nobody = [name for name in asked if spellings([name]).isdisjoint(found.people)]
+        self.nobody = [name for name in asked if spellings([name]).isdisjoint(found.people)]
         self._left_out = np.array([name in unwanted for name in found.people], np.bool_)
         # Of equal photographs one of somebody who is left out comes first: all of them stay away.
         before = self._left_out[found.persons]
@@ -156,7 +167,7 @@ class Survey:
     def rejected(self) -> Iterator[Rejected]:
         """What was left out, and why: first by the source itself, then in its order."""
         yield from _left_out_by(self._source)
-        for name in self._nobody:
+        for name in self.nobody:
             yield Rejected(name, NOBODY)
         taken = np.zeros(len(self._found), np.bool_)
         taken[self.photos.rows] = True
@@ -196,7 +207,8 @@ def survey(
         advance: told of photographs that are done.
 
     Raises:
-        UserError: nothing usable, or more rejected than allowed.
+        UserError: nothing usable, more rejected than allowed, or nobody has any of the names of
+            those to leave out.
     """
     found, samples = _resumed(source, journal, rows_in(spool))
     journal.begin()
@@ -236,13 +248,18 @@ def _left_out_by(source: Source) -> Iterator[Rejected]:
 
 
 def _check(source: Source, result: Survey, options: PackOptions) -> None:
-    """Refuses a source of which too little is left."""
+    """Refuses a source of which too little is left, and a list of people of another source."""
     lost = result.seen - len(result.photos)
     first = "; ".join(f"{path}: {reason}" for path, reason in islice(result.rejected(), 3))
     if not len(result.photos):
         raise UserError(
             f"{source.name}: none of {result.seen} photographs can be used ({first})",
             fix=_remedy(options, result.usable),
+        )
+    if result.nobody and len(result.nobody) == len(set(options.without)):
+        raise UserError(
+            f"{source.name}: {in_vain(result.nobody)}",
+            fix="mend the list, or leave --without away",
         )
     if lost > options.max_rejected * result.seen:
         raise UserError(

@@ -6,6 +6,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+import typed
 from told import run
 
 from distill.data.manifest import read_pack
@@ -59,6 +60,25 @@ def test_the_pack_is_that_of_a_folder_without_them(capsys, people, tmp_path):
     assert (status, "up to date" in said, "6 of them" in said) == (0, True, True)
     status, said = run(capsys, *words)
     assert status == 2 and "holds a pack with other settings (without)" in said
+
+
+def test_names_of_nobody_are_told_before_pairs_are_made(capsys, people, tmp_path):
+    (tmp_path / "names.txt").write_text("eve\nnobody\n")
+    words = ("pack", people, tmp_path / "out", "--aligned", "--workers", 1)
+    words += ("--without", tmp_path / "names.txt")
+    status, _, trouble = typed.run(capsys, *words)
+    warned, made = trouble.index("nobody is called 'nobody'"), trouble.index("making train pairs")
+    assert status == 0 and warned < made and trouble.count("nobody is called") == 1
+    status, said, trouble = typed.run(capsys, *words)
+    assert "up to date" in said and trouble.count("nobody is called") == 1
+
+
+def test_a_list_of_other_people_is_refused_before_pairs_are_made(capsys, people, tmp_path):
+    (tmp_path / "names.txt").write_text("Eve\nnobody\n")
+    words = ("pack", people, tmp_path / "out", "--aligned", "--workers", 1)
+    status, said = run(capsys, *words, "--without", tmp_path / "names.txt")
+    assert status == 2 and "nobody is called 'Eve', 'nobody' (2 of its names)" in said
+    assert "making" not in said and not (tmp_path / "out").exists()
 
 
 def test_everybody_left_out_is_an_error(capsys, people, tmp_path):
