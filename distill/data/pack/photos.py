@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +41,13 @@ class Rejected(NamedTuple):
 
     path: str
     reason: str
+
+
+def names_of_nobody(names: Iterable[str], people: Container[str]) -> list[str]:
+    """Those of ``names``, each once, that none of millions of ``people`` has in any spelling."""
+    # `isdisjoint` of a set would walk through all people, once a name.
+    asked = dict.fromkeys(names)
+    return [name for name in asked if not any(n in people for n in spellings([name]))]
 
 
 def in_vain(names: Sequence[str]) -> str:
@@ -139,8 +146,7 @@ class Survey:
         self._source, self._found, self._journal, self._options = source, found, journal, options
         self.seen, self.digest = len(found) + found.unread, found.digest
         unwanted = spellings(options.without)
-        asked = dict.fromkeys(options.without)
-        self.nobody = [name for name in asked if spellings([name]).isdisjoint(found.people)]
+        self.nobody = names_of_nobody(options.without, found.people)
         self._left_out = np.array([name in unwanted for name in found.people], np.bool_)
         # Of equal photographs one of somebody who is left out comes first: all of them stay away.
         before = self._left_out[found.persons]
