@@ -136,6 +136,7 @@ class Survey:
         photos: what can be used, by person and then in the order of the source.
         names: people, sorted; labels are indices into this.
         digest: SHA-256 over all photographs looked at.
+        left_out: photographs of people who are left out, and copies under names of others.
         usable: photographs that could be used before people were left out.
         nobody: names of people to leave out that nobody has, each once.
     """
@@ -151,6 +152,8 @@ class Survey:
         # Of equal photographs one of somebody who is left out comes first: all of them stay away.
         before = self._left_out[found.persons]
         self._same = found.same_as(lambda row: journal.record(row).sha256, before)
+        copies = (self._same != _NONE) & before[self._same]
+        self.left_out = int((before | copies).sum())
         good = found.faces & (self._same == _NONE)
         self.usable = int(good.sum())
         self._counts = np.bincount(found.persons[good], minlength=len(found.people))
@@ -255,7 +258,8 @@ def _left_out_by(source: Source) -> Iterator[Rejected]:
 
 def _check(source: Source, result: Survey, options: PackOptions) -> None:
     """Refuses a source of which too little is left, and a list of people of another source."""
-    lost = result.seen - len(result.photos)
+    wanted = result.seen - result.left_out
+    lost = wanted - len(result.photos)
     first = "; ".join(f"{path}: {reason}" for path, reason in islice(result.rejected(), 3))
     if not len(result.photos):
         raise UserError(
@@ -267,9 +271,10 @@ def _check(source: Source, result: Survey, options: PackOptions) -> None:
             f"{source.name}: {in_vain(result.nobody)}",
             fix="mend the list, or leave --without away",
         )
-    if lost > options.max_rejected * result.seen:
+    if lost > options.max_rejected * wanted:
+        beside = ", beside those of --without" if options.without else ""
         raise UserError(
-            f"{source.name}: {lost} of {result.seen} photographs rejected ({first})",
+            f"{source.name}: {lost} of {wanted} photographs rejected{beside} ({first})",
             fix=f"mend the source, or allow more than --max-rejected {options.max_rejected:g}",
         )
 

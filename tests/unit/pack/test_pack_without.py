@@ -83,6 +83,18 @@ def test_a_list_of_other_people_is_refused_before_pairs_are_made(capsys, people,
     assert "making" not in said and not (tmp_path / "out").exists()
 
 
+def test_people_left_out_are_no_rejected_photographs(capsys, people, tmp_path):
+    """Of 13 photographs 3 are eve's, and one a copy of hers; of the other 9 one has no face."""
+    (people / "bob" / "0.png").write_bytes(b"no image")
+    (people / "eve" / "1.png").write_bytes(b"no image")
+    (tmp_path / "names.txt").write_text("nobody\neve\n")
+    words = ("pack", people, tmp_path / "out", "--aligned", "--workers", 1)
+    words += ("--without", tmp_path / "names.txt", "--max-rejected")
+    status, said = run(capsys, *words, 0.11)
+    assert status == 2 and "1 of 9 photographs rejected, beside those of --without" in said
+    assert run(capsys, *words, 0.12)[0] == 0
+
+
 def test_names_are_looked_up_among_many_people():
     """To walk through all people once a name would take seconds here, and an hour of 2 million."""
     people = {f"person {i}": i for i in range(100_000)} | {COMPOSED: 0}
