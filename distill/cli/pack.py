@@ -124,7 +124,8 @@ def tell_left_out(out: Path, *, again: bool) -> None:
     import csv
 
     from distill.console import say, warn
-    from distill.data.pack.photos import LEFT_OUT, NOBODY, in_vain
+    from distill.data.pack.enough import in_vain
+    from distill.data.pack.photos import LEFT_OUT, NOBODY
     from distill.data.pack.standing import REJECTED_NAME
 
     photographs, nobody = 0, []

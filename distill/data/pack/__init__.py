@@ -4,6 +4,7 @@ build     the story: survey, split, make, store, rename
 options   what may be chosen
 standing  what is at the place already
 photos    first round: which photographs can be used
+enough    whether they are enough to go on with
 source_digest  by which a source is known again
 parts     second round: pairs, tables and pictures of one pack
 work      what worker processes do

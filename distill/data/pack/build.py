@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from distill.data.manifest import EVALUATION_NAME, TRAIN_NAME
+from distill.data.pack.enough import in_vain
 from distill.data.pack.journal import JOURNAL_NAME, Journal
 from distill.data.pack.options import PackOptions, PackResult, request_digest, versions
 from distill.data.pack.parts import Part, PartWriter
-from distill.data.pack.photos import Rejected, Survey, in_vain, survey
+from distill.data.pack.photos import Rejected, Survey, survey
 from distill.data.pack.scratch import (
     begin,
     keep_shards_of,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from distill.data.pack.enough import check_enough
 from distill.data.pack.journal import Journal, Record
 from distill.data.pack.options import PackOptions
 from distill.data.pack.source_digest import SourceDigest
@@ -22,13 +22,11 @@ from distill.data.people import people_taken, person_name, reason_against, spell
 from distill.data.sources import Sample, Source
 from distill.data.sources.folder import FolderSource
 from distill.data.workers import Team
-from distill.errors import UserError
 
 _NONE = -1
 LEFT_OUT = "person is left out by --without"
 NOBODY = "nobody is called that, whom --without names"
 """Reasons in rejected.csv: against a photograph, and against a name."""
-_SHOWN = 5
 
 
 class Rejected(NamedTuple):
@@ -48,15 +46,6 @@ def names_of_nobody(names: Iterable[str], people: Container[str]) -> list[str]:
     # `isdisjoint` of a set would walk through all people, once a name.
     asked = dict.fromkeys(names)
     return [name for name in asked if not any(n in people for n in spellings([name]))]
-
-
-def in_vain(names: Sequence[str]) -> str:
-    """What is said of names that --without holds and nobody has."""
-    more = ", ..." if names[_SHOWN:] else ""
-    return (
-        f"--without: nobody is called {', '.join(map(repr, names[:_SHOWN]))}{more}"
-        f" ({len(names)} of its names); names are those of the folders, or of the records"
-    )
 
 
 class Found:
@@ -152,8 +141,7 @@ class Survey:
         # Of equal photographs one of somebody who is left out comes first: all of them stay away.
         before = self._left_out[found.persons]
         self._same = found.same_as(lambda row: journal.record(row).sha256, before)
-        copies = (self._same != _NONE) & before[self._same]
-        self.left_out = int((before | copies).sum())
+        self.left_out = int(self._away().sum())
         good = found.faces & (self._same == _NONE)
         self.usable = int(good.sum())
         self._counts = np.bincount(found.persons[good], minlength=len(found.people))
@@ -174,13 +162,30 @@ class Survey:
         return map(as_text, self._journal.origins(rows))
 
     def rejected(self) -> Iterator[Rejected]:
-        """What was left out, and why: first by the source itself, then in its order."""
+        """What was left out, and why: by the source itself, in its order, names of nobody."""
         yield from _left_out_by(self._source)
+        yield from self._told_of(~self._taken())
         for name in self.nobody:
             yield Rejected(name, NOBODY)
+
+    def lost(self) -> Iterator[Rejected]:
+        """The same but for what --without alone keeps away."""
+        yield from _left_out_by(self._source)
+        yield from self._told_of(~(self._taken() | self._away()))
+
+    def _taken(self) -> npt.NDArray[np.bool_]:
         taken = np.zeros(len(self._found), np.bool_)
         taken[self.photos.rows] = True
-        for row in np.flatnonzero(~taken).tolist():
+        return taken
+
+    def _away(self) -> npt.NDArray[np.bool_]:
+        """Whether each is of somebody who is left out, or a copy of such a one, (N,)."""
+        of_them = self._left_out[self._found.persons]
+        copies: npt.NDArray[np.bool_] = (self._same != _NONE) & of_them[self._same]
+        return of_them | copies
+
+    def _told_of(self, which: npt.NDArray[np.bool_]) -> Iterator[Rejected]:
+        for row in np.flatnonzero(which).tolist():
             record = self._journal.record(row)
             yield Rejected(record.origin, self._reason_against(row, record))
 
@@ -231,7 +236,7 @@ def survey(
         advance(len(some))
     journal.flush()
     result = Survey(source, found, journal, options)
-    _check(source, result, options)
+    check_enough(source, result, options)
     return result
 
 
@@ -254,39 +259,3 @@ def _left_out_by(source: Source) -> Iterator[Rejected]:
             yield Rejected(name, "folder of a person without images")
         for path in source.stray:
             yield Rejected(path.name, "image outside the folder of any person")
-
-
-def _check(source: Source, result: Survey, options: PackOptions) -> None:
-    """Refuses a source of which too little is left, and a list of people of another source."""
-    wanted = result.seen - result.left_out
-    lost = wanted - len(result.photos)
-    first = "; ".join(f"{path}: {reason}" for path, reason in islice(result.rejected(), 3))
-    if not len(result.photos):
-        raise UserError(
-            f"{source.name}: none of {result.seen} photographs can be used ({first})",
-            fix=_remedy(options, result.usable),
-        )
-    if result.nobody and len(result.nobody) == len(set(options.without)):
-        raise UserError(
-            f"{source.name}: {in_vain(result.nobody)}",
-            fix="mend the list, or leave --without away",
-        )
-    if lost > options.max_rejected * wanted:
-        beside = ", beside those of --without" if options.without else ""
-        raise UserError(
-            f"{source.name}: {lost} of {wanted} photographs rejected{beside} ({first})",
-            fix=f"mend the source, or allow more than --max-rejected {options.max_rejected:g}",
-        )
-
-
-def _remedy(options: PackOptions, usable: int) -> str:
-    """What may help where no photograph is left, of ``usable`` before people were left out."""
-    if usable and options.without:
-        return f"name fewer people in --without, or lower --min-images {options.min_images}"
-    if usable and options.max_images:
-        return f"lower --min-images {options.min_images}, or raise --max-images"
-    if usable:
-        return f"lower --min-images {options.min_images}"
-    if options.aligned:
-        return "give 112x112 crops, or leave --aligned away"
-    return "give photographs with a visible face, or --aligned for 112x112 crops"
