@@ -128,8 +128,10 @@ def tell_left_out(out: Path, *, again: bool) -> None:
     from distill.data.pack.photos import LEFT_OUT, NOBODY
     from distill.data.pack.standing import REJECTED_NAME
 
+    if not (table := out / REJECTED_NAME).is_file():  # the pack is whole without it
+        return
     photographs, nobody = 0, []
-    with (out / REJECTED_NAME).open(newline="", encoding="utf-8") as file:
+    with table.open(newline="", encoding="utf-8") as file:
         for path, reason in csv.reader(file):
             photographs += reason == LEFT_OUT
             if reason == NOBODY:

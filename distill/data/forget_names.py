@@ -10,6 +10,9 @@ from distill.data.manifest import MANIFEST_NAME, Pack
 from distill.data.people import composed, spellings
 from distill.errors import UserError
 
+_LONGEST = 10_000
+"""Characters of a name; tables beside packs are read in cells of at most 131,072."""
+
 
 class Asked(NamedTuple):
     """The people of a request, each once, in its order.
@@ -74,7 +77,7 @@ def read_names(path: Path) -> list[str]:
     """The names of a text file, one a line, without spaces around them; empty lines are none.
 
     Raises:
-        UserError: the file cannot be read, is no text, or holds no name.
+        UserError: the file cannot be read, is no text, holds no name, or one far too long.
     """
     fix = "give a text file in UTF-8 with one name a line"
     try:
@@ -85,4 +88,6 @@ def read_names(path: Path) -> list[str]:
         raise UserError(f"{path}: not UTF-8", fix=fix) from error
     if not (names := [line.strip() for line in text.split("\n") if line.strip()]):
         raise UserError(f"{path}: no name in it", fix=fix)
+    if (longest := max(map(len, names))) > _LONGEST:
+        raise UserError(f"{path}: a name of {longest} characters, over {_LONGEST}", fix=fix)
     return names

@@ -60,6 +60,9 @@ def test_the_pack_is_that_of_a_folder_without_them(capsys, people, tmp_path):
     (tmp_path / "names.txt").write_text(f"nobody\n{COMPOSED}\neve\n", "utf-8")
     status, said = run(capsys, *words, "--without", tmp_path / "names.txt")
     assert (status, "up to date" in said, "6 of them" in said) == (0, True, True)
+    (tmp_path / "out" / "rejected.csv").unlink()
+    status, said = run(capsys, *words, "--without", tmp_path / "names.txt")
+    assert status == 0 and "up to date" in said
     status, said = run(capsys, *words)
     assert status == 2 and "holds a pack with other settings (without)" in said
 
@@ -94,6 +97,14 @@ def test_people_left_out_are_no_rejected_photographs(capsys, people, tmp_path):
     assert status == 2
     assert "1 of 9 photographs rejected, beside those of --without (bob/0.png: not an" in said
     assert run(capsys, *words, 0.12)[0] == 0
+
+
+def test_a_line_too_long_for_a_name_is_refused_at_once(capsys, people, tmp_path):
+    (tmp_path / "names.txt").write_text("eve\n" + 140_000 * "x")
+    words = ("pack", people, tmp_path / "out", "--aligned", "--workers", 1)
+    status, said = run(capsys, *words, "--without", tmp_path / "names.txt")
+    assert status == 2 and "names.txt: a name of 140000 characters, over 10000" in said
+    assert "one name a line" in said and "aligning" not in said
 
 
 def test_names_are_looked_up_among_many_people():
