@@ -87,7 +87,8 @@ def check_space(folder: Path, needed_bytes: int, what: str, *, fix: str) -> None
     Raises:
         UserError: its disk has less room.
     """
-    if needed_bytes > (free := shutil.disk_usage(folder).free):
+    total, _, free = shutil.disk_usage(folder)
+    if total and needed_bytes > free:  # some file systems tell nothing: all zeros
         raise UserError(
             f"{what}: {needed_bytes / 1e9:.3g} GB are needed, and {free / 1e9:.3g} GB are free",
             fix=fix,

@@ -33,6 +33,8 @@ PROPERTY = "property"
 
 _IMAGE = struct.Struct("<IfQQ")
 _LINE_MAX = 64
+_LEAST_BYTES = 8 + _IMAGE.size + 96
+"""Of a record with a photograph: its frame, what is before the image, and no JPEG is smaller."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,18 @@ class RecordSource:
 
     @property
     def expected(self) -> int | None:
-        """What the record of key 0 says, where that is the first of the file."""
+        """What the record of key 0 says, where that is the first of the file.
+
+        No more than it has room for: the beginning of a larger file says what that one held.
+        """
         with opened(self.path) as (file, size):
             try:
                 image = ImageRecord.parse(read_record(file, 0, size).data)
             except DamagedRecord:
                 return None
-        return int(image.labels[0]) - 1 if image.describes_the_file else None
+        if image.image or not image.describes_the_file:
+            return None
+        return min(int(image.labels[0]) - 1, size // _LEAST_BYTES)
 
     def __iter__(self) -> Iterator[Sample]:
         with opened(self.path) as (file, size):
