@@ -65,6 +65,14 @@ def test_the_same_face_twice_is_packed_once(groups, tmp_path):
     )
 
 
+def test_who_is_beside_somebody_left_out_stays(groups, tmp_path):
+    path, rows = groups
+    listed(path, [*rows, ["0.png", "eve", *rows[1][2:]]])
+    made = packed(path, tmp_path / "out", without=("bob",), max_rejected=0.0).train
+    assert made.manifest.identities == ["ann"]
+    assert made.manifest.photographs == 3 and made.manifest.samples_rejected == 4
+
+
 def test_other_landmarks_are_another_request(groups, tmp_path):
     path, rows = groups
     packed(path, tmp_path / "out")
