@@ -142,7 +142,7 @@ def finish(job: Job, state: TrainState) -> None:
     if job.plan.evaluates:
         _report(job, state)
     job.watchdog.mark("end", state.step)
-    with together():
+    with job.watchdog.waiting_for(0), together():  # the export of a large head takes long
         if job.ranks.is_first:
             # Its digests were compared when it was saved, or when this start found it.
             export_weights(checkpoint, run.weights, compared=True, advance=job.watchdog.touch)

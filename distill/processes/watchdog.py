@@ -10,7 +10,8 @@ standard error, reads what the others wrote, and says who is to blame: ranks tha
 life (stopped, or their node is gone), else those with the fewest marks, since the others wait for
 them in a collective. All ranks mark equally often; where they have unequal numbers of batches they
 touch, which counts until the next mark alone. Then it leaves with status `HUNG`, without waiting
-for any other thread.
+for any other thread. Ranks that wait for one that works for all rest: they are not blamed, and do
+not judge while that one gives signs of life.
 
 A rank whose interpreter itself is stuck, or that was stopped, cannot run that thread: a timer of
 `faulthandler`, in C, shows its stacks and ends it as soon as it runs again.
@@ -28,6 +29,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -58,6 +60,7 @@ class Beat:
         since: when it did so last, seconds since the epoch.
         seen: when this was written, seconds since the epoch.
         touches: signs of progress since the last mark.
+        waits_for: the rank that works for all meanwhile, where that is another one.
     """
 
     rank: int
@@ -69,6 +72,7 @@ class Beat:
     since: float
     seen: float
     touches: int = 0
+    waits_for: int | None = None
 
     def write(self, folder: Path) -> None:
         """Replace what this rank said before."""
@@ -101,8 +105,9 @@ def blame(beats: list[Beat], now: float, silence_seconds: float) -> str:
         silence_seconds: a rank without a beat for longer does not run at all.
     """
     silent = [beat for beat in beats if now - beat.seen > silence_seconds]
-    fewest = min(((beat.marks, beat.touches) for beat in beats), default=None)
-    blamed = silent or [beat for beat in beats if (beat.marks, beat.touches) == fewest]
+    watched = [beat for beat in beats if beat.waits_for is None]
+    fewest = min(((beat.marks, beat.touches) for beat in watched), default=None)
+    blamed = silent or [beat for beat in watched if (beat.marks, beat.touches) == fewest]
     life = ", without a sign of life" if silent else ""
     return "; ".join(
         f"rank {beat.rank} (process {beat.pid} on {beat.host}) hangs{life}:"
@@ -177,6 +182,24 @@ class Watchdog:
         self._beat = replace(last, since=time.time(), touches=last.touches + 1)
         self._marked = time.monotonic()
 
+    @contextlib.contextmanager
+    def waiting_for(self, rank: int) -> Iterator[None]:
+        """Rest while ``rank`` works for all, and touches; all ranks may call it, that one too."""
+        if rank != self._beat.rank:
+            self._beat = replace(self._beat, waits_for=rank)
+        try:
+            yield
+        finally:
+            self._beat = replace(self._beat, waits_for=None)
+            self.touch()
+
+    def _rests(self) -> bool:
+        """Whether this rank waits for one that is alive: that one's progress is its own affair."""
+        return any(
+            beat.rank == self._beat.waits_for and time.time() - beat.seen <= self._timeout / 2
+            for beat in read_beats(self._folder, self._world_size)
+        )
+
     def _watch(self) -> None:
         for look in itertools.count(self._beat.rank):
             if self._over.wait(self._look):
@@ -186,6 +209,8 @@ class Watchdog:
                 # a thread that runs (the process would die of it), so this one stands still.
                 time.sleep(self._look)
             hangs = time.monotonic() - self._marked > self._timeout
+            if hangs and self._rests():  # asked once in a timeout
+                self._marked, hangs = time.monotonic(), False
             if hangs or look % self._looks_per_beat == 0:
                 self._say()
             self._set_timer()
