@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -30,6 +33,33 @@ class TrainingStopped(UserError):
     """Training ended by itself (a non-finite loss, a stop signal) with its state saved or named."""
 
     exit_status = 3
+
+
+def as_user_error(error: Exception) -> UserError | None:
+    """``error`` as users see it: itself, or what may not be done to a file; None: a fault of ours.
+
+    Packs and runs of somebody else are looked at in many places; whichever comes first.
+    """
+    if isinstance(error, UserError):
+        return error
+    if not isinstance(error, PermissionError) or error.filename is None:
+        return None
+    path = Path(str(error.filename))
+    return UserError(f"{path}: {error.strerror}", fix="" if _may_be_read(path) else _ASK)
+
+
+_ASK = "if it is somebody else's, ask for `chmod -R g+rX` of it and of the folders above"
+
+
+def _may_be_read(path: Path) -> bool:
+    """Whether it was not reading that was refused: there is nothing yet, or it is no program."""
+    try:
+        wanted = os.R_OK | (os.X_OK if stat.S_ISDIR(path.stat().st_mode) else 0)
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    return os.access(path, wanted, effective_ids=True)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from distill.cli.pipes import forget_progress, results
 from distill.cli.plan import plan_command
 from distill.cli.train import train_command
 from distill.cli.verify import verify_command
-from distill.errors import UserError
+from distill.errors import UserError, as_user_error
 from distill.processes.interrupt import interrupted
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -89,9 +89,6 @@ def _options(
     """One face classifier, trained on pairs of images of the same person."""
 
 
-_ASK = "if it is somebody else's, ask for `chmod -R g+rX` of it and of the folders above"
-
-
 def main() -> None:
     """Run the command line; users' mistakes become one line and exit status 2."""
     # Threads that wait for each other sleep, unless told otherwise. Spinning, as OpenMP has it by
@@ -104,16 +101,11 @@ def main() -> None:
     try:
         with results():  # of --help and --version too
             build_app()()
-    except UserError as error:
-        if "--debug" in sys.argv or interrupted():
+    except (UserError, PermissionError) as error:
+        told = as_user_error(error)
+        if told is None or "--debug" in sys.argv or interrupted():
             raise
-        console.fail(str(error))
-        sys.exit(error.exit_status)
-    except PermissionError as error:  # of a pack or run of somebody else, wherever it is looked at
-        if "--debug" in sys.argv or error.filename is None:
-            raise
-        refused = UserError(f"{error.filename}: {error.strerror}", fix=_ASK)
-        console.fail(str(refused))
-        sys.exit(refused.exit_status)
+        console.fail(str(told))
+        sys.exit(told.exit_status)
     finally:
         forget_progress()

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from distill.errors import UserError, one_line, signal_name
+from distill.errors import as_user_error, one_line, signal_name
 from distill.processes.cores import check_cores
 from distill.processes.interrupt import leave_on_interrupt
 from distill.processes.notes import (
@@ -271,10 +271,10 @@ def spawned_rank() -> Iterator[None]:
     leave_on_interrupt()
     try:
         yield
-    except UserError as error:
-        trace = traceback.format_exc() if "--debug" in sys.argv else ""
-        leave(f"{trace}error: {error}", error.exit_status)
     except Exception as error:  # noqa: BLE001 - the parent shows the first of all ranks' errors
+        if told := as_user_error(error):
+            trace = traceback.format_exc() if "--debug" in sys.argv else ""
+            leave(f"{trace}error: {told}", told.exit_status)
         text = f"{traceback.format_exc()}error: rank {own_rank()}: {one_line(repr(error))}"
         leave(text, 1, secondary=lost_peer(error))
 
