@@ -35,6 +35,15 @@ class TrainingStopped(UserError):
     exit_status = 3
 
 
+class TryAgain(UserError):
+    """What may pass by itself, such as a network file system that is out of date.
+
+    It is no mistake: a job that ends with it is started again.
+    """
+
+    exit_status = 75  # EX_TEMPFAIL of sysexits.h
+
+
 def as_user_error(error: Exception) -> UserError | None:
     """``error`` as users see it: itself, or what may not be done to a file; None: a fault of ours.
 

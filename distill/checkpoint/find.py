@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distill.checkpoint.folder import corrupt_checkpoints, set_aside, whole_checkpoints
-from distill.checkpoint.manifest import Damaged, Manifest
+from distill.checkpoint.manifest import MISSING, Damaged, Manifest
 from distill.checkpoint.shard import verify_file, verify_label
 from distill.collectives import from_first, gather_objects, together
-from distill.errors import UserError
+from distill.errors import TryAgain, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,7 +65,8 @@ def latest_verified(
         folder: of checkpoints.
         ranks: those that read together.
         alone: whether this is that run, and holds its lock. Then nobody removes one: what is not
-            to be found is looked for again, and never passed over.
+            to be found is looked for again, and never passed over; so is a file that is missing,
+            before the checkpoint counts as damaged.
 
     Returns:
         None where no checkpoint was ever finished.
@@ -73,6 +74,7 @@ def latest_verified(
     Raises:
         UserError: there are checkpoints and none is good (never a silent fresh start), or a file
             cannot be read at all.
+        TryAgain: one is listed, and not to be found, and this process is ``alone``.
     """
     damaged: list[tuple[str, str]] = []
     seen: list[str] = []
@@ -83,20 +85,24 @@ def latest_verified(
         if not reason:
             return Found(path, Manifest.read(path), tuple(damaged))
         is_there = reason != GONE and from_first(path.exists())
-        if is_there and (moved := _set_aside(path, ranks)):
+        looks += 1
+        looks_again = alone and looks < _LOOKS
+        may_appear = looks_again and reason.endswith(MISSING)
+        if is_there and not may_appear and (moved := _set_aside(path, ranks)):
             damaged.append((moved, reason))
-        elif alone and (looks := looks + 1) < _LOOKS:
+        elif looks_again:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             continue
         elif alone:
             raise _out_of_date(path)
         seen.append(name)
+        looks = 0
     _refuse_what_is_left(folder, damaged, *from_first(_left(folder)))
     return None
 
 
-def _out_of_date(path: Path) -> UserError:
-    return UserError(
+def _out_of_date(path: Path) -> TryAgain:
+    return TryAgain(
         f"checkpoint {str(path)!r} is listed and its files are not to be found, though no other job"
         " works here: a network file system that is out of date?",
         fix="try again in a minute, or move that folder away to go on from an earlier one",

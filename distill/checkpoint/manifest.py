@@ -25,6 +25,10 @@ MANIFEST = "manifest.json"
 _SHARD_NAME = re.compile(r"shard-\d{5,}-of-\d{5,}\.safetensors", re.ASCII)
 
 
+MISSING = "is missing"
+"""How the reason of a `Damaged` ends where a file is not to be found."""
+
+
 class Damaged(Exception):
     """A checkpoint is not what was written; the text names the file and what is wrong."""
 
@@ -181,7 +185,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise Damaged(f"{MANIFEST} is missing") from error
+        raise Damaged(f"{MANIFEST} {MISSING}") from error
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{MANIFEST} is truncated or altered") from error
     if not isinstance(data, dict) or "format" not in data:

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.checkpoint.folder import clear_leftovers, remove, whole_checkpoints
-from distill.checkpoint.manifest import MANIFEST, Damaged, Manifest
+from distill.checkpoint.manifest import MANIFEST, MISSING, Damaged, Manifest
 from distill.errors import UserError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _state_of(file: Path) -> tuple[int, ...]:
     try:
         handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)  # opened, since NFS then looks anew
     except FileNotFoundError:
-        raise Damaged(f"{file.name} is missing") from None
+        raise Damaged(f"{file.name} {MISSING}") from None
     try:
         state = os.fstat(handle)
     finally:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
-from distill.checkpoint.manifest import Damaged, FileEntry, Manifest
+from distill.checkpoint.manifest import MISSING, Damaged, FileEntry, Manifest
 from distill.checkpoint.tensor_file import TensorWriter
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def verify_file(path: Path, entry: FileEntry) -> None:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
     except FileNotFoundError as error:
-        raise Damaged(f"{path.name} is missing") from error
+        raise Damaged(f"{path.name} {MISSING}") from error
     if digest.hexdigest() != entry.sha256:
         raise Damaged(f"{path.name} does not match its digest")
 
@@ -90,7 +90,7 @@ def verify_label(path: Path, manifest: Manifest, rank: int) -> None:
         with safe_open(path, "pt") as file:
             found = file.metadata() or {}
     except FileNotFoundError as error:
-        raise Damaged(f"{path.name} is missing") from error
+        raise Damaged(f"{path.name} {MISSING}") from error
     except SafetensorError as error:
         raise Damaged(f"{path.name} is no whole safetensors file ({error})") from error
     for key, value in expected.items():

@@ -46,9 +46,10 @@ def train_command(
         torchrun --nproc-per-node 8 -m distill train run.toml
 
     The same command on the same run folder resumes from the newest verified checkpoint.
-    Exit status: 0 done, 2 a mistake in the input, 3 stopped by a non-finite loss, 130, 143 or 140
-    after Ctrl-C, TERM (or a terminal that was closed) or USR2 with a checkpoint saved (a second
-    Ctrl-C leaves at once).
+    Exit status: 0 done, 2 a mistake in the input, 3 stopped by a non-finite loss, 75 where a
+    network file system does not show the last checkpoint (try again), 130, 143 or 140 after Ctrl-C,
+    TERM (or a terminal that was closed) or USR2 with a checkpoint saved (a second Ctrl-C leaves at
+    once).
     """
     from distill.config import explained_toml, load_config
 

@@ -18,7 +18,7 @@ from distill.beginning import begin_or_resume
 from distill.checkpoint import TrainState, find, save
 from distill.config import load_config
 from distill.data.batch import OrderState
-from distill.errors import UserError
+from distill.errors import TryAgain, UserError
 from distill.losses import choice
 from distill.run_dir import RunDir
 from launcher.status import statuses
@@ -177,7 +177,7 @@ def test_a_run_does_not_go_back_where_nfs_is_out_of_date(folder, told, monkeypat
     if times < 4:
         assert folder.begin()[0].state.step == 2
     else:
-        with pytest.raises(UserError, match="step-00000002' is listed and its files are not"):
+        with pytest.raises(TryAgain, match="step-00000002' is listed and its files are not"):
             folder.begin()
     assert sorted(path.name for path in folder.run.checkpoints.iterdir()) == there
 

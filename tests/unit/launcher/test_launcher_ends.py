@@ -9,6 +9,7 @@ import pytest
 from ended_job import beat, last, note, outcome, requeued
 from fake_slurm import FakeSlurm
 
+from distill.errors import TryAgain
 from distill.processes.watchdog import beat_path
 from distill.run_dir import JobDir, RunDir
 from launcher.inside.verdict import conclude
@@ -73,6 +74,12 @@ def test_a_mistake_is_not_repeated(job: JobDir, fake: FakeSlurm, status: int) ->
     assert conclude(job.root, status) == status
     assert not requeued(fake)
     assert last(job)["kind"] == "mistake"
+
+
+def test_what_may_pass_by_itself_is_tried_again(job: JobDir, fake: FakeSlurm) -> None:
+    note(job, 0, TryAgain.exit_status, "error: checkpoint: NFS", when=1, secondary=False)
+    assert conclude(job.root, TryAgain.exit_status) == 75
+    assert requeued(fake)
 
 
 def test_a_killed_rank_is_named_by_srun(job: JobDir, fake: FakeSlurm) -> None:
