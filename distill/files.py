@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import psutil
-
 from distill.errors import UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -210,12 +208,23 @@ def _clear_left(path: Path) -> None:
     """Remove what processes of this machine left that were killed while they made ``path``."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.{_here()}-*.partial"):
         process = partial.suffixes[-2].rpartition("-")[2]
-        if not process.isdecimal() or psutil.pid_exists(int(process)):
+        if not process.isdecimal() or _runs(int(process)):
             continue
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         else:
             partial.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process is there, somebody else's too."""
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def _here() -> str:

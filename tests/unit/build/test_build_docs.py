@@ -8,7 +8,7 @@ import re
 import shlex
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import sqrt
 from pathlib import Path
 
@@ -159,13 +159,40 @@ def minutes_on_a_gpu() -> str:
     return text.partition("### On a machine for some minutes")[2].partition("\n## ")[0]
 
 
-def imported(file: Path) -> Iterator[str]:
-    """Packages that a file imports when it is loaded or run; not those that only types name."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+def imported(file: Path, *, at_load: bool = False) -> Iterator[str]:
+    """Modules that a file imports when it is loaded, or when it is run as well; none for types."""
+    later = (ast.FunctionDef, ast.Lambda) if at_load else ()
+    nodes: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, ast.Import):
-            yield from (name.name.partition(".")[0] for name in node.names)
+            yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
+            yield from (node.module, *(f"{node.module}.{name.name}" for name in node.names))
+        elif not isinstance(node, later) and "TYPE_CHECKING" not in ast.unparse(
+            getattr(node, "test", ast.Pass())
+        ):
+            nodes += ast.iter_child_nodes(node)
+
+
+def sources(name: str) -> Iterator[Path]:
+    """The file of a module of ours and those of its packages; none for what is no module."""
+    places = [ROOT / name.replace(".", "/"), *(ROOT / name.replace(".", "/")).parents]
+    for place in places[: name.count(".") + 1]:
+        found = place.with_suffix(".py"), place / "__init__.py"
+        yield from (file for file in found if file.exists())
+
+
+def loaded_with(files: Sequence[Path]) -> set[str]:
+    """Packages that ``files`` import, and that modules of ours import when these load them."""
+    names = {name for file in files for name in imported(file)}
+    new, seen = set(names), set()
+    while new:
+        ours = {file for name in new if name.startswith("distill") for file in sources(name)}
+        new = {name for file in ours - seen for name in imported(file, at_load=True)} - names
+        names |= new
+        seen |= ours
+    return {name.partition(".")[0] for name in names}
 
 
 def test_a_bare_python_is_told_of_all_that_the_loss_on_a_gpu_imports() -> None:
@@ -175,8 +202,9 @@ def test_a_bare_python_is_told_of_all_that_the_loss_on_a_gpu_imports() -> None:
     assert len(tests) == 4
     ours = [*ROOT.glob("distill/losses/bench*.py"), ROOT / "distill" / "doctor" / "loss.py"]
     files = [ROOT / "tests" / "conftest.py", *tests, *helpers, *ours]
-    names = {name for file in files for name in imported(file)}
-    packages = names - sys.stdlib_module_names - {"distill", *(file.stem for file in helpers)}
+    packages = (
+        loaded_with(files) - sys.stdlib_module_names - {"distill", *(file.stem for file in helpers)}
+    )
     told = minutes_on_a_gpu().partition("does for the loss")[0]
     assert [name for name in packages if not re.search(rf"\b(pytest-)?{name}\b", told)] == []
 
