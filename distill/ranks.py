@@ -83,12 +83,25 @@ def from_environment(config: Config, environment: Mapping[str, str] = os.environ
 
 def _single(config: Config, environment: Mapping[str, str]) -> Ranks:
     tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")
-    if tasks != "1" and environment.get("SLURM_PROCID") == "0":
+    several = tasks != "1" and environment.get("SLURM_PROCID") == "0"
+    if several and not ("SLURM_PTY_PORT" in environment and _has_terminal()):
         warn(
             f"srun has started {tasks} tasks, and each of them does all of this work by itself;"
             " give srun one task, and the command --ranks, or start training by `submit`"
         )
     return Ranks(0, 1, 0, 1, _device(config.run.device, 0, environment={}))
+
+
+def _has_terminal() -> bool:
+    """Whether a terminal controls this process, as in the one shell that `srun -n 8 --pty` starts.
+
+    What srun starts in that shell inherits its variables, and no terminal.
+    """
+    try:
+        os.close(os.open(os.ctermid(), os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _launched(config: Config, environment: Mapping[str, str]) -> Ranks:

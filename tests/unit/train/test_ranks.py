@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
+import signal
+import termios
 from pathlib import Path
 
 import pytest
 import torch
 
 from distill import gpus
+from distill import ranks as places
 from distill.collectives import (
     all_reduce_max,
     all_reduce_sum,
@@ -59,6 +65,26 @@ def test_tasks_of_srun_that_each_do_all_of_the_work_are_told(
     for other in ({"SLURM_PROCID": "1"}, {"SLURM_STEP_NUM_TASKS": "1"}, ranks):
         from_environment(CPU, SRUN | other)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("in_shell", [True, False])
+def test_a_shell_of_srun_is_one_task_and_what_srun_starts_in_it_is_not(
+    monkeypatch: pytest.MonkeyPatch, in_shell: bool
+) -> None:
+    monkeypatch.setattr(places, "warn", lambda _: os._exit(7))
+    process, terminal = pty.fork()
+    if not process:
+        try:
+            if not in_shell:
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
+                fcntl.ioctl(0, termios.TIOCNOTTY)
+            from_environment(CPU, SRUN | {"SLURM_PTY_PORT": "34492"})
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(process, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == (0 if in_shell else 7)
 
 
 def test_torchrun_variables() -> None:
