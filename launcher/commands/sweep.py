@@ -150,18 +150,41 @@ def digest_of(config: Path) -> str:
 def _submit(sweep: Sweep, indices: list[int], *, resume: bool) -> None:
     """Submit runs: fresh ones, or such as `failed` has just found to be over."""
     from distill.console import say
-    from launcher.check_request import check_resources, check_run, check_settings
+    from launcher.check_request import check_resources
     from launcher.sweep import most_cores, submit_sweep
 
     requests = {index: _request(sweep, index) for index in indices}
     check_resources(most_cores(requests))
+    requests = _accepted(sweep, requests, resume=resume)
+    number = submit_sweep(sweep, requests, int(sweep.request["parallel"]))
+    say(f"job array {number} submitted: {len(requests)} run(s); folder {sweep.root}")
+    say(f"see them with `pairdistill status {sweep.root}`, `pairdistill sweep {sweep.root}`")
+
+
+def _accepted(sweep: Sweep, requests: dict[int, Request], *, resume: bool) -> dict[int, Request]:
+    """The requests that can work: all of a new sweep, or those of the runs that may go on.
+
+    A run that ended on a mistake would end on it again; the others need not wait for that.
+
+    Raises:
+        UserError: one of a new sweep cannot work, or none of those that would go on.
+    """
+    from distill.console import warn
+    from launcher.check_request import check_run, check_settings
+
+    refused: dict[int, UserError] = {}
     for index, request in requests.items():
         going_on = resume and bool(sweep.run(index).jobs())
-        check_run(request.run, resume=going_on, is_over=going_on)
-        check_settings(request)
-    number = submit_sweep(sweep, requests, int(sweep.request["parallel"]))
-    say(f"job array {number} submitted: {len(indices)} run(s); folder {sweep.root}")
-    say(f"see them with `pairdistill status {sweep.root}`, `pairdistill sweep {sweep.root}`")
+        try:
+            check_run(request.run, resume=going_on, is_over=going_on)
+            check_settings(request)
+        except UserError as error:
+            refused[index] = error
+            if not resume or len(refused) == len(requests):
+                raise
+    for index, error in refused.items():
+        warn(f"run {index:03d} is not submitted: {error}")
+    return {index: request for index, request in requests.items() if index not in refused}
 
 
 def _request(sweep: Sweep, index: int) -> Request:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import simplejpeg
 from fake_slurm import FakeSlurm
 from submitting import submit, sweep
 
@@ -186,3 +189,32 @@ def test_results_are_shown_while_slurm_does_not_answer_and_nothing_is_submitted(
     with pytest.raises(UserError, match="Socket timed out"):
         sweep(folder, resubmit=True)
     assert [len(run.jobs()) for run in Sweep.read(folder).runs] == [1, 1]
+
+
+def test_a_run_that_training_refuses_does_not_keep_others_from_being_submitted_again(
+    config: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A set that one of them measures on was moved away; where none is left, nothing happens."""
+    image = np.zeros((112, 112, 3), np.uint8)
+    jpeg = simplejpeg.encode_jpeg(image, colorsubsampling="444")
+    for name in ("a", "b"):
+        (config.parent / f"{name}.bin").write_bytes(pickle.dumps(([jpeg] * 8, [True, False] * 2)))
+    sets = (f'["{config.parent}/{name}.bin"]' for name in ("a", "b"))
+    folder = submitted_sweep(config, fake, f"evaluate.sets={','.join(sets)}")
+    runs = Sweep.read(folder).runs
+    fake.answers("sacct", "20_0|FAILED|None|node1|\n20_1|FAILED|None|node1|\n")
+    fake.answers("sbatch", "Submitted batch job 21\n")
+    (config.parent / "a.bin").unlink()
+    capsys.readouterr()
+    sweep(folder, resubmit=True)
+    said = capsys.readouterr()
+    warned = " ".join(said.err.split())
+    assert "warning: run 000 is not submitted: evaluate.sets: " in warned
+    assert "run 001" not in warned
+    assert "job array 21 submitted: 1 run(s)" in " ".join((said.out + said.err).split())
+    assert [len(run.jobs()) for run in runs] == [1, 2]
+    (config.parent / "b.bin").unlink()
+    fake.answers("sacct", "20_0|FAILED|None|node1|\n21_0|FAILED|None|node1|\n")
+    with pytest.raises(UserError, match=r"evaluate\.sets: "):
+        sweep(folder, resubmit=True)
+    assert [len(run.jobs()) for run in runs] == [1, 2]
