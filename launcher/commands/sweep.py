@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,13 +87,14 @@ def sweep_command(
 
         pairdistill sweep runs/weights
 
-        pairdistill sweep runs/weights --resubmit
+        pairdistill sweep runs/weights --resubmit --exclude node7
     """
     from launcher.sweep import Sweep
 
     if what.is_dir():
         if resubmit:
-            submit_again(Sweep.read(what.absolute()))
+            _only_exclude(asked, site)
+            submit_again(Sweep.read(what.absolute()), asked.exclude)
         else:
             report(Sweep.read(what), as_json=json)
         return
@@ -121,8 +122,29 @@ def begin(sweep: Sweep) -> None:
     _submit(sweep, list(range(len(sweep.points))), resume=False)
 
 
-def submit_again(sweep: Sweep) -> None:
-    """Submit the failed runs of a sweep, as they were; they go on from their checkpoints."""
+def _only_exclude(asked: options.Asked, site: str) -> None:
+    """Refuse what would not be heeded: runs that are submitted again ask for what they did.
+
+    Raises:
+        UserError: another option is given than the hosts to do without.
+    """
+    given, default = asdict(asked) | {"site": site}, asdict(options.Asked()) | {"site": ""}
+    for name, value in given.items():
+        if name != "exclude" and value != default[name]:
+            raise UserError(
+                f"--{name.replace('_', '-')} {value}: with --resubmit runs ask for what they"
+                " were submitted with",
+                fix="leave it away, or begin a new sweep; --exclude HOST alone may be added",
+            )
+
+
+def submit_again(sweep: Sweep, exclude: str) -> None:
+    """Submit the failed runs of a sweep, as they were; they go on from their checkpoints.
+
+    Args:
+        sweep: the sweep.
+        exclude: hosts to do without this time, beside those of then; empty for none.
+    """
     from distill.console import say, warn
     from launcher.sweep import failed
 
@@ -136,7 +158,7 @@ def submit_again(sweep: Sweep) -> None:
             f"{config} is not as it was when the sweep was submitted; its runs keep the settings of"
             f" then, e.g. {sweep.recorded(indices[0])}. For others begin a new sweep"
         )
-    _submit(sweep, indices, resume=True)
+    _submit(sweep, indices, resume=True, exclude=exclude)
 
 
 def digest_of(config: Path) -> str:
@@ -147,13 +169,13 @@ def digest_of(config: Path) -> str:
         return ""
 
 
-def _submit(sweep: Sweep, indices: list[int], *, resume: bool) -> None:
+def _submit(sweep: Sweep, indices: list[int], *, resume: bool, exclude: str = "") -> None:
     """Submit runs: fresh ones, or such as `failed` has just found to be over."""
     from distill.console import say
     from launcher.check_request import check_resources
     from launcher.sweep import most_cores, submit_sweep
 
-    requests = {index: _request(sweep, index) for index in indices}
+    requests = {index: _request(sweep, index, exclude) for index in indices}
     check_resources(most_cores(requests))
     requests = _accepted(sweep, requests, resume=resume)
     number = submit_sweep(sweep, requests, int(sweep.request["parallel"]))
@@ -187,8 +209,14 @@ def _accepted(sweep: Sweep, requests: dict[int, Request], *, resume: bool) -> di
     return {index: request for index, request in requests.items() if index not in refused}
 
 
-def _request(sweep: Sweep, index: int) -> Request:
-    """What one run asks for: its settings as they were submitted, where they were."""
+def _request(sweep: Sweep, index: int, exclude: str) -> Request:
+    """What one run asks for: its settings as they were submitted, where they were.
+
+    Args:
+        sweep: its sweep.
+        index: of the run.
+        exclude: hosts to do without, beside those that the sweep does without.
+    """
     from distill.config import as_override, load_config
     from launcher.points import overrides_of
     from launcher.site import load_site
@@ -199,6 +227,7 @@ def _request(sweep: Sweep, index: int) -> Request:
     settings = sweep.recorded(index) or sweep.request["config"]
     config = load_config(settings, [*overrides_of(sweep.points[index]), own])
     asked = options.Asked(**sweep.request["resources"])
+    asked = replace(asked, exclude=",".join(filter(None, (asked.exclude, exclude))))
     wanted = asked.resources(site, workers=config.data.workers)
     return Request(absolute(config), wanted, site, "slurm")
 

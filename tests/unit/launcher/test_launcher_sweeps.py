@@ -40,9 +40,21 @@ def test_hosts_are_left_out_of_a_sweep_and_of_runs_that_are_submitted_again(
     sweep(config, ["loss.weight=1,2"], folder=folder, site="here", exclude="big7")
     fake.answers("sacct", "12_0|FAILED|None|node1|\n12_1|RUNNING|None|node1|\n")
     sweep(folder, resubmit=True)
-    for job in RunDir(folder).jobs():
-        assert "#SBATCH --exclude='node[1-2],big7'\n" in job.script.read_text()
-    assert len(RunDir(folder).jobs()) == 2
+    sweep(folder, resubmit=True, exclude="node9")  # this time
+    sweep(folder, resubmit=True)
+    for job, more in zip(RunDir(folder).jobs(), ("", "", ",node9", ""), strict=True):
+        assert f"#SBATCH --exclude='node[1-2],big7{more}'\n" in job.script.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("nodes", 2), ("mem_gb", 8), ("time", "2h"), ("site", "here")]
+)
+def test_what_runs_that_are_submitted_again_would_not_heed_is_refused(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    Sweep(tmp_path, [], "loss/total").write()
+    with pytest.raises(UserError, match=f"^--{name.replace('_', '-')} {value}: with --resubmit"):
+        sweep(tmp_path, resubmit=True, **{name: value})
 
 
 def test_a_refused_sweep_can_be_asked_for_again(
