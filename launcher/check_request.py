@@ -33,6 +33,7 @@ def check_request(
     check_resources(request, ask_cluster=ask_cluster)
     check_run(request.run, resume=resume, is_over=is_over)
     check_settings(request)
+    check_run(request.run, resume=resume, is_over=is_over)  # another may have come meanwhile
 
 
 def check_resources(request: Request, *, ask_cluster: bool = True) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distill.errors import UserError
+from distill.files import disk_errors, make_folder
 from launcher.commands import options
 from launcher.commands.status import tell
 
@@ -115,11 +116,16 @@ def sweep_command(
 def begin(sweep: Sweep) -> None:
     """Submit a new sweep."""
     if sweep.root.exists():
-        raise UserError(
-            f"--dir {str(sweep.root)!r}: is there already",
-            fix="choose another, or see it with `pairdistill sweep FOLDER`",
-        )
+        raise _taken(sweep)
     _submit(sweep, list(range(len(sweep.points))), resume=False)
+
+
+def _taken(sweep: Sweep) -> UserError:
+    """Its folder is another sweep's, or holds something else."""
+    return UserError(
+        f"--dir {str(sweep.root)!r}: is there already",
+        fix="choose another, or see it with `pairdistill sweep FOLDER`",
+    )
 
 
 def _only_exclude(asked: options.Asked, site: str) -> None:
@@ -178,9 +184,25 @@ def _submit(sweep: Sweep, indices: list[int], *, resume: bool, exclude: str = ""
     requests = {index: _request(sweep, index, exclude) for index in indices}
     check_resources(most_cores(requests))
     requests = _accepted(sweep, requests, resume=resume)
+    if not resume:
+        _take(sweep)
     number = submit_sweep(sweep, requests, int(sweep.request["parallel"]))
     say(f"job array {number} submitted: {len(requests)} run(s); folder {sweep.root}")
     say(f"see them with `pairdistill status {sweep.root}`, `pairdistill sweep {sweep.root}`")
+
+
+def _take(sweep: Sweep) -> None:
+    """Make the folder of a new sweep, which another may have begun there during the checks.
+
+    Raises:
+        UserError: it is there, or cannot be made.
+    """
+    make_folder(sweep.root.parent)
+    with disk_errors(sweep.root):
+        try:
+            sweep.root.mkdir(mode=0o700)
+        except FileExistsError:
+            raise _taken(sweep) from None
 
 
 def _accepted(sweep: Sweep, requests: dict[int, Request], *, resume: bool) -> dict[int, Request]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from fake_slurm import FakeSlurm
 from submitting import run_of, submit, sweep
 
+from distill import plan
 from distill.config import load_config
 from distill.data.manifest import read_pack
 from distill.data.pack_writer import EncodedPair, write_pack
@@ -18,6 +20,7 @@ from distill.errors import UserError
 from distill.models.classifier import build_for_training
 from distill.plan import make_plan
 from distill.ranks import Ranks
+from distill.run_dir import RunDir
 
 ONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
 METRIC = 'evaluate.sets=["lfw.bin"]', "checkpoint.best_metric=lfw/accurcy"
@@ -75,8 +78,8 @@ def test_what_training_refuses_is_not_submitted(
     toml = folder / "run.toml"
     with pytest.raises(UserError) as there:
         settings = load_config(toml, words)
-        plan = make_plan(settings, ONE)
-        build_for_training(settings, len(plan.classes), ONE)
+        planned = make_plan(settings, ONE)
+        build_for_training(settings, len(planned.classes), ONE)
     with pytest.raises(UserError) as here:
         submit(toml, *words)
     assert field in str(here.value)
@@ -119,3 +122,26 @@ def test_a_network_that_only_the_python_of_the_ranks_may_know(
     with pytest.raises(UserError, match=r"model\.name = 'timm:resnet_of_next_year': timm "):
         submit(folder / "run.toml", word)
     submit(folder / "run.toml", word, site="boxed")
+
+
+@pytest.mark.parametrize("begin", [submit, sweep])
+def test_of_two_that_are_submitted_at_once_one_is_refused(
+    folder: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch, begin: Callable[..., None]
+) -> None:
+    """The other one comes while packs are read, which takes minutes where they are large."""
+    words = ["run.seed=1"] if begin is submit else [["run.seed=1"]]
+    options = {} if begin is submit else {"folder": folder / "sweep"}
+    plan_check = plan.check_elsewhere
+
+    def interrupted(*settings: object) -> None:
+        plan_check(*settings)
+        monkeypatch.setattr(plan, "check_elsewhere", plan_check)
+        if not fake.calls("sbatch"):
+            begin(folder / "run.toml", *words, **options)
+
+    monkeypatch.setattr(plan, "check_elsewhere", interrupted)
+    with pytest.raises(UserError, match=r"there is a run already|'.*sweep': is there already"):
+        begin(folder / "run.toml", *words, **options)
+    assert len(list(folder.rglob("*_submission.sh"))) == 1
+    owner = run_of(folder / "run.toml") if begin is submit else RunDir(folder / "sweep")
+    assert len(owner.jobs()) == 1
