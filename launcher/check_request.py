@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import shlex
 from typing import TYPE_CHECKING
 
 from distill.config import ModelConfig
-from distill.errors import UserError
+from distill.console import warn
+from distill.errors import UserError, one_line
 from distill.run_dir import RunDir
 from launcher import slurm
 from launcher.fields import check_folder
@@ -17,6 +20,9 @@ from launcher.submitted import Submitted
 if TYPE_CHECKING:
     from distill.config import Config
     from launcher.submit import Request
+
+_OF_LIBRARIES = {None, errno.ENOMEM}
+"""Of an OSError where a shared library cannot be loaded; those of files have others."""
 
 
 def check_request(
@@ -59,12 +65,26 @@ def check_resources(request: Request, *, ask_cluster: bool = True) -> None:
 def check_settings(request: Request) -> None:
     """Settings against ranks, and all that the run reads, as the ranks themselves will check them.
 
+    Where this machine cannot load torch (a login node with little memory or without CUDA's
+    libraries; the ranks may have another Python), that is warned of, and left to the ranks.
+
     Raises:
         UserError: the first thing that does not fit, in the words of `train`.
     """
-    from distill.plan import check_elsewhere  # torch: seconds, when all else is well
+    try:
+        from distill.plan import check_elsewhere  # torch: seconds, when all else is well
 
-    check_elsewhere(_known_here(request), request.wanted.world_size)
+        check_elsewhere(_known_here(request), request.wanted.world_size)
+    except (ImportError, MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _OF_LIBRARIES:
+            raise
+        _warn_unchecked(one_line(str(error)) or type(error).__name__)
+
+
+@functools.cache
+def _warn_unchecked(reason: str) -> None:
+    """Say so once, and not for each run of a sweep."""
+    warn(f"the settings are not checked here ({reason}); the ranks will check them")
 
 
 def _known_here(request: Request) -> Config:

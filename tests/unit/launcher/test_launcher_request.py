@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 import simplejpeg
 import torch
 from fake_slurm import FakeSlurm
-from submitting import run_of, submit, sweep
+from submitting import pairdistill, run_of, submit, sweep
 
+import launcher
 from distill import plan
 from distill.config import load_config
 from distill.data.manifest import read_pack
@@ -145,3 +147,26 @@ def test_of_two_that_are_submitted_at_once_one_is_refused(
     assert len(list(folder.rglob("*_submission.sh"))) == 1
     owner = run_of(folder / "run.toml") if begin is submit else RunDir(folder / "sweep")
     assert len(owner.jobs()) == 1
+
+
+@pytest.mark.parametrize(
+    "fails",
+    ["OSError('libcudart.so.13: cannot open shared object file')", "ImportError('no torch')"],
+)
+def test_where_torch_cannot_be_loaded_the_ranks_are_left_to_check(
+    folder: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """As on a login node that has no CUDA; said once, for all runs."""
+    (folder / "path" / "torch").mkdir(parents=True)
+    (folder / "path" / "torch" / "__init__.py").write_text(f"raise {fails}\n")
+    monkeypatch.setenv(
+        "PYTHONPATH", f"{folder / 'path'}{os.pathsep}{Path(launcher.__path__[0]).parent}"
+    )
+    done = pairdistill("sweep", "run.toml", "run.seed=1,2", "--dir", "sweep")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stderr.split())
+    reason = fails.split("'")[1]
+    warning = f"warning: the settings are not checked here ({reason}); the ranks will check them"
+    assert said.count(warning) == said.count("warning") == 1
+    assert len(RunDir(folder / "sweep").jobs()) == 1
+    assert fake.calls("sbatch")
