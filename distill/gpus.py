@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 DRIVER = Path("/proc/driver/nvidia/version")
 """What the kernel's driver says of itself; in most containers too, with GPUs and without."""
 DEVICES = Path("/dev")
+NO_DEVICE = {"", "-1", "NoDevFiles"}
+"""What stands in CUDA_VISIBLE_DEVICES for no GPU at all: for CUDA, and for Slurm."""
 REMEDY = (
     "install a build of torch for CUDA that the driver serves (CONTRIBUTING.md), start a container"
     " with its GPUs (apptainer --nv, docker --gpus all), or set run.device=cpu"
@@ -29,3 +33,9 @@ def here() -> str:
         pass
     devices = sorted(path.name for path in DEVICES.glob("nvidia[0-9]*"))
     return f"/dev/{devices[0]}" if devices else ""
+
+
+def withheld(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether GPUs of this machine are not for this process: hidden, or of a job without any."""
+    of_job = "SLURM_JOB_ID" in environment and environment.get("SLURM_GPUS_ON_NODE", "0") == "0"
+    return of_job or environment.get("CUDA_VISIBLE_DEVICES") in NO_DEVICE

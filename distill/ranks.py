@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 _IDENTITY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _MEETING_PLACE = ("MASTER_ADDR", "MASTER_PORT")
-_HIDDEN = {"", "-1"}
-"""Values of CUDA_VISIBLE_DEVICES by which somebody hides all GPUs on purpose."""
 
 
 @dataclass(frozen=True)
@@ -176,10 +174,10 @@ def why_unseen() -> str:
 def idle_gpus() -> str:
     """What of this machine torch does not see, and why; empty where it sees a GPU, or has none.
 
+    So too where they are not for this process: of a job without GPUs it is as it should be.
     A run would train on the CPU, and they would idle unnoticed.
     """
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in _HIDDEN
-    found = "" if hidden or torch.cuda.is_available() else gpus.here()
+    found = "" if gpus.withheld() or torch.cuda.is_available() else gpus.here()
     return found and f"{found} is here, and torch sees no CUDA device: {why_unseen()}"
 
 

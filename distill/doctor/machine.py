@@ -89,6 +89,8 @@ def check_gpus() -> Check:
     """Whether torch sees a GPU where there is one; torch is asked only where there is."""
     if not (here := gpus.here()):
         return _check("GPUs", True, "no NVIDIA driver here")
+    if gpus.withheld():
+        return _check("GPUs", True, f"{here}, and no GPU is given to this process")
     seen = probe("from distill.ranks import idle_gpus; print(idle_gpus())")
     if seen.returncode:
         return _check("GPUs", False, last_line(seen.stderr), SET_UP, needed=False)

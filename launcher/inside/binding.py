@@ -7,9 +7,7 @@ import socket
 from collections.abc import Mapping, Sequence
 
 from distill.errors import UserError
-
-_NO_DEVICE = {"", "-1", "NoDevFiles"}
-"""What stands for no GPU at all: for CUDA, and for Slurm."""
+from distill.gpus import NO_DEVICE
 
 
 def gpu_of(environment: Mapping[str, str], local_rank: int, local_world_size: int) -> str | None:
@@ -22,7 +20,7 @@ def gpu_of(environment: Mapping[str, str], local_rank: int, local_world_size: in
         UserError: there are fewer GPUs than ranks.
     """
     shown = environment.get("CUDA_VISIBLE_DEVICES", "")
-    devices = [device for device in shown.split(",") if device not in _NO_DEVICE]
+    devices = [device for device in shown.split(",") if device not in NO_DEVICE]
     on_node = environment.get("SLURM_GPUS_ON_NODE", "")
     bound = on_node.isdecimal() and int(on_node) >= local_world_size
     if not devices or (len(devices) == 1 and (local_world_size == 1 or bound)):

@@ -203,6 +203,13 @@ def test_gpus_that_torch_does_not_see_are_a_row(
     row = doctor.check_gpus()
     assert (row.ok, row.found, row.fix) == (True, "no NVIDIA driver here", "")
     gpus.DRIVER.write_text(said)
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.delenv("SLURM_GPUS_ON_NODE", raising=False)
+    row = doctor.check_gpus()
+    words = "NVIDIA driver 550.54.15, and no GPU is given to this process"
+    assert (row.ok, row.found) == (True, words)
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "1")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     there = f"from distill import gpus; gpus.DRIVER = gpus.Path({str(gpus.DRIVER)!r})"
     probe = doctor.probe
     monkeypatch.setattr(doctor, "probe", lambda code: probe(f"{there}; {code}"))

@@ -243,7 +243,8 @@ def test_it_is_warned_where_no_pictures_will_be_shown(folder, told):
 
 def test_it_is_warned_where_gpus_of_this_machine_stay_idle(folder, told, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "SLURM_GPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(gpus, "DRIVER", tmp_path / "version")
     gpus.DRIVER.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug\n")
     folder.begin("run.device=cpu")
@@ -252,7 +253,22 @@ def test_it_is_warned_where_gpus_of_this_machine_stay_idle(folder, told, tmp_pat
     how, text = told[-1]
     assert how == "warn" and text.startswith("run.device = 'auto': trains on the CPU; ")
     assert "NVIDIA driver 535.104.05 is here, and torch sees no CUDA device: torch " in text
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # somebody hides them
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "2")
+    folder.begin("run.device=auto")
+    assert told[-1] == (how, text)
+    monkeypatch.delenv("SLURM_GPUS_ON_NODE")  # a job without GPUs on a node that has some
+    folder.begin("run.device=auto")
+    assert told[-1][0] == "note"
+
+
+@pytest.mark.parametrize("hidden", ["", "-1", "NoDevFiles"])
+def test_it_is_not_warned_of_gpus_that_are_hidden(folder, told, tmp_path, monkeypatch, hidden):
+    """By somebody, or by Slurm."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(gpus, "DRIVER", tmp_path / "version")
+    gpus.DRIVER.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug\n")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
     folder.begin("run.device=auto")
     assert told[-1][0] == "note"
 
