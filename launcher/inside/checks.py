@@ -55,7 +55,7 @@ def check_device(job: JobFile, config: Config, ranks: Ranks) -> None:
         raise UserError(
             f"start-up checks: torch sees no CUDA device on {socket.gethostname()} (rank"
             f" {ranks.rank}), where the job has {given} GPU(s): {why_unseen()}",
-            fix=REMEDY,
+            fix=f"{REMEDY}; where other nodes show theirs, leave this one out with --exclude HOST",
         )
 
 

@@ -161,3 +161,4 @@ def test_a_job_does_not_leave_its_gpus_idle_unnoticed(
         text = json.loads((notes / "rank2.json").read_text())["text"]
         assert f"no CUDA device on {socket.gethostname()} (rank 2), where the job has 2 GPU" in text
         assert "is built for the CPU alone; install a build of torch for CUDA" in text
+        assert "--exclude HOST" in text
