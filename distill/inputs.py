@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from distill.checkpoint import check_start
 from distill.data.excluded import read_excluded
@@ -20,13 +20,16 @@ from distill.models.classifier import shapes_of
 from distill.run_dir import RunDir
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from distill.config import Config
     from distill.config.tree import DataConfig
     from distill.evaluate.rehearsal import Foreseen
 
 
+Known = dict[str, tuple[str, Any]]
+"""By kind what was read last, after the settings that it was read for."""
+_Read = TypeVar("_Read")
 _USES = {"train": "training", "evaluation": "evaluation"}
 
 
@@ -49,29 +52,45 @@ class Inputs(NamedTuple):
         return self.evaluation is not None or bool(self.sets)
 
 
-def read_inputs(config: Config) -> Inputs:
+def read_inputs(config: Config, known: Known | None = None) -> Inputs:
     """Open all that a run with these settings reads; nothing is written.
+
+    Args:
+        config: settings.
+        known: what was read for another run of many; what this one reads alike is not read again.
+            Afterwards it holds what this one reads.
 
     Raises:
         UserError: the field or file at fault, what is wrong, and the fix.
     """
-    train = _fitting_training_set(config)
-    evaluation = _evaluation(config.data.evaluation) if config.data.evaluation else None
-    sets = _sets(config.evaluate.set_paths, evaluation)
+    known = {} if known is None else known
+    train = _fitting_training_set(config, known)
+    folder, paths = config.data.evaluation, config.evaluate.set_paths
+    evaluation = _once(known, "held out", folder, lambda: _evaluation(folder)) if folder else None
+    sets = _once(known, "sets", repr((folder, paths)), lambda: _sets(paths, evaluation))
     inputs = Inputs(train, evaluation, sets)
     _check_best_metric(config, inputs)
     _check_init_from(config, train.identities)
     return inputs
 
 
-def _fitting_training_set(config: Config) -> TrainingSet:
+def _once(known: Known, kind: str, settings: str, read: Callable[[], _Read]) -> _Read:
+    """What ``read`` reads, unless the last that was read of its kind was for the same settings."""
+    if known.get(kind, ("", None))[0] != settings:
+        known[kind] = (settings, read())
+    found: _Read = known[kind][1]
+    return found
+
+
+def _fitting_training_set(config: Config, known: Known) -> TrainingSet:
     """The packs to train on, as one, which have what the settings make batches of.
 
     Raises:
         UserError: no pack, no second images where they are asked for, or too few pairs.
     """
-    train = training_set(config.data)
-    check_layout(train, config.data)
+    data = config.data
+    train = _once(known, "train", data.model_dump_json(), lambda: training_set(data))
+    check_layout(train, data)
     check_global_batch(train.pairs, config.train.global_batch_pairs, train.name)
     return train
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from distill.data.manifest import Pack
     from distill.data.protocols.found import AnySet
     from distill.data.training_set import TrainingSet
+    from distill.inputs import Known
     from distill.ranks import Ranks
 
 
@@ -82,10 +83,11 @@ def make_plan(config: Config, ranks: Ranks) -> Plan:
     )
 
 
-def check_elsewhere(config: Config, world_size: int) -> None:
+def check_elsewhere(config: Config, world_size: int, known: Known | None = None) -> None:
     """Refuse what a run of W = ``world_size`` ranks on another machine would be refused for.
 
-    All but what that machine alone can tell: its device, its kernels, its compiler.
+    All but what that machine alone can tell: its device, its kernels, its compiler. Of several runs
+    ``known`` holds what was read for the last one, see `read_inputs`.
 
     Raises:
         UserError: as `make_plan` and `build_for_training`.
@@ -93,14 +95,14 @@ def check_elsewhere(config: Config, world_size: int) -> None:
     if config.run.device == "cpu":
         check_precision(config, torch.device("cpu"))
     micro_batch_pairs(config, world_size)
-    inputs = _fitting_inputs(config, world_size)
+    inputs = _fitting_inputs(config, world_size, known)
     check_network(config, len(inputs.train.identities))
     check_stage(config)
 
 
-def _fitting_inputs(config: Config, world_size: int) -> Inputs:
+def _fitting_inputs(config: Config, world_size: int, known: Known | None = None) -> Inputs:
     """What a run reads, for which the head can be placed on so many ranks."""
-    inputs = read_inputs(config)
+    inputs = read_inputs(config, known)
     check_head(config, len(inputs.train.identities), world_size)
     return inputs
 

@@ -19,6 +19,7 @@ from launcher.submitted import Submitted
 
 if TYPE_CHECKING:
     from distill.config import Config
+    from distill.inputs import Known
     from launcher.submit import Request
 
 _OF_LIBRARIES = {None, errno.ENOMEM}
@@ -62,11 +63,12 @@ def check_resources(request: Request, *, ask_cluster: bool = True) -> None:
         )
 
 
-def check_settings(request: Request) -> None:
+def check_settings(request: Request, known: Known | None = None) -> None:
     """Settings against ranks, and all that the run reads, as the ranks themselves will check them.
 
     Where this machine cannot load torch (a login node with little memory or without CUDA's
     libraries; the ranks may have another Python), that is warned of, and left to the ranks.
+    Of several requests ``known`` holds what was read for the last one, see `read_inputs`.
 
     Raises:
         UserError: the first thing that does not fit, in the words of `train`.
@@ -74,7 +76,7 @@ def check_settings(request: Request) -> None:
     try:
         from distill.plan import check_elsewhere  # torch: seconds, when all else is well
 
-        check_elsewhere(_known_here(request), request.wanted.world_size)
+        check_elsewhere(_known_here(request), request.wanted.world_size, known)
     except (ImportError, MemoryError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _OF_LIBRARIES:
             raise

@@ -17,6 +17,7 @@ from launcher.commands.status import tell
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from distill.inputs import Known
     from launcher.submit import Request
     from launcher.sweep import Result, Sweep
 
@@ -213,22 +214,30 @@ def _accepted(sweep: Sweep, requests: dict[int, Request], *, resume: bool) -> di
     Raises:
         UserError: one of a new sweep cannot work, or none of those that would go on.
     """
-    from distill.console import warn
+    from distill.console import say, warn
     from launcher.check_request import check_run, check_settings
 
+    say(f"checking {len(requests)} run(s)")
+    known: Known = {}
     refused: dict[int, UserError] = {}
-    for index, request in requests.items():
+    for index, request in sorted(requests.items(), key=_reads):
         going_on = resume and bool(sweep.run(index).jobs())
         try:
             check_run(request.run, resume=going_on, is_over=going_on)
-            check_settings(request)
+            check_settings(request, known)
         except UserError as error:
             refused[index] = error
             if not resume or len(refused) == len(requests):
                 raise
-    for index, error in refused.items():
+    for index, error in sorted(refused.items()):
         warn(f"run {index:03d} is not submitted: {error}")
     return {index: request for index, request in requests.items() if index not in refused}
+
+
+def _reads(numbered: tuple[int, Request]) -> tuple[str, list[str], int]:
+    """By which runs that read the same stand side by side, in their order: it is read once."""
+    index, request = numbered
+    return request.config.data.model_dump_json(), request.config.evaluate.set_paths, index
 
 
 def _request(sweep: Sweep, index: int, exclude: str) -> Request:

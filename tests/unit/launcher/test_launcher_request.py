@@ -14,7 +14,7 @@ from fake_slurm import FakeSlurm
 from submitting import pairdistill, run_of, submit, sweep
 
 import launcher
-from distill import plan
+from distill import inputs, plan
 from distill.config import load_config
 from distill.data.manifest import read_pack
 from distill.data.pack_writer import EncodedPair, write_pack
@@ -170,3 +170,22 @@ def test_where_torch_cannot_be_loaded_the_ranks_are_left_to_check(
     assert said.count(warning) == said.count("warning") == 1
     assert len(RunDir(folder / "sweep").jobs()) == 1
     assert fake.calls("sbatch")
+
+
+def test_what_runs_of_a_sweep_read_alike_is_read_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever varies fastest; large packs take seconds each."""
+    read: list[str] = []
+    pack_of, sets_of = inputs.read_pack, inputs.read_sets
+    monkeypatch.setattr(inputs, "read_pack", lambda where: read.append(where) or pack_of(where))
+    monkeypatch.setattr(inputs, "read_sets", lambda paths: read.append("sets") or sets_of(paths))
+    packs = "data.train=train,more"
+    words = ["run.seed=1,2,3", "evaluate.sets=lfw.bin", packs]
+    sweep(folder / "run.toml", words, folder=folder / "sweep")
+    assert sorted(read) == [str(folder / "more"), str(folder / "train"), "sets"]
+    assert "checking 6 run(s)" in capsys.readouterr().out
+    read.clear()
+    with pytest.raises(UserError, match="batch"):  # what is cheap is checked of each
+        sweep(folder / "run.toml", ["train.global_batch_pairs=4,20"], folder=folder / "other")
+    assert read == [str(folder / "train"), "sets"]
