@@ -229,8 +229,8 @@ def _accepted(sweep: Sweep, requests: dict[int, Request], *, resume: bool) -> di
             refused[index] = error
             if not resume or len(refused) == len(requests):
                 raise
-    for index, error in sorted(refused.items()):
-        warn(f"run {index:03d} is not submitted: {error}")
+    for index, why in sorted(refused.items()):
+        warn(f"run {index:03d} is not submitted: {why}")
     return {index: request for index, request in requests.items() if index not in refused}
 
 
