@@ -214,10 +214,10 @@ def _accepted(sweep: Sweep, requests: dict[int, Request], *, resume: bool) -> di
     Raises:
         UserError: one of a new sweep cannot work, or none of those that would go on.
     """
-    from distill.console import say, warn
+    from distill.console import note, warn
     from launcher.check_request import check_run, check_settings
 
-    say(f"checking {len(requests)} run(s)")
+    note(f"checking {len(requests)} run(s)")
     known: Known = {}
     refused: dict[int, UserError] = {}
     for index, request in sorted(requests.items(), key=_reads):

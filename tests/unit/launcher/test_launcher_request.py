@@ -184,7 +184,7 @@ def test_what_runs_of_a_sweep_read_alike_is_read_once(
     words = ["run.seed=1,2,3", "evaluate.sets=lfw.bin", packs]
     sweep(folder / "run.toml", words, folder=folder / "sweep")
     assert sorted(read) == [str(folder / "more"), str(folder / "train"), "sets"]
-    assert "checking 6 run(s)" in capsys.readouterr().out
+    assert "checking 6 run(s)" in capsys.readouterr().err  # scripts read the other
     read.clear()
     with pytest.raises(UserError, match="batch"):  # what is cheap is checked of each
         sweep(folder / "run.toml", ["train.global_batch_pairs=4,20"], folder=folder / "other")
