@@ -8,7 +8,7 @@ import itertools
 import json
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -246,7 +246,11 @@ def test_at_its_end_a_run_writes_weights_with_signs_of_life_and_reads_no_moments
         config=Config(),
         plan=SimpleNamespace(run=run, **about),
         monitor=SimpleNamespace(say=lambda _: None),
-        watchdog=SimpleNamespace(mark=lambda *_: None, touch=lambda: signs.append(1)),
+        watchdog=SimpleNamespace(
+            mark=lambda *_: None,
+            touch=lambda: signs.append(1),
+            waiting_for=lambda _: nullcontext(),
+        ),
         ranks=SimpleNamespace(is_first=True),
         saved=(1, path),
     )
