@@ -19,8 +19,6 @@ from distill.objective.checks import check_head
 from distill.run_dir import RunDir
 
 if TYPE_CHECKING:
-    import torch
-
     from distill.config import Config
     from distill.config.tree import TrainConfig
     from distill.data.manifest import Pack
