@@ -16,7 +16,7 @@ from distill.doctor.machine import Check
 from distill.errors import UserError
 from launcher import slurm
 from launcher.commands.options import Asked
-from launcher.script import software_lines, where
+from launcher.script import software_lines, sources_line, where
 from launcher.site import folders, load_site
 
 if TYPE_CHECKING:
@@ -131,4 +131,4 @@ def _sources(site: Site) -> list[str]:
     folder = Path(distill.__file__).resolve().parents[1]
     if not site.python or folder.name in ("site-packages", "dist-packages"):
         return []
-    return [f"export PYTHONPATH={shlex.quote(str(folder))}${{PYTHONPATH:+:$PYTHONPATH}}"]
+    return [sources_line(folder)]

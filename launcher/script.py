@@ -116,7 +116,7 @@ def setup_lines(job: JobDir, site: Site) -> list[str]:
     lines = ["umask 077", f"[ -O {shlex.quote(str(job.root))} ] || {{ {_NOT_OURS}; }}"]
     lines += software_lines(site)
     lines += [
-        f"export PYTHONPATH={shlex.quote(str(job.code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        sources_line(job.code),
         # On a node that of the job alone is asked, without the database that knows the others.
         "unset SLURM_CLUSTERS",
         # Else the folder that one submits from would come before the copy.
@@ -136,6 +136,11 @@ def software_lines(site: Site) -> list[str]:
     for module in site.modules:
         lines.append(f"module load {shlex.quote(module)} || {{ {_FAILED}; }}")
     return lines + [f"export {name}={shlex.quote(value)}" for name, value in site.variables.items()]
+
+
+def sources_line(folder: Path) -> str:
+    """By which Python finds the modules in ``folder`` before all others."""
+    return f"export PYTHONPATH={shlex.quote(str(folder))}${{PYTHONPATH:+:$PYTHONPATH}}"
 
 
 def teardown_lines(job: JobDir) -> list[str]:
