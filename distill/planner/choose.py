@@ -26,6 +26,7 @@ from distill.planner.facts import (
     Job,
     NetworkCost,
     Placement,
+    device_of,
     local_classes,
     sampled_classes,
     seen_rows,
@@ -96,7 +97,6 @@ def job_of(config: Config, classes: int, ranks: int) -> Job:
             the loss that do not go together.
     """
     check_people(classes)
-    device = "cpu" if config.run.device == "cpu" else "cuda"
     return Job(
         classes=classes,
         embedding_dim=config.model.embedding_dim,
@@ -108,7 +108,7 @@ def job_of(config: Config, classes: int, ranks: int) -> Job:
         optimizer=config.optimizer.name,
         moments=len(moments_of(config.optimizer)),
         weight_decay=config.optimizer.weight_decay > 0.0,
-        device=device,
+        device=device_of(config),
         bucket_elements=bucket_elements(),
         statistics=numbers_told(
             PairLossSpec.of_run(config),

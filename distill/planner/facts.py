@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from distill.data.batch import IMAGE_SIZE
+
+if TYPE_CHECKING:
+    from distill.config import Config
 
 Placement: TypeAlias = Literal["replicated", "sharded"]
 Form: TypeAlias = Literal["plain", "fused"]
@@ -17,6 +20,11 @@ IMAGE_VALUES = 3 * IMAGE_SIZE**2
 """Values of an image; a byte each where they come from the loader."""
 PERSISTENT_ELEMENTS = 10**5
 """Weights smaller than this stay whole on every rank in stage 3."""
+
+
+def device_of(config: Config) -> Literal["cpu", "cuda"]:
+    """Where a planned run computes: on GPUs, unless its settings say otherwise."""
+    return "cpu" if config.run.device == "cpu" else "cuda"
 
 
 @dataclass(frozen=True)

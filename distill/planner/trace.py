@@ -32,7 +32,13 @@ from distill.losses.linear_stream import linear_values
 from distill.losses.pair import reduce_terms
 from distill.models.recompute import recompute_blocks
 from distill.models.registry import build_backbone
-from distill.planner.facts import FLOAT_BYTES, PERSISTENT_ELEMENTS, HeadCost, NetworkCost
+from distill.planner.facts import (
+    FLOAT_BYTES,
+    PERSISTENT_ELEMENTS,
+    HeadCost,
+    NetworkCost,
+    device_of,
+)
 from distill.planner.tape import Tape, as_fake, autocast, counting, on_meta, weights_of
 
 TEMPERATURE = 2.0
@@ -156,8 +162,7 @@ def _embeddings(rows: int, dim: int, size: int) -> torch.Tensor:
 
 
 def _is_native(config: Config) -> bool:
-    device = "cpu" if config.run.device == "cpu" else "cuda"
-    return planned_name(config.loss.implementation, device) == "native"
+    return planned_name(config.loss.implementation, device_of(config)) == "native"
 
 
 def _stored_loss(
